@@ -1,0 +1,95 @@
+"""Every interval (_s) and limit (_max) of a node, one frozen dataclass a room, checked at construction.
+
+Nothing here needs to be set: the defaults are the product. Tests and the simulator make their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+from p2premap.errors import ConfigError
+
+
+class _Checked:
+    """Refuses negative numbers in any field of a config."""
+
+    def __post_init__(self) -> None:
+        for f in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
+            value = getattr(self, f.name)
+            if isinstance(value, (int, float)) and value < 0:
+                raise ConfigError(f"{f.name} is {value}; it must not be negative")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GossipConfig(_Checked):
+    """See `p2premap.gossip.core` for what each of these means."""
+
+    period_s: float = 1.0
+    ping_again_s: float = 0.1
+    decide_s: float = 0.5
+    relays: int = 3
+    jurors: int = 3
+    refused_again_s: float = 0.05
+    suspect_s: float = 2.0
+    suspect_pair_s: float = 4.0
+    stalled_s: float = 15.0
+    ring_links: int = 3
+    fanout: int = 3
+    spread_s: float = 0.2
+    redial_dead_s: float = 5.0
+    datagram_bytes_max: int = 1_100
+    members_max: int = 100_000
+    facts_bytes_max: int = 16 << 10
+    load_bytes_per_s: float = 2_048.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TasksConfig(_Checked):
+    """See `p2premap.tasks.coordinator` and `p2premap.tasks.worker`."""
+
+    batch_s: float = 0.1
+    batch_tasks_max: int = 4096
+    queue_batches: int = 2
+    stop_grace_s: float = 2.0
+    busy_retry_s: float = 0.5
+    report_s: float = 0.05
+    view_s: float = 0.1
+    jobs_kept_max: int = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransportConfig(_Checked):
+    """See `p2premap.node.transport`."""
+
+    port_first: int = 7321
+    ports_tried: int = 32
+    hello_s: float = 3.0
+    dial_s: float = 3.0
+    idle_bulk_s: float = 30.0
+    outbox_frames_max: int = 10_000
+    outbox_bytes_max: int = 64 << 20
+    connections_max: int = 4_096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """One node.
+
+    Args:
+        name: for people; "" means the host's name.
+        port: 0 means the default and the next free ones.
+        slots: worker processes; 0 means one a CPU.
+        joins: addresses typed with ``--join`` ("host:port").
+        open_name: the NAME of ``--open NAME``; "" means a secret cluster.
+        tags: for placement.
+    """
+
+    name: str = ""
+    port: int = 0
+    slots: int = 0
+    joins: tuple[str, ...] = ()
+    open_name: str = ""
+    tags: tuple[str, ...] = ()
+    gossip: GossipConfig = field(default_factory=GossipConfig)
+    tasks: TasksConfig = field(default_factory=TasksConfig)
+    transport: TransportConfig = field(default_factory=TransportConfig)

@@ -1,0 +1,328 @@
+"""What a client (the CLI, a Python program) and a daemon say to each other. Numbers 100 to 159.
+
+A client connects to the daemon's Unix socket (mode 0600), or over TLS to a member that it remembers. The daemon
+speaks first with `Welcome`. Every request carries a number of the client's choice; every answer repeats it. A
+request has exactly one answer, except `Watch`, whose `JobUpdate`s go on until one shows a job that is over, and
+`ReadPart` / `ReadLog`, whose chunks end with one marked `last`.
+
+Any node answers any request: what concerns a job led elsewhere is passed on to its leader.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from p2premap.ids import RequestId
+from p2premap.tasks.job import JobSpec, JobView
+from p2premap.wire import Count, DigestField, JobIdField, Message, NodeIdField, Record, Seconds, Short, Text
+
+
+class Trouble(enum.IntEnum):
+    """Why a request was refused; the CLI derives its exit code from it."""
+
+    USAGE = 0
+    """The request itself is wrong (exit 2)."""
+    NOT_FOUND = 1
+    """No such job, part or log (exit 2)."""
+    UNREACHABLE = 2
+    """A node that is needed does not answer (exit 69)."""
+    REFUSED = 3
+    """It is not allowed now: full disk, jobs still running, ... (exit 1)."""
+
+
+class Welcome(Message, tag=100, kw_only=True):
+    """The daemon's first words.
+
+    Args:
+        cluster: the public tag of the cluster.
+        open_name: the NAME of ``--open NAME``, or "".
+    """
+
+    node: NodeIdField
+    name: Short
+    pid: Count
+    version: Short
+    cluster: Short
+    open_name: Short = ""
+
+
+class Refused(Message, tag=101, kw_only=True):
+    """The request was not carried out. `text` is one sentence: what was wrong and what to do."""
+
+    request: RequestId
+    trouble: Trouble
+    text: Text
+
+
+class Done(Message, tag=102, kw_only=True):
+    """The request was carried out; `text` says something about it, or ""."""
+
+    request: RequestId
+    text: Text = ""
+
+
+class PutBlob(Message, tag=103, kw_only=True):
+    """Keep these bytes (the frame's payload; at most PAYLOAD_BYTES_MAX a piece). `Done` when they are stored.
+
+    Args:
+        digest: of the whole blob; checked when the last piece has come.
+        last: this is the last piece.
+    """
+
+    request: RequestId
+    digest: DigestField
+    last: bool = True
+
+
+class Submit(Message, tag=104, kw_only=True):
+    """Run this job; code and plan have been put before. Answered by `Submitted`.
+
+    Args:
+        files: absolute paths on this machine that the job's attempts may ask this node for.
+    """
+
+    request: RequestId
+    spec: JobSpec
+    files: tuple[Text, ...] = ()
+
+
+class Submitted(Message, tag=105, kw_only=True):
+    """The job is accepted: from now on it ends with a result, an error, or a cancellation.
+
+    Args:
+        copies: how many nodes hold its ledger now.
+    """
+
+    request: RequestId
+    job: JobIdField
+    copies: Count
+
+
+class Watch(Message, tag=106, kw_only=True):
+    """Tell me about this job now and whenever it changes. `job` may be a prefix of its id, at least 2 bytes."""
+
+    request: RequestId
+    job: bytes
+    once: bool = False
+
+
+class JobUpdate(Message, tag=107, kw_only=True):
+    """The job as its leader sees it."""
+
+    request: RequestId
+    view: JobView
+
+
+class ListJobs(Message, tag=108, kw_only=True):
+    """Which jobs does the cluster know? Answered by `Jobs`, the newest first."""
+
+    request: RequestId
+
+
+class Jobs(Message, tag=109, kw_only=True):
+    """Jobs of every reachable node.
+
+    Args:
+        silent: names of members that did not answer in time.
+    """
+
+    request: RequestId
+    views: tuple[JobView, ...]
+    silent: tuple[Short, ...] = ()
+
+
+class Cancel(Message, tag=110, kw_only=True):
+    """End this job. `Done` once no attempt of it runs any more."""
+
+    request: RequestId
+    job: bytes
+    reason: Text = ""
+
+
+class ReadPart(Message, tag=111, kw_only=True):
+    """Send the bytes of one output part. Answered by `Chunk`s, wherever the part is held."""
+
+    request: RequestId
+    job: JobIdField
+    part: Count
+
+
+class ReadLog(Message, tag=112, kw_only=True):
+    """Send what attempts of this job printed. Answered by `Chunk`s.
+
+    Args:
+        stage, task: -1 for all.
+    """
+
+    request: RequestId
+    job: bytes
+    stage: int = -1
+    task: int = -1
+
+
+class Chunk(Message, tag=113, kw_only=True):
+    """A piece of what was asked for is this frame's payload."""
+
+    request: RequestId
+    last: bool = False
+
+
+class NodeView(Record, kw_only=True):
+    """A member as one node sees it.
+
+    Args:
+        state: "alive", "stalled", "suspect", "dead" or "left".
+        addresses: "host:port" each.
+        slots, busy: worker processes allowed and running.
+        load: CPU use of the whole machine, 0 to 1.
+        memory_bytes, memory_free_bytes: of the machine.
+        me: this is the node that answers.
+    """
+
+    node: NodeIdField
+    name: Short
+    state: Short
+    pid: Count
+    boot: Count
+    addresses: tuple[Text, ...] = ()
+    version: Short = ""
+    system: Short = ""
+    python: Short = ""
+    cpus: Count = 0
+    slots: Count = 0
+    busy: Count = 0
+    load: Seconds = 0.0
+    memory_bytes: Count = 0
+    memory_free_bytes: Count = 0
+    tags: tuple[Short, ...] = ()
+    me: bool = False
+
+
+class ListNodes(Message, tag=114, kw_only=True):
+    """Who is here? Answered by `Nodes`."""
+
+    request: RequestId
+
+
+class Nodes(Message, tag=115, kw_only=True):
+    """The members, this node first, then by name."""
+
+    request: RequestId
+    views: tuple[NodeView, ...]
+
+
+class GetStatus(Message, tag=116, kw_only=True):
+    """How is this node? Answered by `Status`."""
+
+    request: RequestId
+
+
+class Foreign(Record, kw_only=True):
+    """Another cluster seen on this network. `hint` is the command that would join it."""
+
+    address: Text
+    cluster: Short
+    hint: Text
+
+
+class Status(Message, tag=117, kw_only=True):
+    """This node and its cluster in a few facts.
+
+    Args:
+        scope: "loopback" until the user invites, joins or opens; then "network".
+        warnings: sentences that a person should read.
+        counters: name -> count, for `status --json` and bug reports.
+    """
+
+    request: RequestId
+    me: NodeView
+    cluster: Short
+    scope: Short
+    open_name: Short
+    members: Count
+    dead: Count
+    jobs_running: Count
+    state_dir: Text
+    foreign: tuple[Foreign, ...] = ()
+    warnings: tuple[Text, ...] = ()
+    counters: dict[Short, int] = {}
+
+
+class MakeInvite(Message, tag=118, kw_only=True):
+    """Make a token that lets machines in. Answered by `Invited`. Opens the node to the network."""
+
+    request: RequestId
+    uses: Count = 1
+    valid_s: Seconds = 600.0
+
+
+class Invited(Message, tag=119, kw_only=True):
+    """The token to paste on the other machine."""
+
+    request: RequestId
+    token: Text
+    uses: Count
+    valid_s: Seconds
+
+
+class Join(Message, tag=120, kw_only=True):
+    """Leave the present cluster for the token's. `Done` when the node is a member there.
+
+    Args:
+        leave: also where the present cluster has other members or jobs.
+    """
+
+    request: RequestId
+    token: Text
+    leave: bool = False
+
+
+class LeaveCluster(Message, tag=121, kw_only=True):
+    """Say good-bye, forget the cluster's secret, and start again as a cluster of one. `Done` when said."""
+
+    request: RequestId
+
+
+class Diagnose(Message, tag=122, kw_only=True):
+    """What works and what does not, by interface? Answered by `Diagnosis`."""
+
+    request: RequestId
+
+
+class Finding(Record, kw_only=True):
+    """One thing that was checked.
+
+    Args:
+        ok: it works; else `text` says what is wrong and `remedy` what to do.
+        about: the interface, peer or part it is about.
+    """
+
+    ok: bool
+    about: Short
+    text: Text
+    remedy: Text = ""
+
+
+class Diagnosis(Message, tag=123, kw_only=True):
+    """What `p2premap doctor` prints."""
+
+    request: RequestId
+    findings: tuple[Finding, ...]
+
+
+class Stop(Message, tag=124, kw_only=True):
+    """Stop this daemon in good order. `Done` just before it ends."""
+
+    request: RequestId
+
+
+CLIENT_MESSAGES: tuple[type[Message], ...] = (
+    PutBlob, Submit, Watch, ListJobs, Cancel, ReadPart, ReadLog, ListNodes, GetStatus, MakeInvite, Join,
+    LeaveCluster, Diagnose, Stop,
+)  # fmt: skip
+"""What a client may say."""
+
+DAEMON_MESSAGES: tuple[type[Message], ...] = (
+    Welcome, Refused, Done, Submitted, JobUpdate, Jobs, Chunk, Nodes, Status, Invited, Diagnosis,
+)  # fmt: skip
+"""What a daemon answers."""

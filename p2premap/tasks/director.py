@@ -1,0 +1,85 @@
+"""The pure half of a kind of job: plans stages, folds results, says when the job is done.
+
+A kind is a plug-in: the entry point group ``p2premap.modules`` maps its name to a class that satisfies `Director`.
+Its other half, which runs user code in a worker process, is named by `Director.runtime`
+(see `p2premap.worker.runtime.Runtime`). A director is deterministic and knows no clock, no file and no network:
+whoever leads the job makes one from the same plan and the same pinned results, and goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from p2premap.ids import JobId, NodeId
+from p2premap.tasks.job import BlobRef, Part, Source, StageId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pinned:
+    """The one result of a task that the stage's manifest pinned.
+
+    Args:
+        value: the small result.
+        blobs: its large parts.
+        holders: nodes that hold the blobs.
+    """
+
+    value: bytes
+    blobs: tuple[BlobRef, ...]
+    holders: tuple[NodeId, ...]
+    records_out: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagePlan:
+    """A stage to run.
+
+    Args:
+        name: for people, such as "map".
+        function: told to the runtime.
+        tasks: how many, numbered from 0.
+        bytes_in: of all tasks' inputs, for progress; 0 if unknown.
+        final: its results are the job's output parts, one a task.
+    """
+
+    name: str
+    function: str
+    tasks: int
+    bytes_in: int = 0
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskInput:
+    """What one task needs: the kind's own description and the bytes to bring to the worker."""
+
+    params: bytes
+    sources: tuple[Source, ...] = ()
+
+
+class Director(Protocol):
+    """One job's plan. Made anew by every leader; must come to the same conclusions from the same results."""
+
+    runtime: str
+    """The other half: "package.module:Class", importable on every node."""
+
+    def __init__(self, *, job: JobId, home: NodeId, plan: bytes) -> None:
+        """Args: `home` submitted the job and holds its inputs; `plan` is the blob of the spec.
+
+        Raises:
+            JobRejected: the plan makes no sense; one sentence.
+        """
+
+    def first(self) -> StagePlan:
+        """The first stage."""
+
+    def next(self, number: int, results: Sequence[Pinned]) -> StagePlan | None:
+        """The stage after `number`, whose results are all pinned, in order of task; None when it was the last."""
+
+    def task(self, stage: StageId, task: int) -> TaskInput:
+        """What this task of a planned stage needs. Called when the task is handed out, so it should be cheap."""
+
+    def part(self, task: int, result: Pinned) -> Part | None:
+        """The output part that a result of a final stage is; None if it is none."""

@@ -1,0 +1,264 @@
+"""What a job is made of: pure data, the same on every node.
+
+A job runs *stages*; a stage is a range of *tasks* 0..n-1 that may run side by side; an *attempt* is one run of a
+task on one worker. A later stage's id contains the digest of the manifest (the pinned results) of the stage before,
+so that lineages never mix, even where a task is not deterministic.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+from p2premap.ids import JobId, NodeId
+from p2premap.wire import Count, DigestField, NodeIdField, Record, Seconds, Short, Text
+
+INLINE_BYTES_MAX = 64 << 10
+"""A result value up to this size travels inside the fact; larger ones are blobs."""
+
+
+class StageId(NamedTuple):
+    """One stage of a job in one lineage.
+
+    Args:
+        number: from 0.
+        lineage: the first 8 bytes of the digest of the manifest that this stage was planned from; b"" for stage 0.
+    """
+
+    number: int
+    lineage: bytes
+
+
+class AttemptKey(NamedTuple):
+    """One run of one task. User code sees it as ``job-stage.task.attempt``."""
+
+    job: JobId
+    stage: StageId
+    task: int
+    attempt: int
+
+
+class Source(Record, kw_only=True):
+    """Bytes that an attempt reads: a range of a blob, or of a file of the machine that submitted the job.
+
+    Args:
+        digest: BLAKE3 of exactly these bytes: whatever is read elsewhere counts only if it hashes to this.
+        start, end: the range, in bytes.
+        holders: nodes that have it, the best first.
+        blob: the blob's digest; None for a file.
+        path: the file's absolute path at holders[0]; "" for a blob.
+        mtime_ns: the file's modification time when the job was submitted (0 for a blob).
+    """
+
+    digest: DigestField
+    start: Count
+    end: Count
+    holders: tuple[NodeIdField, ...]
+    blob: DigestField | None = None
+    path: str = ""
+    mtime_ns: int = 0
+
+    @property
+    def size(self) -> int:
+        """How many bytes."""
+        return self.end - self.start
+
+
+class BlobRef(Record, kw_only=True):
+    """A blob by name. `size` in bytes."""
+
+    digest: DigestField
+    size: Count
+
+
+class Limits(Record, kw_only=True):
+    """What one attempt may use; 0 means no limit.
+
+    Args:
+        time_s: wall-clock seconds.
+        memory_bytes: peak resident memory of the attempt's whole process tree.
+    """
+
+    time_s: Seconds = 0.0
+    memory_bytes: Count = 0
+
+
+class JobOptions(Record, kw_only=True):
+    """How a job is to be run, whatever its kind.
+
+    Args:
+        priority: higher goes first.
+        copies: how many nodes should hold the job's ledger.
+        retries: how often an exception is tried again (by default it is the task's answer).
+        attempts_max: crashes and exceeded limits that make a task poison.
+        limits: of each attempt.
+        parallel_max: attempts side by side in the whole cluster; 0: as many as there are slots.
+    """
+
+    priority: int = 0
+    copies: Count = 3
+    retries: Count = 0
+    attempts_max: Count = 3
+    limits: Limits = Limits()
+    parallel_max: Count = 0
+
+
+class JobSpec(Record, kw_only=True):
+    """What a user submits. Code and plan are blobs, opaque to every daemon.
+
+    Args:
+        submission_key: drawn by the client; submitting again under the same key finds the same job.
+        kind: the module that directs it (entry point group ``p2premap.modules``), such as "mapreduce".
+        name: for people.
+        code: the bundle of sources that workers load.
+        plan: the kind's own description of inputs and options.
+        options: as above.
+    """
+
+    submission_key: bytes
+    kind: Short
+    name: Short
+    code: BlobRef
+    plan: BlobRef
+    options: JobOptions = JobOptions()
+
+
+class Outcome(enum.IntEnum):
+    """How an attempt ended; each is reported as what it is."""
+
+    DONE = 0
+    """With a result."""
+    RAISED = 1
+    """User code raised: the task's answer, not retried unless asked."""
+    CRASHED = 2
+    """The worker process died by itself (exit code or signal)."""
+    TIME_LIMIT = 3
+    MEMORY_LIMIT = 4
+    STOPPED = 5
+    """Killed on request (cancel, pre-emption, a backup won): not counted against the task."""
+    INPUT_LOST = 6
+    """A source could be read from no holder; `missing` names it."""
+    REFUSED = 7
+    """The node could not start it (environment, disk full): not counted, tried elsewhere."""
+
+
+class AttemptSpec(Record, kw_only=True):
+    """One attempt to run.
+
+    Args:
+        task: index within the stage.
+        attempt: from 0.
+        params: the kind's own description of this task.
+        sources: bytes to have at hand before it starts.
+    """
+
+    task: Count
+    attempt: Count
+    params: bytes = b""
+    sources: tuple[Source, ...] = ()
+
+
+class AttemptEnd(Record, kw_only=True):
+    """How one attempt ended.
+
+    Args:
+        value: the result, where it is small (at most INLINE_BYTES_MAX); opaque.
+        blobs: the result's large parts, held by the node that ran it.
+        error: one sentence, for every outcome but DONE.
+        detail: traceback, exit signal, log tail: text for people.
+        seconds: wall-clock of the user's code.
+        peak_bytes: peak resident memory, 0 where not measured.
+        records_in, records_out: for progress and rates.
+        missing: sources' digests, where the outcome is INPUT_LOST.
+    """
+
+    task: Count
+    attempt: Count
+    outcome: Outcome
+    value: bytes = b""
+    blobs: tuple[BlobRef, ...] = ()
+    error: Text = ""
+    detail: Text = ""
+    seconds: Seconds = 0.0
+    peak_bytes: Count = 0
+    records_in: Count = 0
+    records_out: Count = 0
+    missing: tuple[DigestField, ...] = ()
+
+
+class Phase(enum.Enum):
+    """The state of a job as people see it."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will happen."""
+        return self in (Phase.DONE, Phase.FAILED, Phase.CANCELLED)
+
+
+class Part(Record, kw_only=True):
+    """One finished part of a job's output.
+
+    Args:
+        number: the partition.
+        source: where its bytes are.
+        records: how many records it has.
+    """
+
+    number: Count
+    source: Source
+    records: Count = 0
+
+
+class StageView(Record, kw_only=True):
+    """A stage in numbers, for progress displays."""
+
+    number: Count
+    name: Short
+    tasks: Count
+    done: Count = 0
+    running: Count = 0
+    failed_attempts: Count = 0
+    lost_attempts: Count = 0
+    bytes_in: Count = 0
+    bytes_done: Count = 0
+    records_out: Count = 0
+    seconds: Seconds = 0.0
+
+
+class JobView(Record, kw_only=True):
+    """A job as its leader sees it, for people and clients.
+
+    Args:
+        leader, leader_name, leader_pid: who leads it.
+        age_s: since it was accepted.
+        stages: those planned so far.
+        parts: output parts committed so far.
+        nodes: tasks done by each node: (node name, count).
+        error, detail: for FAILED.
+        note: one sentence about what it waits for, or "".
+    """
+
+    job: bytes
+    name: Short
+    kind: Short
+    phase: Phase
+    leader: NodeIdField
+    leader_name: Short
+    leader_pid: Count
+    age_s: Seconds
+    copies: Count = 1
+    stages: tuple[StageView, ...] = ()
+    parts: tuple[Part, ...] = ()
+    nodes: tuple[tuple[Short, Count], ...] = ()
+    error: Text = ""
+    detail: Text = ""
+    note: Text = ""
+
+
+Holders = tuple[NodeId, ...]

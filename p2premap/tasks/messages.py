@@ -1,0 +1,85 @@
+"""What a job's leader and the nodes that work for it say to each other, over links. Numbers 40 to 59.
+
+::
+
+    leader                                   worker node
+      | Assign(job, ballot, attempts) ------->|   takes what fits into its slots, refuses the rest
+      |<------- Busy(attempts, free, why) ----|
+      |<------- AttemptsEnded(ends) ----------|   in groups, as they end; free slots told with each
+      | StopAttempts(...) ------------------->|   cancel, pre-emption, a backup won
+      | ForgetJob(job) ---------------------->|   the job is over: worker processes and scratch go
+
+Every message carries the leader's ballot: a worker refuses ballots lower than the highest it has seen for the job
+(fencing), so that a deposed leader cannot give orders.
+"""
+
+from __future__ import annotations
+
+from p2premap.ids import Ballot
+from p2premap.tasks.job import AttemptEnd, AttemptSpec, Limits, Source, StageId
+from p2premap.wire import Count, JobIdField, Message, Seconds, Short, Text
+
+
+class Assign(Message, tag=40, kw_only=True):
+    """Run these attempts.
+
+    Args:
+        runtime: what runs them in the worker process, "package.module:Class" (the kind's other half).
+        function: which of the kind's functions, such as "map".
+        code: the bundle that the runtime loads.
+        priority: of the job, for the node's own choice between jobs.
+    """
+
+    job: JobIdField
+    ballot: Ballot
+    stage: StageId
+    runtime: Short
+    function: Short
+    code: Source
+    attempts: tuple[AttemptSpec, ...]
+    limits: Limits = Limits()
+    priority: int = 0
+
+
+class Busy(Message, tag=41, kw_only=True):
+    """These attempts were not taken: (task, attempt) each. They count for nothing.
+
+    Args:
+        free: how many further attempts this node would take now.
+        reason: one sentence, shown by `why`.
+        retry_s: do not ask again before.
+    """
+
+    job: JobIdField
+    ballot: Ballot
+    stage: StageId
+    attempts: tuple[tuple[Count, Count], ...]
+    free: Count
+    reason: Text
+    retry_s: Seconds
+
+
+class AttemptsEnded(Message, tag=42, kw_only=True):
+    """These attempts ended; each is told once a ballot, and told again to a new leader."""
+
+    job: JobIdField
+    ballot: Ballot
+    stage: StageId
+    ends: tuple[AttemptEnd, ...]
+    free: Count
+
+
+class StopAttempts(Message, tag=43, kw_only=True):
+    """Stop these (task, attempt); an empty tuple means all of the job's. Each answers as STOPPED."""
+
+    job: JobIdField
+    ballot: Ballot
+    stage: StageId
+    attempts: tuple[tuple[Count, Count], ...] = ()
+
+
+class ForgetJob(Message, tag=44, kw_only=True):
+    """The job is over: stop what still runs for it, end its worker processes, remove its scratch files."""
+
+    job: JobIdField
+    ballot: Ballot

@@ -1,0 +1,206 @@
+"""Messages as bytes: CBOR positional arrays in length-capped frames (RFC 8949).
+
+A message is a frozen struct with a number; on the wire it is the array ``[number, field, field, ...]``. New
+fields go at the end and have defaults; a reader ignores fields that it does not know; numbers are never reused.
+Every decoded message has been checked against the types and bounds of its struct, so a room never sees a value
+of a wrong shape.
+
+A frame on a stream is ``version (1) | header length (4) | payload length (4) | header | payload``: the header is a
+message, the payload raw bytes beside it (CBOR encodes long byte strings slowly, and nobody needs to copy them).
+
+What a stranger may send: `Registry.decode` refuses, before building anything large, input over its cap, CBOR tags
+(cbor2 would compile regular expressions from tag 35), duplicate keys, trailing bytes and deep nesting.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Final, NamedTuple, NoReturn, Union
+
+import cbor2
+import msgspec
+
+from p2premap.errors import LocalProtocolError, RemoteProtocolError
+from p2premap.ids import DIGEST_BYTES, JOB_ID_BYTES, NODE_ID_BYTES, Boot, Digest, Incarnation, JobId, NodeId
+
+WIRE_VERSION: Final = 1
+"""The major version: a peer that speaks another is refused in the hello, with a sentence."""
+
+HEADER_BYTES_MAX: Final = 4 << 20
+PAYLOAD_BYTES_MAX: Final = 16 << 20
+DEPTH_MAX: Final = 16
+
+_FRAME_HEAD: Final = struct.Struct(">BII")
+
+# Field types with their bounds: decoding refuses anything outside them.
+NodeIdField = Annotated[NodeId, msgspec.Meta(min_length=NODE_ID_BYTES, max_length=NODE_ID_BYTES)]
+JobIdField = Annotated[JobId, msgspec.Meta(min_length=JOB_ID_BYTES, max_length=JOB_ID_BYTES)]
+DigestField = Annotated[Digest, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
+BootField = Annotated[Boot, msgspec.Meta(ge=0, le=2**53)]
+IncarnationField = Annotated[Incarnation, msgspec.Meta(ge=0, le=2**53)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Short = Annotated[str, msgspec.Meta(max_length=255)]
+Text = Annotated[str, msgspec.Meta(max_length=64 << 10)]
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True):
+    """A part of a message: data without a number of its own. Subclasses add ``kw_only=True``."""
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True):
+    """What nodes say to each other. Subclasses add ``tag=<number>, kw_only=True``."""
+
+
+class Frame(NamedTuple):
+    """One message from a stream, with the raw bytes that came beside it."""
+
+    message: Message
+    payload: bytes
+
+
+class Registry:
+    """The messages that one kind of connection may carry.
+
+    Args:
+        messages: their classes, each with an integer tag; two of the same number are our bug.
+        header_bytes_max: the cap on one encoded message.
+    """
+
+    def __init__(self, messages: Iterable[type[Message]], *, header_bytes_max: int = HEADER_BYTES_MAX) -> None:
+        self.messages: tuple[type[Message], ...] = tuple(messages)
+        self._header_bytes_max = header_bytes_max
+        numbers = [self.number(m) for m in self.messages]
+        if len(set(numbers)) != len(numbers):
+            raise LocalProtocolError(f"two messages share a number: {sorted(numbers)}")
+        self._types = frozenset(self.messages)
+        self._union: Any = Union[self.messages]  # noqa: UP007  (built at run time)
+
+    @staticmethod
+    def number(message: type[Message]) -> int:
+        """The number that names a message class on the wire."""
+        tag = message.__struct_config__.tag
+        if not isinstance(tag, int):
+            raise LocalProtocolError(f"{message.__name__} has no number")
+        return tag
+
+    def encode(self, message: Message) -> bytes:
+        """The message's bytes.
+
+        Raises:
+            LocalProtocolError: the message does not belong here or is over the cap.
+        """
+        if type(message) not in self._types:
+            raise LocalProtocolError(f"{type(message).__name__} does not belong on this connection")
+        data: bytes = cbor2.dumps(msgspec.to_builtins(message, builtin_types=(bytes,)))
+        if len(data) > self._header_bytes_max:
+            raise LocalProtocolError(f"{type(message).__name__} is {len(data)} bytes, over {self._header_bytes_max}")
+        return data
+
+    def decode(self, data: bytes) -> Message:
+        """The message in `data`, its types and bounds checked.
+
+        Raises:
+            RemoteProtocolError: anything else than exactly one well-formed known message.
+        """
+        if len(data) > self._header_bytes_max:
+            raise RemoteProtocolError(f"a message of {len(data)} bytes, over {self._header_bytes_max}")
+        try:
+            message: Message = msgspec.convert(decode_cbor(data), self._union, builtin_types=(bytes,))
+        except msgspec.ValidationError as error:
+            raise RemoteProtocolError(f"not a known message: {error}") from None
+        return message
+
+
+def decode_cbor(data: bytes) -> object:
+    """One CBOR item of plain values, and nothing after it.
+
+    Raises:
+        RemoteProtocolError: malformed, tagged, too deep, with duplicate keys or trailing bytes.
+    """
+    stream = io.BytesIO(data)
+    try:
+        item: object = cbor2.CBORDecoder(
+            stream,
+            tag_hook=_refuse_tag,
+            semantic_decoders=_BUILT_IN_TAGS,
+            max_depth=DEPTH_MAX,
+            allow_duplicate_keys=False,
+            allow_indefinite=False,
+        ).decode()
+    except Exception as error:
+        # cbor2 reports malformed input by many exception classes; none of them may stop a daemon
+        raise RemoteProtocolError(f"not CBOR: {error}") from None
+    if stream.tell() != len(data):
+        raise RemoteProtocolError("bytes after the end of a message")
+    return item
+
+
+def _refuse_tag(*_: object) -> NoReturn:
+    raise RemoteProtocolError("CBOR tags are not used here")
+
+
+# cbor2 asks `tag_hook` only about tags that it does not know itself; these it knows (a test tries all of them)
+_BUILT_IN_TAGS: Final = dict.fromkeys(
+    (0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799), _refuse_tag
+)
+
+
+def encode_frame(registry: Registry, message: Message, payload: bytes | memoryview = b"") -> bytes:
+    """One frame for a stream.
+
+    Raises:
+        LocalProtocolError: the message or the payload is over its cap.
+    """
+    if len(payload) > PAYLOAD_BYTES_MAX:
+        raise LocalProtocolError(f"a payload of {len(payload)} bytes, over {PAYLOAD_BYTES_MAX}")
+    header = registry.encode(message)
+    return b"".join((_FRAME_HEAD.pack(WIRE_VERSION, len(header), len(payload)), header, payload))
+
+
+class FrameDecoder:
+    """Frames out of a stream of bytes, in whatever pieces they arrive.
+
+    Args:
+        registry: what may come.
+        payload_bytes_max: the cap on what comes beside a message; before a peer has proved itself, 0.
+    """
+
+    def __init__(self, registry: Registry, *, payload_bytes_max: int = PAYLOAD_BYTES_MAX) -> None:
+        self._registry = registry
+        self._header_bytes_max = registry._header_bytes_max
+        self._payload_bytes_max = payload_bytes_max
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Sequence[Frame]:
+        """Take what has arrived; return the frames that are now complete, in order.
+
+        Raises:
+            RemoteProtocolError: the stream cannot be read further; close it.
+        """
+        self._buffer += data
+        frames: list[Frame] = []
+        while (frame := self._next()) is not None:
+            frames.append(frame)
+        return frames
+
+    def _next(self) -> Frame | None:
+        if len(self._buffer) < _FRAME_HEAD.size:
+            if self._buffer and self._buffer[0] != WIRE_VERSION:
+                raise RemoteProtocolError(f"wire version {self._buffer[0]}, expected {WIRE_VERSION}")
+            return None
+        version, header_size, payload_size = _FRAME_HEAD.unpack_from(self._buffer)
+        if version != WIRE_VERSION:
+            raise RemoteProtocolError(f"wire version {version}, expected {WIRE_VERSION}")
+        if header_size > self._header_bytes_max or payload_size > self._payload_bytes_max:
+            raise RemoteProtocolError(f"a frame of {header_size} + {payload_size} bytes is over the cap")
+        middle = _FRAME_HEAD.size + header_size
+        end = middle + payload_size
+        if len(self._buffer) < end:
+            return None
+        with memoryview(self._buffer) as view:
+            header, payload = bytes(view[_FRAME_HEAD.size : middle]), bytes(view[middle:end])
+        del self._buffer[:end]
+        return Frame(self._registry.decode(header), payload)

@@ -1,0 +1,99 @@
+"""The half of a kind of job that runs in a worker process, and what it is given.
+
+A worker process (`python -m p2premap.worker`) loads one job's bundle once, then runs attempt after attempt. The
+runtime sees local files only: the node has brought every source here before the attempt starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from p2premap.tasks.job import AttemptKey, BlobRef
+
+
+class Segment(NamedTuple):
+    """A source that is at hand.
+
+    Args:
+        path: a local file.
+        start, end: the range of it, in bytes.
+        digest: BLAKE3 of exactly these bytes.
+        verified: the node has checked the digest; otherwise the runtime must, or must read the range through
+            `Context.read`, which does.
+        name: how the user knows the input (the path as submitted); "" for a blob.
+    """
+
+    path: str
+    start: int
+    end: int
+    digest: bytes
+    verified: bool
+    name: str
+
+
+class BlobWriter(Protocol):
+    """Writes a result blob: hashed while it is written, put in place under its digest at `finish`."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append."""
+
+    def finish(self) -> BlobRef:
+        """Put it in place; only now does it exist for others."""
+
+
+class Context(Protocol):
+    """What an attempt may use."""
+
+    attempt: AttemptKey
+    scratch: str
+    """A directory of this attempt's own, removed after it."""
+
+    def new_blob(self) -> BlobWriter:
+        """Start writing a result blob."""
+
+    def read(self, segment: Segment) -> bytes:
+        """The bytes of a segment, checked against its digest.
+
+        Raises:
+            InputLost: the file is gone, changed or shorter.
+        """
+
+    def count(self, *, records_in: int = 0, records_out: int = 0) -> None:
+        """Add to this attempt's counters."""
+
+
+class InputLost(Exception):
+    """A source is not what it was announced to be; the attempt ends as INPUT_LOST."""
+
+    def __init__(self, message: str, digest: bytes) -> None:
+        super().__init__(message)
+        self.digest = digest
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What an attempt yields: a small value, and the blobs that it wrote."""
+
+    value: bytes = b""
+    blobs: tuple[BlobRef, ...] = ()
+
+
+class Runtime(Protocol):
+    """The other half of a `p2premap.tasks.director.Director`."""
+
+    def __init__(self, bundle: bytes, directory: str) -> None:
+        """Load the job's code. `directory` is this job's own on this worker, for unpacked sources.
+
+        Raises:
+            Exception: whatever user code raises when it is imported; every attempt then ends as RAISED with it.
+        """
+
+    def run(self, function: str, params: bytes, segments: Sequence[Segment], context: Context) -> Result:
+        """Run one attempt.
+
+        Raises:
+            Exception: whatever user code raises: the attempt ends as RAISED.
+            InputLost: see there.
+        """
