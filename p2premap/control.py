@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import enum
 
+import msgspec
+
 from p2premap.ids import RequestId
 from p2premap.tasks.job import JobSpec, JobView
 from p2premap.wire import Count, DigestField, JobIdField, Message, NodeIdField, Record, Seconds, Short, Text
@@ -245,7 +247,7 @@ class Status(Message, tag=117, kw_only=True):
     state_dir: Text
     foreign: tuple[Foreign, ...] = ()
     warnings: tuple[Text, ...] = ()
-    counters: dict[Short, int] = {}
+    counters: dict[Short, int] = msgspec.field(default_factory=dict)
 
 
 class MakeInvite(Message, tag=118, kw_only=True):

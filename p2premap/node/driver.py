@@ -1,0 +1,148 @@
+"""The loop that owns the node's core: events in, steps, effects out. The only place that ever calls `step`.
+
+What is already waiting comes before a late tick: a node that was stalled must hear the acks that lie in its sockets
+before it suspects anyone. A stall is measured here (the loop woke later than it asked to, or the machine was
+suspended) and told to the core first, so that it can credit the lost time to its timers.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, Protocol, TypeVar
+
+import trio
+
+E = TypeVar("E")
+F = TypeVar("F", covariant=True)
+
+STALL_S: Final = 0.25
+"""Waking this much later than asked is a stall."""
+
+DRAIN_PASSES: Final = 8
+"""Turns of the event loop that receivers get after a stall, to empty the sockets, before any timer fires."""
+
+EVENTS_BEFORE_TICK_MAX: Final = 256
+"""Waiting events never hold a due tick back for longer than this many."""
+
+INBOX_MAX: Final = 100_000
+"""Beyond this the oldest event is dropped and counted: a node that cannot keep up loses datagrams, not memory."""
+
+
+class Core(Protocol[E, F]):
+    """What can be driven."""
+
+    def deadline(self) -> float:
+        """The next instant at which it wants a tick; infinity: none."""
+
+    def step(self, now: float, event: E) -> Sequence[F]:
+        """Take one event; say what is to be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriverStatistics:
+    """What the loop has seen. `lag_max_s` is the longest stall, `lost_s` all of them together."""
+
+    steps: int
+    waiting: int
+    dropped: int
+    stalls: int
+    lag_max_s: float
+    lost_s: float
+
+
+def suspended_s() -> float:
+    """How long this machine has been suspended since it booted (0 where the system cannot tell)."""
+    try:
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+    except (AttributeError, OSError):
+        return 0.0
+
+
+class Driver(Generic[E, F]):
+    """Runs one core.
+
+    Args:
+        core: what to drive.
+        perform: does one effect; sync, must not block: it posts to a bounded outbox or starts an owned task.
+        tick: the event that means "your deadline has come".
+        woke: makes the event for "this process did not run for so many seconds".
+    """
+
+    def __init__(
+        self,
+        core: Core[E, F],
+        perform: Callable[[F], None],
+        *,
+        tick: E,
+        woke: Callable[[float], E],
+    ) -> None:
+        self._core = core
+        self._perform = perform
+        self._tick = tick
+        self._woke = woke
+        self._inbox: deque[E] = deque()
+        self._arrived = trio.Event()
+        self._steps = self._dropped = self._stalls = 0
+        self._lag_max_s = self._lost_s = 0.0
+
+    def post(self, event: E) -> None:
+        """Put an event in line; never blocks."""
+        if len(self._inbox) >= INBOX_MAX:
+            self._inbox.popleft()
+            self._dropped += 1
+        self._inbox.append(event)
+        self._arrived.set()
+
+    def statistics(self) -> DriverStatistics:
+        """A snapshot."""
+        return DriverStatistics(
+            self._steps, len(self._inbox), self._dropped, self._stalls, self._lag_max_s, self._lost_s
+        )
+
+    async def run(self) -> None:
+        """Drive for ever; cancel to stop."""
+        suspended = suspended_s()
+        while True:
+            asked = self._core.deadline()
+            await self._wait(asked)
+            lost = max(0.0, trio.current_time() - asked) if asked != math.inf else 0.0
+            asleep = suspended_s()
+            if asleep - suspended > STALL_S:
+                lost += asleep - suspended
+            suspended = asleep
+            if lost > STALL_S:
+                await self._recover(lost)
+            self._drain()
+            if self._core.deadline() <= trio.current_time():
+                self._step(self._tick)
+
+    async def _wait(self, until: float) -> None:
+        """Until something has arrived or the deadline has come; always lets other tasks run."""
+        await trio.lowlevel.checkpoint()
+        if self._inbox:
+            return
+        self._arrived = trio.Event()
+        with trio.move_on_at(until):
+            await self._arrived.wait()
+
+    async def _recover(self, lost_s: float) -> None:
+        """After a stall: empty the sockets, then tell the core before anything else."""
+        self._stalls += 1
+        self._lost_s += lost_s
+        self._lag_max_s = max(self._lag_max_s, lost_s)
+        for _ in range(DRAIN_PASSES):
+            await trio.lowlevel.checkpoint()
+        self._step(self._woke(lost_s))
+
+    def _drain(self) -> None:
+        for _ in range(min(len(self._inbox), EVENTS_BEFORE_TICK_MAX)):
+            self._step(self._inbox.popleft())
+
+    def _step(self, event: E) -> None:
+        self._steps += 1
+        for effect in self._core.step(trio.current_time(), event):
+            self._perform(effect)

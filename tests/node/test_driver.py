@@ -1,0 +1,117 @@
+"""The loop around a core: what comes first, what a stall looks like to the core, what is bounded."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import trio
+import trio.testing
+
+from p2premap.node import driver as driver_module
+from p2premap.node.driver import Driver
+
+
+class Recorder:
+    """A core that writes down what it is told; its deadline is set by the test."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.at = math.inf
+        self.again = trio.Event()
+
+    def deadline(self) -> float:
+        return self.at
+
+    def step(self, now: float, event: str) -> list[str]:
+        self.seen.append(event)
+        if event == "tick":
+            self.at = math.inf
+        self.again.set()
+        self.again = trio.Event()
+        return [f"did {event}"]
+
+
+def make(core: Recorder) -> tuple[Driver[str, str], list[str]]:
+    done: list[str] = []
+    return Driver(core, done.append, tick="tick", woke=lambda lost: f"woke {round(lost)}"), done
+
+
+@pytest.mark.trio
+async def test_what_is_waiting_comes_before_a_tick_that_is_due(autojump_clock: trio.testing.MockClock) -> None:
+    core = Recorder()
+    core.at = trio.current_time()
+    driver, done = make(core)
+    driver.post("one")
+    driver.post("two")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        while "tick" not in core.seen:
+            await core.again.wait()
+        nursery.cancel_scope.cancel()
+    assert core.seen == ["one", "two", "tick"]
+    assert done == ["did one", "did two", "did tick"]
+
+
+@pytest.mark.trio
+async def test_a_stall_is_told_before_everything_else(mock_clock: trio.testing.MockClock) -> None:
+    core = Recorder()
+    core.at = trio.current_time() + 1.0
+    driver, _ = make(core)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        await trio.testing.wait_all_tasks_blocked()
+        driver.post("ack that lay in the socket")
+        mock_clock.jump(11.0)  # ten seconds later than it asked for
+        while "tick" not in core.seen:
+            await core.again.wait()
+        nursery.cancel_scope.cancel()
+    assert core.seen == ["woke 10", "ack that lay in the socket", "tick"]
+    assert driver.statistics().stalls == 1
+    assert driver.statistics().lag_max_s == pytest.approx(10.0)
+
+
+@pytest.mark.trio
+async def test_a_suspended_machine_is_a_stall_although_its_clock_stood_still(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    asleep = 0.0
+    monkeypatch.setattr(driver_module, "suspended_s", lambda: asleep)
+    core = Recorder()
+    driver, _ = make(core)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        await trio.testing.wait_all_tasks_blocked()
+        asleep = 3600.0
+        driver.post("hello")
+        while "hello" not in core.seen:
+            await core.again.wait()
+        nursery.cancel_scope.cancel()
+    assert core.seen == ["woke 3600", "hello"]
+
+
+@pytest.mark.trio
+async def test_the_inbox_is_bounded_and_says_what_it_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver_module, "INBOX_MAX", 3)
+    driver, _ = make(Recorder())
+    for n in range(5):
+        driver.post(str(n))
+    assert (driver.statistics().waiting, driver.statistics().dropped) == (3, 2)
+
+
+@pytest.mark.trio
+async def test_many_waiting_events_do_not_starve_a_tick(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    monkeypatch.setattr(driver_module, "EVENTS_BEFORE_TICK_MAX", 2)
+    core = Recorder()
+    core.at = trio.current_time()
+    driver, _ = make(core)
+    for n in range(4):
+        driver.post(str(n))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        while "3" not in core.seen:
+            await core.again.wait()
+        nursery.cancel_scope.cancel()
+    assert core.seen == ["0", "1", "tick", "2", "3"]
