@@ -32,7 +32,7 @@ class Trouble(enum.IntEnum):
     """It is not allowed now: full disk, jobs still running, ... (exit 1)."""
 
 
-class Welcome(Message, tag=100, kw_only=True):
+class Welcome(Message, tag=100, frozen=True, kw_only=True):
     """The daemon's first words.
 
     Args:
@@ -48,7 +48,7 @@ class Welcome(Message, tag=100, kw_only=True):
     open_name: Short = ""
 
 
-class Refused(Message, tag=101, kw_only=True):
+class Refused(Message, tag=101, frozen=True, kw_only=True):
     """The request was not carried out. `text` is one sentence: what was wrong and what to do."""
 
     request: RequestId
@@ -56,14 +56,14 @@ class Refused(Message, tag=101, kw_only=True):
     text: Text
 
 
-class Done(Message, tag=102, kw_only=True):
+class Done(Message, tag=102, frozen=True, kw_only=True):
     """The request was carried out; `text` says something about it, or ""."""
 
     request: RequestId
     text: Text = ""
 
 
-class PutBlob(Message, tag=103, kw_only=True):
+class PutBlob(Message, tag=103, frozen=True, kw_only=True):
     """Keep these bytes (the frame's payload; at most PAYLOAD_BYTES_MAX a piece). `Done` when they are stored.
 
     Args:
@@ -76,7 +76,7 @@ class PutBlob(Message, tag=103, kw_only=True):
     last: bool = True
 
 
-class Submit(Message, tag=104, kw_only=True):
+class Submit(Message, tag=104, frozen=True, kw_only=True):
     """Run this job; code and plan have been put before. Answered by `Submitted`.
 
     Args:
@@ -88,7 +88,7 @@ class Submit(Message, tag=104, kw_only=True):
     files: tuple[Text, ...] = ()
 
 
-class Submitted(Message, tag=105, kw_only=True):
+class Submitted(Message, tag=105, frozen=True, kw_only=True):
     """The job is accepted: from now on it ends with a result, an error, or a cancellation.
 
     Args:
@@ -100,7 +100,7 @@ class Submitted(Message, tag=105, kw_only=True):
     copies: Count
 
 
-class Watch(Message, tag=106, kw_only=True):
+class Watch(Message, tag=106, frozen=True, kw_only=True):
     """Tell me about this job now and whenever it changes. `job` may be a prefix of its id, at least 2 bytes."""
 
     request: RequestId
@@ -108,20 +108,20 @@ class Watch(Message, tag=106, kw_only=True):
     once: bool = False
 
 
-class JobUpdate(Message, tag=107, kw_only=True):
+class JobUpdate(Message, tag=107, frozen=True, kw_only=True):
     """The job as its leader sees it."""
 
     request: RequestId
     view: JobView
 
 
-class ListJobs(Message, tag=108, kw_only=True):
+class ListJobs(Message, tag=108, frozen=True, kw_only=True):
     """Which jobs does the cluster know? Answered by `Jobs`, the newest first."""
 
     request: RequestId
 
 
-class Jobs(Message, tag=109, kw_only=True):
+class Jobs(Message, tag=109, frozen=True, kw_only=True):
     """Jobs of every reachable node.
 
     Args:
@@ -133,7 +133,7 @@ class Jobs(Message, tag=109, kw_only=True):
     silent: tuple[Short, ...] = ()
 
 
-class Cancel(Message, tag=110, kw_only=True):
+class Cancel(Message, tag=110, frozen=True, kw_only=True):
     """End this job. `Done` once no attempt of it runs any more."""
 
     request: RequestId
@@ -141,7 +141,7 @@ class Cancel(Message, tag=110, kw_only=True):
     reason: Text = ""
 
 
-class ReadPart(Message, tag=111, kw_only=True):
+class ReadPart(Message, tag=111, frozen=True, kw_only=True):
     """Send the bytes of one output part. Answered by `Chunk`s, wherever the part is held."""
 
     request: RequestId
@@ -149,7 +149,7 @@ class ReadPart(Message, tag=111, kw_only=True):
     part: Count
 
 
-class ReadLog(Message, tag=112, kw_only=True):
+class ReadLog(Message, tag=112, frozen=True, kw_only=True):
     """Send what attempts of this job printed. Answered by `Chunk`s.
 
     Args:
@@ -162,14 +162,14 @@ class ReadLog(Message, tag=112, kw_only=True):
     task: int = -1
 
 
-class Chunk(Message, tag=113, kw_only=True):
+class Chunk(Message, tag=113, frozen=True, kw_only=True):
     """A piece of what was asked for is this frame's payload."""
 
     request: RequestId
     last: bool = False
 
 
-class NodeView(Record, kw_only=True):
+class NodeView(Record, frozen=True, kw_only=True):
     """A member as one node sees it.
 
     Args:
@@ -200,26 +200,26 @@ class NodeView(Record, kw_only=True):
     me: bool = False
 
 
-class ListNodes(Message, tag=114, kw_only=True):
+class ListNodes(Message, tag=114, frozen=True, kw_only=True):
     """Who is here? Answered by `Nodes`."""
 
     request: RequestId
 
 
-class Nodes(Message, tag=115, kw_only=True):
+class Nodes(Message, tag=115, frozen=True, kw_only=True):
     """The members, this node first, then by name."""
 
     request: RequestId
     views: tuple[NodeView, ...]
 
 
-class GetStatus(Message, tag=116, kw_only=True):
+class GetStatus(Message, tag=116, frozen=True, kw_only=True):
     """How is this node? Answered by `Status`."""
 
     request: RequestId
 
 
-class Foreign(Record, kw_only=True):
+class Foreign(Record, frozen=True, kw_only=True):
     """Another cluster seen on this network. `hint` is the command that would join it."""
 
     address: Text
@@ -227,7 +227,7 @@ class Foreign(Record, kw_only=True):
     hint: Text
 
 
-class Status(Message, tag=117, kw_only=True):
+class Status(Message, tag=117, frozen=True, kw_only=True):
     """This node and its cluster in a few facts.
 
     Args:
@@ -250,7 +250,7 @@ class Status(Message, tag=117, kw_only=True):
     counters: dict[Short, int] = msgspec.field(default_factory=dict)
 
 
-class MakeInvite(Message, tag=118, kw_only=True):
+class MakeInvite(Message, tag=118, frozen=True, kw_only=True):
     """Make a token that lets machines in. Answered by `Invited`. Opens the node to the network."""
 
     request: RequestId
@@ -258,7 +258,7 @@ class MakeInvite(Message, tag=118, kw_only=True):
     valid_s: Seconds = 600.0
 
 
-class Invited(Message, tag=119, kw_only=True):
+class Invited(Message, tag=119, frozen=True, kw_only=True):
     """The token to paste on the other machine."""
 
     request: RequestId
@@ -267,7 +267,7 @@ class Invited(Message, tag=119, kw_only=True):
     valid_s: Seconds
 
 
-class Join(Message, tag=120, kw_only=True):
+class Join(Message, tag=120, frozen=True, kw_only=True):
     """Leave the present cluster for the token's. `Done` when the node is a member there.
 
     Args:
@@ -279,19 +279,19 @@ class Join(Message, tag=120, kw_only=True):
     leave: bool = False
 
 
-class LeaveCluster(Message, tag=121, kw_only=True):
+class LeaveCluster(Message, tag=121, frozen=True, kw_only=True):
     """Say good-bye, forget the cluster's secret, and start again as a cluster of one. `Done` when said."""
 
     request: RequestId
 
 
-class Diagnose(Message, tag=122, kw_only=True):
+class Diagnose(Message, tag=122, frozen=True, kw_only=True):
     """What works and what does not, by interface? Answered by `Diagnosis`."""
 
     request: RequestId
 
 
-class Finding(Record, kw_only=True):
+class Finding(Record, frozen=True, kw_only=True):
     """One thing that was checked.
 
     Args:
@@ -305,14 +305,14 @@ class Finding(Record, kw_only=True):
     remedy: Text = ""
 
 
-class Diagnosis(Message, tag=123, kw_only=True):
+class Diagnosis(Message, tag=123, frozen=True, kw_only=True):
     """What `p2premap doctor` prints."""
 
     request: RequestId
     findings: tuple[Finding, ...]
 
 
-class Stop(Message, tag=124, kw_only=True):
+class Stop(Message, tag=124, frozen=True, kw_only=True):
     """Stop this daemon in good order. `Done` just before it ends."""
 
     request: RequestId

@@ -47,11 +47,11 @@ Text = Annotated[str, msgspec.Meta(max_length=64 << 10)]
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True):
-    """A part of a message: data without a number of its own. Subclasses add ``kw_only=True``."""
+    """A part of a message: data without a number of its own. Subclasses add ``frozen=True, kw_only=True``."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True):
-    """What nodes say to each other. Subclasses add ``tag=<number>, kw_only=True``."""
+    """What nodes say to each other. Subclasses add ``tag=<number>, frozen=True, kw_only=True``."""
 
 
 class Frame(NamedTuple):

@@ -25,23 +25,23 @@ from p2premap.wire import (
 )
 
 
-class Point(Record, kw_only=True):
+class Point(Record, frozen=True, kw_only=True):
     x: int
     y: float = 0.5
 
 
-class Hello(Message, tag=1, kw_only=True):
+class Hello(Message, tag=1, frozen=True, kw_only=True):
     node: NodeIdField
     ballot: Ballot
     points: tuple[Point, ...] = ()
     name: str | None = None
 
 
-class Bye(Message, tag=2, kw_only=True):
+class Bye(Message, tag=2, frozen=True, kw_only=True):
     pass
 
 
-class Stranger(Message, tag=3, kw_only=True):
+class Stranger(Message, tag=3, frozen=True, kw_only=True):
     pass
 
 

@@ -17,6 +17,7 @@ from typing import Final, Generic, Protocol, TypeVar
 import trio
 
 E = TypeVar("E")
+E_contra = TypeVar("E_contra", contravariant=True)
 F = TypeVar("F", covariant=True)
 
 STALL_S: Final = 0.25
@@ -32,13 +33,13 @@ INBOX_MAX: Final = 100_000
 """Beyond this the oldest event is dropped and counted: a node that cannot keep up loses datagrams, not memory."""
 
 
-class Core(Protocol[E, F]):
+class Core(Protocol[E_contra, F]):
     """What can be driven."""
 
     def deadline(self) -> float:
         """The next instant at which it wants a tick; infinity: none."""
 
-    def step(self, now: float, event: E) -> Sequence[F]:
+    def step(self, now: float, event: E_contra) -> Sequence[F]:
         """Take one event; say what is to be done."""
 
 

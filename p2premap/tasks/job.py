@@ -38,7 +38,7 @@ class AttemptKey(NamedTuple):
     attempt: int
 
 
-class Source(Record, kw_only=True):
+class Source(Record, frozen=True, kw_only=True):
     """Bytes that an attempt reads: a range of a blob, or of a file of the machine that submitted the job.
 
     Args:
@@ -64,14 +64,14 @@ class Source(Record, kw_only=True):
         return self.end - self.start
 
 
-class BlobRef(Record, kw_only=True):
+class BlobRef(Record, frozen=True, kw_only=True):
     """A blob by name. `size` in bytes."""
 
     digest: DigestField
     size: Count
 
 
-class Limits(Record, kw_only=True):
+class Limits(Record, frozen=True, kw_only=True):
     """What one attempt may use; 0 means no limit.
 
     Args:
@@ -83,7 +83,7 @@ class Limits(Record, kw_only=True):
     memory_bytes: Count = 0
 
 
-class JobOptions(Record, kw_only=True):
+class JobOptions(Record, frozen=True, kw_only=True):
     """How a job is to be run, whatever its kind.
 
     Args:
@@ -103,7 +103,7 @@ class JobOptions(Record, kw_only=True):
     parallel_max: Count = 0
 
 
-class JobSpec(Record, kw_only=True):
+class JobSpec(Record, frozen=True, kw_only=True):
     """What a user submits. Code and plan are blobs, opaque to every daemon.
 
     Args:
@@ -142,7 +142,7 @@ class Outcome(enum.IntEnum):
     """The node could not start it (environment, disk full): not counted, tried elsewhere."""
 
 
-class AttemptSpec(Record, kw_only=True):
+class AttemptSpec(Record, frozen=True, kw_only=True):
     """One attempt to run.
 
     Args:
@@ -158,7 +158,7 @@ class AttemptSpec(Record, kw_only=True):
     sources: tuple[Source, ...] = ()
 
 
-class AttemptEnd(Record, kw_only=True):
+class AttemptEnd(Record, frozen=True, kw_only=True):
     """How one attempt ended.
 
     Args:
@@ -201,7 +201,7 @@ class Phase(enum.Enum):
         return self in (Phase.DONE, Phase.FAILED, Phase.CANCELLED)
 
 
-class Part(Record, kw_only=True):
+class Part(Record, frozen=True, kw_only=True):
     """One finished part of a job's output.
 
     Args:
@@ -215,7 +215,7 @@ class Part(Record, kw_only=True):
     records: Count = 0
 
 
-class StageView(Record, kw_only=True):
+class StageView(Record, frozen=True, kw_only=True):
     """A stage in numbers, for progress displays."""
 
     number: Count
@@ -231,7 +231,7 @@ class StageView(Record, kw_only=True):
     seconds: Seconds = 0.0
 
 
-class JobView(Record, kw_only=True):
+class JobView(Record, frozen=True, kw_only=True):
     """A job as its leader sees it, for people and clients.
 
     Args:

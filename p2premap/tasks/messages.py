@@ -20,7 +20,7 @@ from p2premap.tasks.job import AttemptEnd, AttemptSpec, Limits, Source, StageId
 from p2premap.wire import Count, JobIdField, Message, Seconds, Short, Text
 
 
-class Assign(Message, tag=40, kw_only=True):
+class Assign(Message, tag=40, frozen=True, kw_only=True):
     """Run these attempts.
 
     Args:
@@ -41,7 +41,7 @@ class Assign(Message, tag=40, kw_only=True):
     priority: int = 0
 
 
-class Busy(Message, tag=41, kw_only=True):
+class Busy(Message, tag=41, frozen=True, kw_only=True):
     """These attempts were not taken: (task, attempt) each. They count for nothing.
 
     Args:
@@ -59,7 +59,7 @@ class Busy(Message, tag=41, kw_only=True):
     retry_s: Seconds
 
 
-class AttemptsEnded(Message, tag=42, kw_only=True):
+class AttemptsEnded(Message, tag=42, frozen=True, kw_only=True):
     """These attempts ended; each is told once a ballot, and told again to a new leader."""
 
     job: JobIdField
@@ -69,7 +69,7 @@ class AttemptsEnded(Message, tag=42, kw_only=True):
     free: Count
 
 
-class StopAttempts(Message, tag=43, kw_only=True):
+class StopAttempts(Message, tag=43, frozen=True, kw_only=True):
     """Stop these (task, attempt); an empty tuple means all of the job's. Each answers as STOPPED."""
 
     job: JobIdField
@@ -78,7 +78,7 @@ class StopAttempts(Message, tag=43, kw_only=True):
     attempts: tuple[tuple[Count, Count], ...] = ()
 
 
-class ForgetJob(Message, tag=44, kw_only=True):
+class ForgetJob(Message, tag=44, frozen=True, kw_only=True):
     """The job is over: stop what still runs for it, end its worker processes, remove its scratch files."""
 
     job: JobIdField
