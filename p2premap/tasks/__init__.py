@@ -1,0 +1,1 @@
+"""What must be done, and what is already done: jobs, stages, tasks, attempts. Start reading at `job`."""
