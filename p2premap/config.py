@@ -72,6 +72,28 @@ class TransportConfig(_Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DiscoveryConfig(_Checked):
+    """See `p2premap.node.discovery`, `p2premap.node.neighbours`, `p2premap.node.joins` and `p2premap.node.doctor`."""
+
+    hint_again_s: float = 15.0
+    interfaces_settle_s: float = 0.2
+    interfaces_poll_s: float = 5.0
+    mdns_retry_s: float = 2.0
+    mdns_retry_max_s: float = 60.0
+    withdraw_s: float = 1.0
+    found_max: int = 4_096
+    foreign_max: int = 64
+    addresses_max: int = 16
+    join_retry_s: float = 0.5
+    join_retry_max_s: float = 30.0
+    neighbours_max: int = 16
+    neighbour_wait_s: float = 2.0
+    doctor_probe_s: float = 1.0
+    doctor_peer_s: float = 3.0
+    doctor_peers_max: int = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfig:
     """One node.
 
@@ -93,3 +115,4 @@ class NodeConfig:
     gossip: GossipConfig = field(default_factory=GossipConfig)
     tasks: TasksConfig = field(default_factory=TasksConfig)
     transport: TransportConfig = field(default_factory=TransportConfig)
+    discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)

@@ -14,7 +14,7 @@ import enum
 
 import msgspec
 
-from p2premap.ids import RequestId
+from p2premap.ids import Address, RequestId
 from p2premap.tasks.job import JobSpec, JobView
 from p2premap.wire import Count, DigestField, JobIdField, Message, NodeIdField, Record, Seconds, Short, Text
 
@@ -318,13 +318,57 @@ class Stop(Message, tag=124, frozen=True, kw_only=True):
     request: RequestId
 
 
+class Announce(Message, tag=125, frozen=True, kw_only=True):
+    """A node that starts says to each node of its user on this machine who it is. Answered by `Announced`.
+
+    It is the first thing on the connection, said without waiting for `Welcome`: a stopped process reads it when it
+    goes on.
+
+    Args:
+        addresses: where the asking node listens; the answering node hints them to its gossip.
+    """
+
+    request: RequestId
+    node: NodeIdField
+    addresses: tuple[Address, ...]
+
+
+class Announced(Message, tag=126, frozen=True, kw_only=True):
+    """The same of the node that answers."""
+
+    request: RequestId
+    node: NodeIdField
+    addresses: tuple[Address, ...]
+
+
+class TryAddresses(Message, tag=127, frozen=True, kw_only=True):
+    """Can you open a connection to these addresses of mine? A member's `doctor` asks. Answered by `Tried`."""
+
+    request: RequestId
+    addresses: tuple[Address, ...]
+
+
+class Tried(Message, tag=128, frozen=True, kw_only=True):
+    """What became of each address, in order.
+
+    Args:
+        outcomes: "open", "refused", "silent" or "unroutable" each.
+        clock_unix_s: the wall clock of the member that answers; only for a person's eyes.
+    """
+
+    request: RequestId
+    outcomes: tuple[Short, ...]
+    clock_unix_s: Seconds = 0.0
+
+
 CLIENT_MESSAGES: tuple[type[Message], ...] = (
     PutBlob, Submit, Watch, ListJobs, Cancel, ReadPart, ReadLog, ListNodes, GetStatus, MakeInvite, Join,
-    LeaveCluster, Diagnose, Stop,
+    LeaveCluster, Diagnose, Stop, Announce, TryAddresses,
 )  # fmt: skip
 """What a client may say."""
 
 DAEMON_MESSAGES: tuple[type[Message], ...] = (
-    Welcome, Refused, Done, Submitted, JobUpdate, Jobs, Chunk, Nodes, Status, Invited, Diagnosis,
+    Welcome, Refused, Done, Submitted, JobUpdate, Jobs, Chunk, Nodes, Status, Invited, Diagnosis, Announced,
+    Tried,
 )  # fmt: skip
 """What a daemon answers."""
