@@ -166,7 +166,18 @@ class Leave:
 
 
 GossipEvent: TypeAlias = (
-    Tick | Received | LinkUp | LinkDown | DialEnded | Hinted | Woke | SetFact | SetLoad | SetAddresses | WantLink | Leave
+    Tick
+    | Received
+    | LinkUp
+    | LinkDown
+    | DialEnded
+    | Hinted
+    | Woke
+    | SetFact
+    | SetLoad
+    | SetAddresses
+    | WantLink
+    | Leave
 )
 
 
