@@ -1,0 +1,280 @@
+"""Contents on disk, each under its digest: ``blobs/ab/abcdef...``. No trio here: worker processes use it too.
+
+A blob is written under a temporary name, hashed on the way, and renamed into place, so that under a digest there is
+either nothing or a whole blob. Only a power cut can tear one that was written without ``durable``: that is found when
+it is read, because whoever reads compares the digest. The bytes of a result exist as soon as `Writer.finish` returns;
+writing a blob that exists already only renews its age.
+
+Every function here blocks on the disk: the daemon calls them in threads, worker processes directly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import time
+from collections.abc import Container
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import blake3
+
+from p2premap.errors import P2PRemapError
+from p2premap.ids import Digest
+from p2premap.tasks.job import BlobRef
+
+_TEMPORARY: Final = "tmp"
+_READ_BYTES: Final = 1 << 20
+_WRITE_BYTES: Final = 256 << 10
+
+
+class BlobError(P2PRemapError):
+    """Something about the store of blobs. Its text is one sentence."""
+
+
+class BlobMissing(BlobError):
+    """The store has no such blob. Definite."""
+
+
+class BlobCorrupt(BlobError):
+    """What lies under a digest does not hash to it (a torn write, a bad disk). It has been removed."""
+
+
+class StoreUnwritable(BlobError):
+    """The disk is full, read-only or failing. Nothing was stored under any digest."""
+
+
+class StoreUsage(NamedTuple):
+    """What the store holds: whole blobs, and their bytes."""
+
+    blobs: int
+    bytes: int
+
+
+class BlobStore:
+    """The blobs of one node.
+
+    Args:
+        directory: usually ``blobs`` in the node's state directory; made if need be.
+
+    Raises:
+        StoreUnwritable: the directory cannot be made.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory: Final = str(directory)
+        self._numbers = itertools.count()
+        try:
+            os.makedirs(os.path.join(self.directory, _TEMPORARY), mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(self.directory, error) from None
+
+    def path(self, digest: Digest) -> str:
+        """Where the blob is, or would be."""
+        return blob_path(self.directory, digest)
+
+    def size(self, digest: Digest) -> int | None:
+        """The blob's size in bytes; None if the store does not have it."""
+        try:
+            return os.stat(self.path(digest)).st_size
+        except OSError:
+            return None
+
+    def has(self, digest: Digest) -> bool:
+        """Whether the blob is here."""
+        return self.size(digest) is not None
+
+    def writer(self, *, durable: bool = False) -> Writer:
+        """Start a blob of unknown digest.
+
+        Args:
+            durable: `Writer.finish` returns only when the blob would survive a power cut.
+
+        Raises:
+            StoreUnwritable: see there.
+        """
+        name = f"{os.getpid()}-{next(self._numbers)}"
+        return Writer(self.directory, os.path.join(self.directory, _TEMPORARY, name), durable=durable)
+
+    def put(self, data: bytes | memoryview, *, durable: bool = False) -> BlobRef:
+        """Store these bytes.
+
+        Raises:
+            StoreUnwritable: see there.
+        """
+        writer = self.writer(durable=durable)
+        try:
+            writer.write(data)
+            return writer.finish()
+        finally:
+            writer.discard()
+
+    def get(self, digest: Digest) -> bytes:
+        """The whole blob, checked.
+
+        Raises:
+            BlobMissing: there is none.
+            BlobCorrupt: it was damaged, and is gone now.
+        """
+        try:
+            with open(self.path(digest), "rb") as file:
+                data = file.read()
+        except FileNotFoundError:
+            raise BlobMissing(f"The store has no blob {digest.hex()[:16]}.") from None
+        except OSError as error:
+            raise BlobCorrupt(f"Blob {digest.hex()[:16]} cannot be read: {error.strerror}.") from None
+        if blake3.blake3(data).digest() != digest:
+            self.delete(digest)
+            raise BlobCorrupt(f"Blob {digest.hex()[:16]} was damaged on disk; it has been removed.")
+        return data
+
+    def check(self, digest: Digest) -> None:
+        """Read the blob through without keeping it.
+
+        Raises:
+            BlobMissing, BlobCorrupt: as `get`.
+        """
+        hasher = blake3.blake3()
+        try:
+            with open(self.path(digest), "rb") as file:
+                while data := file.read(_READ_BYTES):
+                    hasher.update(data)
+        except FileNotFoundError:
+            raise BlobMissing(f"The store has no blob {digest.hex()[:16]}.") from None
+        except OSError as error:
+            raise BlobCorrupt(f"Blob {digest.hex()[:16]} cannot be read: {error.strerror}.") from None
+        if hasher.digest() != digest:
+            self.delete(digest)
+            raise BlobCorrupt(f"Blob {digest.hex()[:16]} was damaged on disk; it has been removed.")
+
+    def delete(self, digest: Digest) -> bool:
+        """Remove the blob; False if there was none."""
+        try:
+            os.unlink(self.path(digest))
+        except OSError:
+            return False
+        return True
+
+    def clear_temporary(self) -> None:
+        """Remove what writers that died left behind. Only before any writer of this node exists."""
+        temporary = os.path.join(self.directory, _TEMPORARY)
+        for name in _names(temporary):
+            _unlink(os.path.join(temporary, name))
+
+    def sweep(self, *, older_s: float, keep: Container[bytes] = ()) -> StoreUsage:
+        """Remove blobs that were last written more than `older_s` seconds ago, except `keep`; tell what is left."""
+        oldest = time.time() - older_s
+        blobs = size = 0
+        for prefix in _names(self.directory):
+            if len(prefix) != 2:
+                continue
+            with os.scandir(os.path.join(self.directory, prefix)) as entries:
+                for entry in entries:
+                    try:
+                        status = entry.stat()
+                        if status.st_mtime < oldest and bytes.fromhex(entry.name) not in keep:
+                            os.unlink(entry.path)
+                            continue
+                    except (OSError, ValueError):
+                        continue
+                    blobs += 1
+                    size += status.st_size
+        return StoreUsage(blobs, size)
+
+
+class Writer:
+    """One blob being written: a `p2premap.worker.runtime.BlobWriter`. End it with `finish` or `discard`."""
+
+    def __init__(self, directory: str, temporary: str, *, durable: bool) -> None:
+        self._directory = directory
+        self._temporary = temporary
+        self._durable = durable
+        self._hasher = blake3.blake3()
+        self._size = 0
+        try:
+            self._file = open(temporary, "xb", buffering=_WRITE_BYTES)  # noqa: SIM115  (closed in finish or discard)
+        except OSError as error:
+            raise _unwritable(directory, error) from None
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append.
+
+        Raises:
+            StoreUnwritable: the blob is given up.
+        """
+        try:
+            self._file.write(data)
+        except OSError as error:
+            self.discard()
+            raise _unwritable(self._directory, error) from None
+        self._hasher.update(data)
+        self._size += len(data) if isinstance(data, bytes) else data.nbytes
+
+    def finish(self) -> BlobRef:
+        """Put the blob in place; only now does it exist for others.
+
+        Raises:
+            StoreUnwritable: the blob is given up.
+        """
+        digest = Digest(self._hasher.digest())
+        path = blob_path(self._directory, digest)
+        try:
+            self._file.flush()
+            if self._durable:
+                os.fsync(self._file.fileno())
+            self._file.close()
+            try:
+                os.rename(self._temporary, path)
+            except FileNotFoundError:
+                os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+                os.rename(self._temporary, path)
+            if self._durable:
+                _sync_directory(os.path.dirname(path))
+        except OSError as error:
+            self.discard()
+            raise _unwritable(self._directory, error) from None
+        return BlobRef(digest=digest, size=self._size)
+
+    def discard(self) -> None:
+        """Give up what is not finished; does nothing after `finish`."""
+        with contextlib.suppress(OSError):  # closing flushes, and the disk is full: the bytes go anyway
+            self._file.close()
+        _unlink(self._temporary)
+
+
+def blob_path(directory: str, digest: Digest) -> str:
+    """Where a store in `directory` keeps this blob: a neighbour's store is read so."""
+    name = digest.hex()
+    return f"{directory}/{name[:2]}/{name}"
+
+
+def _unwritable(directory: str, error: OSError) -> StoreUnwritable:
+    what = {
+        errno.ENOSPC: "the disk is full",
+        errno.EDQUOT: "the disk quota is used up",
+        errno.EROFS: "the file system is read-only",
+        errno.EACCES: "this user may not write there",
+    }.get(error.errno or 0, error.strerror or str(error))
+    return StoreUnwritable(f"Cannot write to {directory}: {what}.")
+
+
+def _sync_directory(directory: str) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
