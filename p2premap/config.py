@@ -69,6 +69,10 @@ class TransportConfig(_Checked):
     outbox_frames_max: int = 10_000
     outbox_bytes_max: int = 64 << 20
     connections_max: int = 4_096
+    strangers_max: int = 128
+    link_silent_s: float = 30.0
+    senders_max: int = 16_384
+    salt_idle_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

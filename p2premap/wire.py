@@ -160,6 +160,18 @@ def encode_frame(registry: Registry, message: Message, payload: bytes | memoryvi
     return b"".join((_FRAME_HEAD.pack(WIRE_VERSION, len(header), len(payload)), header, payload))
 
 
+class UnknownVersion(RemoteProtocolError):
+    """The other side speaks another major version of the wire.
+
+    Args:
+        version: the first byte that it sent.
+    """
+
+    def __init__(self, version: int) -> None:
+        super().__init__(f"wire version {version}, expected {WIRE_VERSION}")
+        self.version = version
+
+
 class FrameDecoder:
     """Frames out of a stream of bytes, in whatever pieces they arrive.
 
@@ -180,20 +192,36 @@ class FrameDecoder:
         Raises:
             RemoteProtocolError: the stream cannot be read further; close it.
         """
-        self._buffer += data
+        self.push(data)
         frames: list[Frame] = []
-        while (frame := self._next()) is not None:
+        while (frame := self.next()) is not None:
             frames.append(frame)
         return frames
 
-    def _next(self) -> Frame | None:
+    def push(self, data: bytes) -> None:
+        """Take what has arrived, without looking at it."""
+        self._buffer += data
+
+    def admit(self, registry: Registry, *, payload_bytes_max: int = PAYLOAD_BYTES_MAX) -> None:
+        """From the next frame on, this may come: after a hello, which is its own kind of frame on every stream."""
+        self._registry = registry
+        self._header_bytes_max = registry._header_bytes_max
+        self._payload_bytes_max = payload_bytes_max
+
+    def next(self) -> Frame | None:
+        """The next frame of what was pushed; None until it is complete.
+
+        Raises:
+            UnknownVersion: the other side speaks another major version.
+            RemoteProtocolError: the stream cannot be read further; close it.
+        """
         if len(self._buffer) < _FRAME_HEAD.size:
             if self._buffer and self._buffer[0] != WIRE_VERSION:
-                raise RemoteProtocolError(f"wire version {self._buffer[0]}, expected {WIRE_VERSION}")
+                raise UnknownVersion(self._buffer[0])
             return None
         version, header_size, payload_size = _FRAME_HEAD.unpack_from(self._buffer)
         if version != WIRE_VERSION:
-            raise RemoteProtocolError(f"wire version {version}, expected {WIRE_VERSION}")
+            raise UnknownVersion(version)
         if header_size > self._header_bytes_max or payload_size > self._payload_bytes_max:
             raise RemoteProtocolError(f"a frame of {header_size} + {payload_size} bytes is over the cap")
         middle = _FRAME_HEAD.size + header_size
