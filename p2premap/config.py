@@ -55,6 +55,15 @@ class TasksConfig(_Checked):
     report_s: float = 0.05
     view_s: float = 0.1
     jobs_kept_max: int = 1_000
+    assign_bytes_max: int = 1 << 20
+    inquire_s: float = 5.0
+    unanswered_s: float = 15.0
+    idle_job_s: float = 60.0
+    hold_s: float = 0.25
+    input_losses_max: int = 10
+    ledger_bytes_max: int = 1 << 30
+    jobs_fenced_max: int = 10_000
+    outbox_messages_max: int = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

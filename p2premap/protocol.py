@@ -21,7 +21,9 @@ from p2premap.wire import Registry
 GOSSIP = Registry(gossip.MESSAGES, header_bytes_max=64 << 10)
 """What a datagram may carry."""
 
-TASKS: tuple[type, ...] = (tasks.Assign, tasks.Busy, tasks.AttemptsEnded, tasks.StopAttempts, tasks.ForgetJob)
+TASKS: tuple[type, ...] = (
+    tasks.Assign, tasks.Busy, tasks.AttemptsEnded, tasks.StopAttempts, tasks.ForgetJob, tasks.Inquire,
+)  # fmt: skip
 
 LINK = Registry((*gossip.MESSAGES, *TASKS))
 """What the link between two members may carry."""

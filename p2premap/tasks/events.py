@@ -52,6 +52,13 @@ class WorkerLost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerUnlinked:
+    """The link to a member broke: what was under way between it and this node may be lost."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FromWorker:
     """A worker node says something about this job."""
 
@@ -66,7 +73,7 @@ class CancelJob:
     reason: str
 
 
-CoordinatorEvent: TypeAlias = Tick | WorkerSeen | WorkerDoubtful | WorkerLost | FromWorker | CancelJob
+CoordinatorEvent: TypeAlias = Tick | WorkerSeen | WorkerDoubtful | WorkerLost | WorkerUnlinked | FromWorker | CancelJob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,15 @@
       |<------- AttemptsEnded(ends) ----------|   in groups, as they end; free slots told with each
       | StopAttempts(...) ------------------->|   cancel, pre-emption, a backup won
       | ForgetJob(job) ---------------------->|   the job is over: worker processes and scratch go
+      | Inquire(job, attempts) -------------->|   what was said may be lost: tell again what I have not heard
+      |<------- AttemptsEnded(ends) ----------|   (always one, maybe empty)
 
 Every message carries the leader's ballot: a worker refuses ballots lower than the highest it has seen for the job
 (fencing), so that a deposed leader cannot give orders.
+
+A link delivers in order and reliably while it lasts; what was under way when it broke may be lost. So a worker numbers
+its `AttemptsEnded` for each job and keeps them until the leader has `heard` them, and a leader that has lost a link, or
+has heard nothing for a while, asks: the worker tells again what it keeps, and disowns what it does not know.
 """
 
 from __future__ import annotations
@@ -28,6 +34,7 @@ class Assign(Message, tag=40, frozen=True, kw_only=True):
         function: which of the kind's functions, such as "map".
         code: the bundle that the runtime loads.
         priority: of the job, for the node's own choice between jobs.
+        heard: the leader has every `AttemptsEnded` of this node and job up to this number.
     """
 
     job: JobIdField
@@ -39,13 +46,16 @@ class Assign(Message, tag=40, frozen=True, kw_only=True):
     attempts: tuple[AttemptSpec, ...]
     limits: Limits = Limits()
     priority: int = 0
+    heard: Count = 0
 
 
 class Busy(Message, tag=41, frozen=True, kw_only=True):
     """These attempts were not taken: (task, attempt) each. They count for nothing.
 
+    With no attempts it is an invitation: the job was refused before, and now it is its turn.
+
     Args:
-        free: how many further attempts this node would take now.
+        free: how many further `Assign`s of this job the node would take now.
         reason: one sentence, shown by `why`.
         retry_s: do not ask again before.
     """
@@ -60,13 +70,19 @@ class Busy(Message, tag=41, frozen=True, kw_only=True):
 
 
 class AttemptsEnded(Message, tag=42, frozen=True, kw_only=True):
-    """These attempts ended; each is told once a ballot, and told again to a new leader."""
+    """These attempts ended; each is told once a ballot, and told again to a new leader.
+
+    Args:
+        free: how many further `Assign`s of this job the node would take now.
+        serial: 1, 2, 3... for this job at this node; 0: nothing that would need to be kept.
+    """
 
     job: JobIdField
     ballot: Ballot
     stage: StageId
     ends: tuple[AttemptEnd, ...]
     free: Count
+    serial: Count = 0
 
 
 class StopAttempts(Message, tag=43, frozen=True, kw_only=True):
@@ -83,3 +99,19 @@ class ForgetJob(Message, tag=44, frozen=True, kw_only=True):
 
     job: JobIdField
     ballot: Ballot
+
+
+class Inquire(Message, tag=45, frozen=True, kw_only=True):
+    """How are these (task, attempt)? Answered by what the leader has not heard, and one `AttemptsEnded` at least.
+
+    Attempts that the node does not know end as REFUSED: they never arrived, or it gave them up.
+
+    Args:
+        heard: as in `Assign`.
+    """
+
+    job: JobIdField
+    ballot: Ballot
+    stage: StageId
+    attempts: tuple[tuple[Count, Count], ...] = ()
+    heard: Count = 0
