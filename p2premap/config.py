@@ -56,7 +56,7 @@ class TasksConfig(_Checked):
     view_s: float = 0.1
     jobs_kept_max: int = 1_000
     assign_bytes_max: int = 1 << 20
-    inquire_s: float = 5.0
+    recount_s: float = 5.0
     unanswered_s: float = 15.0
     idle_job_s: float = 60.0
     hold_s: float = 0.25

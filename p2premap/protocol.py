@@ -22,7 +22,7 @@ GOSSIP = Registry(gossip.MESSAGES, header_bytes_max=64 << 10)
 """What a datagram may carry."""
 
 TASKS: tuple[type, ...] = (
-    tasks.Assign, tasks.Busy, tasks.AttemptsEnded, tasks.StopAttempts, tasks.ForgetJob, tasks.Inquire,
+    tasks.Assign, tasks.Busy, tasks.AttemptsEnded, tasks.StopAttempts, tasks.ForgetJob, tasks.Recount,
 )  # fmt: skip
 
 LINK = Registry((*gossip.MESSAGES, *TASKS))

@@ -8,7 +8,7 @@
       |<------- AttemptsEnded(ends) ----------|   in groups, as they end; free slots told with each
       | StopAttempts(...) ------------------->|   cancel, pre-emption, a backup won
       | ForgetJob(job) ---------------------->|   the job is over: worker processes and scratch go
-      | Inquire(job, attempts) -------------->|   what was said may be lost: tell again what I have not heard
+      | Recount(job, attempts) -------------->|   what was said may be lost: tell again what I have not heard
       |<------- AttemptsEnded(ends) ----------|   (always one, maybe empty)
 
 Every message carries the leader's ballot: a worker refuses ballots lower than the highest it has seen for the job
@@ -101,7 +101,7 @@ class ForgetJob(Message, tag=44, frozen=True, kw_only=True):
     ballot: Ballot
 
 
-class Inquire(Message, tag=45, frozen=True, kw_only=True):
+class Recount(Message, tag=45, frozen=True, kw_only=True):
     """How are these (task, attempt)? Answered by what the leader has not heard, and one `AttemptsEnded` at least.
 
     Attempts that the node does not know end as REFUSED: they never arrived, or it gave them up.
