@@ -1,0 +1,300 @@
+"""The director of map/reduce jobs: which tasks there are, what each reads, and which results are output parts.
+
+::
+
+    stage 0 "map"      one task a group of splits; writes one blob: partition 0's segment | partition 1's | ...
+    stage 1 "reduce"   one task a partition; reads that partition's segment of every map task's blob
+    parts              the reduce tasks' blobs; a job without `reduce` has only stage 0, and its blobs are the parts
+
+The plan is made once by the client (`p2premap.client.plan`) and read by every leader. A split is a byte range of a
+file, cut at line ends, with the BLAKE3 digest of its bytes; splits live in packed arrays, so that a million of them
+are four byte strings and not a million objects. What a map task tells of its blob is packed too: see `Segments`.
+
+Source: Dean and Ghemawat, MapReduce (OSDI 2004), 3.1.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from p2premap.errors import JobFailed, JobRejected
+from p2premap.ids import DIGEST_BYTES, Digest, JobId, NodeId
+from p2premap.tasks.director import Pinned, StagePlan, TaskInput
+from p2premap.tasks.job import BlobRef, Part, Source, StageId
+from p2premap.wire import Count, Record, Short
+
+KIND: Final = "mapreduce"
+PLAN_VERSION: Final = 1
+
+PARTITIONS_MAX: Final = 1_024
+"""A map task tells 40 bytes a partition in its inline value, which is at most 64 KiB."""
+
+BLOCK_BYTES_MAX: Final = 256 << 10
+BLOCK_BYTES_MIN: Final = 4 << 10
+MERGE_BYTES: Final = 32 << 20
+"""A reducer holds about one block a map task: more map tasks make smaller blocks."""
+
+MAP: Final = "map"
+REDUCE: Final = "reduce"
+
+_SPLIT: Final = struct.Struct("<IQQ")
+_FIRST: Final = struct.Struct("<I")
+_SEGMENT: Final = struct.Struct(f"<Q{DIGEST_BYTES}s")
+
+
+class Split(NamedTuple):
+    """A range of a file that one map task reads, cut at line ends.
+
+    Args:
+        file: index into the plan's files.
+        start, end: in bytes.
+        digest: BLAKE3 of these bytes.
+    """
+
+    file: int
+    start: int
+    end: int
+    digest: bytes
+
+
+class InputFile(Record, frozen=True, kw_only=True):
+    """A file of the submitting machine.
+
+    Args:
+        path: absolute.
+        name: as the user gave it; map functions see this one.
+        mtime_ns: when the job was submitted.
+    """
+
+    path: str
+    name: str
+    mtime_ns: int
+
+
+class MapReducePlan(Record, frozen=True, kw_only=True):
+    """The plan blob of a map/reduce job; made by `pack_plan`.
+
+    Args:
+        files: the inputs, in order.
+        splits: packed (file, start, end), in order.
+        digests: of the splits, 32 bytes each.
+        firsts: packed index of the first split of each map task, and the number of splits at the end.
+        partitions: how many reduce tasks; 0 for a job without `reduce`.
+        compression: of map output: "none", "zlib", or "zstd" where every worker has it.
+    """
+
+    version: int
+    files: tuple[InputFile, ...]
+    splits: bytes
+    digests: bytes
+    firsts: bytes
+    partitions: Count
+    compression: Short
+
+    @property
+    def tasks(self) -> int:
+        """How many map tasks."""
+        return len(self.firsts) // _FIRST.size - 1
+
+    def splits_of(self, task: int) -> list[Split]:
+        """What one map task reads, in order."""
+        first, end = (_FIRST.unpack_from(self.firsts, (task + i) * _FIRST.size)[0] for i in (0, 1))
+        ranges = _SPLIT.iter_unpack(memoryview(self.splits)[first * _SPLIT.size : end * _SPLIT.size])
+        at = DIGEST_BYTES
+        return [
+            Split(file, start, end, self.digests[i * at : (i + 1) * at])
+            for i, (file, start, end) in enumerate(ranges, first)
+        ]
+
+
+class MapParams(Record, frozen=True, kw_only=True):
+    """Told to a map attempt beside its sources.
+
+    Args:
+        names: of its sources' files, in order of source.
+        partitions: 0: write text, this is the output.
+        block_bytes: about the size of one block of map output before compression.
+    """
+
+    names: tuple[str, ...]
+    partitions: Count
+    compression: Short
+    block_bytes: Count
+
+
+class ReduceParams(Record, frozen=True, kw_only=True):
+    """Told to a reduce attempt beside its sources."""
+
+    partition: Count
+
+
+class Segment(NamedTuple):
+    """One partition's share of a map task's blob. `size` in bytes; 0: nothing, and no digest."""
+
+    size: int
+    digest: bytes
+
+
+def pack_segments(segments: Iterable[Segment]) -> bytes:
+    """The value of a map task's result: where each partition's segment of its blob ends, and its digest."""
+    end, packed = 0, bytearray()
+    for segment in segments:
+        end += segment.size
+        packed += _SEGMENT.pack(end, segment.digest)
+    return bytes(packed)
+
+
+def pack_plan(
+    *, files: Sequence[InputFile], tasks: Iterable[Sequence[Split]], partitions: int, compression: str
+) -> bytes:
+    """The plan blob.
+
+    Args:
+        tasks: the splits of each map task.
+        partitions: 0 for a job without `reduce`.
+    """
+    splits, digests, firsts, count = bytearray(), bytearray(), bytearray(), 0
+    for task in tasks:
+        firsts += _FIRST.pack(count)
+        count += len(task)
+        for split in task:
+            splits += _SPLIT.pack(split.file, split.start, split.end)
+            digests += split.digest
+    plan = MapReducePlan(
+        version=PLAN_VERSION,
+        files=tuple(files),
+        splits=bytes(splits),
+        digests=bytes(digests),
+        firsts=bytes(firsts + _FIRST.pack(count)),
+        partitions=partitions,
+        compression=compression,
+    )
+    return msgspec.msgpack.encode(plan)
+
+
+def unpack_plan(data: bytes) -> MapReducePlan:
+    """The plan in a plan blob, checked.
+
+    Raises:
+        JobRejected: it makes no sense.
+    """
+    try:
+        plan = msgspec.msgpack.decode(data, type=MapReducePlan)
+    except msgspec.DecodeError as error:
+        raise JobRejected(f"The plan of the map/reduce job cannot be read: {error}.") from None
+    if plan.version != PLAN_VERSION:
+        raise JobRejected(
+            f"The plan has version {plan.version}, this node reads {PLAN_VERSION}: upgrade the older side."
+        )
+    firsts = [first for (first,) in _FIRST.iter_unpack(plan.firsts)] if len(plan.firsts) % _FIRST.size == 0 else []
+    count = len(plan.digests) // DIGEST_BYTES
+    sound = (
+        len(firsts) >= 2
+        and firsts[0] == 0
+        and firsts[-1] == count
+        and all(a < b for a, b in itertools.pairwise(firsts))
+        and len(plan.digests) == count * DIGEST_BYTES
+        and len(plan.splits) == count * _SPLIT.size
+        and plan.partitions <= PARTITIONS_MAX
+        and all(f < len(plan.files) and start < end for f, start, end in _SPLIT.iter_unpack(plan.splits))
+    )
+    if not sound:
+        raise JobRejected("The plan of the map/reduce job contradicts itself.")
+    return plan
+
+
+def _segment_range(value: bytes, partition: int) -> tuple[int, int, Digest]:
+    end, digest = _SEGMENT.unpack_from(value, partition * _SEGMENT.size)
+    start = _SEGMENT.unpack_from(value, (partition - 1) * _SEGMENT.size)[0] if partition else 0
+    return start, end, digest
+
+
+def _sound(result: Pinned, partitions: int) -> bool:
+    """Whether the segments of a map task's result lie one after the other and fill its blob."""
+    if len(result.value) != partitions * _SEGMENT.size or len(result.blobs) > 1:
+        return False
+    ends = [0, *(end for end, _ in _SEGMENT.iter_unpack(result.value))]
+    return ends[-1] == sum(b.size for b in result.blobs) and all(a <= b for a, b in itertools.pairwise(ends))
+
+
+class MapReduce:
+    """Directs one map/reduce job; see `p2premap.tasks.director.Director`."""
+
+    runtime = "p2premap.worker.mapreduce:MapReduceRuntime"
+
+    def __init__(self, *, job: JobId, home: NodeId, plan: bytes) -> None:
+        self._home = home
+        self._plan = unpack_plan(plan)
+        self._block_bytes = min(max(MERGE_BYTES // self._plan.tasks, BLOCK_BYTES_MIN), BLOCK_BYTES_MAX)
+        self._maps: Sequence[Pinned] = ()
+
+    def first(self) -> StagePlan:
+        """The map stage."""
+        plan = self._plan
+        size = sum(end - start for _, start, end in _SPLIT.iter_unpack(plan.splits))
+        return StagePlan(name=MAP, function=MAP, tasks=plan.tasks, bytes_in=size, final=plan.partitions == 0)
+
+    def next(self, number: int, results: Sequence[Pinned]) -> StagePlan | None:
+        """The reduce stage, after the map stage of a job that has one.
+
+        Raises:
+            JobFailed: a map task told nonsense of its blob.
+        """
+        if number != 0 or self._plan.partitions == 0:
+            return None
+        partitions, size = self._plan.partitions, 0
+        for task, result in enumerate(results):
+            if not _sound(result, partitions):
+                raise JobFailed(f"Map task {task} told nonsense about its output: {len(result.value)} bytes of value.")
+            size += sum(b.size for b in result.blobs)
+        self._maps = results
+        return StagePlan(name=REDUCE, function=REDUCE, tasks=partitions, bytes_in=size, final=True)
+
+    def task(self, stage: StageId, task: int) -> TaskInput:
+        """The splits of a map task, or a partition's segments of all map tasks' blobs."""
+        return self._map_input(task) if stage.number == 0 else self._reduce_input(task)
+
+    def part(self, task: int, result: Pinned) -> Part | None:
+        """The one blob of a final task's result."""
+        if len(result.blobs) != 1:
+            return None
+        blob = result.blobs[0]
+        source = Source(digest=blob.digest, start=0, end=blob.size, holders=result.holders, blob=blob.digest)
+        return Part(number=task, source=source, records=result.records_out)
+
+    def _map_input(self, task: int) -> TaskInput:
+        plan = self._plan
+        splits = plan.splits_of(task)
+        params = MapParams(
+            names=tuple(plan.files[s.file].name for s in splits),
+            partitions=plan.partitions,
+            compression=plan.compression,
+            block_bytes=self._block_bytes,
+        )
+        return TaskInput(params=msgspec.msgpack.encode(params), sources=tuple(self._source(s) for s in splits))
+
+    def _source(self, split: Split) -> Source:
+        file = self._plan.files[split.file]
+        return Source(
+            digest=Digest(split.digest),
+            start=split.start,
+            end=split.end,
+            holders=(self._home,),
+            path=file.path,
+            mtime_ns=file.mtime_ns,
+        )
+
+    def _reduce_input(self, partition: int) -> TaskInput:
+        sources: list[Source] = []
+        for result in self._maps:
+            start, end, digest = _segment_range(result.value, partition)
+            if start == end:
+                continue
+            blob: BlobRef = result.blobs[0]
+            sources.append(Source(digest=digest, start=start, end=end, holders=result.holders, blob=blob.digest))
+        return TaskInput(params=msgspec.msgpack.encode(ReduceParams(partition=partition)), sources=tuple(sources))
