@@ -88,5 +88,5 @@ class Transport(Protocol):
 class Randomness(Protocol):
     """The operating system's CSPRNG: for keys, salts, tokens. Never for protocol choices."""
 
-    def __call__(self, size: int) -> bytes:
+    def __call__(self, size: int, /) -> bytes:
         """`size` unpredictable bytes."""
