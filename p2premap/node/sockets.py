@@ -1,4 +1,4 @@
-"""The runtime directory: one Unix socket a running daemon, `<node id in hexadecimal>.sock`. No trio: the CLI reads it too.
+"""The runtime directory: one Unix socket a running daemon, named after its node id. No trio: the CLI reads it too.
 
 A socket appears under its name only when it already listens (`publish` renames it into place), so whoever is refused
 at it knows that its owner is dead, at once and without waiting. A directory is one cluster's: two clusters of one
