@@ -41,6 +41,23 @@ class GossipConfig(_Checked):
     members_max: int = 100_000
     facts_bytes_max: int = 16 << 10
     load_bytes_per_s: float = 2_048.0
+    load_s: float = 1.0
+    link_lost_s: float = 0.02
+    repair_s: float = 0.5
+    repair_datagrams_max: int = 8
+    rumours_max: int = 4_096
+    dead_kept_s: float = 86_400.0
+    dead_max: int = 10_000
+    hints_max: int = 1_024
+    hint_dials: int = 3
+    dial_s: float = 1.0
+    dial_stagger_s: float = 0.15
+    backoff_s: float = 0.25
+    backoff_max_s: float = 60.0
+    stranger_s: float = 60.0
+    surplus_link_s: float = 10.0
+    settled_s: float = 10.0
+    leave_s: float = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,7 +65,13 @@ class Evidence(enum.IntEnum):
 
 
 class MemberEntry(Record, frozen=True, kw_only=True):
-    """One member: the record that `p2premap.gossip.members.newer` orders."""
+    """One member: the record that `p2premap.gossip.members.newer` orders.
+
+    Args:
+        name, addresses: what its owner said under this (boot, incarnation).
+        age: seconds since it was found DEAD or had LEFT; 0 for others. Not part of the order: it only lets a
+            newcomer forget the record when everybody else does.
+    """
 
     node: NodeIdField
     boot: BootField
@@ -73,6 +79,7 @@ class MemberEntry(Record, frozen=True, kw_only=True):
     state: MemberState
     name: Short
     addresses: Addresses
+    age: Count = 0
 
 
 class FactEntry(Record, frozen=True, kw_only=True):
