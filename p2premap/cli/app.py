@@ -1,0 +1,172 @@
+"""The command `p2premap`: which module each subcommand is in, and the one place where errors become sentences."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from p2premap import __version__
+from p2premap.cli.exits import Exit, exit_of
+from p2premap.cli.show import clean
+from p2premap.errors import JobFailed, P2PRemapError
+
+COMMANDS = {
+    "Start here": {
+        "demo": "demo:demo",
+        "node": "node:node",
+        "service": "service:service",
+        "doctor": "cluster:doctor",
+    },
+    "Jobs": {
+        "run": "run:run",
+        "jobs": "jobs:jobs",
+        "watch": "jobs:watch",
+        "logs": "jobs:logs",
+        "cancel": "jobs:cancel",
+    },
+    "Cluster": {
+        "status": "cluster:status",
+        "nodes": "cluster:nodes",
+        "invite": "membership:invite",
+        "join": "membership:join",
+        "leave": "membership:leave",
+    },
+}
+"""Section of the help -> command -> "module:name" below `p2premap.cli`."""
+
+PLUGINS = "p2premap.commands"
+"""The entry point group of commands that live elsewhere, such as the simulator's."""
+
+_TARGETS = {name: target for section in COMMANDS.values() for name, target in section.items()}
+
+
+class App(click.Group):
+    """A group that imports a command when it is named, and ends the process with the documented exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every command, ours first."""
+        return [*_TARGETS, *_plugins()]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, its module imported now."""
+        if target := _TARGETS.get(cmd_name):
+            module, _, name = target.partition(":")
+            found = getattr(importlib.import_module(f"p2premap.cli.{module}"), name)
+        elif plugin := _plugins().get(cmd_name):
+            found = plugin.load()
+        else:
+            return None
+        assert isinstance(found, click.Command)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands by section."""
+        sections = {**COMMANDS, "More": dict.fromkeys(_plugins(), "")}
+        for title, names in sections.items():
+            rows = [(n, c.get_short_help_str(80)) for n in names if (c := self.get_command(ctx, n)) and not c.hidden]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows, col_spacing=3)
+
+    def main(  # type: ignore[override]  # always ends the process, whatever standalone_mode says
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        **extra: Any,  # noqa: ANN401
+    ) -> NoReturn:
+        """Run a command line and exit."""
+        extra["standalone_mode"] = False
+        sys.exit(self._code(args, prog_name, extra))
+
+    def _code(self, args: Sequence[str] | None, prog_name: str | None, extra: dict[str, Any]) -> int:
+        try:
+            code = super().main(args, prog_name, **extra)
+            sys.stdout.flush()
+        except click.ClickException as error:
+            _complain(_usage_text(error))
+            return Exit.USAGE
+        except (click.Abort, KeyboardInterrupt):
+            _complain("Interrupted.")
+            return Exit.INTERRUPTED
+        except BrokenPipeError:
+            # what is still buffered must not be written at interpreter exit, where it would raise again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return Exit.PIPE
+        except JobFailed as error:
+            if error.detail:
+                click.echo(clean(error.detail.rstrip(), lines=True), err=True)
+            _complain(str(error))
+            return Exit.FAILED
+        except P2PRemapError as error:
+            if debugging():
+                traceback.print_exc()
+            _complain(str(error))
+            return exit_of(error)
+        except Exception as error:  # the boundary: a fault of ours must end in a sentence too
+            if debugging():
+                traceback.print_exc()
+            _complain(_bug_text(error))
+            return Exit.BUG
+        return code if isinstance(code, int) else Exit.OK
+
+
+def debugging() -> bool:
+    """Whether the user wants tracebacks."""
+    return os.environ.get("P2PREMAP_DEBUG", "") not in ("", "0")
+
+
+def _plugins() -> dict[str, Any]:
+    from importlib.metadata import entry_points  # 20 ms: only for help and for names that are not ours
+
+    return {point.name: point for point in sorted(entry_points(group=PLUGINS), key=lambda point: point.name)}
+
+
+def _complain(text: str) -> None:
+    label = click.style("p2premap:", fg="red")
+    click.echo(f"{label} {clean(text, lines=True)}", err=True)
+
+
+def _usage_text(error: click.ClickException) -> str:
+    text = error.format_message()
+    if text and text[-1] not in ".?!":
+        text += "."
+    ctx = getattr(error, "ctx", None)
+    return f"{text} See `{ctx.command_path} --help`." if ctx is not None else text
+
+
+def _bug_text(error: Exception) -> str:
+    return (
+        f"This is a fault of p2premap, not yours: {type(error).__name__}: {error}. "
+        "Please report it with what P2PREMAP_DEBUG=1 prints when you do the same again."
+    )
+
+
+@click.group(
+    cls=App,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 ok, 1 job failed, 2 usage, 69 no node, 124 time-out, 130 Ctrl-C. "
+    "Every command has --json. NO_COLOR is obeyed.",
+)
+@click.version_option(__version__, prog_name="p2premap", message="%(prog)s %(version)s")
+@click.option(
+    "--node",
+    envvar="P2PREMAP_NODE",
+    default="",
+    metavar="NAME",
+    help="Talk to this node of this machine (a name, or the beginning of an id). Any will do.",
+)
+@click.pass_context
+def cli(ctx: click.Context, node: str) -> None:
+    """A few machines on one network act as one computer for Python.
+
+    No head node, nothing to configure. `p2premap demo` shows it in 20 seconds.
+    """
+    ctx.obj = node
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        ctx.color = False

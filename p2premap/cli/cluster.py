@@ -1,0 +1,123 @@
+"""Looking at the cluster: `status`, `nodes`, `doctor`."""
+
+from __future__ import annotations
+
+import click
+
+from p2premap.cli.exits import Exit
+from p2premap.cli.shapes import finding_shape, node_shape, status_shape
+from p2premap.cli.show import clean, count, json_option, print_json, size, table
+from p2premap.client.connection import local
+from p2premap.control import Diagnose, Diagnosis, Finding, GetStatus, ListNodes, Nodes, NodeView, Status
+
+DIAGNOSE_S = 60.0
+
+_STATE_COLOURS = {"alive": "green", "stalled": "yellow", "suspect": "yellow", "dead": "red", "left": "bright_black"}
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def status(node: str, as_json: bool) -> None:
+    """How this node and its cluster are."""
+    with local(node) as connection:
+        found = connection.ask(lambda n: GetStatus(request=n), Status)
+    if as_json:
+        print_json(status_shape(found))
+        return
+    for label, text in _status_lines(found):
+        click.echo(f"{click.style(label.ljust(9), dim=True)} {text}")
+    for warning in found.warnings:
+        click.echo(click.style("! ", fg="yellow") + clean(warning))
+
+
+def _status_lines(found: Status) -> list[tuple[str, str]]:
+    me = found.me
+    alive = found.members - found.dead
+    dead = f", {click.style(f'{found.dead} dead', fg='red')}" if found.dead else ""
+    lines = [
+        ("node", f"{clean(me.name)} ({me.node.hex()[:8]}), pid {me.pid}, p2premap {clean(me.version)}"),
+        (
+            "cluster",
+            f"{_cluster_name(found)}: {count(alive, 'node')}{dead}, {count(found.jobs_running, 'job')} running",
+        ),
+        ("reach", _reach(found)),
+        ("slots", f"{me.busy} of {me.slots} busy, load {me.load:.0%}, {size(me.memory_free_bytes)} memory free"),
+        ("state in", clean(found.state_dir)),
+    ]
+    for other in found.foreign:
+        lines.append(("nearby", f"cluster {clean(other.cluster)} at {clean(other.address)}: {clean(other.hint)}"))
+    return lines
+
+
+def _cluster_name(found: Status) -> str:
+    return f"open cluster {clean(found.open_name)!r}" if found.open_name else clean(found.cluster)
+
+
+def _reach(found: Status) -> str:
+    addresses = ", ".join(clean(a) for a in found.me.addresses)
+    if found.scope == "loopback":
+        return f"this machine only ({addresses}); `p2premap invite` lets other machines in"
+    return f"the network, at {addresses}"
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def nodes(node: str, as_json: bool) -> None:
+    """Who is in the cluster."""
+    with local(node) as connection:
+        found = connection.ask(lambda n: ListNodes(request=n), Nodes)
+    if as_json:
+        print_json([node_shape(view) for view in found.views])
+        return
+    head = ("NAME", "ID", "STATE", "SLOTS", "LOAD", "FREE", "PYTHON", "ADDRESS")
+    lines = table(head, [_node_row(view) for view in found.views]).splitlines()
+    click.echo(lines[0])
+    for view, line in zip(found.views, lines[1:], strict=True):
+        click.echo(line.replace(f" {view.state} ", " " + click.style(view.state, fg=_colour(view)) + " ", 1))
+
+
+def _colour(view: NodeView) -> str | None:
+    return _STATE_COLOURS.get(view.state)
+
+
+def _node_row(view: NodeView) -> tuple[str, ...]:
+    up = view.state in ("alive", "stalled", "suspect")
+    return (
+        view.name + (" *" if view.me else ""),
+        view.node.hex()[:8],
+        view.state,
+        f"{view.busy}/{view.slots}" if up else "",
+        f"{view.load:.0%}" if up else "",
+        size(view.memory_free_bytes) if up and view.memory_free_bytes else "",
+        view.python,
+        view.addresses[0] if view.addresses else "",
+    )
+
+
+@click.command()
+@json_option
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """What works and what does not, by interface, and what to do about it."""
+    with local(ctx.obj) as connection:
+        found = connection.ask(lambda n: Diagnose(request=n), Diagnosis, timeout_s=DIAGNOSE_S)
+    if as_json:
+        print_json([finding_shape(finding) for finding in found.findings])
+    else:
+        for finding in found.findings:
+            _print_finding(finding)
+    bad = sum(not finding.ok for finding in found.findings)
+    if not as_json:
+        click.echo()
+        click.echo("Everything works." if not bad else f"{count(bad, 'thing')} to look at.")
+    ctx.exit(Exit.FAILED if bad else Exit.OK)
+
+
+def _print_finding(finding: Finding) -> None:
+    mark = click.style("ok", fg="green") if finding.ok else click.style("!!", fg="red")
+    click.echo(f"{mark}  {click.style(clean(finding.about), bold=True)}: {clean(finding.text)}")
+    if finding.remedy:
+        for line in finding.remedy.splitlines():
+            click.echo(f"      {clean(line)}")

@@ -1,0 +1,149 @@
+"""Looking at jobs and ending them: `jobs`, `watch`, `logs`, `cancel`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from functools import partial
+
+import click
+
+from p2premap.cli.exits import Exit, TimedOut
+from p2premap.cli.progress import progress_for
+from p2premap.cli.shapes import job_shape
+from p2premap.cli.show import DURATION, clean, count, duration, json_option, print_json, say, table
+from p2premap.client.connection import local
+from p2premap.client.jobs import cancel as cancel_job
+from p2premap.client.jobs import follow, read_log
+from p2premap.control import Jobs, ListJobs
+from p2premap.errors import ConfigError, JobCancelled, JobFailed
+from p2premap.tasks.job import JobView, Phase
+
+
+def job_bytes(text: str) -> bytes:
+    """The id, or the beginning of it, that a user typed.
+
+    Raises:
+        ConfigError: it is no such thing.
+    """
+    even = text[: len(text) // 2 * 2]
+    try:
+        found = bytes.fromhex(even)
+        int(text, 16)
+    except ValueError:
+        found = b""
+    if not 2 <= len(found) <= 16:
+        raise ConfigError(
+            f"{clean(text)!r} is no job id: give its hexadecimal digits, or the first four or more of them; "
+            "`p2premap jobs` lists them."
+        )
+    return found
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def jobs(node: str, as_json: bool) -> None:
+    """The jobs that the cluster knows, the newest first."""
+    with local(node) as connection:
+        found = connection.ask(lambda n: ListJobs(request=n), Jobs)
+    if as_json:
+        print_json([job_shape(view) for view in found.views])
+    elif found.views:
+        click.echo(table(("ID", "NAME", "STATE", "DONE", "AGE", "LEADER"), [_job_row(view) for view in found.views]))
+    else:
+        say("No jobs yet. Start one with `p2premap run FILE INPUTS...`.")
+    if found.silent:
+        say(f"No answer in time from {', '.join(map(clean, found.silent))}: their jobs may be missing here.")
+
+
+def _job_row(view: JobView) -> tuple[str, ...]:
+    tasks = sum(stage.tasks for stage in view.stages)
+    done = sum(stage.done for stage in view.stages)
+    where = f"{done}/{tasks} in {view.stages[-1].name}" if view.stages and not view.phase.over else f"{done}/{tasks}"
+    return (view.job.hex()[:8], view.name, view.phase.value, where, duration(view.age_s), view.leader_name)
+
+
+@click.command()
+@click.argument("job")
+@click.option("--timeout", type=DURATION, metavar="TIME", help="Stop watching after this long (exit 124).")
+@json_option
+@click.pass_context
+def watch(ctx: click.Context, job: str, timeout: float | None, as_json: bool) -> None:
+    """Follow a job until it is over; its exit code is the job's. Ctrl-C stops watching, not the job."""
+    until = None if timeout is None else time.monotonic() + timeout
+    progress = progress_for(as_json=as_json)
+    last: JobView | None = None
+    with progress:
+        for view in follow(partial(local, ctx.obj), job_bytes(job)):
+            if view is not None:
+                if as_json and view != last:
+                    print_json(job_shape(view), line=True)
+                last = view
+                progress.update(view)
+            if until is not None and time.monotonic() >= until and not (last and last.phase.over):
+                raise TimedOut(
+                    f"The job still runs after {duration(timeout or 0.0)}; it goes on without being watched."
+                )
+    assert last is not None
+    raise_unless_done(last)
+    if not as_json:
+        say(f"Job {last.job.hex()[:8]} is done after {duration(last.age_s)}, in {count(len(last.parts), 'part')}.")
+    ctx.exit(Exit.OK)
+
+
+def raise_unless_done(view: JobView) -> None:
+    """Say how a job that is over ended.
+
+    Raises:
+        JobFailed: with the remote traceback.
+        JobCancelled: somebody ended it.
+    """
+    job = view.job.hex()
+    if view.phase is Phase.CANCELLED:
+        raise JobCancelled(f"Job {job[:8]} was cancelled{': ' + view.error if view.error else '.'}", job=job)
+    if view.phase is Phase.FAILED:
+        raise JobFailed(f"Job {job[:8]} failed: {view.error}", job=job, detail=view.detail)
+
+
+@click.command()
+@click.argument("job")
+@click.argument("task", required=False)
+@json_option
+@click.pass_obj
+def logs(node: str, job: str, task: str | None, as_json: bool) -> None:
+    """What a job's attempts printed: of all tasks, or of one (STAGE.TASK, or TASK of any stage)."""
+    stage_number, task_number = _task_of(task)
+    with local(node) as connection:
+        pieces = read_log(connection, job_bytes(job), stage=stage_number, task=task_number)
+        if as_json:
+            text = b"".join(pieces).decode(errors="replace")
+            print_json({"job": job, "stage": stage_number, "task": task_number, "text": text})
+            return
+        written = sum(sys.stdout.buffer.write(piece) for piece in pieces)
+    if not written:
+        say("Nothing was printed.")
+
+
+def _task_of(text: str | None) -> tuple[int, int]:
+    """(stage, task), -1 for all."""
+    if text is None:
+        return -1, -1
+    stage, dot, task = text.rpartition(".")
+    if not task.isdecimal() or (dot and not stage.isdecimal()):
+        raise ConfigError(f"{clean(text)!r} names no task: write STAGE.TASK, such as 0.17.")
+    return (int(stage) if dot else -1), int(task)
+
+
+@click.command()
+@click.argument("job")
+@json_option
+@click.pass_obj
+def cancel(node: str, job: str, as_json: bool) -> None:
+    """End a job; returns when none of its attempts runs any more."""
+    with local(node) as connection:
+        text = cancel_job(connection, job_bytes(job), "by `p2premap cancel`")
+    if as_json:
+        print_json({"job": job, "cancelled": True, "text": text})
+    else:
+        say(clean(text) or f"Job {clean(job)} is cancelled.")

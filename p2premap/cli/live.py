@@ -1,0 +1,95 @@
+"""The live picture of a job on a terminal. The only part of the watching that needs rich."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from p2premap.cli.progress import Progress, Rate, news, share_line, trouble_line
+from p2premap.cli.show import clean, count, duration, size
+from p2premap.tasks.job import JobView, Phase, StageView
+
+FRAMES_PER_S = 8
+BAR_CELLS = 28
+
+_COLOURS = {Phase.DONE: "green", Phase.FAILED: "red", Phase.CANCELLED: "yellow"}
+
+
+class LiveProgress:
+    """Bars by stage, rate and time left, who works; redrawn in place, and left standing at the end."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True, highlight=False)
+        self._live = Live(
+            console=self._console, get_renderable=self._render, refresh_per_second=FRAMES_PER_S, redirect_stdout=False
+        )
+        self._view: JobView | None = None
+        self._seen_at = time.monotonic()
+        self._rate = Rate()
+        self._spinner = Spinner("dots")
+        self._collected = ""
+
+    def __enter__(self) -> Progress:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def update(self, view: JobView) -> None:
+        """News go above the picture, for good; the rest is the picture."""
+        before, self._view = self._view, view
+        self._seen_at = time.monotonic()
+        for text in news(before, view):
+            self._console.print(Text(text, style="yellow"))
+        if view.stages:
+            self._rate.feed(self._seen_at, view.stages[-1])
+
+    def collected(self, parts: int, size_bytes: int) -> None:
+        """One more part is here."""
+        self._collected = f"{count(parts, 'part')} here, {size(size_bytes)}"
+
+    def _render(self) -> RenderableType:
+        view = self._view
+        if view is None:
+            self._spinner.update(text="handing the job in")
+            return self._spinner
+        age = view.age_s if view.phase.over else view.age_s + time.monotonic() - self._seen_at
+        head = Text.assemble(
+            (clean(view.name), "bold"),
+            ("  " + view.job.hex()[:8], "dim"),
+            "  ",
+            (view.phase.value, _COLOURS.get(view.phase, "cyan")),
+            ("  " + duration(age), "dim"),
+            (f"  led by {clean(view.leader_name)}", "dim"),
+        )
+        rows = Table.grid(padding=(0, 2))
+        for stage in view.stages:
+            rows.add_row(*self._stage_row(stage, view))
+        lines: list[RenderableType] = [head, rows]
+        foot = "   ".join(text for text in (share_line(view), self._collected) if text)
+        if foot:
+            lines.append(Text(foot, style="dim"))
+        return Group(*lines)
+
+    def _stage_row(self, stage: StageView, view: JobView) -> tuple[RenderableType, ...]:
+        total, done = (stage.bytes_in, stage.bytes_done) if stage.bytes_in else (stage.tasks, stage.done)
+        finished = stage.done >= stage.tasks
+        bar = ProgressBar(total=max(total, 1), completed=max(total, 1) if finished else done, width=BAR_CELLS)
+        facts = []
+        if not finished and not view.phase.over and stage is view.stages[-1]:
+            facts.append(f"{stage.running} running")
+            if (rate := self._rate.bytes_per_s()) > 0:
+                facts.append(f"{size(rate)}/s")
+            if (left := self._rate.left_s(stage)) is not None:
+                facts.append(f"{duration(left)} left")
+        text = Text("  ".join(facts), style="dim")
+        if trouble := trouble_line(stage):
+            text.append(("  " if facts else "") + trouble, style="yellow")
+        return Text(clean(stage.name)), bar, Text(f"{stage.done}/{stage.tasks}", justify="right"), text

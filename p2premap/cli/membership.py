@@ -1,0 +1,66 @@
+"""Who may come in: `invite`, `join`, `leave`."""
+
+from __future__ import annotations
+
+import click
+
+from p2premap.cli.show import DURATION, clean, count, duration, json_option, print_json, say
+from p2premap.client.connection import local
+from p2premap.control import Invited, Join, LeaveCluster, MakeInvite
+from p2premap.errors import ConfigError
+
+USES_MAX = 10_000
+VALID_MAX_S = 366 * 86_400.0
+JOIN_S = 60.0
+
+
+@click.command()
+@click.option("--uses", type=click.IntRange(1, USES_MAX), default=1, metavar="N", help="Machines that may use it.")
+@click.option("--for", "valid_s", type=DURATION, default="10m", metavar="TIME", help="Valid for, such as 1h. [10m]")
+@json_option
+@click.pass_obj
+def invite(node: str, uses: int, valid_s: float, as_json: bool) -> None:
+    """Print a token that lets other machines join.
+
+    The token goes to standard output alone: ssh pi3 p2premap join $(p2premap invite)
+    """
+    if not 1 <= valid_s <= VALID_MAX_S:
+        raise ConfigError("--for must be between 1s and 366d.")
+    with local(node) as connection:
+        found = connection.ask(lambda n: MakeInvite(request=n, uses=uses, valid_s=valid_s), Invited)
+    if as_json:
+        print_json({"token": found.token, "uses": found.uses, "valid_s": found.valid_s})
+        return
+    say(f"For {count(found.uses, 'machine')}, {duration(found.valid_s)}. Type on the other machine:")
+    say("    p2premap join TOKEN")
+    say("Whoever has the token can run code on every machine of this cluster. The token:")
+    click.echo(found.token)
+
+
+@click.command()
+@click.argument("token")
+@click.option("--leave", "leaving", is_flag=True, help="Also where the present cluster has other nodes or jobs.")
+@json_option
+@click.pass_obj
+def join(node: str, token: str, leaving: bool, as_json: bool) -> None:
+    """Make this machine a member of the cluster that the token is of."""
+    with local(node) as connection:
+        text = connection.do(lambda n: Join(request=n, token=token.strip(), leave=leaving), timeout_s=JOIN_S)
+    _done(as_json, "joined", text or "This machine is a member now; `p2premap nodes` shows the others.")
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def leave(node: str, as_json: bool) -> None:
+    """Leave the cluster for good: forget its secret, and be a cluster of one again."""
+    with local(node) as connection:
+        text = connection.do(lambda n: LeaveCluster(request=n), timeout_s=JOIN_S)
+    _done(as_json, "left", text or "This machine has left the cluster and is a cluster of its own.")
+
+
+def _done(as_json: bool, key: str, text: str) -> None:
+    if as_json:
+        print_json({key: True, "text": text})
+    else:
+        say(clean(text))

@@ -1,0 +1,117 @@
+"""Running a node: `node`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+import click
+
+from p2premap.cli.show import clean, json_option, print_json, say
+from p2premap.config import NodeConfig
+from p2premap.control import Status
+from p2premap.errors import ConfigError
+
+NAME_MAX = 63
+TAGS_MAX = 32
+SLOTS_MAX = 1024
+
+
+@click.command()
+@click.option("--name", default="", metavar="NAME", help="What people call this node. [the host's name]")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, metavar="PORT", help="TCP and UDP. [7321 or next free]"
+)
+@click.option("--join", "joins", multiple=True, metavar="HOST:PORT", help="A member to find where mDNS is blocked.")
+@click.option("--open", "open_name", default="", metavar="NAME", help="Anyone on this network who knows NAME may join.")
+@click.option(
+    "--slots", type=click.IntRange(0, SLOTS_MAX), default=0, metavar="N", help="Worker processes. [one a CPU]"
+)
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="A word that jobs may ask for.")
+@click.option("--until-eof", is_flag=True, hidden=True, help="End when standard input ends.")
+@json_option
+@click.pass_context
+def node(
+    ctx: click.Context,
+    name: str,
+    port: int,
+    joins: tuple[str, ...],
+    open_name: str,
+    slots: int,
+    tags: tuple[str, ...],
+    until_eof: bool,
+    as_json: bool,
+) -> None:
+    """Run a node on this machine until Ctrl-C or SIGTERM.
+
+    It finds the other nodes of this machine by itself, and those of the network after one `p2premap join TOKEN`.
+    """
+    _check_words("--name", (name,) if name else ())
+    _check_words("--tag", tags)
+    config = NodeConfig(
+        name=name,
+        port=port,
+        slots=slots,
+        joins=tuple(_checked_address(text) for text in joins),
+        open_name=open_name,
+        tags=tags,
+    )
+    from p2premap.node.daemon import run_node  # 0.3 s of trio that no other command pays
+
+    if until_eof:
+        threading.Thread(target=_end_at_eof, name="until-eof", daemon=True).start()
+    ctx.exit(run_node(config, started=_announce_json if as_json else _announce))
+
+
+def _check_words(option: str, words: tuple[str, ...]) -> None:
+    """Raises ConfigError for a word that would not fit into a table or a script."""
+    if len(words) > TAGS_MAX:
+        raise ConfigError(f"{option} can be given {TAGS_MAX} times at most.")
+    for word in words:
+        if not word or len(word) > NAME_MAX or not word.isprintable() or any(c.isspace() for c in word):
+            raise ConfigError(f"{option} {clean(word)!r}: use 1 to {NAME_MAX} printable characters without spaces.")
+
+
+def _checked_address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or not 0 < int(port) <= 65535:
+        raise ConfigError(f"--join {clean(text)!r}: write HOST:PORT, such as 192.168.1.20:7321 or [fe80::1%eth0]:7321.")
+    return text
+
+
+def _end_at_eof() -> None:
+    """Whoever holds the other end of standard input has gone, however it died: so does this node."""
+    while sys.stdin.buffer.read(4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _announce(status: Status) -> None:
+    me = status.me
+    where = ", ".join(clean(address) for address in me.addresses)
+    what = f"the open cluster {clean(status.open_name)!r}" if status.open_name else f"cluster {clean(status.cluster)}"
+    say(f"Node {clean(me.name)} is up in {what}, at {where}, with {me.slots} worker slots.")
+    if status.open_name:
+        say("OPEN: anyone on this network who knows this name can run code as you.")
+    elif status.scope == "loopback":
+        say("Only this machine can reach it. To add another: `p2premap invite` here, `p2premap join TOKEN` there.")
+    for warning in status.warnings:
+        say(clean(warning))
+    say("Run a job with `p2premap run FILE INPUTS...`; stop this node with Ctrl-C.")
+
+
+def _announce_json(status: Status) -> None:
+    me = status.me
+    print_json(
+        {
+            "id": me.node.hex(),
+            "name": me.name,
+            "pid": me.pid,
+            "cluster": status.cluster,
+            "addresses": list(me.addresses),
+            "slots": me.slots,
+        },
+        line=True,
+    )

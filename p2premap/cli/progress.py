@@ -1,0 +1,171 @@
+"""How a running job looks: a live picture on a terminal, calm lines in a pipe, nothing beside JSON.
+
+Everything goes to standard error; standard output belongs to results.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import deque
+from typing import Protocol
+
+from p2premap.cli.show import clean, count, duration, say, size
+from p2premap.tasks.job import JobView, StageView
+
+LINE_S = 1.0
+"""In a pipe, at most one line in this time, unless something happened that is worth one."""
+RATE_WINDOW_S = 8.0
+
+
+class Progress(Protocol):
+    """Shows a job while it runs; a context manager round the watching."""
+
+    def __enter__(self) -> Progress:
+        """Start showing."""
+
+    def __exit__(self, *_: object) -> None:
+        """Show the last state and leave the terminal as it was."""
+
+    def update(self, view: JobView) -> None:
+        """The job has changed."""
+
+    def collected(self, parts: int, size_bytes: int) -> None:
+        """So many parts, so many bytes, have been brought here."""
+
+
+def progress_for(*, as_json: bool) -> Progress:
+    """What fits the place where standard error goes."""
+    if as_json:
+        return _Silent()
+    if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+        from p2premap.cli.live import LiveProgress  # rich costs 65 ms, and draws nothing in a pipe
+
+        return LiveProgress()
+    return PlainProgress()
+
+
+class _Silent:
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, view: JobView) -> None:
+        pass
+
+    def collected(self, parts: int, size_bytes: int) -> None:
+        pass
+
+
+class Rate:
+    """Bytes and tasks a second of the stage that runs, over the last few seconds, and how long it will take."""
+
+    def __init__(self) -> None:
+        self._stage = -1
+        self._seen: deque[tuple[float, int, int]] = deque()
+
+    def feed(self, now: float, stage: StageView) -> None:
+        """The stage's numbers at this instant."""
+        if stage.number != self._stage:
+            self._stage = stage.number
+            self._seen.clear()
+        self._seen.append((now, stage.bytes_done, stage.done))
+        while len(self._seen) > 2 and now - self._seen[1][0] > RATE_WINDOW_S:
+            self._seen.popleft()
+
+    def bytes_per_s(self) -> float:
+        """0 where not known."""
+        return self._per_s(1)
+
+    def left_s(self, stage: StageView) -> float | None:
+        """Seconds until the stage's end at the present rate; None where not known."""
+        if stage.bytes_in and (rate := self._per_s(1)) > 0:
+            return max(stage.bytes_in - stage.bytes_done, 0) / rate
+        if (rate := self._per_s(2)) > 0:
+            return (stage.tasks - stage.done) / rate
+        return None
+
+    def _per_s(self, column: int) -> float:
+        if len(self._seen) < 2 or (passed := self._seen[-1][0] - self._seen[0][0]) < 0.2:
+            return 0.0
+        return (self._seen[-1][column] - self._seen[0][column]) / passed
+
+
+def share_line(view: JobView) -> str:
+    """Who did how many tasks: "pi1 40 %, pi2 60 %"."""
+    done = sum(tasks for _, tasks in view.nodes)
+    return ", ".join(f"{clean(name)} {tasks / done:.0%}" for name, tasks in sorted(view.nodes)) if done else ""
+
+
+def trouble_line(stage: StageView) -> str:
+    """Attempts that did not succeed, or ""."""
+    parts = [f"{stage.failed_attempts} failed"] if stage.failed_attempts else []
+    if stage.lost_attempts:
+        parts.append(f"{stage.lost_attempts} lost with their node")
+    return f"{' and '.join(parts)}, tried again" if parts else ""
+
+
+def news(before: JobView | None, view: JobView) -> list[str]:
+    """What is worth a line of its own: a takeover, something to wait for."""
+    found = []
+    if before is not None and view.leader != before.leader:
+        found.append(f"{clean(view.leader_name)} leads the job now, in place of {clean(before.leader_name)}.")
+    if view.note and (before is None or view.note != before.note):
+        found.append(clean(view.note))
+    return found
+
+
+class PlainProgress:
+    """Lines that read well in a log file."""
+
+    def __init__(self) -> None:
+        self._last: JobView | None = None
+        self._said_at = -LINE_S
+        self._said = ""
+        self._rate = Rate()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._last is not None:
+            self._say_stage(self._last, time.monotonic())
+
+    def update(self, view: JobView) -> None:
+        """A line for news at once, one for numbers at most every second."""
+        now = time.monotonic()
+        before, self._last = self._last, view
+        for text in news(before, view):
+            say(text)
+        if before is not None and len(view.stages) > len(before.stages) and before.stages:
+            self._say_stage(before, now, view.stages[len(before.stages) - 1])
+        if view.stages:
+            self._rate.feed(now, view.stages[-1])
+        if now - self._said_at >= LINE_S:
+            self._say_stage(view, now)
+
+    def collected(self, parts: int, size_bytes: int) -> None:
+        """Nothing: the last line of `run` tells it."""
+
+    def _say_stage(self, view: JobView, now: float, stage: StageView | None = None) -> None:
+        if not view.stages:
+            return
+        text = self._text(stage or view.stages[-1])
+        if text != self._said:
+            self._said, self._said_at = text, now
+            say(text)
+
+    def _text(self, stage: StageView) -> str:
+        parts = [f"{clean(stage.name)}: {stage.done} of {count(stage.tasks, 'task')}"]
+        if stage.done < stage.tasks:
+            parts.append(f"{stage.running} running")
+            if (rate := self._rate.bytes_per_s()) > 0:
+                parts.append(f"{size(rate)}/s")
+            if (left := self._rate.left_s(stage)) is not None:
+                parts.append(f"about {duration(left)} left")
+        if trouble := trouble_line(stage):
+            parts.append(trouble)
+        return ", ".join(parts)

@@ -1,0 +1,1 @@
+"""What a program on this machine uses to reach the cluster: the CLI is one such program."""

@@ -1,0 +1,264 @@
+"""A program's line to a daemon: plain blocking sockets, no trio, so that a command starts in a tenth of a second.
+
+::
+
+    local() -> Connection      the first daemon of this user on this machine that says `Welcome`
+    Connection.ask(...)        one request, its one answer
+    Connection.stream(...)     one request, its many answers
+    Connection.next(...)       for those who must look up between two answers
+
+A connection carries one request at a time; who needs two things at once opens two. What is sent and received is
+`p2premap.control`, checked by the same registry that the daemon uses.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from p2premap.control import Done, Refused, Trouble, Welcome
+from p2premap.errors import ClusterError, ConfigError, NodeUnavailable, PeerUnreachable, RemoteProtocolError
+from p2premap.ids import RequestId
+from p2premap.node import sockets
+from p2premap.node.paths import Paths
+from p2premap.protocol import FROM_CLIENT, FROM_DAEMON
+from p2premap.wire import Frame, FrameDecoder, Message, encode_frame
+
+WELCOME_S = 1.0
+"""A daemon that runs says `Welcome` within milliseconds; one that is stopped (SIGSTOP) never does."""
+SECOND_LOOK_S = 0.05
+"""A connection to a process just killed may still succeed, so a broken first word is tried again after this."""
+ANSWER_S = 30.0
+RECEIVE_BYTES = 1 << 18
+
+NO_NODE = "No p2premap node answers on this machine; start one with `p2premap node`."
+
+M = TypeVar("M", bound=Message)
+
+
+class RequestRefused(ClusterError):
+    """A daemon did not carry out a request. Definite: nothing was changed.
+
+    Args:
+        message: the daemon's sentence.
+        trouble: whose fault it is.
+    """
+
+    def __init__(self, message: str, trouble: Trouble) -> None:
+        super().__init__(message)
+        self.trouble = trouble
+
+
+class _Silent(PeerUnreachable):
+    """The daemon's process exists but says nothing: asking again at once would only wait again."""
+
+
+class Connection:
+    """A line to one daemon that has said `Welcome`.
+
+    Args:
+        stream: connected; owned from here on.
+        where: for people, such as the socket's path.
+        welcome_s: how long to wait for the daemon's first words.
+
+    Raises:
+        PeerUnreachable: it did not speak in time, or closed.
+        RemoteProtocolError: what it said is no `Welcome`; it may be of another version.
+    """
+
+    def __init__(self, stream: socket.socket, where: str, *, welcome_s: float = WELCOME_S) -> None:
+        self._socket = stream
+        self._where = where
+        self._decoder = FrameDecoder(FROM_DAEMON)
+        self._frames: deque[Frame] = deque()
+        self._requests = 0
+        try:
+            frame = self._receive(time.monotonic() + welcome_s)
+            if frame is None:
+                raise _Silent(f"the node at {where} does not answer; it may be stopped or overloaded.")
+            if not isinstance(frame.message, Welcome):
+                raise RemoteProtocolError(f"the node at {where} speaks out of turn; it may be of another version.")
+        except BaseException:
+            self.close()
+            raise
+        self.welcome = frame.message
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up; never raises."""
+        self._socket.close()
+
+    def send(self, make: Callable[[RequestId], Message], payload: bytes | memoryview = b"") -> RequestId:
+        """Send the request that `make` builds around a fresh number; return the number.
+
+        Raises:
+            PeerUnreachable: the daemon is gone. Indefinite.
+            LocalProtocolError: the request is over a cap.
+        """
+        self._requests += 1
+        request = RequestId(self._requests)
+        data = encode_frame(FROM_CLIENT, make(request), payload)
+        try:
+            self._socket.settimeout(ANSWER_S)
+            self._socket.sendall(data)
+        except OSError as error:
+            raise self._gone(error) from None
+        return request
+
+    def next(self, request: RequestId, *, timeout_s: float | None = ANSWER_S) -> Frame | None:
+        """The next answer to this request; None when the time is over. Late answers to earlier requests are dropped.
+
+        Raises:
+            RequestRefused: the daemon said no.
+            PeerUnreachable: the daemon is gone. Indefinite.
+            RemoteProtocolError: it sent nonsense.
+        """
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        while (frame := self._receive(until)) is not None:
+            if getattr(frame.message, "request", None) != request:
+                continue
+            if isinstance(frame.message, Refused):
+                raise RequestRefused(frame.message.text, frame.message.trouble)
+            return frame
+        return None
+
+    def ask(
+        self,
+        make: Callable[[RequestId], Message],
+        answer: type[M],
+        *,
+        payload: bytes | memoryview = b"",
+        timeout_s: float | None = ANSWER_S,
+    ) -> M:
+        """Send a request and wait for its one answer, of this class.
+
+        Raises:
+            RequestRefused: the daemon said no. Definite.
+            PeerUnreachable: no answer in time, or the daemon is gone. Indefinite.
+            RemoteProtocolError: another kind of answer.
+        """
+        frame = self.next(self.send(make, payload), timeout_s=timeout_s)
+        if frame is None:
+            raise PeerUnreachable(f"The node {self.welcome.name} did not answer within {timeout_s:.0f} s.")
+        if not isinstance(frame.message, answer):
+            raise RemoteProtocolError(f"The node {self.welcome.name} gave an answer that does not fit the question.")
+        return frame.message
+
+    def do(self, make: Callable[[RequestId], Message], *, timeout_s: float | None = ANSWER_S) -> str:
+        """Have something done; return what the daemon says about it, or ""."""
+        return self.ask(make, Done, timeout_s=timeout_s).text
+
+    def stream(self, make: Callable[[RequestId], Message], answer: type[M]) -> Iterator[tuple[M, bytes]]:
+        """Send a request and yield its answers, each with its payload, for as long as the caller wants more.
+
+        Raises:
+            as `ask` does.
+        """
+        request = self.send(make)
+        while (frame := self.next(request, timeout_s=None)) is not None:
+            if not isinstance(frame.message, answer):
+                raise RemoteProtocolError(f"The node {self.welcome.name} gave an answer that does not fit.")
+            yield frame.message, frame.payload
+
+    def _receive(self, until: float | None) -> Frame | None:
+        """The next frame of any kind; None when the instant `until` (of the monotonic clock) has come."""
+        while not self._frames:
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                return None
+            try:
+                self._socket.settimeout(left)
+                data = self._socket.recv(RECEIVE_BYTES)
+            except TimeoutError:
+                return None
+            except OSError as error:
+                raise self._gone(error) from None
+            if not data:
+                raise self._gone(None)
+            self._frames.extend(self._decoder.feed(data))
+        return self._frames.popleft()
+
+    def _gone(self, error: OSError | None) -> PeerUnreachable:
+        why = f" ({error.strerror})" if error is not None and error.strerror else ""
+        return PeerUnreachable(f"The node at {self._where} has closed the connection{why}.")
+
+
+def local(node: str = "", *, paths: Paths | None = None) -> Connection:
+    """A connection to a daemon of this user on this machine: the oldest that answers.
+
+    Args:
+        node: a name, or the beginning of an id; "" means any.
+        paths: whose directories; by default the current user's.
+
+    Raises:
+        NodeUnavailable: none answers, or none of that name.
+        ConfigError: the runtime directory is not ours.
+    """
+    seen: list[str] = []
+    trouble: ClusterError | RemoteProtocolError | None = None
+    for path in _local_sockets(paths or Paths.of_user()):
+        try:
+            connection = _connect(path)
+        except (ClusterError, RemoteProtocolError) as error:
+            trouble = error
+            continue
+        except OSError:
+            continue
+        if _is_called(connection.welcome, node):
+            return connection
+        seen.append(connection.welcome.name)
+        connection.close()
+    if seen:
+        raise NodeUnavailable(f"No node called {node!r} answers on this machine; there is {', '.join(sorted(seen))}.")
+    if trouble is not None:
+        raise NodeUnavailable(f"No p2premap node answers on this machine: {trouble}")
+    raise NodeUnavailable(NO_NODE)
+
+
+def _is_called(welcome: Welcome, node: str) -> bool:
+    return not node or welcome.name == node or (len(node) >= 4 and welcome.node.hex().startswith(node.lower()))
+
+
+def _connect(path: Path) -> Connection:
+    try:
+        return _connect_once(path)
+    except _Silent:
+        raise
+    except PeerUnreachable:
+        time.sleep(SECOND_LOOK_S)
+        return _connect_once(path)
+
+
+def _connect_once(path: Path) -> Connection:
+    stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        stream.settimeout(WELCOME_S)
+        stream.connect(str(path))
+    except TimeoutError:
+        stream.close()
+        raise _Silent(f"the node at {path} does not answer; it may be stopped or overloaded.") from None
+    except BaseException:
+        stream.close()
+        raise
+    return Connection(stream, str(path))
+
+
+def _local_sockets(paths: Paths) -> Iterator[Path]:
+    """Every socket of ours; looking must not make directories, or a mere `status` would."""
+    try:
+        clusters = sorted(entry for entry in paths.runtime.iterdir() if entry.is_dir())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConfigError(f"Cannot read {paths.runtime}: {error.strerror}.") from None
+    for cluster in clusters:
+        yield from sockets.listed(cluster)

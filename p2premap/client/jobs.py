@@ -1,0 +1,150 @@
+"""A job as a client handles it: hand it in, watch it through the loss of nodes, fetch its parts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import blake3
+
+from p2premap.client.connection import Connection, RequestRefused
+from p2premap.control import (
+    Cancel,
+    Chunk,
+    Done,
+    JobUpdate,
+    PutBlob,
+    ReadLog,
+    ReadPart,
+    Submit,
+    Submitted,
+    Trouble,
+    Watch,
+)
+from p2premap.errors import JobLost, JobRejected, NodeUnavailable, PeerUnreachable
+from p2premap.ids import Digest, JobId, short
+from p2premap.tasks.job import BlobRef, JobSpec, JobView
+from p2premap.wire import PAYLOAD_BYTES_MAX, Frame
+
+LOOK_S = 0.5
+"""A watcher gets a turn at least this often, although nothing changed: for clocks and time-outs on a screen."""
+LOST_S = 10.0
+"""A job that nobody has known for this long, while somebody answers, is lost."""
+AGAIN_S = 0.2
+CANCEL_S = 30.0
+
+Connect = Callable[[], Connection]
+"""Opens a connection to any daemon that can be reached now."""
+
+
+def put_blob(connection: Connection, data: bytes) -> BlobRef:
+    """Have the daemon keep these bytes.
+
+    Raises:
+        RequestRefused: it will not, such as a full disk.
+        PeerUnreachable: indefinite, and safe to repeat.
+    """
+    ref = BlobRef(digest=Digest(blake3.blake3(data).digest()), size=len(data))
+    view = memoryview(data)
+    starts = range(0, len(data), PAYLOAD_BYTES_MAX) or range(1)
+    for start in starts:
+        piece = view[start : start + PAYLOAD_BYTES_MAX]
+        put = partial(PutBlob, digest=ref.digest, last=start + len(piece) == len(data))
+        connection.ask(lambda n, put=put: put(request=n), Done, payload=piece)  # type: ignore[misc]
+    return ref
+
+
+def submit(connection: Connection, spec: JobSpec, files: tuple[str, ...]) -> JobId:
+    """Hand in a job whose code and plan have been put; from now on it ends.
+
+    Raises:
+        JobRejected: the job never existed.
+        PeerUnreachable: indefinite; submitting again under the same key finds the same job.
+    """
+    try:
+        return connection.ask(lambda n: Submit(request=n, spec=spec, files=files), Submitted).job
+    except RequestRefused as error:
+        if error.trouble is Trouble.USAGE:
+            raise JobRejected(str(error)) from None
+        raise
+
+
+def cancel(connection: Connection, job: bytes, reason: str = "") -> str:
+    """End a job; return when no attempt of it runs any more, with what the daemon says about it."""
+    return connection.do(lambda n: Cancel(request=n, job=job, reason=reason), timeout_s=CANCEL_S)
+
+
+def look(connection: Connection, job: bytes) -> JobView:
+    """The job as it is now. `job` may be the beginning of its id."""
+    return connection.ask(lambda n: Watch(request=n, job=job, once=True), JobUpdate).view
+
+
+def follow(connect: Connect, job: bytes, *, clock: Callable[[], float] = time.monotonic) -> Iterator[JobView | None]:
+    """The job whenever it changes, until it is over; None at least every `LOOK_S` seconds between changes.
+
+    When the daemon that is asked goes away, another one is: the job does not depend on whom its watcher talks to.
+
+    Raises:
+        RequestRefused: no such job, at the first look.
+        JobLost: the job was known, and now nobody knows it.
+        NodeUnavailable: no daemon answers any more.
+    """
+    known = False
+    last_seen = clock()
+    while True:
+        try:
+            with connect() as connection:
+                for view in _updates(connection, job):
+                    if view is not None:
+                        known, last_seen = True, clock()
+                    yield view
+                    if view is not None and view.phase.over:
+                        return
+        except RequestRefused as error:
+            if not known or error.trouble not in (Trouble.NOT_FOUND, Trouble.UNREACHABLE):
+                raise
+            if clock() - last_seen > LOST_S:
+                raise _lost(job) from None
+        except (PeerUnreachable, NodeUnavailable) as error:
+            if not known or clock() - last_seen > LOST_S:
+                raise
+            _ = error
+        yield None
+        time.sleep(AGAIN_S)
+
+
+def _updates(connection: Connection, job: bytes) -> Iterator[JobView | None]:
+    request = connection.send(lambda n: Watch(request=n, job=job))
+    while True:
+        frame: Frame | None = connection.next(request, timeout_s=LOOK_S)
+        match frame:
+            case None:
+                yield None
+            case Frame(message=JobUpdate(view=view)):
+                yield view
+            case _:
+                raise PeerUnreachable(f"The node {connection.welcome.name} gave an answer that does not fit.")
+
+
+def _lost(job: bytes) -> JobLost:
+    return JobLost(
+        f"No node that answers knows the job {short(job)} any more: the machine that led it is gone.", job=job.hex()
+    )
+
+
+def read_part(connection: Connection, job: JobId, part: int) -> Iterator[bytes]:
+    """The bytes of one output part, wherever it is held."""
+    yield from _chunks(connection.stream(lambda n: ReadPart(request=n, job=job, part=part), Chunk))
+
+
+def read_log(connection: Connection, job: bytes, *, stage: int = -1, task: int = -1) -> Iterator[bytes]:
+    """What the job's attempts printed; -1 means all."""
+    yield from _chunks(connection.stream(lambda n: ReadLog(request=n, job=job, stage=stage, task=task), Chunk))
+
+
+def _chunks(answers: Iterator[tuple[Chunk, bytes]]) -> Iterator[bytes]:
+    for chunk, payload in answers:
+        yield payload
+        if chunk.last:
+            return
