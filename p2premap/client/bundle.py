@@ -1,0 +1,244 @@
+"""A job file and the local modules that it imports, checked and packed for the workers.
+
+Nothing here executes user code: a job file may open files or import packages that only the workers have, and the
+submitting program must not suffer for it. Everything that can be known from the syntax tree is refused here, before
+a job exists; what only running can tell (an import that fails, say) is the job's error, with the worker's traceback.
+
+*Local* is what Python would find beside the script: modules and packages in the job file's own directory, and what
+they import in turn. The standard library and installed packages stay where they are.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import sys
+import tokenize
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from p2premap.errors import JobRejected
+from p2premap.tasks.bundle import JOB_MODULE, Module, pack_bundle
+
+FUNCTIONS: Final = {
+    "map": ("key", "value"),
+    "combine": ("key", "values"),
+    "reduce": ("key", "values"),
+    "partition": ("key", "n"),
+}
+"""The functions of a job file and what they are called with."""
+
+READERS: Final = ("lines", "blocks")
+"""What `reader` may be: `map` is given one line, or a block of complete lines."""
+
+_LIBRARY: Final = {("functools", "reduce"), ("builtins", "map")}
+"""Imports that bind a job function's name to something that is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobCode:
+    """A job file that may be submitted.
+
+    Args:
+        name: the file's name without ".py".
+        bundle: the blob for the workers.
+        has_reduce: it defines `reduce`.
+        text: its inputs must be text (it does not say ``encoding = None``).
+    """
+
+    name: str
+    bundle: bytes
+    has_reduce: bool
+    text: bool
+
+
+@dataclass(slots=True)
+class _Names:
+    """What the top level of a module binds."""
+
+    functions: dict[str, ast.FunctionDef] = field(default_factory=dict)
+    coroutines: set[str] = field(default_factory=set)
+    constants: dict[str, object] = field(default_factory=dict)
+    others: set[str] = field(default_factory=set)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.functions or name in self.constants or name in self.others
+
+
+def load_job(path: str) -> JobCode:
+    """Read, check and pack a job file.
+
+    Raises:
+        JobRejected: one sentence: it is no Python file, has no `map`, a function takes wrong arguments, ...
+    """
+    file = Path(path)
+    source, tree = _parse(file, shown=path)
+    collector = _Collector(file.absolute().parent)
+    collector.follow(tree, package="")
+    names = _top_level(tree, collector)
+    _check(path, names)
+    reader, encoding = names.constants.get("reader", "lines"), names.constants.get("encoding", "utf-8")
+    if "reader" in names.constants and reader not in READERS:
+        raise JobRejected(f'{path}: reader is {reader!r}; say reader = "lines" or reader = "blocks".')
+    main = Module(name=JOB_MODULE, path=str(file.absolute()), source=source)
+    modules = sorted(collector.modules.values(), key=lambda m: m.name)
+    return JobCode(file.stem, pack_bundle([main, *modules]), "reduce" in names, encoding is not None)
+
+
+def _parse(file: Path, *, shown: str) -> tuple[str, ast.Module]:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise JobRejected(f"Cannot read the job file {shown}: {error.strerror}.") from None
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+        source = io.TextIOWrapper(io.BytesIO(data), encoding, newline=None).read()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return source, ast.parse(source, filename=shown)
+    except SyntaxError as error:
+        if error.lineno is None or file.suffix not in (".py", ".pyw", ""):
+            raise JobRejected(f"{shown} is not a Python file: {error.msg}.") from None
+        raise JobRejected(f"{shown}, line {error.lineno}: {error.msg}.") from None
+    except (ValueError, LookupError):  # NUL bytes, or bytes that are not of the encoding that it declares
+        raise JobRejected(f"{shown} is not a Python file.") from None
+
+
+def _check(path: str, names: _Names) -> None:
+    if "map" not in names:
+        raise JobRejected(f"{path} has no function map: define map(key, value), which yields (key, value) pairs.")
+    if "combine" in names and "reduce" not in names:
+        raise JobRejected(f"{path} has combine but no reduce: nothing would join what each task combined; add reduce.")
+    for name, parameters in FUNCTIONS.items():
+        call = f"{name}({', '.join(parameters)})"
+        if name in names.coroutines:
+            raise JobRejected(f"{path}: {name} is an async function; define it with a plain def, {call}.")
+        if name in names.constants:
+            raise JobRejected(f"{path}: {name} is not a function; define {call}.")
+        function = names.functions.get(name)
+        if function is not None and not _accepts(function.args, len(parameters)):
+            raise JobRejected(f"{path}, line {function.lineno}: {name} must take two arguments, {call}.")
+
+
+def _accepts(args: ast.arguments, count: int) -> bool:
+    """Whether a function can be called with `count` positional arguments."""
+    positional = len(args.posonlyargs) + len(args.args)
+    required = positional - len(args.defaults)
+    keyword_only = any(default is None for default in args.kw_defaults)
+    return required <= count and (positional >= count or args.vararg is not None) and not keyword_only
+
+
+def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements of the top level, also inside if, try, with and loops."""
+    for statement in body:
+        yield statement
+        for part in ("body", "orelse", "finalbody"):
+            if not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                yield from _statements(getattr(statement, part, []))
+        for handler in getattr(statement, "handlers", []):
+            yield from _statements(handler.body)
+
+
+def _top_level(tree: ast.Module, collector: _Collector) -> _Names:
+    names = _Names()
+    for statement in _statements(tree.body):
+        match statement:
+            case ast.FunctionDef(name=name, decorator_list=[]):
+                names.functions[name] = statement
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                names.others.add(name)  # a decorator may change what it takes
+            case ast.AsyncFunctionDef(name=name):
+                names.others.add(name)
+                names.coroutines.add(name)
+            case ast.Assign(targets=targets, value=ast.Constant(value=value)):
+                names.constants |= {t.id: value for t in targets if isinstance(t, ast.Name)}
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=value)):
+                names.constants[name] = value
+            case ast.Assign() | ast.AnnAssign():
+                names.others |= {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and _stored(n)}
+            case ast.ImportFrom(names=[ast.alias(name="*")], module=module, level=0) if module is not None:
+                names.others |= collector.public_names(module)
+            case ast.ImportFrom(names=aliases, module=module):
+                names.others |= {a.asname or a.name for a in aliases if (module, a.name) not in _LIBRARY}
+            case ast.Import(names=aliases):
+                names.others |= {a.asname or a.name.partition(".")[0] for a in aliases}
+            case _:
+                pass
+    return names
+
+
+def _stored(name: ast.Name) -> bool:
+    return isinstance(name.ctx, ast.Store)
+
+
+class _Collector:
+    """Finds the local modules that a syntax tree imports, transitively."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.modules: dict[str, Module] = {}
+        self._trees: dict[str, ast.Module] = {}
+
+    def follow(self, tree: ast.Module, *, package: str) -> None:
+        """Add what `tree`, a module of `package`, imports anywhere in it."""
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    self._add(alias.name)
+            elif isinstance(node, ast.ImportFrom):
+                module = _absolute(node, package)
+                if module and self._add(module):
+                    for alias in node.names:
+                        self._add(f"{module}.{alias.name}")
+
+    def public_names(self, module: str) -> set[str]:
+        """What ``from module import *`` binds, as far as the syntax tells; nothing for a module that is not local."""
+        tree = self._trees.get(module)
+        if tree is None:
+            return set()
+        names = _top_level(tree, self)
+        return {n for n in {*names.functions, *names.constants, *names.others} if not n.startswith("_")}
+
+    def _add(self, name: str) -> bool:
+        """Take this module and its packages if they are local; whether it is."""
+        top = name.partition(".")[0]
+        # A local file that bears a standard module's name would not be found either where that one is loaded already.
+        if top in sys.stdlib_module_names or top == "p2premap":
+            return False
+        if name in self.modules:
+            return True
+        found = self._find(name)
+        if found is None:
+            return False
+        parent = name.rpartition(".")[0]
+        if parent and not self._add(parent):
+            return False
+        file, package = found
+        source, tree = _parse(file, shown=str(file)) if file.is_file() else ("", ast.Module(body=[], type_ignores=[]))
+        self.modules[name] = Module(name=name, path=str(file), source=source, package=package)
+        self._trees[name] = tree
+        self.follow(tree, package=name if package else parent)
+        return True
+
+    def _find(self, name: str) -> tuple[Path, bool] | None:
+        """The file of a local module and whether it is a package; a directory for a namespace package."""
+        place = self._root.joinpath(*name.split("."))
+        if (place / "__init__.py").is_file():
+            return place / "__init__.py", True
+        if place.with_name(place.name + ".py").is_file():
+            return place.with_name(place.name + ".py"), False
+        return (place, True) if place.is_dir() and any(place.glob("*.py")) else None
+
+
+def _absolute(node: ast.ImportFrom, package: str) -> str:
+    """The full name of the module that a from-import names; "" where it points out of the tree."""
+    if node.level == 0:
+        return node.module or ""
+    parts = package.split(".") if package else []
+    if node.level > len(parts):
+        return ""
+    base = parts[: len(parts) - node.level + 1]
+    return ".".join([*base, node.module] if node.module else base)

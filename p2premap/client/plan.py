@@ -1,0 +1,260 @@
+"""From the paths that a user typed to a map/reduce job: files, splits, digests. Plain file I/O, no trio.
+
+One pass over the bytes: each split is read once, for its BLAKE3 digest (and its first block is looked at, for NUL
+bytes); cutting at line ends reads only the neighbourhood of each cut.
+
+Sizes of map tasks follow *factoring* (Hummel, Schonberg and Flynn, 1992): each round hands out half of what remains,
+in equal shares, so that early tasks are large (little overhead) and late ones small (the slots finish together).
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+from blake3 import blake3
+
+from p2premap.client.bundle import load_job
+from p2premap.errors import JobRejected
+from p2premap.ids import Digest
+from p2premap.tasks.job import BlobRef, JobOptions, JobSpec
+from p2premap.tasks.mapreduce import KIND, PARTITIONS_MAX, InputFile, Split, pack_plan
+
+TASK_BYTES_MIN: Final = 1 << 20
+TASK_BYTES_MAX: Final = 64 << 20
+SMALLEST_SHARE: Final = 8
+"""The last tasks are about 1/8 of a slot's share: four tasks a slot in all, and slots that finish together."""
+
+PARTITION_BYTES: Final = 4 << 20
+"""Less input than this a partition is not worth another reduce task."""
+
+_READ_BYTES: Final = 1 << 20
+_SEEK_BYTES: Final = 64 << 10
+_HASH_THREADS_MAX: Final = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A job ready to be submitted.
+
+    Args:
+        blobs: code and plan; to be put first.
+        files: absolute paths that its attempts may ask this machine for.
+        bytes_in: of all inputs.
+        tasks: map tasks.
+    """
+
+    spec: JobSpec
+    blobs: tuple[tuple[Digest, bytes], ...]
+    files: tuple[str, ...]
+    bytes_in: int
+    tasks: int
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    input: InputFile
+    size: int
+
+
+def plan_mapreduce(
+    job_file: str,
+    inputs: Sequence[str],
+    *,
+    slots: int,
+    partitions: int = 0,
+    compression: str = "zlib",
+    options: JobOptions | None = None,
+) -> Submission:
+    """Plan a map/reduce job over files of this machine.
+
+    Args:
+        job_file: a Python file with `map` and perhaps `combine`, `reduce`, `partition`, `reader`, `encoding`, `errors`.
+        inputs: paths of files and directories, and glob patterns.
+        slots: worker processes of the whole cluster now.
+        partitions: reduce tasks; 0: chosen from the slots and the size.
+        compression: of what goes from map to reduce: "zlib", "zstd" where every node has it, "none" where all nodes
+            are on one machine.
+
+    Raises:
+        JobRejected: one sentence: a wrong job file, path, or input.
+    """
+    code = load_job(job_file)
+    if not 0 <= partitions <= PARTITIONS_MAX:
+        raise JobRejected(f"{partitions} partitions: choose between 1 and {PARTITIONS_MAX}.")
+    files = [f for f in find_files(inputs) if f.size]
+    total = sum(f.size for f in files)
+    if not total:
+        raise JobRejected(f"The input is empty: {_listing(inputs)}.")
+    slots = max(slots, 1)
+    if not code.has_reduce:
+        partitions = 0
+    elif not partitions:
+        partitions = min(slots, -(-total // PARTITION_BYTES), PARTITIONS_MAX)
+    cuts = _cut_into_tasks(files, total, slots)
+    tasks = _digest(files, cuts, text=code.text)
+    used = tuple(f.input for f in files)
+    plan = pack_plan(files=used, tasks=tasks, partitions=partitions, compression=compression)
+    blobs = tuple((Digest(blake3(blob).digest()), blob) for blob in (code.bundle, plan))
+    refs = [BlobRef(digest=digest, size=len(blob)) for digest, blob in blobs]
+    spec = JobSpec(
+        submission_key=os.urandom(16),
+        kind=KIND,
+        name=code.name[:255],
+        code=refs[0],
+        plan=refs[1],
+        options=options or JobOptions(),
+    )
+    paths = tuple(dict.fromkeys(f.path for f in used))
+    return Submission(spec=spec, blobs=blobs, files=paths, bytes_in=total, tasks=len(tasks))
+
+
+def find_files(inputs: Sequence[str]) -> list[_File]:
+    """The files that paths, glob patterns and directories name, in the order given, sorted within each.
+
+    Directories are searched to the bottom; hidden files and directories in them are skipped. A file named twice
+    counts twice.
+
+    Raises:
+        JobRejected: a path that does not exist or cannot be read, a pattern or directory without files.
+    """
+    if not inputs:
+        raise JobRejected("No input: name files, directories or patterns after the job file.")
+    found: list[_File] = []
+    for given in inputs:
+        before = len(found)
+        for path in _matches(given):
+            found += (_file(name) for name in (_walk(path) if os.path.isdir(path) else [path]))
+        if len(found) == before:
+            raise JobRejected(f"There are no files in {given} (hidden ones are skipped).")
+    return found
+
+
+def _matches(given: str) -> list[str]:
+    if os.path.lexists(given) or not glob.has_magic(given):
+        return [given]
+    matches = sorted(glob.glob(given, recursive=True))
+    if not matches:
+        raise JobRejected(f"Nothing matches {given}.")
+    return matches
+
+
+def _walk(top: str) -> Iterator[str]:
+    def refuse(error: OSError) -> None:
+        raise JobRejected(f"Cannot read the directory {error.filename}: {error.strerror}.")
+
+    for directory, subdirectories, names in os.walk(top, onerror=refuse):
+        subdirectories[:] = sorted(d for d in subdirectories if not d.startswith("."))
+        for name in sorted(names):
+            path = os.path.join(directory, name)
+            if not name.startswith(".") and os.path.isfile(path):
+                yield path
+
+
+def _file(name: str) -> _File:
+    try:
+        status = os.stat(name)
+        if not stat.S_ISREG(status.st_mode):
+            raise JobRejected(f"{name} is not a regular file; copy what it gives into one first.")
+        if not os.access(name, os.R_OK):
+            raise JobRejected(f"Cannot read {name}: permission denied.")
+        name.encode()
+    except OSError as error:
+        raise JobRejected(f"Cannot read {name}: {error.strerror}.") from None
+    except UnicodeEncodeError:
+        raise JobRejected(f"The file name {name!r} is not UTF-8; rename the file.") from None
+    return _File(InputFile(path=os.path.abspath(name), name=name, mtime_ns=status.st_mtime_ns), status.st_size)
+
+
+def task_sizes(total: int, slots: int) -> Iterator[int]:
+    """About how many bytes each map task should read, without end: the last size repeats."""
+    least = min(max(total // (SMALLEST_SHARE * slots), TASK_BYTES_MIN), TASK_BYTES_MAX)
+    left = total
+    while True:
+        size = min(max(left // (2 * slots), least), TASK_BYTES_MAX)
+        for _ in range(slots):
+            left = max(left - size, 0)
+            yield size
+
+
+def _cut_into_tasks(files: Sequence[_File], total: int, slots: int) -> list[list[tuple[int, int, int]]]:
+    """The ranges (file, start, end) of each map task."""
+    tasks: list[list[tuple[int, int, int]]] = []
+    sizes = task_sizes(total, slots)
+    task: list[tuple[int, int, int]] = []
+    want = room = next(sizes)
+    for index, file in enumerate(files):
+        start = 0
+        while start < file.size:
+            # A little too much is better than a sliver of a file in the next task, a little too few than one in this.
+            if task and room < min(want // 8, file.size - start):
+                tasks.append(task)
+                task, want = [], next(sizes)
+                room = want
+            whole = file.size - start <= room + want // 8
+            end = file.size if whole else _line_end(file, start + room)
+            task.append((index, start, end))
+            room -= end - start
+            start = end
+    return [*tasks, task]
+
+
+def _line_end(file: _File, offset: int) -> int:
+    """Just behind the line end at or after the byte before `offset`."""
+    try:
+        with open(file.input.path, "rb", buffering=0) as stream:
+            offset -= 1
+            while piece := os.pread(stream.fileno(), _SEEK_BYTES, offset):
+                found = piece.find(b"\n")
+                if found >= 0:
+                    return offset + found + 1
+                offset += len(piece)
+    except OSError as error:
+        raise JobRejected(f"Cannot read {file.input.name}: {error.strerror}.") from None
+    return file.size
+
+
+def _digest(
+    files: Sequence[_File], tasks: Iterable[Sequence[tuple[int, int, int]]], *, text: bool
+) -> list[list[Split]]:
+    """The splits with the digests of their bytes, read by a few threads (BLAKE3 and reads let go of the GIL)."""
+
+    def digest(cut: tuple[int, int, int]) -> Split:
+        file, start, end = cut
+        return Split(file, start, end, _hash_range(files[file], start, end, text=text))
+
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, _HASH_THREADS_MAX)) as pool:
+        return [list(splits) for splits in [pool.map(digest, task) for task in tasks]]
+
+
+def _hash_range(file: _File, start: int, end: int, *, text: bool) -> bytes:
+    hasher, left = blake3(), end - start
+    buffer = bytearray(min(_READ_BYTES, left))
+    name = file.input.name
+    try:
+        with open(file.input.path, "rb", buffering=0) as stream, memoryview(buffer) as view:
+            stream.seek(start)
+            while left:
+                size = stream.readinto(view[:left])
+                if not size:
+                    raise JobRejected(f"{name} became shorter while it was read; submit again when it is at rest.")
+                if text and start + left == end and start == 0 and b"\0" in buffer[: min(size, _SEEK_BYTES)]:
+                    raise JobRejected(
+                        f"{name} is not text: there are NUL bytes in it; leave it out, or say encoding = None "
+                        "in the job file to read bytes."
+                    )
+                hasher.update(view[:size])
+                left -= size
+    except OSError as error:
+        raise JobRejected(f"Cannot read {name}: {error.strerror}.") from None
+    return hasher.digest()
+
+
+def _listing(inputs: Sequence[str]) -> str:
+    shown = ", ".join(inputs[:3])
+    return shown if len(inputs) <= 3 else f"{shown} and {len(inputs) - 3} more"
