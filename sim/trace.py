@@ -1,0 +1,57 @@
+"""Everything that happened in a world, as one hash and as a few last lines.
+
+Two runs with one seed and one commit have the same hash, whatever PYTHONHASHSEED is; where they differ, something
+in a core draws on set order, the wall clock or a global random number generator.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from typing import Final
+
+from blake3 import blake3
+
+_HEAD: Final = struct.Struct(">dIBI")
+_CHUNK_BYTES: Final = 1 << 16
+_LINES: Final = 400
+
+
+class Trace:
+    """A running BLAKE3 hash over (instant, node, kind, encoding)."""
+
+    def __init__(self) -> None:
+        self._hash = blake3()
+        self._buffer = bytearray()
+        self._tail: deque[tuple[float, int, str, object]] = deque(maxlen=_LINES)
+        self.entries = 0
+
+    def add(self, now: float, seat: int, kind: int, data: bytes, shown: object, word: str) -> None:
+        """Enter one thing that happened.
+
+        Args:
+            now: virtual seconds.
+            seat: the machine's index.
+            kind: a byte that tells events, effects and faults apart.
+            data: its encoding; for a message the very bytes that travelled.
+            shown: kept for `tail`, as it is.
+            word: what happened, for people.
+        """
+        self.entries += 1
+        self._buffer += _HEAD.pack(now, seat, kind, len(data))
+        self._buffer += data
+        if len(self._buffer) > _CHUNK_BYTES:
+            self._hash.update(bytes(self._buffer))
+            self._buffer.clear()
+        self._tail.append((now, seat, word, shown))
+
+    def digest(self) -> str:
+        """The hash of everything so far, in hexadecimal."""
+        self._hash.update(bytes(self._buffer))
+        self._buffer.clear()
+        return self._hash.hexdigest()
+
+    def tail(self, seat: int | None = None, lines: int = 30) -> str:
+        """The last things that happened, at one machine or at all, one a line."""
+        chosen = [entry for entry in self._tail if seat is None or entry[1] == seat][-lines:]
+        return "\n".join(f"  {now:12.6f}  node {index:<4d} {word} {shown}" for now, index, word, shown in chosen)
