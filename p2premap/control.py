@@ -16,7 +16,7 @@ import msgspec
 
 from p2premap.ids import Address, RequestId
 from p2premap.tasks.job import JobSpec, JobView
-from p2premap.wire import Count, DigestField, JobIdField, Message, NodeIdField, Record, Seconds, Short, Text
+from p2premap.wire import Count, DigestField, JobIdField, Message, NodeIdField, Record, Registry, Seconds, Short, Text
 
 
 class Trouble(enum.IntEnum):
@@ -321,9 +321,6 @@ class Stop(Message, tag=124, frozen=True, kw_only=True):
 class Announce(Message, tag=125, frozen=True, kw_only=True):
     """A node that starts says to each node of its user on this machine who it is. Answered by `Announced`.
 
-    It is the first thing on the connection, said without waiting for `Welcome`: a stopped process reads it when it
-    goes on.
-
     Args:
         addresses: where the asking node listens; the answering node hints them to its gossip.
     """
@@ -372,3 +369,7 @@ DAEMON_MESSAGES: tuple[type[Message], ...] = (
     Tried,
 )  # fmt: skip
 """What a daemon answers."""
+
+FROM_CLIENT = Registry(CLIENT_MESSAGES)
+FROM_DAEMON = Registry(DAEMON_MESSAGES)
+"""Made here and named in `p2premap.protocol` too: a command need not load what only nodes say to each other."""

@@ -28,5 +28,5 @@ TASKS: tuple[type, ...] = (
 LINK = Registry((*gossip.MESSAGES, *TASKS))
 """What the link between two members may carry."""
 
-FROM_CLIENT = Registry(control.CLIENT_MESSAGES)
-FROM_DAEMON = Registry(control.DAEMON_MESSAGES)
+FROM_CLIENT = control.FROM_CLIENT
+FROM_DAEMON = control.FROM_DAEMON

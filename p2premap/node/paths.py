@@ -12,10 +12,8 @@ P2PREMAP_HOME, where set, replaces all three (config/, state/, run/ under it): t
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +86,9 @@ def private_directory(path: Path) -> Path:
 
 def machine_hash() -> str:
     """16 hexadecimal digits that differ from machine to machine, and tell nothing about it."""
+    import hashlib  # these two cost a command 10 ms, and few commands come here
+    import uuid
+
     for name in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
         try:
             text = Path(name).read_text().strip()

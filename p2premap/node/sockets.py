@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import socket
 import stat
 from pathlib import Path
@@ -58,7 +57,7 @@ def publish(directory: Path, node: NodeId) -> socket.socket:
     """
     path = socket_path(directory, node)
     # a name of its own until it listens: nobody may find a socket that refuses although its owner lives
-    hidden = directory / f".{secrets.token_hex(4)}"
+    hidden = directory / f".{os.urandom(4).hex()}"
     if len(os.fsencode(path)) > UNIX_PATH_BYTES_MAX:
         raise ConfigError(f"{path} is too long for a Unix socket; set P2PREMAP_HOME to a shorter directory.")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -97,7 +96,7 @@ def remove_stale(path: Path, seen: tuple[int, int]) -> bool:
     Returns:
         Whether the stale socket is gone.
     """
-    aside = path.with_name(f".{secrets.token_hex(4)}")
+    aside = path.with_name(f".{os.urandom(4).hex()}")
     try:
         path.rename(aside)
     except OSError:
