@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -104,13 +103,11 @@ class App(click.Group):
             _complain(str(error))
             return Exit.FAILED
         except P2PRemapError as error:
-            if debugging():
-                traceback.print_exc()
+            _trace()
             _complain(str(error))
             return exit_of(error)
         except Exception as error:  # the boundary: a fault of ours must end in a sentence too
-            if debugging():
-                traceback.print_exc()
+            _trace()
             _complain(_bug_text(error))
             return Exit.BUG
         return code if isinstance(code, int) else Exit.OK
@@ -119,6 +116,13 @@ class App(click.Group):
 def debugging() -> bool:
     """Whether the user wants tracebacks."""
     return os.environ.get("P2PREMAP_DEBUG", "") not in ("", "0")
+
+
+def _trace() -> None:
+    if debugging():
+        import traceback
+
+        traceback.print_exc()
 
 
 def _plugins() -> dict[str, Any]:

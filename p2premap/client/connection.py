@@ -20,12 +20,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from p2premap.control import Done, Refused, Trouble, Welcome
+from p2premap.control import FROM_CLIENT, FROM_DAEMON, Done, Refused, Trouble, Welcome
 from p2premap.errors import ClusterError, ConfigError, NodeUnavailable, PeerUnreachable, RemoteProtocolError
 from p2premap.ids import RequestId
 from p2premap.node import sockets
 from p2premap.node.paths import Paths
-from p2premap.protocol import FROM_CLIENT, FROM_DAEMON
 from p2premap.wire import Frame, FrameDecoder, Message, encode_frame
 
 WELCOME_S = 1.0
