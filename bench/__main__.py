@@ -1,0 +1,38 @@
+"""The one entry point: `python -m bench` lists the benchmarks, `python -m bench NAME...` runs them, `all` runs all.
+
+One JSON object a line on stdout: name, unit, n, min, median, max, target and whether it is met, CPU seconds of all
+processes where they were counted, and what the benchmark wants to add. Progress goes to stderr.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from bench.report import Emitter
+
+BENCHMARKS = {
+    "start": "from starting 3 nodes to the first task's result",
+    "idle": "memory, CPU and bytes a second of an idle node",
+    "kill": "kill -9 of one of 8, 16, 32 nodes until all others know",
+    "join": "a node's start until everybody sees everybody",
+    "wordcount": "200 MB in 40 files on 2 slots, beside one process and a pool",
+    "gossip_sim": "the gossip in the simulator: detection, false alarms, healing, bytes",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run what is asked for; the exit code tells whether every name was known."""
+    names = list(BENCHMARKS) if arguments == ["all"] else arguments
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown or not names:
+        print("usage: python -m bench all | NAME...", *(f"  {n:12} {t}" for n, t in BENCHMARKS.items()), sep="\n")
+        return 2 if unknown else 0
+    for name in names:
+        print(f"# {name}: {BENCHMARKS[name]}", file=sys.stderr, flush=True)
+        importlib.import_module(f"bench.{name}").run(Emitter(name))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
