@@ -1,0 +1,207 @@
+"""The first frames of every TLS connection between members, and of a remote client with a member. Pure.
+
+TLS has proved both keys and the cluster when these are sent; the hello says the rest, and shows that a process speaks
+there and not only a kernel. In TLS 1.3 a client sees a finished handshake before its certificate is refused: only the
+hello back means "connected"::
+
+    dialler                                       acceptor
+      | Hello(purpose, node, boot, ...) ----------->|
+      |<------------------------- Hello(...) -------|    or HelloRefused(reason, text), and the end
+      |                                             |
+      |   PROBE: either side closes                 |
+      |   CONTROL, CLIENT: the control service      |    `p2premap.control`: the acceptor speaks next, with Welcome
+      |   BULK: the bulk service                    |    `p2premap.node.bulk`: the dialler speaks next
+      |   LINK:                                     |
+      | LinkStart ---------------------------------->|   the dialler has no other link to this acceptor
+      |<------------------------- LinkStarted ------|
+      |<------------ messages of every room ------->|
+      | LinkEnd ------------------------------------>|   nothing more comes from here on this connection
+
+All frames have the format of `p2premap.wire`, without payload. The first byte that either side ever sends is its
+major version: a peer of another one understands nothing else, and needs nothing else to say so.
+
+A client that is no node uses an ephemeral key, boot 0 and purpose CLIENT; see `p2premap.node.tls`.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+import msgspec
+
+from p2premap.errors import RemoteProtocolError
+from p2premap.gossip.messages import Addresses
+from p2premap.ids import Address, Boot, NodeId
+from p2premap.node.seal import SALT_BYTES
+from p2premap.wire import BootField, Count, FrameDecoder, Message, NodeIdField, Registry, Seconds, Short, encode_frame
+
+HELLO_BYTES_MAX: Final = 8 << 10
+
+
+class Purpose(enum.IntEnum):
+    """What a connection is for."""
+
+    LINK = 0
+    """This pair's link: messages of every room."""
+    PROBE = 1
+    """Are you there? Closed after the hello."""
+    CONTROL = 2
+    """A member asks the control service."""
+    BULK = 3
+    """A member reads blobs."""
+    CLIENT = 4
+    """A program that knows the secret asks the control service."""
+
+
+class Reason(enum.IntEnum):
+    """Why a connection was refused after the TLS handshake."""
+
+    VERSION = 0
+    """The major versions differ."""
+    PROTOCOL = 1
+    """The hello was not one."""
+    FULL = 2
+    """Too many connections."""
+    STOPPING = 3
+    """The node is about to end."""
+
+
+class Hello(Message, frozen=True, tag=20, kw_only=True):
+    """Who this is. TLS has proved the key behind `node` already; a hello that names another is refused.
+
+    Args:
+        boot: 0 for a client that is no node.
+        version: of the software, for people.
+        addresses: where this node listens; of an acceptor and of a LINK dialler.
+        salt, counter: of the sender's datagrams (see `p2premap.node.seal`).
+        up_s: how long the node has run: of two with one id, the younger gives it up.
+    """
+
+    purpose: Purpose
+    node: NodeIdField
+    boot: BootField
+    version: Short
+    name: Short
+    addresses: Addresses = ()
+    salt: Annotated[bytes, msgspec.Meta(max_length=SALT_BYTES)] = b""
+    counter: Count = 0
+    up_s: Seconds = 0.0
+
+
+class HelloRefused(Message, frozen=True, tag=21, kw_only=True):
+    """No. `text` is one sentence for a person."""
+
+    reason: Reason
+    text: Short
+
+
+class LinkStart(Message, frozen=True, tag=22, kw_only=True):
+    """From now on this connection is our link: as I say this, I have no other to you."""
+
+
+class LinkStarted(Message, frozen=True, tag=23, kw_only=True):
+    """I have heard your `LinkStart`.
+
+    Args:
+        contested: I had started one of mine; which of them stays follows from the ids (see `p2premap.node.links`).
+    """
+
+    contested: bool
+
+
+class LinkEnd(Message, frozen=True, tag=24, kw_only=True):
+    """Nothing more comes from me on this connection."""
+
+
+HELLO = Registry((Hello, HelloRefused), header_bytes_max=HELLO_BYTES_MAX)
+"""What may come first."""
+
+LINK_CONTROL: Final = (LinkStart, LinkStarted, LinkEnd)
+"""What a link carries besides the messages of the rooms."""
+
+
+class Refused(RemoteProtocolError):
+    """The other side answered the hello with a refusal.
+
+    Args:
+        refusal: what it said.
+    """
+
+    def __init__(self, refusal: HelloRefused) -> None:
+        super().__init__(refusal.text)
+        self.refusal = refusal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """Who is at the other end, after the hello.
+
+    Args:
+        node: proved by TLS.
+        rest: as told; authenticated, as only a member can tell it.
+    """
+
+    node: NodeId
+    boot: Boot
+    purpose: Purpose
+    version: str
+    name: str
+    addresses: tuple[Address, ...]
+    salt: bytes
+    counter: int
+    up_s: float
+
+
+def hello_frame(hello: Hello) -> bytes:
+    """The bytes of a hello."""
+    return encode_frame(HELLO, hello)
+
+
+def refusal_frame(reason: Reason, text: str) -> bytes:
+    """The bytes of a refusal."""
+    return encode_frame(HELLO, HelloRefused(reason=reason, text=text[:255]))
+
+
+def hello_decoder() -> FrameDecoder:
+    """For the first frame of a connection; after it, `admit` what may come next."""
+    return FrameDecoder(HELLO, payload_bytes_max=0)
+
+
+def read_hello(decoder: FrameDecoder, proved: NodeId) -> Peer | None:
+    """The hello among what was pushed into `decoder`; None until it is complete.
+
+    Args:
+        decoder: of `hello_decoder`.
+        proved: the id that the peer has proved by TLS.
+
+    Raises:
+        UnknownVersion: the peer speaks another major version.
+        Refused: the peer refused ours.
+        RemoteProtocolError: not a hello, or one in another's name.
+    """
+    frame = decoder.next()
+    if frame is None:
+        return None
+    match frame.message:
+        case Hello() as hello:
+            if hello.node != proved:
+                raise RemoteProtocolError("a hello in the name of another node")
+            if hello.purpose is not Purpose.CLIENT and len(hello.salt) != SALT_BYTES:
+                raise RemoteProtocolError("a node's hello without a salt")
+            return Peer(
+                node=hello.node,
+                boot=hello.boot,
+                purpose=hello.purpose,
+                version=hello.version,
+                name=hello.name,
+                addresses=tuple(Address(*a) for a in hello.addresses),
+                salt=hello.salt,
+                counter=hello.counter,
+                up_s=hello.up_s,
+            )
+        case HelloRefused() as refusal:
+            raise Refused(refusal)
+        case _:
+            raise RemoteProtocolError("not a hello")

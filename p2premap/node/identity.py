@@ -1,0 +1,253 @@
+"""A node's own identity: an Ed25519 key, the id that is its hash, and how often the node has started.
+
+::
+
+    <state>/<cluster>/<machine>/<node id>/      one directory a node, mode 0700
+        lock    held by flock(2) while the node runs: the next node on this machine takes the next directory
+        key     32 bytes, mode 0600: the node's Ed25519 seed
+        boot    how often it has started; raised and on disk before the node speaks
+        tls     cached: the CA and this node's leaf, PEM
+
+The first free directory is taken again at each start, so that a node keeps its id, its finished work and its place in
+jobs. An id that is not safely ours (its counter is lost or older than peers remember, or it is alive elsewhere) is
+set aside for good, with everything in it, and a new one begun.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from p2premap.errors import ConfigError
+from p2premap.ids import NODE_ID_BYTES, Boot, NodeId
+from p2premap.node.certificates import KEY_BYTES, Credentials, issue, node_id, public_key
+from p2premap.node.paths import Paths, machine_hash, private_directory
+from p2premap.node.secret import ClusterSecret
+from p2premap.ports import Randomness
+
+_NETWORK_FILESYSTEMS: Final = frozenset(
+    "9p afpfs afs beegfs ceph cifs coda fuse.ceph fuse.glusterfs fuse.rclone fuse.sshfs glusterfs gpfs lustre ncpfs"
+    " nfs nfs4 ocfs2 orangefs pvfs2 smb3 smbfs webdav".split()
+)
+_PEM_END: Final = b"-----END CERTIFICATE-----\n"
+NODES_MAX: Final = 256
+"""Directories looked at on one machine: beyond this somebody starts nodes in a loop."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Identity:
+    """Who this node is, from `claim` on.
+
+    Args:
+        node: its id.
+        boot: which of its starts this is.
+        directory: its own, locked until the process ends or `release`.
+        credentials: what it shows to peers.
+        lock: the descriptor that holds the lock; not inherited by worker processes.
+    """
+
+    node: NodeId
+    boot: Boot
+    directory: Path
+    credentials: Credentials
+    lock: int
+
+    def __repr__(self) -> str:
+        return f"<Identity {self.node.hex()} boot {self.boot}>"
+
+    def release(self) -> None:
+        """Let another process take this identity; call it once, when the node has ended."""
+        os.close(self.lock)
+
+
+def state_paths(paths: Paths, filesystem: Callable[[Path], str] | None = None) -> tuple[Paths, str]:
+    """The paths with the state on local disk, and a sentence where it had to move there ("" where not).
+
+    SQLite's WAL needs shared memory, which no network file system gives; file locks do not hold there either.
+
+    Args:
+        paths: the user's.
+        filesystem: tells the type of the file system under a path; by default the system is asked.
+    """
+    kind = (filesystem or _filesystem)(paths.state)
+    if kind not in _NETWORK_FILESYSTEMS:
+        return paths, ""
+    who = hashlib.sha256(os.fsencode(paths.state)).hexdigest()[:8]
+    local = Path("/var/tmp") / f"p2premap-{os.getuid()}" / who  # noqa: S108  (0700, its owner is checked)
+    private_directory(local.parent)
+    sentence = f"{paths.state} is on a network file system ({kind}); this node keeps its data in {local}."
+    return replace(paths, state=local), sentence
+
+
+def _filesystem(path: Path) -> str:
+    """The type of the file system that holds `path`, or will hold it once it is made; "" where nobody knows."""
+    import psutil  # not at the top: only the daemon asks
+
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    mounts = [(Path(m.mountpoint), m.fstype) for m in psutil.disk_partitions(all=True)]
+    return filesystem_in(path.resolve(), mounts)
+
+
+def filesystem_in(path: Path, mounts: Iterable[tuple[Path, str]]) -> str:
+    """Of (mount point, type), the type of the one that holds `path`: the longest; of two equal, the later."""
+    best, kind = -1, ""
+    for point, fstype in mounts:
+        if path.is_relative_to(point) and len(point.parts) >= best:
+            best, kind = len(point.parts), fstype
+    return kind
+
+
+def claim(paths: Paths, secret: ClusterSecret, randomness: Randomness = os.urandom) -> Identity:
+    """Take this machine's first free identity in the cluster, or make one; raise its boot counter.
+
+    Args:
+        paths: with the state on local disk (see `state_paths`).
+        secret: the cluster's.
+        randomness: for a new key.
+
+    Raises:
+        ConfigError: the state directory cannot be written, or is full.
+    """
+    root = paths.nodes(secret.tag)
+    try:
+        for directory in _existing(root):
+            if (lock := _lock(directory)) is not None:
+                if (identity := _resume(directory, lock, secret)) is not None:
+                    return identity
+                os.close(lock)
+        return _make(root, secret, randomness)
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot keep this node's identity in {root}: {error.strerror}. Free some space or make it writable."
+        ) from None
+
+
+def take_new(paths: Paths, secret: ClusterSecret, old: Identity, randomness: Randomness = os.urandom) -> Identity:
+    """Another identity, because `old` is not safely this node's; its directory is kept aside as evidence.
+
+    Raises:
+        ConfigError: the state directory cannot be written, or is full.
+    """
+    try:
+        _set_aside(old.directory)
+        os.close(old.lock)
+        return _make(paths.nodes(secret.tag), secret, randomness)
+    except OSError as error:
+        raise ConfigError(f"Cannot make a new identity in {old.directory.parent}: {error.strerror}.") from None
+
+
+def machine_directory(paths: Paths, tag: str) -> Path:
+    """Where this machine's nodes of a cluster are, without making it (`leave` removes it)."""
+    return paths.state / tag / machine_hash()
+
+
+def _existing(root: Path) -> list[Path]:
+    """The nodes' directories, the oldest identity first."""
+    found: list[tuple[float, str]] = []
+    for path in root.iterdir():
+        if len(path.name) == 2 * NODE_ID_BYTES and not path.is_symlink():
+            with contextlib.suppress(OSError, ValueError):
+                bytes.fromhex(path.name)
+                found.append(((path / "key").stat().st_mtime, path.name))
+    return [root / name for _, name in sorted(found)[:NODES_MAX]]
+
+
+def _lock(directory: Path) -> int | None:
+    """The lock of a node's directory; None where a running node holds it."""
+    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def _resume(directory: Path, lock: int, secret: ClusterSecret) -> Identity | None:
+    """The identity in a locked directory; None (and the directory set aside) where it is damaged."""
+    seed = (directory / "key").read_bytes()
+    if len(seed) != KEY_BYTES or node_id(public_key(seed)).hex() != directory.name:
+        _set_aside(directory)
+        return None
+    try:
+        before = int((directory / "boot").read_bytes())
+    except (FileNotFoundError, ValueError):
+        # without its counter the node might say again, differently, what it has said before
+        _set_aside(directory)
+        return None
+    boot = Boot(before + 1)
+    _write(directory / "boot", b"%d\n" % boot)
+    return Identity(NodeId(bytes.fromhex(directory.name)), boot, directory, _credentials(directory, secret, seed), lock)
+
+
+def _make(root: Path, secret: ClusterSecret, randomness: Randomness) -> Identity:
+    """A new identity, complete and locked before its directory has a name that others look at."""
+    seed = randomness(KEY_BYTES)
+    node = node_id(public_key(seed))
+    hidden = root / f".{node.hex()}"
+    hidden.mkdir(mode=0o700)
+    lock = _lock(hidden)
+    assert lock is not None, "a new directory is already locked"
+    _write(hidden / "key", seed)
+    _write(hidden / "boot", b"1\n")
+    credentials = _credentials(hidden, secret, seed)
+    directory = root / node.hex()
+    hidden.rename(directory)
+    _sync(root)
+    return Identity(node, Boot(1), directory, credentials, lock)
+
+
+def _credentials(directory: Path, secret: ClusterSecret, seed: bytes) -> Credentials:
+    """The cached certificates, or new ones where there are none that fit."""
+    path = directory / "tls"
+    with contextlib.suppress(OSError, ValueError):
+        first, key = path.read_bytes().split(b"\n", 1)
+        ca, leaf, private = _parts(key)
+        if first.decode() == hashlib.sha256(secret.value + seed + key).hexdigest():
+            return Credentials(ca, leaf, private)
+    made = issue(secret, seed)
+    content = made.ca + made.leaf + made.key
+    _write(path, hashlib.sha256(secret.value + seed + content).hexdigest().encode() + b"\n" + content)
+    return made
+
+
+def _parts(content: bytes) -> tuple[bytes, bytes, bytes]:
+    ca, leaf, key = content.split(_PEM_END)
+    return ca + _PEM_END, leaf + _PEM_END, key
+
+
+def _set_aside(directory: Path) -> None:
+    """Keep what is there under a name that `claim` never takes again."""
+    for number in range(NODES_MAX):
+        aside = directory.with_name(f"{directory.name}.aside-{number}")
+        if not aside.exists():
+            directory.rename(aside)
+            return
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Replace a file of mode 0600; after a power cut it has the old content or the new."""
+    temporary = path.with_name(f"{path.name}.new")
+    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(file, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(file)
+    temporary.replace(path)
+    _sync(path.parent)
+
+
+def _sync(directory: Path) -> None:
+    """Make a rename in the directory survive a power cut."""
+    file = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -1,0 +1,208 @@
+"""The cluster's secret: 32 bytes from which everything that makes a member a member is derived. No trio here.
+
+::
+
+    S --HKDF-SHA256--> CA seed       the Ed25519 key that signs every member's certificate
+                   --> gossip key    the root of the datagrams' keys
+                   --> tag           public: names the cluster in directories and in mDNS
+
+Who knows S is a member and can run code on every other member. It lies in the user's config directory as one line of
+64 hexadecimal digits, mode 0600, so that all nodes of one user on one machine share it without being told.
+
+`p2premap node --open NAME` uses a secret that everybody can compute from NAME: an explicit choice for a network where
+everybody may run code as everybody else. It is never stored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import hmac
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from p2premap.errors import ConfigError
+from p2premap.node.paths import private_directory
+from p2premap.ports import Randomness
+
+SECRET_BYTES: Final = 32
+TAG_BYTES: Final = 8
+OPEN_NAME_MAX: Final = 64
+_FILE: Final = "secret"
+_LINE: Final = re.compile(rb"[0-9a-f]{64}\n?")
+
+
+def derive(key: bytes, label: str, size: int = 32, salt: bytes = b"") -> bytes:
+    """HKDF-SHA256 (RFC 5869) of at most one hash length: an independent key for each label.
+
+    Args:
+        key: the input keying material.
+        label: the `info` of the RFC.
+        size: 1 to 32 bytes.
+        salt: not secret; b"" as in the RFC means zeros.
+    """
+    assert 0 < size <= hashlib.sha256().digest_size
+    extracted = hmac.digest(salt or bytes(32), key, "sha256")
+    return hmac.digest(extracted, label.encode() + b"\x01", "sha256")[:size]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ClusterSecret:
+    """A cluster's secret and what is derived from it. Its repr shows the public tag only.
+
+    Args:
+        value: the 32 bytes.
+        open_name: the NAME of ``--open NAME``; "" for a secret that is one.
+    """
+
+    value: bytes
+    open_name: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.value) != SECRET_BYTES:
+            raise ConfigError(f"A cluster's secret is {SECRET_BYTES} bytes, not {len(self.value)}.")
+
+    def __repr__(self) -> str:
+        return f"<ClusterSecret of {self.tag}>"
+
+    @property
+    def tag(self) -> str:
+        """16 hexadecimal digits that name the cluster in public."""
+        return derive(self.value, "p2premap 1 tag", TAG_BYTES).hex()
+
+    @property
+    def gossip_key(self) -> bytes:
+        """The root key of `p2premap.node.seal`."""
+        return derive(self.value, "p2premap 1 gossip")
+
+    @property
+    def ca_seed(self) -> bytes:
+        """The private Ed25519 key (RFC 8032) of the cluster's certificate authority."""
+        return derive(self.value, "p2premap 1 ca")
+
+
+def new_secret(randomness: Randomness = os.urandom) -> ClusterSecret:
+    """A secret that nobody else has."""
+    return ClusterSecret(randomness(SECRET_BYTES))
+
+
+def open_secret(name: str) -> ClusterSecret:
+    """The well-known secret of ``--open NAME``: no secret at all.
+
+    Raises:
+        ConfigError: the name is empty, too long or not printable.
+    """
+    if not name or len(name) > OPEN_NAME_MAX or not name.isprintable():
+        raise ConfigError(f"--open needs a name of 1 to {OPEN_NAME_MAX} printable characters.")
+    return ClusterSecret(derive(name.encode(), "p2premap 1 open"), name)
+
+
+def load(config: Path) -> ClusterSecret | None:
+    """The secret in the config directory; None where there is none yet.
+
+    Raises:
+        ConfigError: it cannot be read, others could read it too, or it is not a secret.
+    """
+    path = config / _FILE
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"Cannot read the cluster's secret {path}: {error.strerror}.") from None
+    with open(file, "rb") as stream:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid():
+            raise ConfigError(f"{path} is not a file of yours; move it away to start a new cluster, or restore it.")
+        if status.st_mode & 0o077:
+            raise ConfigError(f"Others can read the cluster's secret: run `chmod 600 {path}`.")
+        content = stream.read(SECRET_BYTES * 2 + 2)
+    if not _LINE.fullmatch(content):
+        raise ConfigError(f"{path} does not hold a cluster's secret; restore it, or remove it to start a new cluster.")
+    return ClusterSecret(bytes.fromhex(content.decode()))
+
+
+def load_or_make(config: Path, randomness: Randomness = os.urandom) -> ClusterSecret:
+    """The user's secret, made at the first run. Of several first runs at once, one wins and all use its secret.
+
+    Raises:
+        ConfigError: as `load`, or the directory cannot be written.
+    """
+    if (found := load(config)) is not None:
+        return found
+    made = new_secret(randomness)
+    temporary = _write_aside(config, made, randomness)
+    try:
+        os.link(
+            temporary, config / _FILE
+        )  # fails where another first run was quicker; a rename would replace its secret
+    except FileExistsError:
+        return load_or_make(config, randomness)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):  # a file system without hard links
+            raise ConfigError(f"Cannot store the cluster's secret in {config}: {error.strerror}.") from None
+        temporary.replace(config / _FILE)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync(config)
+    return made
+
+
+def replace(config: Path, secret: ClusterSecret, randomness: Randomness = os.urandom) -> None:
+    """From now on this is the user's secret: the machine has joined another cluster.
+
+    Raises:
+        ConfigError: the directory cannot be written; the old secret is still there.
+    """
+    temporary = _write_aside(config, secret, randomness)
+    try:
+        temporary.replace(config / _FILE)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ConfigError(f"Cannot store the cluster's secret in {config}: {error.strerror}.") from None
+    _sync(config)
+
+
+def forget(config: Path) -> None:
+    """Leave for good: the next run makes a secret of its own.
+
+    Raises:
+        ConfigError: the file cannot be removed.
+    """
+    try:
+        (config / _FILE).unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(f"Cannot remove the cluster's secret {config / _FILE}: {error.strerror}.") from None
+    _sync(config)
+
+
+def _write_aside(config: Path, secret: ClusterSecret, randomness: Randomness) -> Path:
+    """The secret in a temporary file of mode 0600, on disk."""
+    private_directory(config)
+    path = config / f".{_FILE}.{randomness(8).hex()}"
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(file, "wb") as stream:
+            stream.write(secret.value.hex().encode() + b"\n")
+            stream.flush()
+            os.fsync(file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        raise ConfigError(f"Cannot store the cluster's secret in {config}: {error.strerror}.") from None
+    return path
+
+
+def _sync(directory: Path) -> None:
+    """Make a rename in the directory survive a power cut, where the file system can."""
+    with contextlib.suppress(OSError):
+        file = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
