@@ -117,7 +117,6 @@ class DiscoveryConfig(_Checked):
     join_retry_s: float = 0.5
     join_retry_max_s: float = 30.0
     neighbours_max: int = 16
-    neighbour_wait_s: float = 2.0
     doctor_probe_s: float = 1.0
     doctor_peer_s: float = 3.0
     doctor_peers_max: int = 8
