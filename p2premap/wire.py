@@ -208,6 +208,11 @@ class FrameDecoder:
         self._header_bytes_max = registry._header_bytes_max
         self._payload_bytes_max = payload_bytes_max
 
+    @property
+    def partial(self) -> bool:
+        """Whether there are bytes that have not become a frame."""
+        return bool(self._buffer)
+
     def next(self) -> Frame | None:
         """The next frame of what was pushed; None until it is complete.
 
