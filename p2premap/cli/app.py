@@ -25,7 +25,7 @@ COMMANDS = {
     "Jobs": {
         "run": "run:run",
         "jobs": "jobs:jobs",
-        "watch": "jobs:watch",
+        "watch": "watch:watch",
         "logs": "jobs:logs",
         "cancel": "jobs:cancel",
     },

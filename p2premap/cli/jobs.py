@@ -1,23 +1,19 @@
-"""Looking at jobs and ending them: `jobs`, `watch`, `logs`, `cancel`."""
+"""Looking at jobs and ending them: `jobs`, `logs`, `cancel`."""
 
 from __future__ import annotations
 
 import sys
-import time
-from functools import partial
 
 import click
 
-from p2premap.cli.exits import Exit, TimedOut
-from p2premap.cli.progress import progress_for
 from p2premap.cli.shapes import job_shape
-from p2premap.cli.show import DURATION, clean, count, duration, json_option, print_json, say, table
+from p2premap.cli.show import clean, duration, json_option, print_json, say, table
 from p2premap.client.connection import local
 from p2premap.client.jobs import cancel as cancel_job
-from p2premap.client.jobs import follow, read_log
+from p2premap.client.jobs import read_log
 from p2premap.control import Jobs, ListJobs
-from p2premap.errors import ConfigError, JobCancelled, JobFailed
-from p2premap.tasks.job import JobView, Phase
+from p2premap.errors import ConfigError
+from p2premap.tasks.job import JobView
 
 
 def job_bytes(text: str) -> bytes:
@@ -62,48 +58,6 @@ def _job_row(view: JobView) -> tuple[str, ...]:
     done = sum(stage.done for stage in view.stages)
     where = f"{done}/{tasks} in {view.stages[-1].name}" if view.stages and not view.phase.over else f"{done}/{tasks}"
     return (view.job.hex()[:8], view.name, view.phase.value, where, duration(view.age_s), view.leader_name)
-
-
-@click.command()
-@click.argument("job")
-@click.option("--timeout", type=DURATION, metavar="TIME", help="Stop watching after this long (exit 124).")
-@json_option
-@click.pass_context
-def watch(ctx: click.Context, job: str, timeout: float | None, as_json: bool) -> None:
-    """Follow a job until it is over; its exit code is the job's. Ctrl-C stops watching, not the job."""
-    until = None if timeout is None else time.monotonic() + timeout
-    progress = progress_for(as_json=as_json)
-    last: JobView | None = None
-    with progress:
-        for view in follow(partial(local, ctx.obj), job_bytes(job)):
-            if view is not None:
-                if as_json and view != last:
-                    print_json(job_shape(view), line=True)
-                last = view
-                progress.update(view)
-            if until is not None and time.monotonic() >= until and not (last and last.phase.over):
-                raise TimedOut(
-                    f"The job still runs after {duration(timeout or 0.0)}; it goes on without being watched."
-                )
-    assert last is not None
-    raise_unless_done(last)
-    if not as_json:
-        say(f"Job {last.job.hex()[:8]} is done after {duration(last.age_s)}, in {count(len(last.parts), 'part')}.")
-    ctx.exit(Exit.OK)
-
-
-def raise_unless_done(view: JobView) -> None:
-    """Say how a job that is over ended.
-
-    Raises:
-        JobFailed: with the remote traceback.
-        JobCancelled: somebody ended it.
-    """
-    job = view.job.hex()
-    if view.phase is Phase.CANCELLED:
-        raise JobCancelled(f"Job {job[:8]} was cancelled{': ' + view.error if view.error else '.'}", job=job)
-    if view.phase is Phase.FAILED:
-        raise JobFailed(f"Job {job[:8]} failed: {view.error}", job=job, detail=view.detail)
 
 
 @click.command()

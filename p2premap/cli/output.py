@@ -1,0 +1,114 @@
+"""Where a job's output goes on this machine, and how a job that is over is told."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+from p2premap.cli.show import count, duration, say, size
+from p2premap.client.session import Collector
+from p2premap.errors import ConfigError, JobCancelled, JobFailed
+from p2premap.tasks.job import JobView, Phase
+
+PART = "part-{:05d}"
+
+
+class PartsDirectory:
+    """Writes each part under a name of its own and renames it when it is whole: what is there is complete.
+
+    Args:
+        path: made when the first part comes, so that a job that is not accepted leaves nothing behind.
+
+    Raises:
+        ConfigError: it cannot be written, or holds the parts of an earlier job.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+        try:
+            old = next(self.path.glob("part-*"), None) if self.path.exists() else None
+        except OSError as error:
+            raise ConfigError(f"Cannot read the output directory {path}: {error.strerror}.") from None
+        if old is not None:
+            raise ConfigError(f"{path} holds the output of an earlier job ({old.name}); remove it or name another.")
+        place = self.path.absolute()
+        while not place.exists():
+            place = place.parent
+        if not place.is_dir():
+            raise ConfigError(f"The output directory cannot be {path}: {place} is a file.")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise ConfigError(f"Cannot write the output to {path}: {place} is not writable.")
+
+    def write(self, part: int, pieces: Iterator[bytes]) -> int:
+        """Take one whole part.
+
+        Raises:
+            ConfigError: the disk is full, or gone; nothing of the part is there.
+        """
+        final = self.path / PART.format(part)
+        temporary = self.path / f".{final.name}.{os.getpid()}"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                size = sum(file.write(piece) for piece in pieces)
+            temporary.replace(final)
+        except OSError as error:
+            raise ConfigError(f"Cannot write {final}: {error.strerror}.") from None
+        finally:
+            temporary.unlink(missing_ok=True)
+        return size
+
+
+class StandardOutput:
+    """Keeps the parts until all are here: a pipe must not see half the result of a job that then fails."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, bytes] = {}
+
+    def write(self, part: int, pieces: Iterator[bytes]) -> int:
+        """Take one whole part."""
+        self._kept[part] = b"".join(pieces)
+        return len(self._kept[part])
+
+    def flush(self) -> None:
+        """Write the parts in order."""
+        for part in sorted(self._kept):
+            sys.stdout.buffer.write(self._kept[part])
+        sys.stdout.buffer.flush()
+
+
+Target: TypeAlias = PartsDirectory | StandardOutput | None
+
+
+def output_to(path: str | None, *, as_json: bool) -> Target:
+    """Where the parts go. With ``--json``, standard output belongs to the JSON."""
+    if path is not None:
+        return PartsDirectory(path)
+    return None if as_json else StandardOutput()
+
+
+def raise_unless_done(view: JobView) -> None:
+    """Say how a job that is over ended.
+
+    Raises:
+        JobFailed: with the remote traceback.
+        JobCancelled: somebody ended it.
+    """
+    job = view.job.hex()
+    if view.phase is Phase.CANCELLED:
+        raise JobCancelled(f"Job {job[:8]} was cancelled{': ' + view.error if view.error else '.'}", job=job)
+    if view.phase is Phase.FAILED:
+        raise JobFailed(f"Job {job[:8]} failed: {view.error}", job=job, detail=view.detail)
+
+
+def finish(view: JobView, collector: Collector, target: Target, *, took_s: float = 0.0, bytes_in: int = 0) -> None:
+    """Deliver what was kept, and tell where the result is and what it took."""
+    if isinstance(target, StandardOutput):
+        target.flush()
+    parts = count(len(view.parts), "part")
+    what = f"{parts}, {size(collector.size_bytes)}, in {target.path}/" if isinstance(target, PartsDirectory) else parts
+    rate = f" ({size(bytes_in / took_s)}/s of input)" if bytes_in and took_s > 0 else ""
+    say(f"Job {view.job.hex()[:8]} is done after {duration(took_s or view.age_s)}{rate}: {what}.")

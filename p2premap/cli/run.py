@@ -1,0 +1,174 @@
+"""Running a job: `run`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+
+import click
+import msgspec
+
+from p2premap.cli.exits import Exit, TimedOut
+from p2premap.cli.output import finish, output_to, raise_unless_done
+from p2premap.cli.progress import Progress, progress_for
+from p2premap.cli.shapes import job_shape
+from p2premap.cli.show import DURATION, SIZE, clean, json_option, print_json, say
+from p2premap.client.connection import Connection, local
+from p2premap.client.jobs import Connect
+from p2premap.client.jobs import cancel as cancel_job
+from p2premap.client.plan import Submission, plan_mapreduce
+from p2premap.client.session import Collector, Output, hand_in, see_through, strength
+from p2premap.errors import ConfigError, P2PRemapError
+from p2premap.ids import JobId
+from p2premap.tasks.job import JobOptions, JobView, Limits
+
+PRIORITY_MAX = 1_000
+RETRIES_MAX = 100
+
+
+@click.command()
+@click.argument("file")
+@click.argument("paths", nargs=-1)
+@click.option("-o", "--output", metavar="DIR", help="Collect the parts here. [standard output]")
+@click.option("--partitions", type=click.IntRange(0), default=0, metavar="N", help="Output parts. [by size and slots]")
+@click.option("--priority", type=click.IntRange(-PRIORITY_MAX, PRIORITY_MAX), default=0, help="Higher goes first. [0]")
+@click.option("--name", default="", metavar="NAME", help="For people. [the file's name]")
+@click.option("--detach", is_flag=True, help="Print the job's id and do not wait.")
+@click.option("--timeout", type=DURATION, metavar="TIME", help="Cancel the job after this long (exit 124).")
+@click.option("--retries", type=click.IntRange(0, RETRIES_MAX), default=0, help="Try a task that raises again. [0]")
+@click.option("--time-limit", type=DURATION, default="0", metavar="TIME", help="Of one attempt. [none]")
+@click.option("--memory-limit", type=SIZE, default="0", metavar="SIZE", help="Of one attempt, such as 500M. [none]")
+@json_option
+@click.pass_context
+def run(
+    ctx: click.Context,
+    file: str,
+    paths: tuple[str, ...],
+    output: str | None,
+    partitions: int,
+    priority: int,
+    name: str,
+    detach: bool,
+    timeout: float | None,
+    retries: int,
+    time_limit: float,
+    memory_limit: int,
+    as_json: bool,
+) -> None:
+    """Run the job in FILE over PATHS: files, directories and glob patterns of this machine.
+
+    FILE is a Python file with map(key, line) and perhaps combine, reduce, partition; see docs/job-files.md. Ctrl-C
+    asks whether to detach or to cancel; where nobody can be asked, it cancels.
+    """
+    if detach and (output is not None or timeout is not None):
+        raise ConfigError("--detach does not wait: fetch the output later with `p2premap watch JOB -o DIR`.")
+    options = JobOptions(
+        priority=priority, retries=retries, limits=Limits(time_s=time_limit, memory_bytes=memory_limit)
+    )
+    connect = partial(local, ctx.obj)
+    started = time.monotonic()
+    target = None if detach else output_to(output, as_json=as_json)
+    with connect() as connection:
+        submission = _plan(connection, file, paths, partitions, name, options)
+    if detach:
+        job = hand_in(connect, submission)
+        print_json({"id": job.hex()}) if as_json else click.echo(job.hex())
+        return
+    with progress_for(as_json=as_json) as progress:
+        job = hand_in(connect, submission)
+        session = Session(connect, job, progress, target)
+        view = session.run(None if timeout is None else started + timeout)
+    raise_unless_done(view)
+    took_s = time.monotonic() - started
+    if as_json:
+        print_json(
+            {**job_shape(view), "output": output or "", "bytes_in": submission.bytes_in, "took_s": round(took_s, 3)}
+        )
+    else:
+        finish(view, session.collector, target, took_s=took_s, bytes_in=submission.bytes_in)
+
+
+def _plan(
+    connection: Connection, file: str, paths: tuple[str, ...], partitions: int, name: str, options: JobOptions
+) -> Submission:
+    power = strength(connection)
+    submission = plan_mapreduce(
+        file,
+        paths,
+        slots=power.slots,
+        partitions=partitions,
+        compression="none" if power.one_machine else "zlib",
+        options=options,
+    )
+    if not name:
+        return submission
+    return replace(submission, spec=msgspec.structs.replace(submission.spec, name=name[:255]))
+
+
+class Session:
+    """One job watched to its end, with Ctrl-C on the way.
+
+    Args:
+        target: where its parts go.
+    """
+
+    def __init__(self, connect: Connect, job: JobId, progress: Progress, target: Output | None) -> None:
+        self._connect = connect
+        self._job = job
+        self._progress = progress
+        self.collector = Collector(connect, target, progress.collected)
+
+    def run(self, until: float | None) -> JobView:
+        """The job's last view.
+
+        Args:
+            until: when to cancel it, by the monotonic clock.
+
+        Raises:
+            TimedOut: that time has come.
+            click.exceptions.Exit: the user interrupted.
+        """
+
+        def tick() -> None:
+            if until is not None and time.monotonic() >= until:
+                with self._connect() as connection:
+                    cancel_job(connection, self._job, "--timeout is over")
+                raise TimedOut(f"Job {self._job.hex()[:8]} was cancelled: the time given by --timeout is over.")
+
+        while True:
+            try:
+                return see_through(self._connect, self._job, self.collector, self._progress.update, tick)
+            except KeyboardInterrupt:
+                self._progress.__exit__()
+                self._interrupted()
+                self._progress.__enter__()
+
+    def _interrupted(self) -> None:
+        """Ask what to do; returns when the user wants to go on watching."""
+        name = self._job.hex()[:8]
+        answer = "c"
+        if sys.stdin.isatty() and sys.stderr.isatty():
+            try:
+                answer = click.prompt(
+                    "\n[d]etach (the job goes on), [c]ancel it, or go on [w]atching?",
+                    type=click.Choice(["d", "c", "w"]),
+                    default="w",
+                    show_choices=False,
+                    err=True,
+                )
+            except click.Abort:
+                answer = "c"
+        if answer == "w":
+            return
+        if answer == "d":
+            say(f"Job {name} goes on; see it with `p2premap watch {name}`.")
+        else:
+            try:
+                with self._connect() as connection:
+                    cancel_job(connection, self._job, "Ctrl-C at `p2premap run`")
+                say(f"Job {name} is cancelled.")
+            except P2PRemapError as error:
+                say(f"Job {name} could not be cancelled: {clean(str(error))}")
+        raise click.exceptions.Exit(Exit.INTERRUPTED)

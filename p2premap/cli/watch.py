@@ -1,0 +1,53 @@
+"""Following a job that runs already: `watch`."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+import click
+
+from p2premap.cli.exits import TimedOut
+from p2premap.cli.jobs import job_bytes
+from p2premap.cli.output import finish, output_to, raise_unless_done
+from p2premap.cli.progress import progress_for
+from p2premap.cli.shapes import job_shape
+from p2premap.cli.show import DURATION, duration, json_option, print_json
+from p2premap.client.connection import local
+from p2premap.client.session import Collector, see_through
+from p2premap.tasks.job import JobView
+
+
+@click.command()
+@click.argument("job")
+@click.option("-o", "--output", metavar="DIR", help="Collect the output parts here.")
+@click.option("--timeout", type=DURATION, metavar="TIME", help="Stop watching after this long (exit 124).")
+@json_option
+@click.pass_obj
+def watch(node: str, job: str, output: str | None, timeout: float | None, as_json: bool) -> None:
+    """Follow a job until it is over; its exit code is the job's.
+
+    Ctrl-C stops the watching, not the job. With --json: one line of JSON whenever something changed.
+    """
+    name, started = job_bytes(job), time.monotonic()
+    connect = partial(local, node)
+    target = None if output is None else output_to(output, as_json=as_json)
+
+    def tick() -> None:
+        if timeout is not None and time.monotonic() - started >= timeout:
+            raise TimedOut(f"The job still runs after {duration(timeout)}; it goes on, unwatched.")
+
+    with progress_for(as_json=as_json) as progress:
+
+        def seen(view: JobView) -> None:
+            progress.update(view)
+            if as_json and not view.phase.over:
+                print_json(job_shape(view), line=True)
+
+        collector = Collector(connect, target, progress.collected)
+        view = see_through(connect, name, collector, seen, tick)
+    if as_json:
+        print_json(job_shape(view), line=True)
+    raise_unless_done(view)
+    if not as_json:
+        finish(view, collector, target)

@@ -1,0 +1,141 @@
+"""Handing a job in and bringing its output here, with whatever node happens to live."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from p2premap.client.connection import Connection
+from p2premap.client.jobs import Connect, follow, put_blob, read_part, submit
+from p2premap.client.plan import Submission
+from p2premap.control import ListNodes, Nodes, NodeView
+from p2premap.errors import JobLost, NodeUnavailable, PeerUnreachable
+from p2premap.ids import JobId
+from p2premap.node import sockets
+from p2premap.node.paths import Paths
+from p2premap.tasks.job import JobView, Part
+
+TRIES = 5
+AGAIN_S = 0.3
+
+
+class Output(Protocol):
+    """Where the parts go."""
+
+    def write(self, part: int, pieces: Iterator[bytes]) -> int:
+        """Take one whole part, or nothing of it; return its size in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strength:
+    """What the cluster can do now.
+
+    Args:
+        slots: of all living nodes.
+        one_machine: they are all on this one.
+    """
+
+    slots: int
+    one_machine: bool
+
+
+def strength(connection: Connection, paths: Paths | None = None) -> Strength:
+    """Ask how many slots there are, and whether data would have to travel."""
+    views: tuple[NodeView, ...] = connection.ask(lambda n: ListNodes(request=n), Nodes).views
+    alive = [view for view in views if view.state == "alive"]
+    directory = (paths or Paths.of_user()).runtime / connection.welcome.cluster
+    here = {sockets.node_of(path) for path in sockets.listed(directory)}
+    return Strength(max(sum(view.slots for view in alive), 1), all(view.node in here for view in alive))
+
+
+def hand_in(connect: Connect, submission: Submission) -> JobId:
+    """Put a job's blobs and submit it, at another node where the first goes away: the key makes it one job.
+
+    Raises:
+        JobRejected: the job never existed.
+        RequestRefused: the node cannot take it now.
+        PeerUnreachable, NodeUnavailable: after a few tries.
+    """
+    for left in reversed(range(TRIES)):
+        try:
+            with connect() as connection:
+                for _, blob in submission.blobs:
+                    put_blob(connection, blob)
+                return submit(connection, submission.spec, submission.files)
+        except PeerUnreachable:
+            if not left:
+                raise
+        time.sleep(AGAIN_S)
+    raise AssertionError
+
+
+@dataclass
+class Collector:
+    """Fetches each output part once, as soon as it is committed.
+
+    Args:
+        output: None where nobody wants them here.
+        told: called after each part with how many parts and bytes are here.
+    """
+
+    connect: Connect
+    output: Output | None
+    told: Callable[[int, int], None] = lambda parts, size_bytes: None
+    size_bytes: int = 0
+    _here: set[int] = field(default_factory=set)
+
+    def take(self, view: JobView) -> None:
+        """Fetch what is new in this view.
+
+        Raises:
+            JobLost: the job is over, and a part of it can be read from nobody.
+        """
+        if self.output is None:
+            return
+        for part in view.parts:
+            if part.number not in self._here:
+                with suppress(NodeUnavailable):
+                    self._fetch(view, part)
+        missing = [part for part in view.parts if part.number not in self._here]
+        if missing and view.phase.over:
+            raise JobLost(f"Part {missing[0].number} of the output can be read from no node.", job=view.job.hex())
+
+    def _fetch(self, view: JobView, part: Part) -> None:
+        assert self.output is not None
+        for left in reversed(range(TRIES)):
+            try:
+                with self.connect() as connection:
+                    pieces = read_part(connection, JobId(view.job), part.number)
+                    self.size_bytes += self.output.write(part.number, pieces)
+            except PeerUnreachable:
+                if not left:
+                    return
+                time.sleep(AGAIN_S)
+                continue
+            self._here.add(part.number)
+            self.told(len(self._here), self.size_bytes)
+            return
+
+
+def see_through(
+    connect: Connect, job: bytes, collector: Collector, seen: Callable[[JobView], None], tick: Callable[[], None]
+) -> JobView:
+    """Follow a job to its end, fetching parts on the way; return its last view.
+
+    Args:
+        seen: called with every view.
+        tick: called at least twice a second; may raise to stop watching.
+    """
+    last: JobView | None = None
+    for view in follow(connect, job):
+        if view is not None:
+            last = view
+            seen(view)
+            collector.take(view)
+        if last is None or not last.phase.over:
+            tick()
+    assert last is not None
+    return last
