@@ -1,0 +1,422 @@
+"""NodeCore: the rooms of one node put together. Still pure: events in, effects out, no clock of its own.
+
+::
+
+        FrameReceived, SubmitJob, SlotReported, ...                    SendLink, RunBatch, JobChanged, ...
+                 |                                                               ^
+                 v                                                               |
+    +--------------------------------------- NodeCore ------------------------------------------+
+    |  GossipCore --MemberChanged, FactChanged--> WorkerSeen / Doubtful / Lost --> Coordinators   |
+    |      ^                                      LeaderLost ------------------> WorkerCore       |
+    |      +-- WantLink (something waits in the outbox)                                           |
+    |  Coordinator --ToWorker--> [ this node's WorkerCore | a link | the outbox ]                 |
+    |  WorkerCore  --ToLeader--> [ this node's Coordinator | a link | the outbox ]                |
+    +---------------------------------------------------------------------------------------------+
+
+The rooms never call each other: what one says is translated here into what another hears. Messages between this
+node's own cores take no network and arrive within the same step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+import cbor2
+import msgspec
+from blake3 import blake3
+
+from p2premap.config import TasksConfig
+from p2premap.control import NodeView
+from p2premap.election.ballot import Fence, first
+from p2premap.errors import JobError, RemoteProtocolError
+from p2premap.gossip import events as gossip
+from p2premap.gossip.events import GossipEffect, GossipEvent, MemberState, MemberView
+from p2premap.gossip.facts import LEVELS, load_levels
+from p2premap.ids import JOB_ID_BYTES, Boot, JobId, NodeId
+from p2premap.node.capabilities import FACT, Capabilities
+from p2premap.node.events import CancelJob, JobAccepted, JobRefused, NodeEffect, NodeEvent, SubmitJob, Tick
+from p2premap.node.outbox import Outbox
+from p2premap.ports import FrameReceived
+from p2premap.tasks import events as tasks
+from p2premap.tasks import messages
+from p2premap.tasks.coordinator import Coordinator
+from p2premap.tasks.director import Director
+from p2premap.tasks.job import JobSpec, JobView
+from p2premap.tasks.progress import Leader
+from p2premap.tasks.worker import WorkerCore
+from p2premap.wire import Message
+
+ORDERS = (messages.Assign, messages.StopAttempts, messages.ForgetJob, messages.Recount)
+REPORTS = (messages.Busy, messages.AttemptsEnded)
+
+
+class Gossip(Protocol):
+    """The part of `p2premap.gossip.core.GossipCore` that is used here."""
+
+    def deadline(self) -> float:
+        """When it wants a tick."""
+
+    def step(self, now: float, event: GossipEvent) -> Sequence[GossipEffect]:
+        """Take one event; say what is to be done."""
+
+    def members(self) -> Sequence[MemberView]:
+        """Everybody it knows, this node included or not."""
+
+
+class MakeDirector(Protocol):
+    """A kind of job: makes the director of one job from its plan."""
+
+    def __call__(self, *, job: JobId, home: NodeId, plan: bytes) -> Director:
+        """See `p2premap.tasks.director.Director.__init__`."""
+
+
+class Seat:
+    """A member as the task rooms need it."""
+
+    __slots__ = ("boot", "capabilities", "name", "state")
+
+    def __init__(self, name: str, boot: Boot, state: MemberState) -> None:
+        self.name = name
+        self.boot = boot
+        self.state = state
+        self.capabilities: Capabilities | None = None
+
+
+class NodeCore:
+    """One node.
+
+    Args:
+        me: this node.
+        name: for people.
+        gossip: the membership core of this node.
+        capabilities: what this node offers.
+        directors: kinds of jobs by name (entry point group ``p2premap.modules``).
+        config: intervals and limits of the task rooms.
+        now: the clock's present value.
+    """
+
+    def __init__(
+        self,
+        *,
+        me: NodeId,
+        name: str,
+        gossip: Gossip,
+        capabilities: Capabilities,
+        directors: Mapping[str, MakeDirector],
+        config: TasksConfig,
+        now: float,
+    ) -> None:
+        self.me = me
+        self.name = name
+        self.gossip = gossip
+        self.worker = WorkerCore(
+            me=me, slots=capabilities.slots, config=config, fence=Fence(config.jobs_fenced_max), now=now
+        )
+        self._config = config
+        self._directors = directors
+        self._capabilities = capabilities
+        self._seats: dict[NodeId, Seat] = {}
+        self._links: set[NodeId] = set()
+        self._outbox = Outbox(config.outbox_messages_max)
+        self._jobs: dict[JobId, Coordinator] = {}
+        self._running: dict[JobId, Coordinator] = {}
+        self._inbox: deque[Message] = deque()
+        self._effects: list[NodeEffect] = []
+        self._published = False
+        self._born = now
+        self.refused_messages = 0
+        """Messages of members that made no sense and changed nothing."""
+
+    # --- the core's face ------------------------------------------------------------------------------------------
+
+    def deadline(self) -> float:
+        """The next instant at which it wants a `Tick`."""
+        if not self._published:
+            return self._born
+        return min(
+            self.gossip.deadline(),
+            self.worker.deadline(),
+            self._outbox.deadline(),
+            min((c.deadline() for c in self._running.values()), default=math.inf),
+        )
+
+    def step(self, now: float, event: NodeEvent) -> list[NodeEffect]:
+        """Take one event; say what is to be done."""
+        if not self._published:
+            self._published = True
+            self._to_gossip(now, gossip.SetFact(key=FACT, value=self._capabilities.encode()))
+        self._take(now, event)
+        while self._inbox:
+            self._route(now, self.me, self._inbox.popleft())
+        for peer in self._outbox.wanted(now):
+            self._to_gossip(now, gossip.WantLink(peer=peer))
+        effects, self._effects = self._effects, []
+        return effects
+
+    def job_views(self, now: float) -> list[JobView]:
+        """The jobs that this node leads or led, in the order of their submission."""
+        return [job.view(now) for job in self._jobs.values()]
+
+    def job_view(self, now: float, job: JobId) -> JobView | None:
+        """One of them."""
+        led = self._jobs.get(job)
+        return led.view(now) if led is not None else None
+
+    def capabilities(self, node: NodeId) -> Capabilities | None:
+        """What a member published."""
+        if node == self.me:
+            return self._capabilities
+        seat = self._seats.get(node)
+        return seat.capabilities if seat is not None else None
+
+    def node_views(self) -> list[NodeView]:
+        """The members: this node first, then by name."""
+        views = [self._node_view(member) for member in self.gossip.members()]
+        return sorted(views, key=lambda view: (not view.me, view.name, view.node))
+
+    # --- events ---------------------------------------------------------------------------------------------------
+
+    def _take(self, now: float, event: NodeEvent) -> None:
+        match event:
+            case Tick():
+                self._tick(now)
+            case FrameReceived(peer=peer, frame=frame):
+                self._route(now, peer, frame.message)
+            case SubmitJob():
+                self._submit(now, event)
+            case CancelJob(job=job, reason=reason):
+                if job in self._running:
+                    self._to_job(now, self._running[job], tasks.CancelJob(reason=reason))
+            case tasks.SlotReported():
+                self._to_worker_core(now, event)
+            case tasks.SetSlots():
+                self._set_slots(now, event)
+            case gossip.LinkUp(peer=peer):
+                self._to_gossip(now, event)
+                self._link_up(now, peer)
+            case gossip.LinkDown(peer=peer):
+                self._to_gossip(now, event)
+                self._link_down(now, peer)
+            case _:
+                self._to_gossip(now, event)
+
+    def _tick(self, now: float) -> None:
+        if self.gossip.deadline() <= now:
+            self._to_gossip(now, gossip.Tick())
+        if self.worker.deadline() <= now:
+            self._to_worker_core(now, tasks.Tick())
+        for job in [c for c in self._running.values() if c.deadline() <= now]:
+            self._to_job(now, job, tasks.Tick())
+
+    def _set_slots(self, now: float, event: tasks.SetSlots) -> None:
+        self._capabilities = msgspec.structs.replace(self._capabilities, slots=event.slots)
+        self._to_worker_core(now, event)
+        self._to_gossip(now, gossip.SetFact(key=FACT, value=self._capabilities.encode()))
+        self._to_jobs(now, self._myself())
+
+    # --- gossip ---------------------------------------------------------------------------------------------------
+
+    def _to_gossip(self, now: float, event: GossipEvent) -> None:
+        for effect in self.gossip.step(now, event):
+            match effect:
+                case gossip.MemberChanged():
+                    self._effects.append(effect)
+                    if effect.node != self.me:
+                        self._on_member(now, effect)
+                case gossip.FactChanged():
+                    self._effects.append(effect)
+                    if effect.key == FACT and effect.node != self.me:
+                        self._on_capabilities(now, effect.node, effect.value)
+                case gossip.LoadChanged():
+                    pass  # read from `members` where it is shown
+                case _:
+                    self._effects.append(effect)
+
+    def _on_member(self, now: float, change: gossip.MemberChanged) -> None:
+        node = change.node
+        seat = self._seats.get(node)
+        if seat is None:
+            seat = self._seats[node] = Seat(change.name, change.boot, change.state)
+        elif seat.boot != change.boot:
+            self._gone(now, node)  # another life of it: what ran in the former is lost
+        seat.name, seat.boot, seat.state = change.name, change.boot, change.state
+        match change.state:
+            case MemberState.ALIVE:
+                self._seen(now, node, seat)
+            case MemberState.STALLED | MemberState.SUSPECT:
+                self._to_jobs(now, tasks.WorkerDoubtful(node=node))
+            case MemberState.DEAD | MemberState.LEFT:
+                self._gone(now, node)
+
+    def _gone(self, now: float, node: NodeId) -> None:
+        self._outbox.forget(node)
+        self._to_worker_core(now, tasks.LeaderLost(node=node))
+        self._to_jobs(now, tasks.WorkerLost(node=node))
+
+    def _on_capabilities(self, now: float, node: NodeId, value: bytes) -> None:
+        seat = self._seats.get(node)
+        if seat is None or not value:
+            return
+        try:
+            seat.capabilities = Capabilities.decode(value)
+        except RemoteProtocolError:
+            self.refused_messages += 1
+            return
+        if seat.state is MemberState.ALIVE:
+            self._seen(now, node, seat)
+
+    def _seen(self, now: float, node: NodeId, seat: Seat) -> None:
+        if (event := _worker_seen(node, seat)) is not None:
+            self._to_jobs(now, event)
+
+    def _myself(self) -> tasks.WorkerSeen:
+        return tasks.WorkerSeen(
+            node=self.me, name=self.name, slots=self._capabilities.slots, machine=self._capabilities.machine
+        )
+
+    # --- links and messages ---------------------------------------------------------------------------------------
+
+    def _link_up(self, now: float, peer: NodeId) -> None:
+        if peer in self._links:
+            self._to_jobs(now, tasks.WorkerUnlinked(node=peer))  # it replaces one that may have lost something
+        self._links.add(peer)
+        for message in self._outbox.take(peer):
+            self._effects.append(gossip.SendLink(peer=peer, message=message))
+
+    def _link_down(self, now: float, peer: NodeId) -> None:
+        self._links.discard(peer)
+        self._to_jobs(now, tasks.WorkerUnlinked(node=peer))
+
+    def _send(self, now: float, peer: NodeId, message: Message) -> None:
+        if peer == self.me:
+            self._inbox.append(message)
+        elif peer in self._links:
+            self._effects.append(gossip.SendLink(peer=peer, message=message))
+        else:
+            self._outbox.put(now, peer, message)
+
+    def _route(self, now: float, sender: NodeId, message: Message) -> None:
+        """Hand a message of the task rooms to the core that it is for."""
+        if isinstance(message, ORDERS):
+            self._to_worker_core(now, tasks.FromLeader(node=sender, message=message))
+        elif isinstance(message, REPORTS):
+            job = self._jobs.get(message.job)
+            if job is not None:
+                self._to_job(now, job, tasks.FromWorker(node=sender, message=message))
+            elif message.ballot.node == self.me:
+                # led by a former life of this node, and forgotten
+                self._send(now, sender, messages.ForgetJob(job=message.job, ballot=message.ballot))
+        else:
+            self.refused_messages += 1
+
+    def _to_worker_core(self, now: float, event: tasks.WorkerEvent) -> None:
+        for effect in self.worker.step(now, event):
+            match effect:
+                case tasks.ToLeader(node=node, message=message):
+                    self._send(now, node, message)
+                case _:
+                    self._effects.append(effect)
+
+    def _to_jobs(self, now: float, event: tasks.CoordinatorEvent) -> None:
+        for job in list(self._jobs.values()):
+            self._to_job(now, job, event)
+
+    def _to_job(self, now: float, job: Coordinator, event: tasks.CoordinatorEvent) -> None:
+        for effect in job.step(now, event):
+            match effect:
+                case tasks.ToWorker(node=node, message=message):
+                    self._send(now, node, message)
+                case _:
+                    self._effects.append(effect)
+        if job.over and self._running.pop(job.job, None) is not None:
+            self._forget_oldest()
+
+    # --- jobs -----------------------------------------------------------------------------------------------------
+
+    def _submit(self, now: float, event: SubmitJob) -> None:
+        spec = event.spec
+        job = job_id(spec, (self.me,))
+        if job in self._jobs:
+            self._effects.append(JobAccepted(request=event.request, job=job, copies=1))
+            return
+        try:
+            coordinator = self._lead(now, job, spec, event.plan)
+        except JobError as error:
+            self._effects.append(JobRefused(request=event.request, text=str(error)))
+            return
+        self._jobs[job] = self._running[job] = coordinator
+        self._effects.append(JobAccepted(request=event.request, job=job, copies=1))
+        self._to_job(now, coordinator, self._myself())
+        for node, seat in sorted(self._seats.items()):
+            seen = _worker_seen(node, seat)
+            if seen is not None and seat.state is MemberState.ALIVE:
+                self._to_job(now, coordinator, seen)
+
+    def _lead(self, now: float, job: JobId, spec: JobSpec, plan: bytes) -> Coordinator:
+        """Raises: JobError: this node will not lead it."""
+        make = self._directors.get(spec.kind)
+        if make is None:
+            raise JobError(f"No module for jobs of kind {spec.kind!r} is installed on {self.name}.")
+        if len(self._running) >= self._config.jobs_kept_max:
+            raise JobError(f"{self.name} leads {len(self._running)} jobs already; try again when some have ended.")
+        return Coordinator(
+            job=job,
+            spec=spec,
+            director=make(job=job, home=self.me, plan=plan),
+            leader=Leader(self.me, self.name, self._capabilities.pid),
+            ballot=first(self.me),
+            config=self._config,
+            now=now,
+        )
+
+    def _forget_oldest(self) -> None:
+        """Of jobs that are over, `jobs_kept_max` stay for listing."""
+        while len(self._jobs) - len(self._running) > self._config.jobs_kept_max:
+            oldest = next(job for job in self._jobs if job not in self._running)
+            del self._jobs[oldest]
+
+    # --- views ----------------------------------------------------------------------------------------------------
+
+    def _node_view(self, member: MemberView) -> NodeView:
+        me = member.node == self.me
+        abilities = self.capabilities(member.node) or Capabilities(machine=b"", slots=0)
+        load = load_levels(member.load)
+        return NodeView(
+            node=member.node,
+            name=member.name,
+            state=member.state.name.lower(),
+            pid=abilities.pid,
+            boot=member.boot,
+            addresses=tuple(str(address) for address in member.addresses),
+            version=abilities.version,
+            system=abilities.system,
+            python=abilities.python,
+            cpus=abilities.cpus,
+            slots=abilities.slots,
+            busy=self.worker.busy if me else round(load.busy_slots / (LEVELS - 1) * abilities.slots),
+            load=load.cpu / (LEVELS - 1),
+            memory_bytes=abilities.memory_bytes,
+            memory_free_bytes=round((1 - load.memory / (LEVELS - 1)) * abilities.memory_bytes),
+            tags=abilities.tags,
+            me=me,
+        )
+
+
+def _worker_seen(node: NodeId, seat: Seat) -> tasks.WorkerSeen | None:
+    abilities = seat.capabilities
+    if abilities is None:
+        return None
+    return tasks.WorkerSeen(node=node, name=seat.name, slots=abilities.slots, machine=abilities.machine or node)
+
+
+def job_id(spec: JobSpec, replicas: Iterable[NodeId]) -> JobId:
+    """The job's id: a digest over (submission key, spec digest, first replica set), so that no id can have two."""
+    spec_digest = blake3(cbor2.dumps(msgspec.to_builtins(spec, builtin_types=(bytes,)))).digest()
+    bound = cbor2.dumps((spec.submission_key, spec_digest, tuple(replicas)))
+    return JobId(blake3(bound).digest(JOB_ID_BYTES))
+
+
+__all__ = ["Gossip", "MakeDirector", "NodeCore", "NodeEffect", "NodeEvent", "job_id"]

@@ -1,0 +1,103 @@
+"""What the node's core is told by its shell, and what it asks of it, beside what the rooms' own events say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from p2premap.gossip import events as gossip
+from p2premap.ids import JobId
+from p2premap.ports import FrameReceived
+from p2premap.tasks import events as tasks
+from p2premap.tasks.job import JobSpec
+
+# --- events -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """The deadline that the core asked for has come."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitJob:
+    """A client hands in a job. Answered by one `JobAccepted` or `JobRefused` with the same request.
+
+    Args:
+        request: chosen by the shell.
+        plan: the bytes of `spec.plan`, whose digest the shell has checked.
+    """
+
+    request: int
+    spec: JobSpec
+    plan: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelJob:
+    """End a job that is led here; others are not known, and nothing happens."""
+
+    job: JobId
+    reason: str
+
+
+NodeEvent: TypeAlias = (
+    Tick
+    | FrameReceived
+    | SubmitJob
+    | CancelJob
+    | tasks.SlotReported
+    | tasks.SetSlots
+    | gossip.Received
+    | gossip.LinkUp
+    | gossip.LinkDown
+    | gossip.DialEnded
+    | gossip.Hinted
+    | gossip.Woke
+    | gossip.SetFact
+    | gossip.SetLoad
+    | gossip.SetAddresses
+    | gossip.Leave
+)
+
+
+# --- effects ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobAccepted:
+    """The job exists, or existed already under its submission key.
+
+    Args:
+        copies: how many nodes hold its ledger now.
+    """
+
+    request: int
+    job: JobId
+    copies: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRefused:
+    """The job does not exist. `text` is one sentence."""
+
+    request: int
+    text: str
+
+
+NodeEffect: TypeAlias = (
+    gossip.SendDatagram
+    | gossip.SendLink
+    | gossip.Dial
+    | gossip.Hangup
+    | gossip.MemberChanged
+    | gossip.FactChanged
+    | gossip.IdentityClash
+    | gossip.Left
+    | tasks.RunBatch
+    | tasks.StopSlot
+    | tasks.EndJob
+    | tasks.JobChanged
+    | JobAccepted
+    | JobRefused
+)

@@ -1,0 +1,151 @@
+"""A job as people see it: phases, numbers, output parts, and one sentence about what a waiting job waits for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from p2premap.ids import JobId, NodeId
+from p2premap.tasks.director import Director
+from p2premap.tasks.job import JobSpec, JobView, Part, Phase, StageId, StageView
+from p2premap.tasks.ledger import Final
+from p2premap.tasks.stage import StageRun
+from p2premap.tasks.workers import Worker, Workers
+
+NAMES_SHOWN_MAX = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """Who leads a job, for people.
+
+    Args:
+        pid: of the daemon.
+    """
+
+    node: NodeId
+    name: str
+    pid: int
+
+
+class Progress:
+    """Turns a coordinator's state into a `JobView`.
+
+    Args:
+        accepted: when the job was accepted.
+    """
+
+    def __init__(self, job: JobId, spec: JobSpec, leader: Leader, director: Director, accepted: float) -> None:
+        self._job = job
+        self._spec = spec
+        self._leader = leader
+        self._director = director
+        self._accepted = accepted
+        self._parts: dict[StageId, dict[int, Part]] = {}
+        self._last: JobView | None = None
+
+    def commit(self, run: StageRun, task: int) -> None:
+        """A task of a final stage has a (new) result.
+
+        Raises:
+            JobError: the result makes no sense to the director.
+        """
+        part = self._director.part(task, run.facts.pinned(task))
+        if part is not None:
+            self._parts.setdefault(run.id, {})[task] = part
+
+    def forget(self, run: StageRun) -> None:
+        """The stage was abandoned."""
+        self._parts.pop(run.id, None)
+
+    def view(
+        self, now: float, runs: list[StageRun], workers: Workers, final: Final | None, cancelling: str | None
+    ) -> JobView:
+        """The job now; once it is over, only its age changes."""
+        if self._last is not None:
+            return msgspec.structs.replace(self._last, age_s=max(0.0, now - self._accepted))
+        if final is not None:
+            phase = final.phase
+        elif workers.batches or any(run.done for run in runs):
+            phase = Phase.RUNNING
+        else:
+            phase = Phase.WAITING
+        view = JobView(
+            job=self._job,
+            name=self._spec.name,
+            kind=self._spec.kind,
+            phase=phase,
+            leader=self._leader.node,
+            leader_name=self._leader.name,
+            leader_pid=self._leader.pid,
+            age_s=max(0.0, now - self._accepted),
+            stages=tuple(_stage_view(run, workers) for run in runs),
+            parts=self._committed(runs),
+            nodes=tuple((w.name, w.done) for w in workers.all.values() if w.done),
+            error=final.error if final is not None else "",
+            detail=final.detail if final is not None else "",
+            note="" if final is not None else note(runs, workers, cancelling),
+        )
+        if final is not None:
+            self._last = view
+            self._parts.clear()
+        return view
+
+    def _committed(self, runs: list[StageRun]) -> tuple[Part, ...]:
+        return tuple(
+            part for run in runs for task, part in sorted(self._parts.get(run.id, {}).items()) if run.is_settled(task)
+        )
+
+
+def _stage_view(run: StageRun, workers: Workers) -> StageView:
+    running = sum(b.left for w in workers.all.values() for b in w.batches.values() if b.stage == run.id)
+    tasks = run.plan.tasks
+    return StageView(
+        number=run.id.number,
+        name=run.plan.name,
+        tasks=tasks,
+        done=run.done,
+        running=running,
+        failed_attempts=run.failed_attempts,
+        lost_attempts=run.lost_attempts,
+        bytes_in=run.plan.bytes_in,
+        bytes_done=run.plan.bytes_in * run.done // tasks if tasks else 0,
+        records_out=run.records_out,
+        seconds=run.seconds,
+    )
+
+
+def note(runs: list[StageRun], workers: Workers, cancelling: str | None) -> str:
+    """What the job waits for, in one sentence; "" where it just runs."""
+    if cancelling is not None:
+        return f"Waits until {_names([w for w in workers.all.values() if w.batches])} confirm that nothing of it runs."
+    waiting = sum(run.pending + len(run.parked) for run in runs)
+    if not waiting:
+        return _silent(workers)
+    if not workers.eligible():
+        return _nobody(workers)
+    parked = sum(len(run.parked) for run in runs)
+    if parked and not workers.batches:
+        return f"{parked} tasks wait for results of nodes that were lost or do not answer."
+    if not workers.batches and (said := [w for w in workers.resting() if w.said]):
+        return f"{waiting} tasks wait; {said[0].name} says: {said[0].said}"
+    return ""
+
+
+def _silent(workers: Workers) -> str:
+    silent = [w for w in workers.all.values() if w.batches and w.doubtful]
+    return f"Waits to know whether {_names(silent)} still live." if silent else ""
+
+
+def _nobody(workers: Workers) -> str:
+    if doubtful := [w for w in workers.all.values() if w.doubtful or w.estranged]:
+        return f"No node can take work now: {_names(doubtful)} do not answer."
+    return "No node offers a worker slot; start one with `p2premap node`."
+
+
+def _names(workers: list[Worker]) -> str:
+    names = [w.name for w in workers[:NAMES_SHOWN_MAX]]
+    if more := len(workers) - len(names):
+        names.append(f"{more} more")
+    return ", ".join(names)

@@ -1,0 +1,235 @@
+"""One stage while it runs: which tasks wait, which are out at which batch, which have a result that can be read.
+
+The state of a task, from its leader's side::
+
+    waiting --take--> out --DONE--> settled --its only holders died--> waiting
+       ^               |
+       +---------------+  STOPPED, REFUSED, Busy, node lost: at no cost
+                       +  CRASHED, limits: counted (`p2premap.tasks.coordinator`)
+
+A task whose inputs cannot be read just now is parked, until something about holders has changed.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from typing import Final
+
+from p2premap.config import TasksConfig
+from p2premap.ids import Digest, NodeId
+from p2premap.tasks.batches import LOOK_AHEAD, Candidate, Sizer, TaskQueue, assign_bytes
+from p2premap.tasks.director import StagePlan, TaskInput
+from p2premap.tasks.job import AttemptEnd, StageId
+from p2premap.tasks.ledger import StageFacts
+from p2premap.tasks.locations import Locations
+from p2premap.tasks.workers import Worker, Workers
+
+SOURCES_LOOKED_AT_MAX: Final = 4096
+
+
+class StageRun:
+    """A stage in one lineage.
+
+    Args:
+        id: names it on the wire.
+        plan: the director's.
+        config: for batches.
+    """
+
+    def __init__(self, id: StageId, plan: StagePlan, config: TasksConfig) -> None:
+        self.id = id
+        self.plan = plan
+        self.facts = StageFacts(plan.tasks)
+        self.queue = TaskQueue(plan.tasks)
+        self.sizer = Sizer(config)
+        self.out = array("I", bytes(4 * plan.tasks))
+        self.started = array("I", bytes(4 * plan.tasks))
+        self.done = 0
+        self.pinned = False
+        self.generation = 0
+        self.abandoned = False
+        """Planned from results that had to be replaced: nothing of it counts any more."""
+        self.parked: dict[int, None] = {}
+        self.avoid: dict[int, dict[NodeId, None]] = {}
+        """Task -> nodes where an attempt of it failed or was refused."""
+        self.alone: dict[int, int] = {}
+        """Task -> counted failures; such tasks go in batches of one."""
+        self.raised: dict[int, int] = {}
+        self.input_losses: dict[int, int] = {}
+        self.failed_attempts = self.lost_attempts = self.records_out = 0
+        self.seconds = 0.0
+        self._settled = bytearray(plan.tasks)
+        self._window: dict[int, Candidate] = {}
+        self._sources_in_window = 0
+        self._producers: dict[Digest, int] | None = None
+
+    @property
+    def pending(self) -> int:
+        """How many tasks could be handed out."""
+        return len(self.queue) + len(self._window)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every task has a result that can be read."""
+        return self.done == self.plan.tasks
+
+    def is_settled(self, task: int) -> bool:
+        """Whether the task has a result that can be read."""
+        return bool(self._settled[task])
+
+    # --- results --------------------------------------------------------------------------------------------------
+
+    def commit(self, now: float, node: NodeId, end: AttemptEnd, locations: Locations) -> bool:
+        """Take a result. True if the task was not settled and now is, by this one or by an equal one.
+
+        In a pinned stage only what was pinned settles a task; another result is kept as a fact and changes nothing.
+        """
+        task = end.task
+        first = not self.facts.chosen(task)
+        ref = self.facts.add(task, end.attempt, node, end.value, end.blobs, end.records_out)
+        if not first:
+            for blob in end.blobs:
+                locations.made(now, blob.digest, node)
+        if self._settled[task] or (self.pinned and ref != self.facts.chosen(task)):
+            return False
+        if ref != self.facts.chosen(task):
+            self._choose(task, end.attempt, node)
+        self._settle(task)
+        if first:
+            self.records_out += end.records_out
+            self.seconds += end.seconds
+        return True
+
+    def adopt(self, task: int, end: AttemptEnd, node: NodeId) -> None:
+        """Replace the pinned result, which can be read nowhere, by another: the stage is to be pinned anew."""
+        assert self.pinned, "only what was pinned is replaced"
+        self.pinned = False
+        self.generation += 1
+        self._choose(task, end.attempt, node)
+        self._settle(task)
+
+    def unsettle(self, task: int) -> None:
+        """The task's result can be read nowhere: it must run again."""
+        if self._settled[task]:
+            self._settled[task] = 0
+            self.done -= 1
+        if not self.out[task]:
+            self.queue.push(task)
+
+    def lose_results(self, node: NodeId, locations: Locations) -> None:
+        """Send back the tasks whose results only this node held."""
+        for task in list(self.facts.held_by(node)):
+            if self._settled[task] and not self._find_readable(task, locations):
+                self.unsettle(task)
+
+    def recover_results(self, node: NodeId, locations: Locations) -> bool:
+        """The node is back: what only it holds need not run again. Whether that settled anything."""
+        before = self.done
+        for task in list(self.facts.held_by(node)):
+            if not self._settled[task] and self._find_readable(task, locations):
+                self._settle(task)
+        return self.done > before
+
+    def producer(self, blob: Digest) -> int | None:
+        """The task whose chosen result contains this blob."""
+        if self._producers is None:
+            chosen = ((t, self.facts.chosen(t)) for t in range(self.plan.tasks))
+            self._producers = {b.digest: t for t, ref in chosen if ref for b in self.facts.results.blobs(ref)}
+        return self._producers.get(blob)
+
+    def _settle(self, task: int) -> None:
+        self._settled[task] = 1
+        self.done += 1
+        if self.done & 255 == 0:
+            self.facts.hash_ahead()
+
+    def _choose(self, task: int, attempt: int, node: NodeId) -> None:
+        fact = next(f for f in self.facts.facts(task) if f.attempt == attempt and f.node == node)
+        self.facts.choose(task, fact)
+        self._producers = None
+
+    def _find_readable(self, task: int, locations: Locations) -> bool:
+        """Whether the chosen result can be read, or, before the stage is pinned, another that is then chosen."""
+        chosen = self.facts.chosen(task)
+        for fact in list(self.facts.facts(task)):
+            if self.pinned and fact.result != chosen:
+                continue
+            if all(locations.known(blob.digest, (fact.node,)) for blob in self.facts.results.blobs(fact.result)):
+                if fact.result != chosen:
+                    self._choose(task, fact.attempt, fact.node)
+                return True
+        return False
+
+    # --- handing out ----------------------------------------------------------------------------------------------
+
+    def reconsider(self) -> None:
+        """Something about nodes or holders changed: look at the inputs of waiting tasks anew."""
+        for task in (*self._window, *self.parked):
+            self.queue.push(task)
+        self._window.clear()
+        self._sources_in_window = 0
+        self.parked.clear()
+
+    def take(
+        self,
+        worker: Worker,
+        size: int,
+        bytes_max: int,
+        workers: Workers,
+        look: Callable[[StageRun, int], TaskInput | None],
+    ) -> list[tuple[int, TaskInput]]:
+        """Up to `size` tasks for this worker, those near it first.
+
+        Args:
+            bytes_max: of what one message may carry.
+            look: gives a task's input, or parks the task.
+        """
+        taken: list[tuple[int, TaskInput]] = []
+        while len(taken) < size:
+            found = self._pick(worker, workers, look)
+            if found is None:
+                break
+            task, input = found
+            bytes_max -= assign_bytes(input)
+            if taken and (bytes_max < 0 or task in self.alone):
+                self.queue.push(task)
+                break
+            taken.append(found)
+            if task in self.alone:
+                break
+        return taken
+
+    def _pick(
+        self, worker: Worker, workers: Workers, look: Callable[[StageRun, int], TaskInput | None]
+    ) -> tuple[int, TaskInput] | None:
+        while len(self._window) < LOOK_AHEAD and self._sources_in_window < SOURCES_LOOKED_AT_MAX:
+            task = self.queue.pop()
+            if task is None:
+                break
+            if self._settled[task] or self.out[task]:
+                continue
+            input = look(self, task)
+            if input is None:
+                continue
+            if not input.sources and not self._window and not self.avoid:
+                return task, input
+            self._window[task] = Candidate(task, input, workers.machine_of)
+            self._sources_in_window += len(input.sources)
+        best: Candidate | None = None
+        for candidate in self._window.values():
+            if candidate.task in self.avoid and not self._may(candidate.task, worker, workers):
+                continue
+            if worker.machine in candidate.machines:
+                best = candidate
+                break
+            best = best or candidate
+        if best is None:
+            return None
+        del self._window[best.task]
+        self._sources_in_window -= len(best.input.sources)
+        return best.task, best.input
+
+    def _may(self, task: int, worker: Worker, workers: Workers) -> bool:
+        avoided = self.avoid[task]
+        return worker.node not in avoided or not workers.any_eligible_but(avoided)

@@ -1,0 +1,486 @@
+"""The worker's core: this node's slots, and the jobs that compete for them.
+
+Theory of operation. There is no central master: each job's leader sends `Assign`s, and this core takes them or says
+`Busy`. A slot runs one batch and has at most one more queued behind it, so that it goes on without a pause. Who gets
+a place when several jobs want it: the highest priority, then the job below its fair share. A job that was
+refused is remembered for as long as it was told to wait; while it is below its share, others at or above
+theirs are refused, and when a place comes free it is invited (a `Busy` without attempts).
+
+Fencing: an order under a lower ballot than the highest seen for its job is dropped, and the ballot must be its
+sender's own. A new leader (a higher ballot) is told again what its predecessor has not heard, and everything that ends
+from then on.
+
+What may be lost: messages that are under way when a link breaks. Reports are numbered and kept until the leader says
+with an `Assign` or a `Recount` that it has heard them; attempts that a leader asks about and this core does not
+know end as REFUSED. A leader that is dead takes its attempts with it (`LeaderLost`). A job of which nothing was heard and
+nothing runs for `idle_job_s` is dropped, its worker processes ended; the next `Assign` starts it anew.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, assert_never
+
+from p2premap.config import TasksConfig
+from p2premap.ids import Ballot, JobId, NodeId
+from p2premap.tasks import messages
+from p2premap.tasks.events import (
+    EndJob,
+    FromLeader,
+    LeaderLost,
+    RunBatch,
+    SetSlots,
+    SlotReported,
+    StopSlot,
+    Tick,
+    ToLeader,
+    WorkerEffect,
+    WorkerEvent,
+)
+from p2premap.tasks.job import AttemptEnd, Outcome, StageId
+from p2premap.wire import Message
+
+REPORT_BYTES_MAX = 1 << 20
+"""What one `AttemptsEnded` carries at most, so that it stays far under the cap of a frame."""
+
+JOB_ORDERS = (messages.Assign, messages.StopAttempts, messages.ForgetJob, messages.Recount)
+
+
+class Fencing(Protocol):
+    """What refuses deposed leaders (`p2premap.election.ballot.Fence`)."""
+
+    def admits(self, job: JobId, ballot: Ballot) -> bool:
+        """Whether an order under this ballot may be followed."""
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """One batch in a slot.
+
+    Args:
+        left: (task, attempt) of those that have not ended.
+        unwanted: it is to be stopped as soon as it is at the head.
+        silent: nobody wants to hear how it ends.
+    """
+
+    job: JobId
+    stage: StageId
+    left: dict[tuple[int, int], None]
+    unwanted: str = ""
+    silent: bool = False
+
+
+@dataclass(slots=True)
+class Slot:
+    """One worker process's place. `queue[0]` runs; `last_job`: whose process is warm there."""
+
+    number: int
+    queue: deque[Held] = field(default_factory=deque)
+    last_job: JobId | None = None
+    stopping: bool = False
+
+
+@dataclass(slots=True)
+class LedJob:
+    """A job that this node works for.
+
+    Args:
+        unheard: reports that the leader has not confirmed, with their numbers.
+        ends: reports that wait for company until `report_at`.
+        wants_until: it was refused, and counts as a competitor until then.
+        places: batches that it has in slots.
+    """
+
+    job: JobId
+    leader: NodeId
+    ballot: Ballot
+    priority: int
+    serial: int
+    stage: StageId
+    unheard: deque[messages.AttemptsEnded] = field(default_factory=deque)
+    ends: dict[StageId, list[AttemptEnd]] = field(default_factory=dict)
+    report_at: float = math.inf
+    wants_until: float = -math.inf
+    invited_until: float = -math.inf
+    places: int = 0
+    used: float = 0.0
+    forgotten: bool = False
+
+
+class WorkerCore:
+    """This node's slots.
+
+    Args:
+        me: this node.
+        slots: worker processes that the owner allows.
+        config: intervals and limits.
+        fence: refuses deposed leaders.
+        now: the clock's present value.
+    """
+
+    def __init__(self, *, me: NodeId, slots: int, config: TasksConfig, fence: Fencing, now: float) -> None:
+        self.me = me
+        self._config = config
+        self._fence = fence
+        self._allowed = slots
+        self._slots = [Slot(n) for n in range(slots)]
+        self._jobs: dict[JobId, LedJob] = {}
+        self._effects: list[WorkerEffect] = []
+        self._sweep_at = now + config.idle_job_s
+        self.fenced = 0
+        """Orders dropped because of their ballot or sender."""
+
+    # --- the core's face ------------------------------------------------------------------------------------------
+
+    @property
+    def slots(self) -> int:
+        """Worker processes allowed."""
+        return self._allowed
+
+    @property
+    def busy(self) -> int:
+        """Slots that run something."""
+        return sum(bool(slot.queue) for slot in self._slots)
+
+    def deadline(self) -> float:
+        """When it wants a `Tick`."""
+        if not self._jobs:
+            return math.inf
+        return min(self._sweep_at, *(led.report_at for led in self._jobs.values()))
+
+    def step(self, now: float, event: WorkerEvent) -> list[WorkerEffect]:
+        """Take one event; say what is to be done."""
+        match event:
+            case Tick():
+                pass
+            case FromLeader(node=node, message=message):
+                self._on_order(now, node, message)
+            case LeaderLost(node=node):
+                for led in [j for j in self._jobs.values() if j.leader == node]:
+                    self._forget(led, "its leader is lost")
+            case SlotReported():
+                self._on_reported(now, event)
+            case SetSlots(slots=slots):
+                self._on_slots(now, slots)
+            case _:
+                assert_never(event)
+        self._report_due(now)
+        self._sweep(now)
+        effects, self._effects = self._effects, []
+        return effects
+
+    def check_invariants(self) -> None:
+        """For tests and the simulator: what must hold after every step."""
+        places: dict[JobId, int] = {}
+        for slot in self._slots:
+            assert len(slot.queue) <= self._config.queue_batches, "a slot is over-committed"
+            for held in slot.queue:
+                places[held.job] = places.get(held.job, 0) + 1
+        assert places == {j.job: j.places for j in self._jobs.values() if j.places}, "places are miscounted"
+
+    # --- orders ---------------------------------------------------------------------------------------------------
+
+    def _on_order(self, now: float, node: NodeId, message: Message) -> None:
+        if not isinstance(message, JOB_ORDERS):
+            return
+        if message.ballot.node != node or not self._fence.admits(message.job, message.ballot):
+            self.fenced += 1
+            return
+        led = self._jobs.get(message.job)
+        if led is not None and led.ballot < message.ballot:
+            self._follow(now, led, message.ballot)
+        if led is not None:
+            led.used = now
+        match message:
+            case messages.Assign():
+                self._on_assign(now, led, message)
+            case messages.StopAttempts():
+                if led is not None:
+                    self._on_stop(now, led, message)
+            case messages.ForgetJob():
+                if led is not None:
+                    self._forget(led, "the job is over")
+                else:
+                    self._effects.append(EndJob(job=message.job))
+            case messages.Recount():
+                self._on_recount(now, led, message)
+            case _:
+                assert_never(message)
+
+    def _follow(self, now: float, led: LedJob, ballot: Ballot) -> None:
+        """A new leader: whatever its predecessor had not heard is told to it."""
+        led.ballot, led.leader = ballot, ballot.node
+        told = [(report.stage, report.ends) for report in led.unheard]
+        led.unheard.clear()
+        for stage, ends in told:
+            self._tell(now, led, stage, ends)
+
+    def _on_assign(self, now: float, led: LedJob | None, order: messages.Assign) -> None:
+        if led is None or led.forgotten:
+            led = self._start(now, led, order.job, order.ballot, order.stage, order.heard)
+        led.priority = order.priority
+        self._heard(led, order.heard)
+        known = self._known(led, order.stage)
+        attempts = tuple(a for a in order.attempts if (a.task, a.attempt) not in known)
+        if not attempts:
+            return
+        slot = self._place(led)
+        reason = "" if slot is not None else "all slots are taken"
+        if slot is not None and self._must_wait(now, led):
+            slot, reason = None, "other jobs are waiting for their share"
+        if slot is None:
+            led.wants_until = now + 2 * self._config.busy_retry_s
+            self._say(
+                led,
+                messages.Busy(
+                    job=led.job,
+                    ballot=led.ballot,
+                    stage=order.stage,
+                    attempts=tuple((a.task, a.attempt) for a in attempts),
+                    free=0,
+                    reason=reason,
+                    retry_s=self._config.busy_retry_s,
+                ),
+            )
+            return
+        led.wants_until = led.invited_until = -math.inf
+        led.places += 1
+        slot.last_job = led.job
+        slot.queue.append(Held(led.job, order.stage, dict.fromkeys((a.task, a.attempt) for a in attempts)))
+        self._effects.append(
+            RunBatch(
+                slot=slot.number,
+                job=led.job,
+                stage=order.stage,
+                runtime=order.runtime,
+                function=order.function,
+                code=order.code,
+                limits=order.limits,
+                attempts=attempts,
+            )
+        )
+
+    def _start(
+        self, now: float, known: LedJob | None, job: JobId, ballot: Ballot, stage: StageId, heard: int
+    ) -> LedJob:
+        """Begin, or begin again, to work for a job."""
+        led = LedJob(job, ballot.node, ballot, 0, heard, stage, used=now)
+        if known is not None:
+            led.places = known.places  # of batches that are being stopped
+        self._jobs[job] = led
+        return led
+
+    def _on_stop(self, now: float, led: LedJob, order: messages.StopAttempts) -> None:
+        everything = not order.attempts
+        wanted = set(order.attempts)
+        for slot in self._slots:
+            for held in slot.queue:
+                if held.job != led.job or held.silent:
+                    continue
+                if everything or (held.stage == order.stage and not wanted.isdisjoint(held.left)):
+                    held.unwanted = "stopped by the job's leader"
+            self._stop_unwanted(slot)
+        unknown = wanted - self._known(led, order.stage)
+        if unknown:
+            ends = [_disowned(task, attempt, Outcome.STOPPED) for task, attempt in sorted(unknown)]
+            self._tell(now, led, order.stage, ends)
+
+    def _on_recount(self, now: float, led: LedJob | None, order: messages.Recount) -> None:
+        if led is None or led.forgotten:
+            led = self._start(now, led, order.job, order.ballot, order.stage, order.heard)
+        self._heard(led, order.heard)
+        for report in led.unheard:
+            self._say(led, report)
+        self._flush(now, led)
+        known = self._known(led, order.stage)
+        unknown = [_disowned(t, a, Outcome.REFUSED) for t, a in order.attempts if (t, a) not in known]
+        self._tell(now, led, order.stage, unknown)
+
+    def _forget(self, led: LedJob, why: str) -> None:
+        """Stop what runs for the job, and say no more about it."""
+        led.forgotten = True
+        led.unheard.clear()
+        led.ends.clear()
+        led.report_at = math.inf
+        for slot in self._slots:
+            for held in slot.queue:
+                if held.job == led.job:
+                    held.unwanted, held.silent = why, True
+            self._stop_unwanted(slot)
+        self._end_if_idle(led)
+
+    def _end_if_idle(self, led: LedJob) -> None:
+        if led.forgotten and not led.places:
+            self._jobs.pop(led.job, None)
+            self._effects.append(EndJob(job=led.job))
+
+    def _known(self, led: LedJob, stage: StageId) -> set[tuple[int, int]]:
+        """Attempts of the stage that are here, or have ended and were not heard of."""
+        known: set[tuple[int, int]] = set()
+        for slot in self._slots:
+            for held in slot.queue:
+                if held.job == led.job and held.stage == stage and not held.silent:
+                    known.update(held.left)
+        for report in led.unheard:
+            if report.stage == stage:
+                known.update((end.task, end.attempt) for end in report.ends)
+        known.update((end.task, end.attempt) for end in led.ends.get(stage, ()))
+        return known
+
+    # --- places ---------------------------------------------------------------------------------------------------
+
+    def _place(self, led: LedJob) -> Slot | None:
+        """The slot for the next batch: the emptiest, best one whose process is the job's; None if there is no room."""
+        open_slots = [s for s in self._slots[: self._allowed] if len(s.queue) < self._config.queue_batches]
+        return min(open_slots, key=lambda s: (len(s.queue), s.last_job != led.job, s.number), default=None)
+
+    def _free(self) -> int:
+        return sum(max(0, self._config.queue_batches - len(s.queue)) for s in self._slots[: self._allowed])
+
+    def _must_wait(self, now: float, led: LedJob) -> bool:
+        """Whether a place that is free now is for somebody else."""
+        return self._free_for(now, led) == 0
+
+    def _free_for(self, now: float, led: LedJob) -> int:
+        """How many further batches of this job would be taken now."""
+        free = self._free()
+        rivals = [
+            j for j in self._jobs.values() if j is not led and not j.forgotten and (j.wants_until > now or j.places)
+        ]
+        waiting = [j for j in rivals if j.wants_until > now]
+        if not waiting or not free:
+            return free
+        if any(j.priority > led.priority for j in waiting):
+            return 0
+        equals = [j for j in rivals if j.priority == led.priority]
+        if not any(j.wants_until > now for j in equals):
+            return free
+        share = -(-self._allowed * self._config.queue_batches // (len(equals) + 1))
+        if all(j.places >= share for j in equals if j.wants_until > now):
+            return free
+        return max(0, min(free, share - led.places))
+
+    def _invite(self, now: float) -> None:
+        """A place is free: tell the job that it is for."""
+        if not self._free():
+            return
+        waiting = [j for j in self._jobs.values() if j.wants_until > now and j.invited_until <= now]
+        for led in sorted(waiting, key=lambda j: (-j.priority, j.places, j.job)):
+            if free := self._free_for(now, led):
+                led.invited_until = led.wants_until = now + self._config.hold_s
+                self._say(
+                    led,
+                    messages.Busy(
+                        job=led.job, ballot=led.ballot, stage=led.stage, attempts=(), free=free, reason="", retry_s=0.0
+                    ),
+                )
+                return
+
+    def _on_slots(self, now: float, slots: int) -> None:
+        self._allowed = slots
+        for number in range(len(self._slots), slots):
+            self._slots.append(Slot(number))
+        while len(self._slots) > slots and not self._slots[-1].queue:
+            self._slots.pop()
+        self._invite(now)
+
+    # --- reports --------------------------------------------------------------------------------------------------
+
+    def _on_reported(self, now: float, event: SlotReported) -> None:
+        slot = self._slots[event.slot]
+        assert slot.queue, "a slot without a batch cannot report"
+        held = slot.queue[0]
+        led = self._jobs[held.job]
+        for end in event.ends:
+            assert (end.task, end.attempt) in held.left, "every attempt ends once"
+            del held.left[end.task, end.attempt]
+        if event.ends and not held.silent:
+            led.ends.setdefault(held.stage, []).extend(event.ends)
+            led.report_at = min(led.report_at, now + self._config.report_s)
+        led.used = now
+        assert event.batch_over == (not held.left), "a batch is over when every attempt has ended"
+        if event.batch_over:
+            slot.queue.popleft()
+            slot.stopping = False
+            led.places -= 1
+            self._stop_unwanted(slot)
+            self._flush(now, led)
+            self._end_if_idle(led)
+            self._on_slots(now, self._allowed)
+
+    def _stop_unwanted(self, slot: Slot) -> None:
+        if slot.queue and slot.queue[0].unwanted and not slot.stopping:
+            slot.stopping = True
+            self._effects.append(
+                StopSlot(slot=slot.number, grace_s=self._config.stop_grace_s, reason=slot.queue[0].unwanted)
+            )
+
+    def _report_due(self, now: float) -> None:
+        for led in self._jobs.values():
+            if led.report_at <= now:
+                self._flush(now, led)
+
+    def _flush(self, now: float, led: LedJob) -> None:
+        """Tell the leader what has ended."""
+        led.report_at = math.inf
+        ends, led.ends = led.ends, {}
+        for stage, group in ends.items():
+            for piece in _pieces(group):
+                self._tell(now, led, stage, piece)
+
+    def _tell(self, now: float, led: LedJob, stage: StageId, ends: Sequence[AttemptEnd]) -> None:
+        """Report, and keep the report until it has been heard."""
+        led.stage = stage
+        serial = 0
+        if ends:
+            led.serial += 1
+            serial = led.serial
+        report = messages.AttemptsEnded(
+            job=led.job,
+            ballot=led.ballot,
+            stage=stage,
+            ends=tuple(ends),
+            free=self._free_for(now, led),
+            serial=serial,
+        )
+        if ends:
+            led.unheard.append(report)
+        self._say(led, report)
+
+    def _heard(self, led: LedJob, serial: int) -> None:
+        while led.unheard and led.unheard[0].serial <= serial:
+            led.unheard.popleft()
+
+    def _say(self, led: LedJob, message: Message) -> None:
+        self._effects.append(ToLeader(node=led.leader, message=message))
+
+    def _sweep(self, now: float) -> None:
+        """Drop jobs that nobody has spoken of for long."""
+        if now < self._sweep_at:
+            return
+        self._sweep_at = now + self._config.idle_job_s
+        for led in [j for j in self._jobs.values() if not j.places and now - j.used >= self._config.idle_job_s]:
+            self._forget(led, "nothing was heard of it")
+
+
+def _disowned(task: int, attempt: int, outcome: Outcome) -> AttemptEnd:
+    return AttemptEnd(task=task, attempt=attempt, outcome=outcome, error="this node does not know the attempt")
+
+
+def _pieces(ends: list[AttemptEnd]) -> list[list[AttemptEnd]]:
+    """Groups that fit into one message each."""
+    pieces: list[list[AttemptEnd]] = [[]]
+    size = 0
+    for end in ends:
+        cost = (
+            64 + len(end.value) + 48 * len(end.blobs) + 4 * (len(end.detail) + len(end.error)) + 34 * len(end.missing)
+        )
+        if pieces[-1] and size + cost > REPORT_BYTES_MAX:
+            pieces.append([])
+            size = 0
+        pieces[-1].append(end)
+        size += cost
+    return pieces

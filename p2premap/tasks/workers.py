@@ -1,0 +1,137 @@
+"""The nodes that may work for one job, as its leader knows them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from p2premap.config import TasksConfig
+from p2premap.ids import NodeId
+from p2premap.tasks.batches import Batch
+
+REST_DOUBLINGS_MAX: Final = 4
+
+
+@dataclass(slots=True)
+class Worker:
+    """One node.
+
+    Args:
+        allow: how many further `Assign`s it would take, as far as it told.
+        rest_until: it is asked nothing before.
+        heard: every `AttemptsEnded` up to this number has come.
+        last_word: when it last said something, or was first given something.
+        asked: when a `Recount` was sent that has not been answered.
+        estranged: it did not answer; nothing is expected of it until it speaks.
+    """
+
+    node: NodeId
+    name: str
+    slots: int
+    machine: bytes
+    allow: int
+    lost: bool = False
+    doubtful: bool = False
+    estranged: bool = False
+    rest_until: float = 0.0
+    rests: int = 0
+    heard: int = 0
+    last_word: float = 0.0
+    asked: float = math.inf
+    touched: bool = False
+    done: int = 0
+    said: str = ""
+    batches: dict[int, Batch] = field(default_factory=dict)
+
+    @property
+    def eligible(self) -> bool:
+        """Whether it may be given work at all."""
+        return self.slots > 0 and not (self.lost or self.doubtful or self.estranged)
+
+
+class Workers:
+    """All of them, and which have room."""
+
+    def __init__(self, config: TasksConfig) -> None:
+        self._config = config
+        self.all: dict[NodeId, Worker] = {}
+        self.machine_of: dict[NodeId, bytes] = {}
+        self.slots = 0
+        """Of all eligible nodes."""
+        self.batches = 0
+        """Out at all nodes."""
+        self._hungry: dict[NodeId, Worker] = {}
+        self._resting: dict[NodeId, Worker] = {}
+
+    def see(self, node: NodeId, name: str, slots: int, machine: bytes) -> Worker:
+        """The node can work: new, back, or of another size."""
+        worker = self.all.get(node)
+        places = slots * self._config.queue_batches
+        if worker is None:
+            worker = self.all[node] = Worker(node, name, slots, machine, places)
+        else:
+            worker.allow = max(0, worker.allow + places - worker.slots * self._config.queue_batches)
+            worker.name, worker.slots, worker.machine = name, slots, machine
+            if worker.lost or worker.estranged:
+                worker.allow = places
+        worker.lost = worker.doubtful = worker.estranged = False
+        self.machine_of[node] = machine
+        self.update(worker)
+        return worker
+
+    def update(self, worker: Worker) -> None:
+        """Something about this worker changed."""
+        self.slots = sum(w.slots for w in self.all.values() if w.eligible)
+        self.feed(worker)
+
+    def feed(self, worker: Worker) -> None:
+        """Note whether it has room for more."""
+        if self.room(worker) > 0:
+            self._hungry[worker.node] = worker
+        else:
+            self._hungry.pop(worker.node, None)
+
+    def room(self, worker: Worker) -> int:
+        """How many batches could be sent to it now."""
+        if not worker.eligible or worker.node in self._resting:
+            return 0
+        return min(worker.allow, worker.slots * self._config.queue_batches - len(worker.batches))
+
+    def hungry(self) -> list[Worker]:
+        """Those with room, the least loaded first."""
+        return sorted(self._hungry.values(), key=lambda w: (len(w.batches) / w.slots, w.node))
+
+    def rest(self, now: float, worker: Worker, seconds: float) -> None:
+        """Ask it nothing for a while; longer each time in a row."""
+        worker.rest_until = now + seconds * 2 ** min(worker.rests, REST_DOUBLINGS_MAX)
+        self._resting[worker.node] = worker
+        self.feed(worker)
+
+    def wake(self, worker: Worker) -> None:
+        """It may be asked again."""
+        self._resting.pop(worker.node, None)
+        self.feed(worker)
+
+    def wake_due(self, now: float) -> None:
+        """Those that have rested long enough may be asked again, for one batch at least."""
+        for worker in [w for w in self._resting.values() if w.rest_until <= now]:
+            worker.allow = max(worker.allow, 1)
+            self.wake(worker)
+
+    def deadline(self) -> float:
+        """When the next one has rested."""
+        return min((w.rest_until for w in self._resting.values()), default=math.inf)
+
+    def resting(self) -> Iterator[Worker]:
+        """Those that are asked nothing for now."""
+        return iter(self._resting.values())
+
+    def any_eligible_but(self, avoided: Container[NodeId]) -> bool:
+        """Whether another node could do it."""
+        return any(w.eligible and w.node not in avoided for w in self.all.values())
+
+    def eligible(self) -> int:
+        """How many could be given work."""
+        return sum(w.eligible for w in self.all.values())
