@@ -174,6 +174,11 @@ class Discovery:
             self._changed.set()
 
     @property
+    def tag(self) -> str:
+        """Our cluster's."""
+        return self._tag
+
+    @property
     def interfaces(self) -> tuple[Interface, ...]:
         """The machine's interfaces now."""
         return self._interfaces
