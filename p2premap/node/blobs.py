@@ -157,11 +157,12 @@ class BlobStore:
             return False
         return True
 
-    def clear_temporary(self) -> None:
-        """Remove what writers that died left behind. Only before any writer of this node exists."""
+    def clear_temporary(self, pid: int | None = None) -> None:
+        """Remove what the writers of a process that died left behind; of all processes, before this node writes."""
         temporary = os.path.join(self.directory, _TEMPORARY)
         for name in _names(temporary):
-            _unlink(os.path.join(temporary, name))
+            if pid is None or name.startswith(f"{pid}-"):
+                _unlink(os.path.join(temporary, name))
 
     def sweep(self, *, older_s: float, keep: Container[bytes] = ()) -> StoreUsage:
         """Remove blobs that were last written more than `older_s` seconds ago, except `keep`; tell what is left."""
@@ -212,13 +213,20 @@ class Writer:
         self._hasher.update(data)
         self._size += len(data) if isinstance(data, bytes) else data.nbytes
 
-    def finish(self) -> BlobRef:
+    def finish(self, expected: Digest | None = None) -> BlobRef:
         """Put the blob in place; only now does it exist for others.
 
+        Args:
+            expected: what the bytes were announced to hash to.
+
         Raises:
+            BlobCorrupt: they do not; the blob is given up.
             StoreUnwritable: the blob is given up.
         """
         digest = Digest(self._hasher.digest())
+        if expected is not None and digest != expected:
+            self.discard()
+            raise BlobCorrupt(f"What came as blob {expected.hex()[:16]} is something else.")
         path = blob_path(self._directory, digest)
         try:
             self._file.flush()

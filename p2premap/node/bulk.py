@@ -18,11 +18,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Final
 
-import blake3
 import trio
 
 from p2premap.errors import P2PRemapError, RemoteProtocolError
@@ -157,19 +156,17 @@ class BulkService:
         return file
 
 
-async def read_source(stream: FrameStream, source: Source, write: Callable[[bytes], object]) -> None:
-    """Ask for `source` on a bulk stream and hand its bytes to `write` (in a thread), checked at the end.
+async def read_source(stream: FrameStream, source: Source, take: Callable[[bytes], Awaitable[object]]) -> None:
+    """Ask for `source` on a bulk stream and hand its bytes to `take`, in order and exactly as many as it has.
 
-    The caller sets the deadline, and throws away what was written unless this returns.
+    The caller sets the deadline, compares the digest, and throws away what it took unless this returns.
 
     Raises:
-        SourceGone: the holder does not have it, or what came does not hash to its digest.
+        SourceGone: the holder does not have it.
         PeerUnreachable: the stream broke.
         RemoteProtocolError: the holder sent something else.
-        OSError: from `write`.
     """
     await stream.send(ReadSource(source=source))
-    hasher = blake3.blake3()
     left = source.size
     while (frame := await stream.receive()) is not None:
         match frame.message:
@@ -177,22 +174,14 @@ async def read_source(stream: FrameStream, source: Source, write: Callable[[byte
                 left -= len(frame.payload)
                 if left < 0 or last != (left == 0) or (not frame.payload and not last):
                     raise RemoteProtocolError("a holder sent more or less than was asked for")
-                await trio.to_thread.run_sync(_take, hasher, frame.payload, write)
+                await take(frame.payload)
                 if last:
-                    break
+                    return
             case NoSuch(text=text):
                 raise SourceGone(text)
             case other:
                 raise RemoteProtocolError(f"{type(other).__name__} is not an answer to ReadSource")
-    if left:
-        raise SourceGone(f"The holder closed the stream {left} bytes before the end of {_name(source)}.")
-    if hasher.digest() != source.digest:
-        raise SourceGone(f"What the holder has as {_name(source)} is not what the job announced.")
-
-
-def _take(hasher: blake3.blake3, data: bytes, write: Callable[[bytes], object]) -> None:
-    hasher.update(data)
-    write(data)
+    raise SourceGone(f"The holder closed the stream before the end of {_name(source)}.")
 
 
 def _name(source: Source) -> str:

@@ -1,0 +1,137 @@
+"""The executor: worker processes, one a slot, that run attempts for the worker core.
+
+The core asks by `perform(RunBatch | StopSlot | EndJob)` and is told by `SlotReported`. How the pieces fit::
+
+    Executor --> Slot (a queue of batches) --> Turn (a batch in a process) --> WorkerProcess --> supervisor --> worker
+                   |                             |
+                 Batch: what is unanswered,     Watch: limits, output, shared memory
+                 sources on their way (Stager)
+
+A worker process starts when its slot first needs one, is used for one job's code only, and ends with the job. User
+code can crash, hang, fork, leave its session or fill its memory; the node answers for it and goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from p2premap.node.blobs import BlobStore
+from p2premap.node.logs import LOG_BYTES_MAX
+from p2premap.node.slots import Running, Slot
+from p2premap.node.staging import Stager
+from p2premap.node.turn import Counters, Surroundings
+from p2premap.tasks.events import EndJob, RunBatch, SlotReported, StopSlot
+from p2premap.tasks.job import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorStatistics:
+    """The executor in numbers.
+
+    Args:
+        processes: worker processes alive now.
+        processes_started: so far.
+        attempts: ended so far, by outcome.
+    """
+
+    processes: int
+    processes_started: int
+    attempts: dict[Outcome, int]
+
+
+class Executor:
+    """Runs attempts in worker processes.
+
+    Args:
+        state: the node's state directory; ``logs`` and ``work`` are made in it. What an earlier run of the node left
+            in ``work`` is removed.
+        blobs: this node's store; workers write their results into it.
+        stager: brings sources.
+        deliver: is called with every report, never from within `perform`.
+        log_bytes_max: of what one attempt prints, this much is kept.
+    """
+
+    def __init__(
+        self,
+        *,
+        state: Path,
+        blobs: BlobStore,
+        stager: Stager,
+        deliver: Callable[[SlotReported], None],
+        log_bytes_max: int = LOG_BYTES_MAX,
+    ) -> None:
+        self._counters = Counters()
+        self._around = Surroundings(
+            blobs=blobs,
+            stager=stager,
+            logs=str(state / "logs"),
+            work=str(state / "work"),
+            log_bytes_max=log_bytes_max,
+            deliver=deliver,
+            counters=self._counters,
+        )
+        self._slots: dict[int, Slot] = {}
+        self._nursery: trio.Nursery | None = None
+
+    @property
+    def logs(self) -> str:
+        """The directory of logs, for `p2premap.node.logs.list_logs`."""
+        return self._around.logs
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled; then every process tree is ended and every scratch file removed."""
+        await trio.to_thread.run_sync(self._clear_leftovers)
+        try:
+            async with trio.open_nursery() as nursery:
+                # slots live as long as the executor, but are made when the core first uses them
+                self._nursery = nursery
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+            with trio.CancelScope(shield=True):
+                await self._around.stager.aclose()
+                await trio.to_thread.run_sync(self._clear_leftovers)
+
+    def perform(self, effect: RunBatch | StopSlot | EndJob) -> None:
+        """Begin what the core asks for; never blocks. Only while `run` runs."""
+        match effect:
+            case RunBatch(slot=number):
+                self._slot(number).push(effect)
+            case StopSlot(slot=number):
+                self._slot(number).stop(effect)
+            case EndJob(job=job):
+                for slot in self._slots.values():
+                    slot.end_job(job)
+
+    def running(self) -> list[Running]:
+        """What the busy slots are doing now."""
+        return [now for slot in self._slots.values() if (now := slot.running()) is not None]
+
+    def statistics(self) -> ExecutorStatistics:
+        """A snapshot."""
+        alive = sum(slot.has_process for slot in self._slots.values())
+        return ExecutorStatistics(alive, self._counters.started, dict(self._counters.attempts))
+
+    def _slot(self, number: int) -> Slot:
+        slot = self._slots.get(number)
+        if slot is None:
+            assert self._nursery is not None, "perform() needs run()"
+            slot = self._slots[number] = Slot(number, self._around, self._nursery)
+            self._nursery.start_soon(slot.run)
+        return slot
+
+    def _clear_leftovers(self) -> None:
+        shutil.rmtree(self._around.work, ignore_errors=True)
+        self._around.blobs.clear_temporary()
+        # a disk that cannot be written is reported by the attempts that need it
+        for directory in (self._around.work, self._around.logs):
+            with contextlib.suppress(OSError):
+                os.makedirs(directory, mode=0o700, exist_ok=True)

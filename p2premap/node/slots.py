@@ -1,0 +1,166 @@
+"""A slot: takes batch after batch, has each run by a process of its job, and answers every attempt exactly once."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from typing import Final, NamedTuple
+
+import trio
+
+from p2premap.ids import JobId
+from p2premap.node import logs
+from p2premap.node.batches import Batch, ended_alike
+from p2premap.node.process import ProcessKey, StartRefused, WorkerProcess
+from p2premap.node.turn import Reporter, Surroundings, Turn
+from p2premap.tasks.events import RunBatch, StopSlot
+from p2premap.tasks.job import Outcome
+
+_STILLBORN_MAX: Final = 2
+"""Processes that end before any attempt began: after so many in a row, this node cannot run the batch."""
+
+
+class Running(NamedTuple):
+    """What a slot is doing now.
+
+    Args:
+        task, attempt: -1 while none runs, but its sources are on their way or its process starts.
+        seconds: since the attempt began.
+        pid: the worker's; 0 while there is none.
+    """
+
+    slot: int
+    job: JobId
+    stage: int
+    task: int
+    attempt: int
+    seconds: float
+    pid: int
+
+
+class Slot:
+    """One slot of the executor; `run` owns its process.
+
+    Args:
+        number: of the slot.
+        around: shared with the other slots.
+        nursery: the executor's: staging begins when a batch is queued, and a process ends in its own time.
+    """
+
+    def __init__(self, number: int, around: Surroundings, nursery: trio.Nursery) -> None:
+        self._number = number
+        self._around = around
+        self._nursery = nursery
+        self._queue: deque[Batch] = deque()
+        self._process: WorkerProcess | None = None
+        self._turn: Turn | None = None
+        self._forgotten: set[JobId] = set()
+        self._names = itertools.count()
+        self._wake = trio.Event()
+
+    # --- asked by the executor: sync ---
+
+    def push(self, run: RunBatch) -> None:
+        """Queue a batch; its sources are brought at once."""
+        batch = Batch(run, self._around.stager)
+        self._forgotten.discard(run.job)
+        self._queue.append(batch)
+        self._nursery.start_soon(batch.bring_sources)
+        self._wake.set()
+
+    def stop(self, stop: StopSlot) -> None:
+        """Stop the batch at the head of the queue, if there is one."""
+        if self._queue:
+            self._queue[0].request_stop(stop)
+
+    def end_job(self, job: JobId) -> None:
+        """Do without this job's process, as soon as no batch of the job is left."""
+        self._forgotten.add(job)
+        self._wake.set()
+
+    def running(self) -> Running | None:
+        """What the slot is doing now; None if it is idle."""
+        if not self._queue:
+            return None
+        run, process, turn = self._queue[0].run, self._process, self._turn
+        now = turn.watch.running() if turn is not None else None
+        (task, attempt), seconds = now if now is not None else ((-1, -1), 0.0)
+        pid = process.page.pid if process is not None else 0
+        return Running(self._number, run.job, run.stage.number, task, attempt, seconds, pid)
+
+    @property
+    def has_process(self) -> bool:
+        """Whether there is a worker process, working or idle."""
+        return self._process is not None
+
+    # --- the slot's own task ---
+
+    async def run(self) -> None:
+        """Work off the queue until cancelled; then end the process."""
+        try:
+            while True:
+                self._retire_forgotten()
+                if self._queue:
+                    await self._run_head(self._queue[0])
+                    self._queue.popleft().close()
+                else:
+                    self._wake = trio.Event()
+                    await self._wake.wait()
+        finally:
+            if self._process is not None:
+                await self._process.aclose()
+
+    def _retire_forgotten(self) -> None:
+        waiting = {batch.run.job for batch in self._queue}
+        if self._process is not None and self._process.key.job in self._forgotten - waiting:
+            self._retire()
+        self._forgotten &= waiting
+
+    def _retire(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            self._nursery.start_soon(process.aclose)
+
+    async def _run_head(self, batch: Batch) -> None:
+        """Answer every attempt of a batch."""
+        reporter = Reporter(self._number, batch, self._around)
+        reporter.report(())
+        stillborn = 0
+        while batch.left:
+            if (refusal := await batch.code_or_stop()) is not None:
+                reporter.report(ended_alike(tuple(batch.left), refusal))
+                return
+            try:
+                process = self._process_for(batch)
+            except StartRefused as error:
+                reporter.report_rest(Outcome.REFUSED, str(error))
+                return
+            self._turn = Turn(process, batch, reporter, self._around)
+            try:
+                how = await self._turn.run()
+            finally:
+                self._turn = None
+            if how is None:
+                return
+            stillborn = 0 if process.page.started else stillborn + 1
+            if stillborn == _STILLBORN_MAX:
+                text = f"The worker process {how.text} before it could begin."
+                reporter.report_rest(Outcome.REFUSED, text, detail=logs.read_tail(process.output))
+            self._retire()
+            batch.restart()
+
+    def _process_for(self, batch: Batch) -> WorkerProcess:
+        """The slot's process if it works for the same code, else a new one.
+
+        Raises:
+            StartRefused: see there.
+        """
+        run = batch.run
+        key = ProcessKey(run.job, run.runtime, run.code.digest)
+        if self._process is not None and self._process.key == key:
+            return self._process
+        self._retire()
+        directory = f"{self._around.work}/{run.job.hex()}/{self._number}.{next(self._names)}"
+        self._process = WorkerProcess.start(key, directory)
+        self._around.counters.started += 1
+        return self._process

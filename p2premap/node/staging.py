@@ -1,0 +1,285 @@
+"""Brings what attempts read to this machine, as local `Segment`s.
+
+A source is looked for in this order, the cheapest first:
+
+1. a file under the same path with the same modification time (this is the home node, or they share a file system);
+2. a blob, or an earlier fetched copy, in this node's own store;
+3. a blob in the store of another node on this machine, opened as a file;
+4. its holders, one after the other, over a bulk stream, into this node's store.
+
+Only what was fetched has been checked when it is handed out. The rest is checked by whoever reads it, while reading
+(`Context.read`): where that fails, `distrust` has the shortcuts skipped for that source, and the next `bring` fetches.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from p2premap.errors import P2PRemapError, PeerUnreachable, RemoteProtocolError
+from p2premap.ids import Digest, NodeId
+from p2premap.node.blobs import BlobCorrupt, BlobError, BlobStore, Writer, blob_path
+from p2premap.node.bulk import SourceGone, read_source
+from p2premap.ports import FrameStream
+from p2premap.tasks.job import Source
+from p2premap.worker.runtime import Segment
+
+_DISTRUSTED_MAX: Final = 10_000
+"""The oldest are forgotten: at worst, one more attempt finds the same damage."""
+
+
+class SourceLost(P2PRemapError):
+    """No holder could give the source. Definite for now: a holder may come back.
+
+    Args:
+        message: one sentence with every holder's reason.
+        digest: of the source.
+    """
+
+    def __init__(self, message: str, digest: Digest) -> None:
+        super().__init__(message)
+        self.digest = digest
+
+
+@dataclass(frozen=True, slots=True)
+class StagerStatistics:
+    """How sources came to hand so far, and fetches under way."""
+
+    found: int
+    fetched: int
+    fetched_bytes: int
+    lost: int
+    fetching: int
+
+
+class Stager:
+    """Brings sources to hand.
+
+    Args:
+        me: this node; it is never asked over the network.
+        blobs: this node's store; fetched sources go there too.
+        open_bulk: `p2premap.ports.Transport.open_bulk`.
+        neighbour_blobs: the blob directory of a node on this machine; None for any other.
+        fetches_max: how many sources are fetched at the same time.
+        idle_s: a holder that sends nothing for so long is given up.
+    """
+
+    def __init__(
+        self,
+        *,
+        me: NodeId,
+        blobs: BlobStore,
+        open_bulk: Callable[[NodeId], Awaitable[FrameStream]],
+        neighbour_blobs: Callable[[NodeId], str | None],
+        fetches_max: int = 8,
+        idle_s: float = 30.0,
+    ) -> None:
+        self._me = me
+        self._blobs = blobs
+        self._open_bulk = open_bulk
+        self._neighbour_blobs = neighbour_blobs
+        self._idle_s = idle_s
+        self._fetches = trio.CapacityLimiter(fetches_max)
+        self._readers = trio.CapacityLimiter(4)
+        self._fetching: dict[Digest, trio.Event] = {}
+        self._distrusted: OrderedDict[Digest, None] = OrderedDict()
+        self._checked: set[Digest] = set()
+        self._idle: dict[NodeId, FrameStream] = {}
+        self._found = self._fetched = self._fetched_bytes = self._lost = 0
+
+    def statistics(self) -> StagerStatistics:
+        """A snapshot."""
+        return StagerStatistics(self._found, self._fetched, self._fetched_bytes, self._lost, len(self._fetching))
+
+    async def locate(self, sources: Iterable[Source]) -> dict[Source, Segment]:
+        """Those of the sources that are at hand, without the network."""
+        wanted = dict.fromkeys(sources)
+        if not wanted:
+            return {}
+        neighbours = {holder: self._neighbour_blobs(holder) for source in wanted for holder in source.holders}
+        distrusted = {source.digest for source in wanted if source.digest in self._distrusted}
+        located = await trio.to_thread.run_sync(
+            self._locate_all, wanted, neighbours, distrusted, limiter=self._readers, abandon_on_cancel=True
+        )
+        self._found += len(located)
+        return located
+
+    async def bring(self, source: Source) -> Segment:
+        """The source, fetched if need be; equal fetches at the same time are one.
+
+        Raises:
+            SourceLost: no holder could give it.
+            StoreUnwritable: there is no room for it here.
+        """
+        while True:
+            if located := await self.locate((source,)):
+                return located[source]
+            if (other := self._fetching.get(source.digest)) is not None:
+                await other.wait()
+                continue
+            done = self._fetching[source.digest] = trio.Event()
+            try:
+                async with self._fetches:
+                    return await self._fetch(source)
+            finally:
+                del self._fetching[source.digest]
+                done.set()
+
+    async def bring_code(self, source: Source) -> Segment:
+        """A job's bundle, checked once, so that a worker need not doubt it.
+
+        Raises:
+            SourceLost, StoreUnwritable: as `bring`.
+        """
+        segment = await self.bring(source)
+        if not segment.verified and source.digest not in self._checked:
+            try:
+                await trio.to_thread.run_sync(self._blobs.check, source.digest, limiter=self._readers)
+            except BlobError:
+                # not in our store (a neighbour's), or damaged there and now removed: one of our own is safer
+                self.distrust(source.digest)
+                segment = await self.bring(source)
+        self._checked.add(source.digest)
+        return segment._replace(verified=True)
+
+    def distrust(self, digest: Digest) -> None:
+        """What was handed out as this source was something else: no shortcuts for it any more."""
+        self._distrusted[digest] = None
+        while len(self._distrusted) > _DISTRUSTED_MAX:
+            self._distrusted.popitem(last=False)
+
+    async def aclose(self) -> None:
+        """Close the streams that were kept for the next fetch."""
+        while self._idle:
+            await self._idle.popitem()[1].aclose()
+
+    # --- at hand (in a thread) ---
+
+    def _locate_all(
+        self, sources: Iterable[Source], neighbours: Mapping[NodeId, str | None], distrusted: set[Digest]
+    ) -> dict[Source, Segment]:
+        located = {}
+        for source in sources:
+            segment = self._locate(source, neighbours, doubtful=source.digest in distrusted)
+            if segment is not None:
+                located[source] = segment
+        return located
+
+    def _locate(self, source: Source, neighbours: Mapping[NodeId, str | None], *, doubtful: bool) -> Segment | None:
+        if source.size == 0:
+            return Segment(os.devnull, 0, 0, source.digest, False, source.path)
+        if doubtful:
+            return self._locate_checked(source)
+        if source.blob is None:
+            if source.path and _same_file(source):
+                return Segment(source.path, source.start, source.end, source.digest, False, source.path)
+        else:
+            for directory in (self._blobs.directory, *map(neighbours.get, source.holders)):
+                if directory is not None and _size(path := blob_path(directory, source.blob)) >= source.end:
+                    return Segment(path, source.start, source.end, source.digest, False, "")
+        return self._fetched_copy(source)
+
+    def _locate_checked(self, source: Source) -> Segment | None:
+        for digest in {source.blob or source.digest, source.digest}:
+            try:
+                self._blobs.check(digest)
+            except BlobError:
+                continue
+            if digest == source.digest:
+                return self._fetched_copy(source)
+        return None
+
+    def _fetched_copy(self, source: Source) -> Segment | None:
+        path = self._blobs.path(source.digest)
+        if _size(path) != source.size:
+            return None
+        return Segment(path, 0, source.size, source.digest, False, source.path)
+
+    # --- from others ---
+
+    async def _fetch(self, source: Source) -> Segment:
+        reasons = []
+        for holder in source.holders:
+            if holder == self._me:
+                reasons.append("it is not here any more")
+                continue
+            try:
+                await self._fetch_from(holder, source)
+            except (SourceGone, PeerUnreachable, RemoteProtocolError, BlobCorrupt) as error:
+                reasons.append(f"from {holder.hex()[:8]}: {str(error).rstrip('.')}")
+                continue
+            self._fetched += 1
+            self._fetched_bytes += source.size
+            return Segment(self._blobs.path(source.digest), 0, source.size, source.digest, True, source.path)
+        self._lost += 1
+        what = source.path or f"blob {source.digest.hex()[:16]}"
+        raise SourceLost(f"{what} can be read nowhere ({'; '.join(reasons) or 'nobody holds it'}).", source.digest)
+
+    async def _fetch_from(self, holder: NodeId, source: Source) -> None:
+        """Fetch into our store.
+
+        Raises:
+            SourceGone, PeerUnreachable, RemoteProtocolError, BlobCorrupt: not from this holder.
+            StoreUnwritable: there is no room.
+        """
+        kept = self._idle.pop(holder, None)
+        if kept is not None:
+            try:
+                await self._fetch_over(kept, holder, source)
+            except PeerUnreachable:
+                pass  # it was closed while it was idle
+            else:
+                return
+        stream = None
+        with trio.move_on_after(self._idle_s):
+            stream = await self._open_bulk(holder)
+        if stream is None:
+            raise PeerUnreachable(f"it did not answer within {self._idle_s:g} s.")
+        await self._fetch_over(stream, holder, source)
+
+    async def _fetch_over(self, stream: FrameStream, holder: NodeId, source: Source) -> None:
+        writer = await trio.to_thread.run_sync(self._blobs.writer)
+        whole = False
+        try:
+            with trio.CancelScope(deadline=trio.current_time() + self._idle_s) as scope:
+
+                async def take(data: bytes) -> None:
+                    await trio.to_thread.run_sync(writer.write, data)
+                    scope.deadline = trio.current_time() + self._idle_s
+
+                await read_source(stream, source, take)
+                await trio.to_thread.run_sync(writer.finish, source.digest)
+                whole = True
+            if not whole:
+                raise PeerUnreachable(f"it sent nothing for {self._idle_s:g} s.")
+        finally:
+            await self._put_back(stream, holder, writer, whole=whole)
+
+    async def _put_back(self, stream: FrameStream, holder: NodeId, writer: Writer, *, whole: bool) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(writer.discard)
+            if whole and holder not in self._idle:
+                self._idle[holder] = stream
+            else:
+                await stream.aclose()
+
+
+def _same_file(source: Source) -> bool:
+    try:
+        status = os.stat(source.path)
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_mtime_ns == source.mtime_ns and status.st_size >= source.end
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1

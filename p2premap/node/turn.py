@@ -1,0 +1,258 @@
+"""One batch's turn in one process: what is sent, what comes back, and what it means when the process ends.
+
+===================================  ============================  ===========================================
+the process                          the attempt that was running  the others that are unanswered
+===================================  ============================  ===========================================
+died by itself                       CRASHED                       run in a new process
+was stopped for the time limit       TIME_LIMIT                    run in a new process
+was stopped for the memory limit     MEMORY_LIMIT                  run in a new process
+was stopped on request               STOPPED                       STOPPED
+===================================  ============================  ===========================================
+
+An attempt that began just after the one for which its process was stopped is run again: it has done no wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import msgspec
+import trio
+
+from p2premap.errors import LocalProtocolError, RemoteProtocolError
+from p2premap.node import logs
+from p2premap.node.batches import Batch, Key, ended_alike
+from p2premap.node.blobs import BlobStore
+from p2premap.node.process import Exit, WorkerProcess
+from p2premap.node.staging import Stager
+from p2premap.node.watch import Watch
+from p2premap.tasks.events import SlotReported
+from p2premap.tasks.job import AttemptEnd, Outcome
+from p2premap.worker.messages import Ended, Load, Order, Run, decode_ends, encode_orders
+
+_ORDERS_MAX: Final = 1_024
+_ORDER_BYTES_MAX: Final = 4 << 20
+_BY_SOMEBODY: Final = "The worker process was killed by SIGTERM (by somebody else)."
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the executor has done so far."""
+
+    started: int = 0
+    attempts: dict[Outcome, int] = field(default_factory=dict)
+
+
+class Surroundings(NamedTuple):
+    """What all slots of an executor share.
+
+    Args:
+        blobs: this node's store.
+        stager: brings sources.
+        logs: the directory of logs.
+        work: the directory of process directories.
+        log_bytes_max: of one attempt.
+        deliver: is told what ended.
+        counters: of the executor.
+    """
+
+    blobs: BlobStore
+    stager: Stager
+    logs: str
+    work: str
+    log_bytes_max: int
+    deliver: Callable[[SlotReported], None]
+    counters: Counters
+
+
+class Reporter:
+    """Tells how attempts of one batch ended, each once.
+
+    Args:
+        slot: the number of the slot.
+        batch: whose attempts.
+        around: see there.
+    """
+
+    def __init__(self, slot: int, batch: Batch, around: Surroundings) -> None:
+        self._slot = slot
+        self._batch = batch
+        self._around = around
+        self._told_over = False
+        self.on_over: Callable[[], object] | None = None
+
+    def report(self, ends: Iterable[AttemptEnd]) -> None:
+        """Report those that have not been reported; with the last of them, that the batch is over."""
+        fresh = tuple(end for end in ends if self._batch.left.pop((end.task, end.attempt), None) is not None)
+        over = not self._batch.left
+        if not fresh and (not over or self._told_over):
+            return
+        self._told_over = over
+        counts = self._around.counters.attempts
+        for end in fresh:
+            counts[end.outcome] = counts.get(end.outcome, 0) + 1
+        self._around.deliver(SlotReported(slot=self._slot, ends=fresh, batch_over=over))
+        if over and self.on_over is not None:
+            self.on_over()
+
+    def report_rest(self, outcome: Outcome, error: str, *, detail: str = "") -> None:
+        """All that is left ended alike."""
+        pattern = AttemptEnd(task=0, attempt=0, outcome=outcome, error=error, detail=detail)
+        self.report(ended_alike(tuple(self._batch.left), pattern))
+
+
+class Turn:
+    """One batch's turn in one process.
+
+    Args:
+        process: works for the batch's code.
+        batch: its code is at hand.
+        reporter: of the batch.
+        around: see there.
+    """
+
+    def __init__(self, process: WorkerProcess, batch: Batch, reporter: Reporter, around: Surroundings) -> None:
+        self._process = process
+        self._batch = batch
+        self._reporter = reporter
+        self._around = around
+        self.watch: Final = Watch(process, batch.run.limits, log_bytes_max=around.log_bytes_max, harvest=self._take)
+
+    async def run(self) -> Exit | None:
+        """Work until the batch is over (None), or the process is (what became of it).
+
+        After an `Exit`, what is left of the batch has to run elsewhere, and the process has to be closed.
+        """
+        async with trio.open_nursery() as nursery:
+            self._reporter.on_over = nursery.cancel_scope.cancel
+            nursery.start_soon(self._feed)
+            nursery.start_soon(self.watch.run)
+            nursery.start_soon(self._stop_on_request)
+            await self._listen()
+            nursery.cancel_scope.cancel()
+        self._reporter.on_over = None
+        if not self._batch.left and not self._process.condemned:
+            return None
+        return await self._bury()
+
+    async def _listen(self) -> None:
+        with contextlib.suppress(RemoteProtocolError):  # user code has written into the socket
+            while frames := await self._process.receive():
+                for frame in frames:
+                    if isinstance(frame.message, Ended):
+                        self._take(frame.payload)
+
+    async def _feed(self) -> None:
+        """Send the batch's attempts, each as soon as its sources are here."""
+        await self._load()
+        while True:
+            decided = await self._batch.next_orders(_ORDERS_MAX, _ORDER_BYTES_MAX)
+            if ends := [end for end in decided if isinstance(end, AttemptEnd)]:
+                self._reporter.report(ends)
+            if orders := [order for order in decided if isinstance(order, Order)]:
+                await self._send(orders)
+
+    async def _load(self) -> None:
+        if self._process.loaded:
+            return
+        self._process.loaded = True
+        run, around = self._batch.run, self._around
+        assert self._batch.code is not None
+        await self._process.send(
+            Load(
+                job=run.job,
+                runtime=run.runtime,
+                code=self._batch.code,
+                directory=self._process.directory,
+                blobs=around.blobs.directory,
+                logs=logs.job_directory(around.logs, run.job),
+                log_bytes_max=around.log_bytes_max,
+            )
+        )
+
+    async def _send(self, orders: list[Order]) -> None:
+        keys = [(order.task, order.attempt) for order in orders]
+        message = Run(first=self._process.number(keys), stage=self._batch.run.stage, function=self._batch.run.function)
+        try:
+            await self._process.send(message, encode_orders(orders))
+        except (LocalProtocolError, UnicodeError) as error:
+            # one attempt's description is larger than a frame, or names a file that is not text
+            text = f"It cannot be sent to a worker process: {error}."
+            pattern = AttemptEnd(task=0, attempt=0, outcome=Outcome.REFUSED, error=text)
+            self._reporter.report(ended_alike(keys, pattern))
+
+    async def _stop_on_request(self) -> None:
+        await self._batch.stopped.wait()
+        assert self._batch.stop is not None
+        self._process.ask_to_stop()
+        await trio.sleep(self._batch.stop.grace_s)
+        self._process.hang_up()
+
+    def _take(self, records: bytes) -> None:
+        """Ends that the worker has told. Some come twice: once read from the journal, and once sent."""
+        try:
+            told = decode_ends(records)
+        except RemoteProtocolError:
+            # user code has written into the socket or the shared page
+            self._process.hang_up()
+            return
+        ends = []
+        for end in told:
+            if end.outcome is Outcome.INPUT_LOST and self._batch.worth_again(end):
+                continue
+            ends.append(self._explain_stop(end) if end.outcome is Outcome.STOPPED else end)
+        self._reporter.report(ends)
+
+    def _explain_stop(self, end: AttemptEnd) -> AttemptEnd:
+        """The worker only knows that the soft signal came."""
+        cause = self.watch.cause
+        if self._batch.stop is not None:
+            return msgspec.structs.replace(end, error=self._batch.stop.reason)
+        if cause is not None and self._process.answers.get(cause.number) == (end.task, end.attempt):
+            return msgspec.structs.replace(end, outcome=cause.outcome, error=cause.text)
+        return msgspec.structs.replace(end, outcome=Outcome.CRASHED, error=_BY_SOMEBODY)
+
+    async def _bury(self) -> Exit:
+        """Take what the process still had to tell, and answer for the attempt that it was running."""
+        how = await self._process.ended()
+        page = self._process.page
+        self._take(page.journal())
+        key = self._process.answers.get(page.running)
+        if self._batch.stop is not None:
+            self._reporter.report_rest(Outcome.STOPPED, self._batch.stop.reason)
+        elif key is not None and key in self._batch.left:
+            await self._answer_for(page.running, key, how)
+        await trio.to_thread.run_sync(self._around.blobs.clear_temporary, page.pid)
+        return how
+
+    async def _answer_for(self, number: int, key: Key, how: Exit) -> None:
+        cause = self.watch.cause
+        if cause is not None and cause.number != number:
+            return  # it began after the attempt that went over its limit: it runs again
+        outcome, text = Outcome.CRASHED, f"The worker process {how.text}."
+        if cause is not None:
+            outcome, text = cause.outcome, cause.text
+        tail = await trio.to_thread.run_sync(self._keep_output, key)
+        end = AttemptEnd(
+            task=key[0],
+            attempt=key[1],
+            outcome=outcome,
+            error=text,
+            detail=tail,
+            seconds=self.watch.seconds(number),
+            peak_bytes=max(how.peak_bytes, self.watch.peak_bytes(number)),
+        )
+        self._reporter.report((end,))
+
+    def _keep_output(self, key: Key) -> str:
+        """Make what the attempt printed its log; its tail. Runs in a thread."""
+        tail = logs.read_tail(self._process.output)
+        if tail:
+            run = self._batch.run
+            path = logs.log_path(logs.job_directory(self._around.logs, run.job), run.stage, *key)
+            with contextlib.suppress(OSError):
+                logs.store_output(self._process.output, path, self._around.log_bytes_max)
+        return tail

@@ -1,0 +1,75 @@
+"""What an attempt may use: `p2premap.worker.runtime.Context`, made true."""
+
+from __future__ import annotations
+
+import os
+
+import blake3
+
+from p2premap.node.blobs import BlobStore, Writer
+from p2premap.tasks.job import AttemptKey
+from p2premap.worker.runtime import InputLost, Segment
+
+
+class AttemptContext:
+    """One attempt's `p2premap.worker.runtime.Context`."""
+
+    __slots__ = ("_store", "_writers", "attempt", "records_in", "records_out", "scratch")
+
+    def __init__(self, attempt: AttemptKey, scratch: str, store: BlobStore) -> None:
+        self.attempt = attempt
+        self.scratch = scratch
+        self.records_in = 0
+        self.records_out = 0
+        self._store = store
+        self._writers: list[Writer] | None = None
+
+    def new_blob(self) -> Writer:
+        """See `p2premap.worker.runtime.Context.new_blob`.
+
+        Raises:
+            StoreUnwritable: the disk is full or read-only; the attempt then ends as REFUSED.
+        """
+        writer = self._store.writer()
+        if self._writers is None:
+            self._writers = []
+        self._writers.append(writer)
+        return writer
+
+    def read(self, segment: Segment) -> bytes:
+        """See `p2premap.worker.runtime.Context.read`."""
+        size = segment.end - segment.start
+        name = segment.name or f"blob {segment.digest.hex()[:16]}"
+        try:
+            with open(segment.path, "rb", buffering=0) as file:
+                file.seek(segment.start)
+                data = file.read(size)
+                if data is not None and len(data) < size:  # one read gives 2 GiB at most
+                    data = _read_rest(data, file.fileno(), size)
+        except OSError as error:
+            raise InputLost(f"{name} cannot be read: {error.strerror}.", segment.digest) from None
+        if len(data) < size:
+            raise InputLost(f"{name} ends before byte {segment.end}.", segment.digest)
+        if not segment.verified and blake3.blake3(data).digest() != segment.digest:
+            raise InputLost(f"{name} is not what the job announced: it has changed since.", segment.digest)
+        return data
+
+    def count(self, *, records_in: int = 0, records_out: int = 0) -> None:
+        """See `p2premap.worker.runtime.Context.count`."""
+        self.records_in += records_in
+        self.records_out += records_out
+
+    def close(self) -> None:
+        """The attempt is over: blobs that it did not finish go."""
+        if self._writers is not None:
+            for writer in self._writers:
+                writer.discard()
+
+
+def _read_rest(data: bytes, file: int, size: int) -> bytes:
+    parts = [data]
+    left = size - len(data)
+    while left and (more := os.read(file, min(left, 1 << 30))):
+        parts.append(more)
+        left -= len(more)
+    return b"".join(parts)

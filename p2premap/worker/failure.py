@@ -1,0 +1,112 @@
+"""An exception as the end of an attempt: one sentence, and the traceback of user code only."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Final
+
+from p2premap.errors import P2PRemapError
+from p2premap.ids import Digest
+from p2premap.node.blobs import BlobError
+from p2premap.tasks.job import AttemptEnd, Outcome
+from p2premap.worker.runtime import InputLost
+
+ERROR_CHARACTERS_MAX: Final = 2_000
+TRACEBACK_CHARACTERS_MAX: Final = 24_000
+_PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+
+class Stopped(BaseException):
+    """Raised in user code by the soft signal, so that its clean-up runs."""
+
+
+def end_of(task: int, attempt: int, error: BaseException) -> AttemptEnd:
+    """How an attempt ended that raised `error`; figures and log tail are added by the caller."""
+    missing: tuple[Digest, ...] = ()
+    detail = ""
+    match error:
+        case InputLost():
+            outcome, text, missing = Outcome.INPUT_LOST, str(error), (Digest(error.digest),)
+        case BlobError():
+            outcome, text = Outcome.REFUSED, str(error)
+        case Stopped():
+            # where it was is in its output: faulthandler wrote it there when the signal came
+            outcome, text = Outcome.STOPPED, "It was stopped."
+        case P2PRemapError():
+            # its sentence was written for people; its traceback shows only p2premap itself
+            outcome, text = Outcome.RAISED, str(error)
+            detail = _user_traceback(error)
+        case _:
+            outcome, text, detail = Outcome.RAISED, _sentence(error), _user_traceback(error)
+    return AttemptEnd(
+        task=task,
+        attempt=attempt,
+        outcome=outcome,
+        error=_encodable(text[:ERROR_CHARACTERS_MAX]),
+        detail=_encodable(_shorten(detail)),
+        missing=missing,
+    )
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"The code called sys.exit({error.code!r})."
+    try:
+        text = str(error)
+    except Exception:
+        # user classes may have a broken __str__
+        text = "(its text cannot be shown)"
+    name = type(error).__qualname__
+    first = f"{name}: {text}" if text else name
+    place = _last_user_frame(error.__traceback__)
+    return f"{first} ({place})" if place else first
+
+
+def _last_user_frame(traceback: TracebackType | None) -> str:
+    place = ""
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        if not code.co_filename.startswith(_PACKAGE):
+            place = f"{os.path.basename(code.co_filename)}, line {traceback.tb_lineno}, in {code.co_name}"
+        traceback = traceback.tb_next
+    return place
+
+
+def _user_traceback(error: BaseException) -> str:
+    """The traceback as Python prints it, without the frames of p2premap that called user code."""
+    from traceback import TracebackException
+
+    try:
+        shown = TracebackException.from_exception(error, compact=True)
+        _trim(shown)
+        return "".join(shown.format())
+    except Exception as broken:
+        # user exceptions can break their own formatting
+        return f"(the traceback of {type(error).__qualname__} cannot be shown: {type(broken).__name__})"
+
+
+def _trim(shown: object) -> None:
+    """Drop leading frames of p2premap, in the chain of causes too."""
+    from traceback import StackSummary, TracebackException
+
+    assert isinstance(shown, TracebackException)
+    frames = list(shown.stack)
+    while frames and frames[0].filename.startswith(_PACKAGE):
+        del frames[0]
+    shown.stack = StackSummary.from_list(frames)
+    for linked in (shown.__cause__, shown.__context__):
+        if linked is not None:
+            _trim(linked)
+
+
+def _shorten(text: str) -> str:
+    if len(text) <= TRACEBACK_CHARACTERS_MAX:
+        return text
+    half = TRACEBACK_CHARACTERS_MAX // 2
+    return f"{text[:half]}\n[... {len(text) - 2 * half} characters cut ...]\n{text[-half:]}"
+
+
+def _encodable(text: str) -> str:
+    """Without lone surrogates, which no message can carry."""
+    return text.encode(errors="backslashreplace").decode()

@@ -1,0 +1,235 @@
+"""The worker process's main loop: take orders, run them one after the other in the main thread, tell how they ended.
+
+Nothing here costs a system call more than it must: an attempt that does nothing takes about ten microseconds.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import importlib
+import os
+import signal
+import sys
+import time
+from typing import Final
+
+from p2premap.ids import JobId
+from p2premap.node.blobs import BlobStore
+from p2premap.node.logs import log_path
+from p2premap.tasks.job import INLINE_BYTES_MAX, AttemptEnd, AttemptKey, Outcome
+from p2premap.wire import FrameDecoder, encode_frame
+from p2premap.worker.capture import Capture
+from p2premap.worker.context import AttemptContext
+from p2premap.worker.failure import Stopped, end_of
+from p2premap.worker.measure import Directory, PeakMemory
+from p2premap.worker.messages import WORKER, Ended, Load, Order, Run, decode_orders, encode_end
+from p2premap.worker.page import Page
+from p2premap.worker.runtime import Result, Runtime
+
+FLUSH_S: Final = 0.05
+_READ_BYTES: Final = 256 << 10
+_GC_THRESHOLDS: Final = (50_000, 20, 20)
+"""Collections cost half of some jobs' time at Python's own thresholds."""
+
+
+class Worker:
+    """One worker process. Never returns from `run`.
+
+    Args:
+        socket: the descriptor on which the executor speaks.
+        page: the descriptor of the shared page.
+    """
+
+    def __init__(self, socket: int, page: int) -> None:
+        self._socket = socket
+        self._page = Page(page)
+        self._page.set_pid(os.getpid())
+        self._decoder = FrameDecoder(WORKER)
+        self._pid = os.getpid()
+        self._flushed = time.monotonic()
+        self._interruptible = False
+        self._stopping = False
+        self._job: _Job | None = None
+
+    def run(self) -> None:
+        """Serve until the executor hangs up or the soft signal comes."""
+        faulthandler.enable()
+        signal.signal(signal.SIGTERM, self._soft_signal)
+        faulthandler.register(signal.SIGTERM, chain=True)
+        os.register_at_fork(after_in_child=self._leave_to_user)
+        gc.set_threshold(*_GC_THRESHOLDS)
+        status = 1
+        try:
+            while not self._stopping:
+                self._flush()
+                self._interruptible = True
+                data = os.read(self._socket, _READ_BYTES)
+                self._interruptible = False
+                if not data:
+                    break
+                for frame in self._decoder.feed(data):
+                    match frame.message:
+                        case Load() as message:
+                            self._job = _Job(message)
+                        case Run() as message:
+                            self._run_orders(message, decode_orders(frame.payload))
+            self._flush()
+            status = 0
+        except Stopped:
+            status = 0  # while it waited for orders: there is nothing to tell
+        except (BrokenPipeError, ConnectionResetError):
+            status = 0  # the executor is gone, and the supervisor is about to kill this process
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(status)
+
+    def _soft_signal(self, number: int, frame: object) -> None:
+        self._stopping = True
+        if self._interruptible:
+            self._interruptible = False
+            raise Stopped
+
+    def _leave_to_user(self) -> None:
+        """In a process that user code forked: let go of what is the worker's own."""
+        faulthandler.unregister(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.close(self._socket)
+
+    def _run_orders(self, message: Run, orders: tuple[Order, ...]) -> None:
+        job = self._job
+        assert job is not None, "the executor sends Load first"
+        for number, order in enumerate(orders, message.first):
+            if self._stopping:
+                return
+            self._page.begin(number, time.monotonic())
+            end = self._run_attempt(job, message, order)
+            if os.getpid() != self._pid:
+                os._exit(0)  # user code forked, and its child came back here
+            self._tell(number, end)
+
+    def _run_attempt(self, job: _Job, run: Run, order: Order) -> AttemptEnd:
+        context = AttemptContext(AttemptKey(job.id, run.stage, order.task, order.attempt), job.scratch, job.store)
+        job.capture.begin()
+        start = time.perf_counter()
+        try:
+            self._interruptible = True
+            runtime = job.runtime if job.runtime is not None else job.make_runtime(context)
+            start = time.perf_counter()
+            result = runtime.run(run.function, order.params, order.segments, context)
+            self._interruptible = False
+            seconds = time.perf_counter() - start
+            _check(result)
+            end = AttemptEnd(
+                task=order.task,
+                attempt=order.attempt,
+                outcome=Outcome.DONE,
+                value=result.value,
+                blobs=result.blobs,
+                seconds=seconds,
+                peak_bytes=job.peak.of_attempt(seconds),
+                records_in=context.records_in,
+                records_out=context.records_out,
+            )
+        except BaseException as error:
+            # whatever user code raises is an answer
+            self._interruptible = False
+            seconds = time.perf_counter() - start
+            peak = job.peak.of_attempt(seconds)
+            end = job.failed(end_of(order.task, order.attempt, error), seconds=seconds, peak=peak)
+        if os.getpid() == self._pid:
+            job.clean_up(context)
+        return end
+
+    def _tell(self, number: int, end: AttemptEnd) -> None:
+        record = encode_end(end)
+        if not self._page.end(number, record):
+            self._flush()
+            if not self._page.end(number, record):  # larger than the whole journal
+                self._send(record)
+                self._page.end(number, b"")
+        if time.monotonic() - self._flushed > FLUSH_S:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._flushed = time.monotonic()
+        pending = self._page.pending()
+        if pending:
+            self._send(pending)
+            self._page.clear()
+
+    def _send(self, records: bytes | memoryview) -> None:
+        rest = memoryview(encode_frame(WORKER, Ended(), records))
+        while rest:
+            rest = rest[os.write(self._socket, rest) :]
+
+
+class _Job:
+    """What this process knows of the job that it works for."""
+
+    def __init__(self, load: Load) -> None:
+        self.id = JobId(load.job)
+        self.store = BlobStore(load.blobs)
+        self.scratch = f"{load.directory}/scratch"
+        self.capture = Capture(load.directory, load.log_bytes_max)
+        self.peak = PeakMemory()
+        self.runtime: Runtime | None = None
+        self._load = load
+        self._broken: Exception | None = None
+        self._scratch_files = Directory(self.scratch)
+
+    def make_runtime(self, context: AttemptContext) -> Runtime:
+        """Load the job's code, once.
+
+        Raises:
+            Exception: whatever user code raises when it is imported, again for every attempt.
+        """
+        if self._broken is not None:
+            raise self._broken
+        try:
+            module, _, name = self._load.runtime.partition(":")
+            made: Runtime = getattr(importlib.import_module(module), name)(
+                context.read(self._load.code), f"{self._load.directory}/code"
+            )
+        except Exception as error:
+            self._broken = error
+            raise
+        # what has been imported lives as long as the process: the collector need not look at it again
+        gc.freeze()
+        self.runtime = made
+        return made
+
+    def failed(self, end: AttemptEnd, *, seconds: float, peak: int) -> AttemptEnd:
+        """The end of an attempt that failed, with its figures and what it printed last."""
+        detail = end.detail
+        if self.capture.spoke() and (tail := self.capture.tail()):
+            detail = f"{detail}\n--- the end of its output ---\n{tail}" if detail else tail
+        return AttemptEnd(
+            task=end.task,
+            attempt=end.attempt,
+            outcome=end.outcome,
+            error=end.error,
+            detail=detail,
+            seconds=seconds,
+            peak_bytes=peak,
+            missing=end.missing,
+        )
+
+    def clean_up(self, context: AttemptContext) -> None:
+        """After an attempt: its log to its place, its files away."""
+        context.close()
+        if self.capture.spoke():
+            key = context.attempt
+            self.capture.store(log_path(self._load.logs, key.stage, key.task, key.attempt))
+        self._scratch_files.clear()
+
+
+def _check(result: object) -> None:
+    """Raises:
+    TypeError: the runtime did not keep its contract.
+    """
+    if not isinstance(result, Result):
+        raise TypeError(f"the job's kind returned {type(result).__name__} where a Result is due")
+    if len(result.value) > INLINE_BYTES_MAX:
+        raise TypeError(f"a result value of {len(result.value)} bytes is over {INLINE_BYTES_MAX}: it must be a blob")

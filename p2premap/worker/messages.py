@@ -1,0 +1,111 @@
+"""What the executor and a worker process say to each other over their socketpair. Numbers 200 to 219.
+
+::
+
+    executor                                       worker process
+      | Load(job, runtime, code, directories) ------->|
+      | Run(first, stage, function) + orders -------->|   again and again; the worker runs them in turn
+      |<------------------------ Ended + ends --------|   in groups: when idle, when many, or every 50 ms
+
+Orders and ends travel beside the header as msgpack, because there may be 10^5 of them in a second; both ends are of
+one installation. The worker speaks last when it is asked to stop; the executor hangs up to have it killed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from p2premap.errors import RemoteProtocolError
+from p2premap.tasks.job import AttemptEnd, StageId
+from p2premap.wire import Count, JobIdField, Message, Record, Registry
+from p2premap.worker.runtime import Segment
+
+
+class Load(Message, frozen=True, tag=200, kw_only=True):
+    """Which job this process works for. Comes once.
+
+    Args:
+        runtime: "package.module:Class".
+        code: the bundle.
+        directory: of this process alone; the executor removes it when the process has ended.
+        blobs: the directory of the node's blob store.
+        logs: where this job's logs go.
+        log_bytes_max: of one attempt.
+    """
+
+    job: JobIdField
+    runtime: str
+    code: Segment
+    directory: str
+    blobs: str
+    logs: str
+    log_bytes_max: Count
+
+
+class Run(Message, frozen=True, tag=201, kw_only=True):
+    """Run the orders in the payload, numbered from `first`."""
+
+    first: Count
+    stage: StageId
+    function: str
+
+
+class Ended(Message, frozen=True, tag=202, kw_only=True):
+    """The payload holds ends of attempts, in the order in which they ended."""
+
+
+class Order(Record, frozen=True, kw_only=True):
+    """One attempt, its sources at hand."""
+
+    task: Count
+    attempt: Count
+    params: bytes
+    segments: tuple[Segment, ...] = ()
+
+
+WORKER: Final = Registry((Load, Run, Ended), header_bytes_max=64 << 10)
+"""What the socketpair carries, in both directions."""
+
+_orders_out = msgspec.msgpack.Encoder()
+_orders_in = msgspec.msgpack.Decoder(tuple[Order, ...])
+_ends_out = msgspec.msgpack.Encoder()
+_ends_in = msgspec.msgpack.Decoder(AttemptEnd)
+_RECORD_HEAD: Final = 4
+
+
+def encode_orders(orders: Sequence[Order]) -> bytes:
+    """The payload of `Run`."""
+    return _orders_out.encode(orders)
+
+
+def decode_orders(payload: bytes) -> tuple[Order, ...]:
+    """The orders in the payload of `Run`."""
+    return _orders_in.decode(payload)
+
+
+def encode_end(end: AttemptEnd) -> bytes:
+    """One record of the payload of `Ended`: its length and the end."""
+    data = _ends_out.encode(end)
+    return len(data).to_bytes(_RECORD_HEAD, "big") + data
+
+
+def decode_ends(payload: bytes) -> list[AttemptEnd]:
+    """The ends in the payload of `Ended`.
+
+    Raises:
+        RemoteProtocolError: it is no such payload.
+    """
+    ends: list[AttemptEnd] = []
+    offset, total = 0, len(payload)
+    with memoryview(payload) as view:
+        while offset < total:
+            start = offset + _RECORD_HEAD
+            offset = start + int.from_bytes(view[offset:start], "big")
+            try:
+                ends.append(_ends_in.decode(view[start:offset]))
+            except msgspec.DecodeError as error:
+                raise RemoteProtocolError(f"not the end of an attempt: {error}") from None
+    return ends

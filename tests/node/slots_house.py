@@ -1,0 +1,147 @@
+"""What the tests of the executor share: a node without a network, whose reports are collected."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import blake3
+import trio
+
+from p2premap.errors import PeerUnreachable
+from p2premap.ids import Digest, JobId, NodeId
+from p2premap.node.blobs import BlobStore
+from p2premap.node.executor import Executor
+from p2premap.node.staging import Stager
+from p2premap.ports import FrameStream
+from p2premap.tasks.events import RunBatch, SlotReported
+from p2premap.tasks.job import AttemptEnd, AttemptSpec, Limits, Source, StageId
+
+ME = NodeId(b"m" * 16)
+JOB = JobId(b"j" * 16)
+STAGE = StageId(0, b"")
+RUNTIME = "exercise:Exercise"
+UNLIMITED = Limits()
+
+
+async def nobody(node: NodeId) -> FrameStream:
+    raise PeerUnreachable("there is no network here")
+
+
+class Bench:
+    """An executor, what it reported, and shorthands."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.blobs = BlobStore(state / "blobs")
+        self.stager = Stager(me=ME, blobs=self.blobs, open_bulk=nobody, neighbour_blobs=lambda node: None)
+        self.executor = Executor(state=state, blobs=self.blobs, stager=self.stager, deliver=self._deliver)
+        self.reports: list[SlotReported] = []
+        self._news = trio.Event()
+
+    def _deliver(self, report: SlotReported) -> None:
+        self.reports.append(report)
+        self._news.set()
+        self._news = trio.Event()
+
+    def code(self, bundle: bytes = b"code") -> Source:
+        ref = self.blobs.put(bundle)
+        return Source(digest=ref.digest, start=0, end=ref.size, holders=(ME,), blob=ref.digest)
+
+    def batch(
+        self,
+        *calls: str,
+        slot: int = 0,
+        job: JobId = JOB,
+        bundle: bytes = b"code",
+        limits: Limits = UNLIMITED,
+        sources: tuple[Source, ...] = (),
+        first: int = 0,
+        runtime: str = RUNTIME,
+    ) -> RunBatch:
+        return RunBatch(
+            slot=slot,
+            job=job,
+            stage=STAGE,
+            runtime=runtime,
+            function="f",
+            code=self.code(bundle),
+            limits=limits,
+            attempts=tuple(
+                AttemptSpec(task=task, attempt=0, params=call.encode(), sources=sources)
+                for task, call in enumerate(calls, first)
+            ),
+        )
+
+    async def over(self, count: int = 1) -> None:
+        """Wait until so many batches have been over."""
+        while sum(report.batch_over for report in self.reports) < count:
+            await self._news.wait()
+
+    async def ends(self, *calls: str, **options) -> list[AttemptEnd]:
+        """Run one batch; its ends, by task."""
+        self.reports.clear()
+        batch = self.batch(*calls, **options)
+        self.executor.perform(batch)
+        await self.over()
+        ends = [end for report in self.reports for end in report.ends]
+        assert len(ends) == len(calls), "every attempt is answered exactly once"
+        assert [report.batch_over for report in self.reports].index(True) == len(self.reports) - 1
+        return sorted(ends, key=lambda end: end.task)
+
+    async def end(self, call: str, **options) -> AttemptEnd:
+        """Run one attempt."""
+        (end,) = await self.ends(call, **options)
+        return end
+
+
+@asynccontextmanager
+async def bench(state: Path) -> AsyncIterator[Bench]:
+    """A running executor."""
+    made = Bench(state)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(made.executor.run)
+        with trio.fail_after(60):
+            yield made
+        nursery.cancel_scope.cancel()
+
+
+async def exists(path: Path) -> None:
+    """Wait until a worker has made this file."""
+    await _until(path.exists)
+
+
+async def gone(pid: int) -> None:
+    """Wait until there is no such process (a zombie counts as gone)."""
+    await _until(lambda: not _alive(pid))
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    while not holds():
+        await trio.sleep(0.002)  # noqa: ASYNC110  (nothing tells us of what other processes do)
+
+
+def _alive(pid: int) -> bool:
+    if sys.platform != "linux":
+        import psutil
+
+        return psutil.pid_exists(pid)
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def file_source(path: Path, start: int = 0, end: int | None = None, *holders: NodeId) -> Source:
+    data = path.read_bytes()
+    end = len(data) if end is None else end
+    return Source(
+        digest=Digest(blake3.blake3(data[start:end]).digest()),
+        start=start,
+        end=end,
+        holders=holders or (ME,),
+        path=str(path),
+        mtime_ns=path.stat().st_mtime_ns,
+    )

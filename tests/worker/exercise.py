@@ -1,0 +1,207 @@
+"""A runtime for tests, imported by worker processes: each function does what its name says."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from p2premap.worker.runtime import Context, Result, Segment
+
+_memory: list[bytearray] = []
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+class Exercise:
+    """Runs the method that the attempt's params name: b"name" or b"name argument"."""
+
+    def __init__(self, bundle: bytes, directory: str) -> None:
+        self.bundle = bundle
+        self.directory = directory
+        if bundle == b"raise":
+            raise ImportError("no module named nowhere")
+        if bundle == b"exit":
+            os._exit(9)
+
+    def run(self, function: str, params: bytes, segments: Sequence[Segment], context: Context) -> Result:
+        name, _, argument = params.decode().partition(" ")
+        result: Result = getattr(self, name)(argument, segments, context)
+        return result
+
+    def nothing(self, argument, segments, context):
+        return Result(b"")
+
+    def echo(self, argument, segments, context):
+        context.count(records_in=1, records_out=2)
+        return Result(argument.encode())
+
+    def pid(self, argument, segments, context):
+        return Result(b"%d" % os.getpid())
+
+    def note(self, argument, segments, context):
+        with open(argument, "a") as file:
+            file.write(f"{context.attempt.task}\n")
+        return Result(b"noted")
+
+    def bundle_and_directory(self, argument, segments, context):
+        return Result(self.bundle + b" " + self.directory.encode())
+
+    def fail(self, argument, segments, context):
+        try:
+            {}["missing"]
+        except KeyError as error:
+            raise ValueError(argument or "bad") from error
+
+    def unprintable(self, argument, segments, context):
+        raise Unprintable
+
+    def leave(self, argument, segments, context):
+        sys.exit(int(argument))
+
+    def wrong(self, argument, segments, context):
+        return "a string"
+
+    def large(self, argument, segments, context):
+        return Result(bytes(int(argument)))
+
+    def exit(self, argument, segments, context):
+        print("leaving", flush=True)
+        os._exit(int(argument))
+
+    def segfault(self, argument, segments, context):
+        ctypes.string_at(0)
+
+    def kill(self, argument, segments, context):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def loop(self, argument, segments, context):
+        _say(argument)
+        while True:
+            pass
+
+    def stubborn(self, argument, segments, context):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _say(argument)
+        while True:
+            time.sleep(1)
+
+    def tidy(self, argument, segments, context):
+        """Clean up when stopped."""
+        _say(f"{argument}.began")
+        try:
+            time.sleep(600)
+        finally:
+            _say(f"{argument}.tidied")
+
+    def hog(self, argument, segments, context):
+        while True:
+            _memory.append(bytearray(os.urandom(1 << 16) * 64))
+
+    def child_hog(self, argument, segments, context):
+        code = "x = []\nimport os\nwhile True: x.append(bytearray(os.urandom(1 << 16) * 64))"
+        subprocess.run([sys.executable, "-c", code], check=True)
+
+    def use(self, argument, segments, context):
+        """Hold so many MiB for a moment."""
+        data = bytearray(os.urandom(1 << 20) * int(argument))
+        return Result(b"%d" % len(data))
+
+    def family(self, argument, segments, context):
+        """Leave a grandchild that has left its session and lost its parent, then wait."""
+        code = (
+            "import os, sys, time\n"
+            "if os.fork(): os._exit(0)\n"
+            "os.setsid()\n"
+            "if os.fork(): os._exit(0)\n"
+            "for fd in range(3): os.close(fd)\n"
+            f"open({argument!r} + '.tmp', 'w').write(str(os.getpid()))\n"
+            f"os.rename({argument!r} + '.tmp', {argument!r})\n"
+            "time.sleep(600)\n"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)
+        while not os.path.exists(argument):
+            time.sleep(0.001)
+        _say(f"{argument}.ready")
+        time.sleep(600)
+
+    def speak(self, argument, segments, context):
+        print(f"task {context.attempt.task} says {argument}")
+        print("on stderr", file=sys.stderr)
+        logging.getLogger("exercise").info("logged")
+        subprocess.run(["sh", "-c", "echo from a subprocess"], check=True)
+        return Result(b"")
+
+    def chatter(self, argument, segments, context):
+        for number in range(int(argument)):
+            print(f"line {number}")
+        return Result(b"")
+
+    def scratch(self, argument, segments, context):
+        """How many files are here; then leave one here and one in the directory that was named."""
+        here = len(os.listdir(".")) + len(os.listdir(context.scratch))
+        with open("left", "w") as file:
+            file.write("x")
+        os.makedirs(f"{context.scratch}/deep/er")
+        os.chdir("/")
+        return Result(b"%d" % here)
+
+    def blob(self, argument, segments, context):
+        writer = context.new_blob()
+        for _ in range(10):
+            writer.write(argument.encode())
+        context.new_blob().write(b"never finished")
+        return Result(b"", (writer.finish(),))
+
+    def half_blob(self, argument, segments, context):
+        context.new_blob().write(bytes(1 << 20))
+        os._exit(1)
+
+    def read(self, argument, segments, context):
+        return Result(b"|".join(context.read(segment) for segment in segments))
+
+    def where(self, argument, segments, context):
+        return Result(b"|".join(b"%s %s" % (s.path.encode(), s.name.encode()) for s in segments))
+
+    def descriptors(self, argument, segments, context):
+        open_now = [f"{fd}:{os.readlink(f'/proc/self/fd/{fd}')}" for fd in _descriptors()]
+        return Result("\n".join(open_now).encode())
+
+    def pool(self, argument, segments, context):
+        """User code that uses multiprocessing itself, by the method it names."""
+        import multiprocessing
+
+        with multiprocessing.get_context(argument).Pool(2) as pool:
+            return Result(b"%d" % sum(pool.map(abs, range(10))))
+
+    def forked_back(self, argument, segments, context):
+        """A fork whose child returns as if it were the worker."""
+        child = os.fork()
+        if child:
+            os.waitpid(child, 0)
+        return Result(b"once")
+
+
+def _say(path: str) -> None:
+    if path:
+        with open(path, "w"):
+            pass
+
+
+def _descriptors() -> list[int]:
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            continue
+        found.append(int(name))
+    return found
