@@ -1,0 +1,221 @@
+"""Map/reduce in a worker process: the other half of `p2premap.tasks.mapreduce`.
+
+::
+
+    map      split -> pieces of lines -> map() -> pairs -> dict of lists -> combine() -> sorted blocks, one blob
+    reduce   one segment of each map blob -> merge -> reduce() -> text, one blob
+
+The loops run in C wherever user code does not: records come from `str.split`, `map()` is driven by `map` and
+`itertools.chain`, and what it yields is unpacked in a single Python loop. Which record user code stumbled over is
+therefore found out afterwards, from how far the iterators have come.
+"""
+
+from __future__ import annotations
+
+import dis
+import gc
+import itertools
+import operator
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from types import FunctionType
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from p2premap.tasks.mapreduce import MAP, REDUCE, MapParams
+from p2premap.worker.blocks import shorten
+from p2premap.worker.jobfile import JobCodeError, JobFile, Pair, Value, job_file
+from p2premap.worker.loading import load_bundle
+from p2premap.worker.merge import Run, Window, merge
+from p2premap.worker.readers import Records, read_records
+from p2premap.worker.runtime import Context, Result, Segment
+from p2premap.worker.shuffle import MapOutput
+from p2premap.worker.text import TextOutput
+
+_GC_THRESHOLD: Final = 100_000
+_CHECKED_PAIRS: Final = 16
+"""How many pairs of the first record of a group are looked at one by one: a two-letter string unpacks like a pair."""
+_END: Final = object()
+_FRAME_READERS: Final = frozenset(("locals", "vars", "eval", "exec", "dir", "_getframe", "currentframe"))
+_PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+
+class Output(Protocol):
+    """What takes an attempt's pairs."""
+
+    def add(self, pairs: Iterator[Pair]) -> None:
+        """Take these."""
+
+    def finish(self) -> Result:
+        """Write everything."""
+
+
+class MapReduceRuntime:
+    """See `p2premap.worker.runtime.Runtime`."""
+
+    def __init__(self, bundle: bytes, directory: str) -> None:
+        self._job = job_file(load_bundle(bundle))
+        # What is loaded by now stays; pairs come and go in numbers that would have the collector look in vain.
+        gc.freeze()
+        gc.set_threshold(_GC_THRESHOLD, *gc.get_threshold()[1:])
+
+    def run(self, function: str, params: bytes, segments: Sequence[Segment], context: Context) -> Result:
+        """Run one map or reduce attempt."""
+        if function == MAP:
+            return self._map(msgspec.msgpack.decode(params, type=MapParams), segments, context)
+        assert function == REDUCE, function
+        return self._reduce(segments, context)
+
+    def _map(self, params: MapParams, segments: Sequence[Segment], context: Context) -> Result:
+        output: Output = MapOutput(self._job, params, context) if params.partitions else TextOutput(context)
+        mapper = Mapper(self._job, output)
+        for segment, name in zip(segments, params.names, strict=True):
+            groups = read_records(segment, name, self._job)
+            try:
+                for records in groups:
+                    mapper.feed(records)
+                    context.count(records_in=len(records.values))
+            except Exception:
+                # An input that has changed explains whatever went wrong with it: then this raises InputLost.
+                for _ in groups:
+                    pass
+                raise
+        return output.finish()
+
+    def _reduce(self, segments: Sequence[Segment], context: Context) -> Result:
+        if self._job.reduce is None:
+            raise JobCodeError("The job file has no function reduce on this node, although it had when submitted.")
+        output = TextOutput(context)
+        for window in merge([Run(segment) for segment in segments]):
+            context.count(records_in=len(window.keys))
+            reduce_window(self._job, window, output)
+        return output.finish()
+
+
+class Mapper:
+    """Calls `map` for records and pours what it gives into an output."""
+
+    def __init__(self, job: JobFile, output: Output) -> None:
+        self._job = job
+        self._output = output
+        self._keyless = ignores_first(job.map)
+
+    def feed(self, records: Records) -> None:
+        """Map these records.
+
+        Raises:
+            JobCodeError: `map` gave something that is not a pair, or a key that is not hashable.
+            Exception: what `map` raises, with a note that names the record.
+        """
+        values = iter(records.values)
+        keys = itertools.repeat(None) if self._keyless else records.keys()
+        try:
+            pour(map(self._job.map, keys, values), self._output, pairs=self._job.map_yields)
+        except Exception as error:
+            index = len(records.values) - operator.length_hint(values) - 1
+            name, offset = next(itertools.islice(records.keys(), index, None))
+            raise blame(
+                error, "map", f"the record at byte {offset} of {name}, {shorten(records.values[index])}"
+            ) from error.__cause__
+
+
+def reduce_window(job: JobFile, window: Window, output: TextOutput) -> None:
+    """Call `reduce` for each key of a window, and write what it gives.
+
+    Raises:
+        JobCodeError: it yielded something that is not a pair.
+        Exception: what `reduce` raises, with a note that names the key.
+    """
+    assert job.reduce is not None
+    keys = iter(window.keys)
+    results = map(job.reduce, keys, map(iter, map(window.groups.__getitem__, window.keys)))
+    try:
+        if job.reduce_yields:
+            pour(results, output, pairs=True)
+            return
+        values: list[Value] = list(results)
+    except Exception as error:
+        key = window.keys[len(window.keys) - operator.length_hint(keys) - 1]
+        raise blame(error, "reduce", f"the key {shorten(key)}") from error.__cause__
+    kept = [(key, value) for key, value in zip(window.keys, values, strict=True) if value is not None]
+    output.add_columns([key for key, _ in kept], [value for _, value in kept])
+
+
+def pour(results: Iterator[Any], output: Output, *, pairs: bool) -> None:
+    """Give the pairs in the results of many calls to an output.
+
+    Args:
+        pairs: each result is an iterator of pairs; else it may also be a dict, or None.
+
+    Raises:
+        NotAPair: the first result holds something else. Looking at every pair would cost as much as using it.
+    """
+    first = next(results, _END)
+    if first is not _END:
+        output.add(_checked(first))
+        output.add(itertools.chain.from_iterable(results if pairs else map(_pairs, results)))
+
+
+class NotAPair(TypeError):
+    """User code gave this where a pair belongs."""
+
+
+def _pairs(result: Value) -> Iterable[Any]:
+    if isinstance(result, dict):
+        return result.items()
+    return () if result is None else result
+
+
+def _checked(result: Value) -> Iterator[Pair]:
+    if isinstance(result, dict):
+        return iter(result.items())
+    rest = iter(_pairs(result))
+    head = list(itertools.islice(rest, _CHECKED_PAIRS))
+    for pair in head:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise NotAPair(f"{shorten(pair)} is not a (key, value) pair")
+    return itertools.chain(head, rest)
+
+
+def blame(error: Exception, function: str, record: str) -> Exception:
+    """What to raise for an error that came while user code was called for this record.
+
+    What user code raised stays as it is, with a note; what our own loop raised about the things that user code gave
+    becomes a sentence.
+    """
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    ours = traceback is not None and traceback.tb_frame.f_code.co_filename.startswith(_PACKAGE)
+    if isinstance(error, JobCodeError) or not ours:
+        error.add_note(f"{function} was given {record}.")
+        return error
+    if isinstance(error, (TypeError, ValueError)):
+        if "unhashable" in str(error):
+            return JobCodeError(
+                f"{function} gave a key that cannot be one ({error}) for {record}; use a string, a number or a tuple."
+            )
+        if isinstance(error, NotAPair) or "unpack" in str(error) or "iterable" in str(error):
+            return JobCodeError(f"{function} must give (key, value) pairs, but for {record}: {error}.")
+    error.add_note(f"{function} was given {record}.")
+    return error
+
+
+def ignores_first(function: object) -> bool:
+    """Whether a function provably never looks at its first argument: then nobody needs to make it.
+
+    For a word count the positions of lines cost as much as a twentieth of the run.
+    """
+    if not isinstance(function, FunctionType) or not function.__code__.co_argcount:
+        return False
+    code = function.__code__
+    first = code.co_varnames[0]
+    if first in code.co_cellvars or not _FRAME_READERS.isdisjoint(code.co_names):
+        return False
+    return all(first not in _names(instruction.argval) for instruction in dis.get_instructions(code))
+
+
+def _names(argument: object) -> tuple[object, ...]:
+    # Newer compilers load two variables with one instruction.
+    return argument if isinstance(argument, tuple) else (argument,)

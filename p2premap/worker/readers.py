@@ -1,0 +1,140 @@
+"""Splits as records: byte ranges read in pieces of complete lines, hashed while they are read.
+
+A piece is small enough to stay in the processor's cache while it is read, hashed, decoded and split.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, NamedTuple, TypeVar
+
+from blake3 import blake3
+
+from p2premap.worker.jobfile import JobCodeError, JobFile
+from p2premap.worker.runtime import InputLost, Segment
+
+LINES_PIECE_BYTES: Final = 256 << 10
+BLOCK_PIECE_BYTES: Final = 1 << 20
+
+_Line = TypeVar("_Line", str, bytes)
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+class Records(NamedTuple):
+    """Some records of one file, side by side.
+
+    Args:
+        keys: makes the key of each; a second time the same.
+        values: what map gets.
+    """
+
+    keys: Callable[[], Iterator[tuple[str, int]]]
+    values: Sequence[str] | Sequence[bytes]
+
+
+def read_records(segment: Segment, name: str, job: JobFile) -> Iterator[Records]:
+    """The records of a split, in groups. Whoever stops early must run the iterator to its end, or close it.
+
+    Raises:
+        InputLost: the file is gone, changed or shorter; the change may be noticed only at the end.
+        JobCodeError: bytes that are not of the encoding.
+    """
+    blocks = job.reader == "blocks"
+    for offset, piece in read_pieces(segment, name, BLOCK_PIECE_BYTES if blocks else LINES_PIECE_BYTES):
+        skip = len(_BOM) if offset == 0 and job.encoding == "utf-8" and bytes(piece[: len(_BOM)]) == _BOM else 0
+        with piece[skip:] as data:
+            records = (_block if blocks else _lines)(data, offset + skip, name, job)
+        yield records
+
+
+def _block(piece: memoryview, offset: int, name: str, job: JobFile) -> Records:
+    values = [bytes(piece)] if job.encoding is None else [_decode(piece, offset, name, job)]
+    return Records(lambda: iter(((name, offset),)), values)
+
+
+def _lines(piece: memoryview, offset: int, name: str, job: JobFile) -> Records:
+    """One record a line."""
+    raw: Sequence[str] | Sequence[bytes]
+    lines: Sequence[str] | Sequence[bytes]
+    if job.encoding == "utf-8":
+        text = _decode(piece, offset, name, job)
+        raw = lines = _without_end(text.split("\n"))
+        if "\r" in text:
+            lines = [line.removesuffix("\r") for line in lines]
+        if len(text) != len(piece):
+            data = bytes(piece)
+            return Records(lambda: _keys(name, offset, data.split(b"\n")), lines)
+    else:
+        raw = _without_end(bytes(piece).split(b"\n"))
+        lines = [line.removesuffix(b"\r") for line in raw]
+        if job.encoding is not None:
+            keys = _keys(name, offset, raw)
+            lines = [_decode(line, start, name, job) for line, (_, start) in zip(lines, keys, strict=False)]
+    return Records(lambda: _keys(name, offset, raw), lines)
+
+
+def _keys(name: str, offset: int, raw: Iterable[str] | Iterable[bytes]) -> Iterator[tuple[str, int]]:
+    """(file name, byte offset) of each line, made in C; one more than there are lines.
+
+    A line starts behind the bytes of the lines before it, and one byte of line end for each of them.
+    """
+    starts = map(operator.add, itertools.accumulate(map(len, raw), initial=offset), itertools.count())
+    return zip(itertools.repeat(name), starts, strict=False)
+
+
+def _without_end(lines: list[_Line]) -> list[_Line]:
+    """Without the empty string behind the last line end."""
+    if not lines[-1]:
+        lines.pop()
+    return lines
+
+
+def _decode(data: memoryview | bytes, offset: int, name: str, job: JobFile) -> str:
+    assert job.encoding is not None
+    try:
+        return str(data, job.encoding, job.errors)
+    except UnicodeDecodeError as error:
+        at = offset + error.start
+        raise JobCodeError(
+            f"{name} is not {job.encoding} text: byte {at} is 0x{data[error.start]:02x}; say encoding = "
+            '"latin-1" or errors = "replace" in the job file, or leave the file out.'
+        ) from None
+
+
+def read_pieces(segment: Segment, name: str, piece_bytes: int) -> Iterator[tuple[int, memoryview]]:
+    """Pieces of complete lines, with their offsets in the file; each is valid until the next is asked for.
+
+    Raises:
+        InputLost: see `read_records`.
+    """
+    hasher = None if segment.verified else blake3()
+    buffer, kept = bytearray(piece_bytes), 0
+    offset, left = segment.start, segment.end - segment.start
+    try:
+        with open(segment.path, "rb", buffering=0) as file:
+            file.seek(offset)
+            while left:
+                if kept == len(buffer):  # a line longer than a piece
+                    buffer.extend(bytes(len(buffer)))
+                with memoryview(buffer) as view:
+                    size = file.readinto(view[kept : min(kept + left, len(buffer))])
+                    if not size:
+                        raise InputLost(f"{name} ends before byte {segment.end}.", segment.digest)
+                    if hasher is not None:
+                        hasher.update(view[kept : kept + size])
+                    left -= size
+                    filled = kept + size
+                    cut = buffer.rfind(b"\n", kept, filled) + 1 if left else filled
+                    if cut:
+                        with view[:cut] as piece:
+                            yield offset, piece
+                kept = filled - cut
+                if cut:
+                    buffer[:kept] = buffer[cut:filled]
+                    offset += cut
+    except OSError as error:
+        raise InputLost(f"{name} cannot be read: {error.strerror}.", segment.digest) from None
+    if hasher is not None and hasher.digest() != segment.digest:
+        raise InputLost(f"{name} has changed since the job was submitted.", segment.digest)

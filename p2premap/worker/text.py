@@ -1,0 +1,83 @@
+"""Output parts as text: one ``key TAB value`` line a pair, UTF-8.
+
+Strings are written as they are, numbers as Python writes them, everything else as JSON (where JSON has no word for it,
+as `repr`). A string that would break its line, because a key holds a tab or either holds a line end, is written as a
+JSON string.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Final
+
+import msgspec
+
+from p2premap.worker.jobfile import Key, Pair, Value
+from p2premap.worker.runtime import Context, Result
+
+_BUFFER_BYTES: Final = 1 << 20
+_CHUNK_PAIRS: Final = 10_000
+_IN_KEY: Final = "\t\n\r"
+_IN_VALUE: Final = "\n\r"
+_PLAIN: Final = frozenset((str, int, float))
+
+
+class TextOutput:
+    """Writes an attempt's output part."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._blob = context.new_blob()
+        self._buffer = bytearray()
+
+    def add(self, pairs: Iterator[Pair]) -> None:
+        """Write these pairs.
+
+        Raises:
+            TypeError, ValueError: something that is not a pair (raised in this frame).
+        """
+        while True:
+            keys: list[Key] = []
+            values: list[Value] = []
+            for key, value in islice(pairs, _CHUNK_PAIRS):
+                keys.append(key)
+                values.append(value)
+            if not keys:
+                return
+            self.add_columns(keys, values)
+
+    def add_columns(self, keys: Sequence[Key], values: Sequence[Value]) -> None:
+        """Write these pairs."""
+        text = ""
+        if set(map(type, keys)) == {str} and set(map(type, values)) <= _PLAIN:
+            text = "".join([f"{key}\t{value}\n" for key, value in zip(keys, values, strict=True)])
+        if not text or text.count("\n") > len(keys) or text.count("\t") > len(keys) or "\r" in text:
+            text = "".join(
+                [f"{_field(k, _IN_KEY)}\t{_field(v, _IN_VALUE)}\n" for k, v in zip(keys, values, strict=True)]
+            )
+        self._buffer += text.encode("utf-8", "backslashreplace")
+        self._context.count(records_out=len(keys))
+        if len(self._buffer) >= _BUFFER_BYTES:
+            self._flush()
+
+    def finish(self) -> Result:
+        """The part, in place."""
+        self._flush()
+        return Result(blobs=(self._blob.finish(),))
+
+    def _flush(self) -> None:
+        self._blob.write(bytes(self._buffer))
+        self._buffer.clear()
+
+
+def _field(thing: Value, breaking: str) -> str:
+    if isinstance(thing, str):
+        return thing if not any(c in thing for c in breaking) else msgspec.json.encode(thing).decode()
+    if type(thing) in _PLAIN:
+        return str(thing)
+    try:
+        return msgspec.json.encode(thing).decode()
+    except Exception:
+        text = repr(thing)
+        return text if not any(c in text for c in breaking) else msgspec.json.encode(text).decode()
