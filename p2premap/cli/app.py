@@ -67,8 +67,13 @@ class App(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands by section."""
         sections = {**COMMANDS, "More": dict.fromkeys(_plugins(), "")}
+        width = max(map(len, self.list_commands(ctx)))
         for title, names in sections.items():
-            rows = [(n, c.get_short_help_str(80)) for n in names if (c := self.get_command(ctx, n)) and not c.hidden]
+            rows = [
+                (n.ljust(width), c.get_short_help_str(70))
+                for n in names
+                if (c := self.get_command(ctx, n)) and not c.hidden
+            ]
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows, col_spacing=3)

@@ -19,7 +19,7 @@ _STATE_COLOURS = {"alive": "green", "stalled": "yellow", "suspect": "yellow", "d
 @json_option
 @click.pass_obj
 def status(node: str, as_json: bool) -> None:
-    """How this node and its cluster are."""
+    """Show how this node and its cluster are."""
     with local(node) as connection:
         found = connection.ask(lambda n: GetStatus(request=n), Status)
     if as_json:
@@ -33,13 +33,12 @@ def status(node: str, as_json: bool) -> None:
 
 def _status_lines(found: Status) -> list[tuple[str, str]]:
     me = found.me
-    alive = found.members - found.dead
     dead = f", {click.style(f'{found.dead} dead', fg='red')}" if found.dead else ""
     lines = [
         ("node", f"{clean(me.name)} ({me.node.hex()[:8]}), pid {me.pid}, p2premap {clean(me.version)}"),
         (
             "cluster",
-            f"{_cluster_name(found)}: {count(alive, 'node')}{dead}, {count(found.jobs_running, 'job')} running",
+            f"{_cluster_name(found)}: {count(found.members, 'node')}{dead}, {count(found.jobs_running, 'job')} running",
         ),
         ("reach", _reach(found)),
         ("slots", f"{me.busy} of {me.slots} busy, load {me.load:.0%}, {size(me.memory_free_bytes)} memory free"),
@@ -65,7 +64,7 @@ def _reach(found: Status) -> str:
 @json_option
 @click.pass_obj
 def nodes(node: str, as_json: bool) -> None:
-    """Who is in the cluster."""
+    """List the nodes of the cluster."""
     with local(node) as connection:
         found = connection.ask(lambda n: ListNodes(request=n), Nodes)
     if as_json:
@@ -100,7 +99,10 @@ def _node_row(view: NodeView) -> tuple[str, ...]:
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> None:
-    """What works and what does not, by interface, and what to do about it."""
+    """Find out what works and what does not.
+
+    By interface and peer, with what to do about it. Exits with 1 where something is wrong.
+    """
     with local(ctx.obj) as connection:
         found = connection.ask(lambda n: Diagnose(request=n), Diagnosis, timeout_s=DIAGNOSE_S)
     if as_json:

@@ -40,7 +40,7 @@ def job_bytes(text: str) -> bytes:
 @json_option
 @click.pass_obj
 def jobs(node: str, as_json: bool) -> None:
-    """The jobs that the cluster knows, the newest first."""
+    """List the jobs, the newest first."""
     with local(node) as connection:
         found = connection.ask(lambda n: ListJobs(request=n), Jobs)
     if as_json:
@@ -66,7 +66,10 @@ def _job_row(view: JobView) -> tuple[str, ...]:
 @json_option
 @click.pass_obj
 def logs(node: str, job: str, task: str | None, as_json: bool) -> None:
-    """What a job's attempts printed: of all tasks, or of one (STAGE.TASK, or TASK of any stage)."""
+    """Show what a job's attempts printed.
+
+    Of all tasks, or of one: TASK is STAGE.TASK, or a number in any stage.
+    """
     stage_number, task_number = _task_of(task)
     with local(node) as connection:
         pieces = read_log(connection, job_bytes(job), stage=stage_number, task=task_number)
@@ -94,7 +97,10 @@ def _task_of(text: str | None) -> tuple[int, int]:
 @json_option
 @click.pass_obj
 def cancel(node: str, job: str, as_json: bool) -> None:
-    """End a job; returns when none of its attempts runs any more."""
+    """End a job.
+
+    Returns when none of its attempts runs any more.
+    """
     with local(node) as connection:
         text = cancel_job(connection, job_bytes(job), "by `p2premap cancel`")
     if as_json:

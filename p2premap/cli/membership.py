@@ -43,7 +43,7 @@ def invite(node: str, uses: int, valid_s: float, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def join(node: str, token: str, leaving: bool, as_json: bool) -> None:
-    """Make this machine a member of the cluster that the token is of."""
+    """Join the cluster that the token is of."""
     with local(node) as connection:
         text = connection.do(lambda n: Join(request=n, token=token.strip(), leave=leaving), timeout_s=JOIN_S)
     _done(as_json, "joined", text or "This machine is a member now; `p2premap nodes` shows the others.")
@@ -53,7 +53,10 @@ def join(node: str, token: str, leaving: bool, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def leave(node: str, as_json: bool) -> None:
-    """Leave the cluster for good: forget its secret, and be a cluster of one again."""
+    """Leave the cluster for good.
+
+    Forgets its secret; the node is a cluster of one again.
+    """
     with local(node) as connection:
         text = connection.do(lambda n: LeaveCluster(request=n), timeout_s=JOIN_S)
     _done(as_json, "left", text or "This machine has left the cluster and is a cluster of its own.")

@@ -44,7 +44,7 @@ def node(
     until_eof: bool,
     as_json: bool,
 ) -> None:
-    """Run a node on this machine until Ctrl-C or SIGTERM.
+    """Run a node on this machine, until Ctrl-C.
 
     It finds the other nodes of this machine by itself, and those of the network after one `p2premap join TOKEN`.
     """

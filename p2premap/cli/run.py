@@ -57,10 +57,12 @@ def run(
     memory_limit: int,
     as_json: bool,
 ) -> None:
-    """Run the job in FILE over PATHS: files, directories and glob patterns of this machine.
+    """Run a job over files of this machine.
 
-    FILE is a Python file with map(key, line) and perhaps combine, reduce, partition; see docs/job-files.md. Ctrl-C
-    asks whether to detach or to cancel; where nobody can be asked, it cancels.
+    PATHS are files, directories and glob patterns; they need to exist here only. FILE is a Python file with
+    map(key, line) and perhaps combine, reduce, partition: see docs/job-files.md.
+
+    Ctrl-C asks whether to detach or to cancel; where nobody can be asked, it cancels.
     """
     if detach and (output is not None or timeout is not None):
         raise ConfigError("--detach does not wait: fetch the output later with `p2premap watch JOB -o DIR`.")

@@ -25,9 +25,10 @@ from p2premap.tasks.job import JobView
 @json_option
 @click.pass_obj
 def watch(node: str, job: str, output: str | None, timeout: float | None, as_json: bool) -> None:
-    """Follow a job until it is over; its exit code is the job's.
+    """Follow a job until it is over.
 
-    Ctrl-C stops the watching, not the job. With --json: one line of JSON whenever something changed.
+    The exit code is the job's. Ctrl-C stops the watching, not the job. With --json: one line of JSON whenever
+    something changed.
     """
     name, started = job_bytes(job), time.monotonic()
     connect = partial(local, node)

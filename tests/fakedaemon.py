@@ -1,0 +1,81 @@
+"""A scripted daemon on a real Unix socket, speaking the real frames: what a client sees, without a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from p2premap.control import FROM_CLIENT, FROM_DAEMON, Welcome
+from p2premap.ids import NodeId
+from p2premap.node import sockets
+from p2premap.node.paths import Paths
+from p2premap.wire import FrameDecoder, Message, encode_frame
+
+NODE = NodeId(bytes(range(16)))
+Answer = Message | tuple[Message, bytes] | None
+"""A message, with its payload or without; None hangs up."""
+Script = Callable[[Message, bytes], Iterable[Answer]]
+
+
+class FakeDaemon:
+    """Listens in `paths` until it is closed; answers each request by what `script` yields for it."""
+
+    def __init__(self, paths: Paths, script: Script, *, node: NodeId = NODE, name: str = "pi1") -> None:
+        self.requests: list[Message] = []
+        self.payloads: list[bytes] = []
+        self.welcome: bytes = encode_frame(
+            FROM_DAEMON, Welcome(node=node, name=name, pid=4242, version="0.1.0", cluster="c0ffee")
+        )
+        self._script = script
+        directory = paths.sockets("c0ffee")
+        self.path: Path = sockets.socket_path(directory, node)
+        self._listener = sockets.publish(directory, node)
+        self._streams: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._listen, daemon=True)]
+        self._threads[0].start()
+
+    def __enter__(self) -> FakeDaemon:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Die: every connection breaks, and the socket refuses."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for stream in self._streams:
+            with contextlib.suppress(OSError):
+                stream.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(5)
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                stream, _ = self._listener.accept()
+            except OSError:
+                return
+            self._streams.append(stream)
+            thread = threading.Thread(target=self._serve, args=(stream,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, stream: socket.socket) -> None:
+        decoder = FrameDecoder(FROM_CLIENT)
+        with stream, contextlib.suppress(OSError):
+            stream.sendall(self.welcome)
+            while data := stream.recv(1 << 16):
+                for frame in decoder.feed(data):
+                    self.requests.append(frame.message)
+                    self.payloads.append(frame.payload)
+                    for answer in self._script(frame.message, frame.payload):
+                        if answer is None:
+                            return
+                        message, payload = answer if isinstance(answer, tuple) else (answer, b"")
+                        stream.sendall(encode_frame(FROM_DAEMON, message, payload))
