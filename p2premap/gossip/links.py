@@ -1,0 +1,223 @@
+"""Links: which are kept up, which are asked for, and how a cut heals.
+
+* **Idle links** to the `ring_links` successors on the ring, so that a dead process is seen at once: its kernel closes
+  them. The successors and the predecessors of a node together watch it.
+* **Wanted links**, when another room has something to say. A member that cannot be dialled is asked through those who
+  hold a link to it (its successors, which it dialled) to dial us.
+* **Healing**: every `redial_dead_s` a random dead member is dialled; one contact merges both sides, because the link
+  brings a ping and a repair.
+* Links that this node dialled and that nobody needs any more are closed after `surplus_link_s`, unless nobody has ever
+  dialled this node: then the links that it opened are the only way to it.
+
+The addresses of one member are dialled one after another, a little staggered; the first hello wins (RFC 8305).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from p2premap.gossip.context import Context
+from p2premap.gossip.events import DialEnded, DialOutcome, Hangup, MemberState, SendLink
+from p2premap.gossip.messages import ADDRESSES_MAX, Addresses, CallBack, address_of
+from p2premap.gossip.timers import Timer
+from p2premap.ids import Address, NodeId
+
+WANTED_TRIES: Final = 5
+"""After so many failures in a row a wanted link is given up; who wants it asks again."""
+ASKED_TO_CALL: Final = 3
+"""How many of a member's successors are asked to pass a call-back on."""
+
+
+class Reach:
+    """An effort to bring a link to one member up."""
+
+    __slots__ = ("failures", "left", "retry", "running", "wanted")
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.left: list[Address] = []
+        self.running = 0
+        self.wanted = False
+        self.retry: Timer | None = None
+
+    @property
+    def busy(self) -> bool:
+        """A dial of it has not ended, or one is about to begin."""
+        return self.running > 0 or bool(self.left)
+
+
+class Links:
+    """Decides whom to dial and whom to hang up on.
+
+    Args:
+        dead: the members that are DEAD or have LEFT.
+        own_addresses: where this node can be dialled, for call-backs.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        dead: dict[NodeId, float],
+        own_addresses: Callable[[], Addresses],
+        tend: Callable[[], None],
+    ) -> None:
+        self._context = context
+        self._dead = dead
+        self._own_addresses = own_addresses
+        self._tend_dead = tend
+        self._reaches: dict[NodeId, Reach] = {}
+        self._opened: dict[NodeId, float] = {}
+        self._wanted: dict[NodeId, None] = {}
+        self._dialled_in = False
+        self.ring: tuple[NodeId, ...] = ()
+        context.timers.at(context.now + context.config.redial_dead_s * context.rng.random(), self._tend)
+
+    # --- the ring ------------------------------------------------------------------------------------------------
+
+    def keep_ring(self) -> None:
+        """Who is alive has changed: dial new successors. Cheap where the ring is the same."""
+        context = self._context
+        self.ring = tuple(context.table.neighbours(context.me, context.config.ring_links))
+        for node in self.ring:
+            if node not in context.links and node not in self._reaches:
+                self.reach(node)
+
+    # --- reaching a member ---------------------------------------------------------------------------------------
+
+    def want(self, node: NodeId) -> None:
+        """Another room wants a link."""
+        if node == self._context.me:
+            return
+        self._wanted[node] = None
+        if node not in self._context.links:
+            self.reach(node).wanted = True
+
+    def reach(self, node: NodeId) -> Reach:
+        """Begin to dial a member, unless that is going on."""
+        reach = self._reaches.get(node)
+        if reach is None:
+            reach = self._reaches[node] = Reach()
+        if not reach.busy:
+            self._start(node, reach)
+        return reach
+
+    def _start(self, node: NodeId, reach: Reach) -> None:
+        if reach.retry is not None:
+            reach.retry.cancel()
+            reach.retry = None
+        if self._reaches.get(node) is not reach:
+            return
+        reach.left = self._context.addresses(node)[:ADDRESSES_MAX]
+        if reach.left:
+            self._dial_next(node, reach)
+        else:
+            self._failed(node, reach)
+
+    def _dial_next(self, node: NodeId, reach: Reach) -> None:
+        """The next address; if it does not end soon, the one after it as well."""
+        if self._reaches.get(node) is not reach or not reach.left:
+            return
+        config = self._context.config
+        reach.running += 1
+        self._context.dial(
+            reach.left.pop(0), keep=True, timeout_s=config.dial_s, done=partial(self._on_dialled, node, reach)
+        )
+        if reach.left:
+            self._context.timers.at(self._context.now + config.dial_stagger_s, partial(self._dial_next, node, reach))
+
+    def _on_dialled(self, node: NodeId, reach: Reach, ended: DialEnded) -> None:
+        reach.running -= 1
+        if self._reaches.get(node) is not reach:
+            return
+        if ended.outcome == DialOutcome.CONNECTED and ended.peer == node:
+            del self._reaches[node]
+        elif reach.left:
+            self._dial_next(node, reach)
+        elif reach.running == 0:
+            self._failed(node, reach)
+
+    def _failed(self, node: NodeId, reach: Reach) -> None:
+        """None of its addresses answered."""
+        reach.failures += 1
+        member = self._context.table.get(node)
+        given_up = reach.wanted and reach.failures > WANTED_TRIES
+        if member is None or not member.live or (node not in self.ring and (not reach.wanted or given_up)):
+            del self._reaches[node]
+            return
+        if reach.wanted:
+            self._ask_to_call(node)
+        config = self._context.config
+        wait = min(config.backoff_max_s, config.backoff_s * 2.0 ** min(16, reach.failures - 1))
+        again = self._context.now + wait * (0.75 + 0.5 * self._context.rng.random())
+        reach.retry = self._context.timers.at(again, partial(self._start, node, reach))
+
+    # --- members that cannot be dialled --------------------------------------------------------------------------
+
+    def _ask_to_call(self, node: NodeId) -> None:
+        """Ask those to whom it probably holds links; the answer is its dial."""
+        context = self._context
+        message = CallBack(caller=context.me, callee=node, addresses=self._own_addresses())
+        for neighbour in context.table.neighbours(node, ASKED_TO_CALL + 1):
+            if neighbour != context.me:
+                context.tell(neighbour, message)
+
+    def called(self, message: CallBack) -> None:
+        """Somebody asks for a call: us, or a peer of ours."""
+        context = self._context
+        if message.callee == context.me:
+            if message.caller not in context.links and message.caller != context.me:
+                for address in message.addresses[:ADDRESSES_MAX]:
+                    context.dial(
+                        address_of(address), keep=True, timeout_s=context.config.dial_s, done=lambda ended: None
+                    )
+        elif message.callee in context.links:
+            context.out.append(SendLink(peer=message.callee, message=message))
+
+    # --- links come and go ---------------------------------------------------------------------------------------
+
+    def up(self, node: NodeId, address: Address | None) -> None:
+        """A link is up."""
+        reach = self._reaches.pop(node, None)
+        if reach is not None and reach.retry is not None:
+            reach.retry.cancel()
+        if address is None:
+            self._dialled_in = True
+            self._opened.pop(node, None)
+        else:
+            self._opened[node] = self._context.now
+
+    def down(self, node: NodeId) -> None:
+        """A link is gone."""
+        self._opened.pop(node, None)
+        self._wanted.pop(node, None)
+
+    def _tend(self) -> None:
+        """Every few seconds: heal, and close what nobody needs."""
+        context = self._context
+        context.timers.at(context.now + context.config.redial_dead_s, self._tend)
+        self._tend_dead()
+        self._redial_dead()
+        self._close_surplus()
+
+    def _redial_dead(self) -> None:
+        """One dead member at random; those that left in good order come back by themselves."""
+        context = self._context
+        for _ in range(min(len(self._dead), WANTED_TRIES)):
+            node = list(self._dead)[int(context.rng.random() * len(self._dead))]
+            member = context.table.get(node)
+            if member is not None and member.entry.state == MemberState.DEAD:
+                if node not in self._reaches:
+                    self.reach(node)
+                return
+
+    def _close_surplus(self) -> None:
+        context = self._context
+        if not self._dialled_in:
+            return
+        for node, since in list(self._opened.items()):
+            needed = node in self.ring or node in self._wanted
+            if not needed and context.now - since >= context.config.surplus_link_s:
+                del self._opened[node]
+                context.out.append(Hangup(peer=node))
