@@ -166,7 +166,7 @@ def _count_words(
         job = hand_in(connect, submission)
         try:
             collector = Collector(connect, output, progress.collected)
-            view = see_through(connect, job, collector, progress.update, lambda: None)
+            view = see_through(connect, job, collector, progress.update, lambda: None, known=True)
         except KeyboardInterrupt:
             with contextlib.suppress(P2PRemapError), connect() as connection:
                 cancel(connection, job, "Ctrl-C at the demo")

@@ -141,7 +141,7 @@ class Session:
 
         while True:
             try:
-                return see_through(self._connect, self._job, self.collector, self._progress.update, tick)
+                return see_through(self._connect, self._job, self.collector, self._progress.update, tick, known=True)
             except KeyboardInterrupt:
                 self._progress.__exit__()
                 self._interrupted()

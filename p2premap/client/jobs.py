@@ -80,17 +80,21 @@ def look(connection: Connection, job: bytes) -> JobView:
     return connection.ask(lambda n: Watch(request=n, job=job, once=True), JobUpdate).view
 
 
-def follow(connect: Connect, job: bytes, *, clock: Callable[[], float] = time.monotonic) -> Iterator[JobView | None]:
+def follow(
+    connect: Connect, job: bytes, *, known: bool = False, clock: Callable[[], float] = time.monotonic
+) -> Iterator[JobView | None]:
     """The job whenever it changes, until it is over; None at least every `LOOK_S` seconds between changes.
 
     When the daemon that is asked goes away, another one is: the job does not depend on whom its watcher talks to.
+
+    Args:
+        known: it was accepted before, so that a first failure to find it is no proof that it never was.
 
     Raises:
         RequestRefused: no such job, at the first look.
         JobLost: the job was known, and now nobody knows it.
         NodeUnavailable: no daemon answers any more.
     """
-    known = False
     last_seen = clock()
     while True:
         try:
@@ -106,10 +110,9 @@ def follow(connect: Connect, job: bytes, *, clock: Callable[[], float] = time.mo
                 raise
             if clock() - last_seen > LOST_S:
                 raise _lost(job) from None
-        except (PeerUnreachable, NodeUnavailable) as error:
+        except (PeerUnreachable, NodeUnavailable):
             if not known or clock() - last_seen > LOST_S:
                 raise
-            _ = error
         yield None
         time.sleep(AGAIN_S)
 

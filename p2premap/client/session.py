@@ -121,16 +121,23 @@ class Collector:
 
 
 def see_through(
-    connect: Connect, job: bytes, collector: Collector, seen: Callable[[JobView], None], tick: Callable[[], None]
+    connect: Connect,
+    job: bytes,
+    collector: Collector,
+    seen: Callable[[JobView], None],
+    tick: Callable[[], None],
+    *,
+    known: bool = False,
 ) -> JobView:
     """Follow a job to its end, fetching parts on the way; return its last view.
 
     Args:
         seen: called with every view.
         tick: called at least twice a second; may raise to stop watching.
+        known: see `follow`.
     """
     last: JobView | None = None
-    for view in follow(connect, job):
+    for view in follow(connect, job, known=known):
         if view is not None:
             last = view
             seen(view)

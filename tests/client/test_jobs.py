@@ -1,0 +1,256 @@
+"""A job as a client handles it, when daemons come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+
+import blake3
+import pytest
+
+from p2premap.client import jobs as module
+from p2premap.client import session
+from p2premap.client.connection import RequestRefused, local
+from p2premap.client.jobs import follow, put_blob, submit
+from p2premap.client.plan import Submission
+from p2premap.client.session import Collector, hand_in, see_through, strength
+from p2premap.control import (
+    Chunk,
+    Done,
+    JobUpdate,
+    ListNodes,
+    Nodes,
+    NodeView,
+    PutBlob,
+    ReadPart,
+    Refused,
+    Submit,
+    Submitted,
+    Trouble,
+    Watch,
+)
+from p2premap.errors import JobLost, JobRejected, NodeUnavailable
+from p2premap.ids import Digest, JobId, NodeId
+from p2premap.node.paths import Paths
+from p2premap.tasks.job import BlobRef, JobSpec, JobView, Part, Phase, Source
+from p2premap.wire import PAYLOAD_BYTES_MAX, Message
+from tests.fakedaemon import NODE, Answer, FakeDaemon
+
+OTHER = NodeId(b"other node id 16")
+JOB = JobId(b"j" * 16)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "AGAIN_S", 0.01)
+    monkeypatch.setattr(module, "LOOK_S", 0.05)
+    monkeypatch.setattr(session, "AGAIN_S", 0.01)
+
+
+def part(number: int) -> Part:
+    return Part(number=number, source=Source(digest=Digest(bytes(32)), start=0, end=4, holders=(NODE,)))
+
+
+def view(phase: Phase, leader: NodeId = NODE, parts: int = 0) -> JobView:
+    return JobView(
+        job=JOB,
+        name="j",
+        kind="mapreduce",
+        phase=phase,
+        leader=leader,
+        leader_name="pi",
+        leader_pid=1,
+        age_s=1.0,
+        parts=tuple(part(n) for n in range(parts)),
+    )
+
+
+def spec() -> JobSpec:
+    ref = BlobRef(digest=Digest(bytes(32)), size=0)
+    return JobSpec(submission_key=b"k" * 16, kind="mapreduce", name="j", code=ref, plan=ref)
+
+
+class Output:
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.parts: dict[int, bytes] = {}
+
+    def write(self, part: int, pieces: Iterator[bytes]) -> int:
+        self.parts[part] = b"".join(pieces)
+        return len(self.parts[part])
+
+
+def test_a_blob_travels_in_pieces_the_last_one_marked(paths: Paths) -> None:
+    data = bytes(PAYLOAD_BYTES_MAX) + b"tail"
+
+    def script(message: Message, payload: bytes) -> Iterable[Answer]:
+        return [Done(request=message.request)]
+
+    with FakeDaemon(paths, script) as daemon, local(paths=paths) as connection:
+        assert put_blob(connection, data) == BlobRef(digest=Digest(blake3.blake3(data).digest()), size=len(data))
+        assert put_blob(connection, b"").size == 0
+        puts = [m for m in daemon.requests if isinstance(m, PutBlob)]
+        assert [m.last for m in puts] == [False, True, True]
+        assert b"".join(daemon.payloads) == data
+
+
+def test_a_job_that_makes_no_sense_is_rejected(paths: Paths) -> None:
+    def script(message: Message, payload: bytes) -> Iterable[Answer]:
+        return [Refused(request=message.request, trouble=Trouble.USAGE, text="The plan contradicts itself.")]
+
+    with FakeDaemon(paths, script), local(paths=paths) as connection, pytest.raises(JobRejected, match="contradicts"):
+        submit(connection, spec(), ())
+
+
+def test_a_full_disk_is_a_refusal_and_no_rejection(paths: Paths) -> None:
+    def script(message: Message, payload: bytes) -> Iterable[Answer]:
+        return [Refused(request=message.request, trouble=Trouble.REFUSED, text="The disk is full.")]
+
+    with FakeDaemon(paths, script), local(paths=paths) as connection, pytest.raises(RequestRefused, match="full"):
+        submit(connection, spec(), ())
+
+
+def test_a_job_is_handed_in_elsewhere_under_the_same_key_when_a_node_dies(paths: Paths) -> None:
+    def dies(message: Message, payload: bytes) -> Iterable[Answer]:
+        if isinstance(message, Submit):
+            first.close()
+            return [None]
+        return [Done(request=message.request)]
+
+    def takes(message: Message, payload: bytes) -> Iterable[Answer]:
+        match message:
+            case Submit():
+                return [Submitted(request=message.request, job=JOB, copies=1)]
+            case _:
+                return [Done(request=message.request)]
+
+    submission = Submission(spec=spec(), blobs=((Digest(bytes(32)), b"code"),), files=("/a",), bytes_in=1, tasks=1)
+    first = FakeDaemon(paths, dies)
+    with FakeDaemon(paths, takes, node=OTHER) as second:
+        assert hand_in(partial(local, paths=paths), submission) == JOB
+    submits = [m for daemon in (first, second) for m in daemon.requests if isinstance(m, Submit)]
+    assert [m.spec.submission_key for m in submits] == [b"k" * 16] * 2
+    assert submits[1].files == ("/a",)
+
+
+def test_watching_goes_on_at_another_node(paths: Paths) -> None:
+    def dies(message: Message, payload: bytes) -> Iterable[Answer]:
+        yield JobUpdate(request=message.request, view=view(Phase.RUNNING))
+        first.close()
+        yield None
+
+    def ends(message: Message, payload: bytes) -> Iterable[Answer]:
+        return [JobUpdate(request=message.request, view=view(Phase.DONE, leader=OTHER))]
+
+    first = FakeDaemon(paths, dies)
+    with FakeDaemon(paths, ends, node=OTHER):
+        seen = [v for v in follow(partial(local, paths=paths), JOB) if v is not None]
+    assert [v.phase for v in seen] == [Phase.RUNNING, Phase.DONE]
+    assert seen[1].leader == OTHER
+
+
+def test_a_watcher_gets_a_turn_while_nothing_changes(paths: Paths) -> None:
+    def quiet(message: Message, payload: bytes) -> Iterable[Answer]:
+        return [JobUpdate(request=message.request, view=view(Phase.RUNNING))]
+
+    with FakeDaemon(paths, quiet):
+        turns = follow(partial(local, paths=paths), JOB)
+        assert next(turns) is not None
+        assert next(turns) is None
+        turns.close()
+
+
+def test_an_unknown_job_is_told_at_once(paths: Paths) -> None:
+    def unknown(message: Message, payload: bytes) -> Iterable[Answer]:
+        return [Refused(request=message.request, trouble=Trouble.NOT_FOUND, text="No such job.")]
+
+    with FakeDaemon(paths, unknown), pytest.raises(RequestRefused, match="No such job"):
+        next(follow(partial(local, paths=paths), JOB))
+
+
+def test_a_job_that_was_known_and_is_known_no_more_is_lost_after_a_while(paths: Paths) -> None:
+    def forgets(message: Message, payload: bytes) -> Iterable[Answer]:
+        watches = sum(isinstance(m, Watch) for m in daemon.requests)
+        if watches == 1:
+            return [JobUpdate(request=message.request, view=view(Phase.RUNNING)), None]
+        return [Refused(request=message.request, trouble=Trouble.NOT_FOUND, text="No such job.")]
+
+    now = iter(range(0, 1000, 4))
+    with FakeDaemon(paths, forgets) as daemon, pytest.raises(JobLost, match="No node that answers knows"):
+        for _ in follow(partial(local, paths=paths), JOB, clock=lambda: next(now)):
+            pass
+    assert sum(isinstance(m, Watch) for m in daemon.requests) > 2
+
+
+def test_parts_are_fetched_once_as_they_come(paths: Paths) -> None:
+    def script(message: Message, payload: bytes) -> Iterable[Answer]:
+        match message:
+            case Watch():
+                views = (view(Phase.RUNNING, parts=1), view(Phase.RUNNING, parts=1), view(Phase.DONE, parts=3))
+                return [JobUpdate(request=message.request, view=v) for v in views]
+            case ReadPart(part=number):
+                return [(Chunk(request=message.request, last=True), b"p%d" % number)]
+        raise AssertionError(message)
+
+    output, told = Output(), []
+    connect = partial(local, paths=paths)
+    with FakeDaemon(paths, script) as daemon:
+        collector = Collector(connect, output, lambda parts, size: told.append((parts, size)))
+        last = see_through(connect, JOB, collector, lambda v: None, lambda: None)
+    assert last.phase is Phase.DONE
+    assert output.parts == {0: b"p0", 1: b"p1", 2: b"p2"}
+    assert told == [(1, 2), (2, 4), (3, 6)]
+    assert sum(isinstance(m, ReadPart) for m in daemon.requests) == 3
+
+
+def test_a_part_that_breaks_off_is_fetched_again(paths: Paths) -> None:
+    def script(message: Message, payload: bytes) -> Iterable[Answer]:
+        if sum(isinstance(m, ReadPart) for m in daemon.requests) == 1:
+            return [(Chunk(request=message.request), b"ha"), None]
+        return [(Chunk(request=message.request, last=True), b"whole")]
+
+    output = Output()
+    with FakeDaemon(paths, script) as daemon:
+        Collector(partial(local, paths=paths), output).take(view(Phase.DONE, parts=1))
+    assert output.parts == {0: b"whole"}
+
+
+def test_a_part_that_nobody_can_read_is_an_error_once_the_job_is_over(paths: Paths) -> None:
+    def script(message: Message, payload: bytes) -> Iterable[Answer]:
+        return [None]
+
+    with FakeDaemon(paths, script):
+        collector = Collector(partial(local, paths=paths), Output())
+        collector.take(view(Phase.RUNNING, parts=1))
+        with pytest.raises(JobLost, match="Part 0 of the output"):
+            collector.take(view(Phase.DONE, parts=1))
+
+
+def test_strength_counts_the_living_and_notices_other_machines(paths: Paths) -> None:
+    here = NodeView(node=NODE, name="a", state="alive", pid=1, boot=1, slots=2)
+    there = NodeView(node=OTHER, name="b", state="alive", pid=1, boot=1, slots=4)
+    dead = NodeView(node=NodeId(bytes(16)), name="c", state="dead", pid=1, boot=1, slots=8)
+    views = [(here, dead)]
+
+    def script(message: Message, payload: bytes) -> Iterable[Answer]:
+        assert isinstance(message, ListNodes)
+        return [Nodes(request=message.request, views=views[-1])]
+
+    with FakeDaemon(paths, script), local(paths=paths) as connection:
+        assert strength(connection, paths) == session.Strength(slots=2, one_machine=True)
+        views.append((here, there))
+        assert strength(connection, paths) == session.Strength(slots=6, one_machine=False)
+
+
+def test_a_node_that_dies_for_good_ends_the_watching(paths: Paths) -> None:
+    def dies(message: Message, payload: bytes) -> Iterable[Answer]:
+        yield JobUpdate(request=message.request, view=view(Phase.RUNNING))
+        daemon.close()
+        yield None
+
+    now = iter(range(0, 1000, 4))
+    daemon = FakeDaemon(paths, dies)
+    with pytest.raises(NodeUnavailable, match="No p2premap node answers"):
+        for _ in follow(partial(local, paths=paths), JOB, clock=lambda: next(now)):
+            pass
