@@ -122,7 +122,7 @@ class Network:
     def cut(self, a: Iterable[Seat], b: Iterable[Seat], *, both_ways: bool = True) -> Cut:
         """Nothing goes from `a` to `b` from now on."""
         cut = Cut(frozenset(s.index for s in a), frozenset(s.index for s in b), both_ways)
-        self.cuts.append(cut)
+        self.cuts = [*self.cuts, cut]
         return cut
 
     def heal(self, cut: Cut | None = None) -> None:

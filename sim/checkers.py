@@ -1,0 +1,296 @@
+"""What must hold whatever happens. Each checker has a name: a failure is recognised by it.
+
+Most look at every effect; `check_whole` and `check_members` are asked at set points. A checker knows the truth (which
+process runs, which path is cut) and excuses what no protocol could know: a node that is off, cut off or stalled too
+long may be called dead.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from p2premap.config import GossipConfig
+from p2premap.gossip.events import FactChanged, MemberChanged, MemberState, SetFact
+from p2premap.ids import NodeId
+from p2premap.sim.beliefs import Beliefs
+from p2premap.sim.gossip import GossipHost
+from p2premap.sim.machines import Power, Seat
+from p2premap.sim.world import World
+
+CONNECTED_MIN: Final = 6
+"""Nodes that a cluster needs for a broken path between two to be a fault of the path and of nothing else."""
+
+GRACE_S: Final = 10.0
+"""After a fault is over, so long may verdicts still come from what was true during it."""
+
+
+class Quiet:
+    """An observer's half that most checkers do not need."""
+
+    def effect(self, seat: Seat, effect: object) -> None:
+        """Not of interest."""
+
+    def told(self, seat: Seat, event: object) -> None:
+        """Not of interest."""
+
+    def fault(self, seat: Seat, word: str) -> None:
+        """Not of interest."""
+
+
+class FalseDead(Quiet):
+    """`false-dead`: nobody calls a node dead that is well and connected, or stalled for less than `stalled_s`.
+
+    A node that at most one other cannot reach counts as connected: the jurors reach it.
+
+    Args:
+        raises: False counts in `seen` instead, for networks so bad that some are allowed.
+    """
+
+    def __init__(self, world: World, config: GossipConfig, *, raises: bool = True) -> None:
+        self.world = world
+        self.config = config
+        self.raises = raises
+        self.seen: list[tuple[float, Seat, Seat]] = []
+        self._away: dict[int, tuple[str, float]] = {}
+        self._excused_until: dict[int, float] = {}
+        self._cuts = world.network.cuts
+        self._isolated: set[int] = set()
+        self._judged: set[tuple[NodeId, int, int]] = set()
+        world.observers.append(self)
+
+    def fault(self, seat: Seat, word: str) -> None:
+        if word in ("pause", "sleep"):
+            self._away[seat.index] = (word, self.world.now)
+        elif word == "resume":
+            how, since = self._away.pop(seat.index)
+            if how == "sleep" or self.world.now - since >= self.config.stalled_s:
+                self._excused_until[seat.index] = self.world.now + GRACE_S
+
+    def effect(self, seat: Seat, effect: object) -> None:
+        if self.world.network.cuts is not self._cuts:
+            self._look_at_cuts()
+        if not isinstance(effect, MemberChanged) or effect.state is not MemberState.DEAD:
+            return
+        owner = self.world.owners.get(effect.node)
+        if owner is None or not self._well(owner, effect):
+            return
+        verdict = (effect.node, int(effect.boot), int(effect.incarnation))
+        if verdict not in self._judged:
+            self._judged.add(verdict)
+            self.seen.append((self.world.now, seat, owner))
+        if self.raises:
+            raise self.world.broken("false-dead", f"{seat} takes {owner} for dead", seat)
+
+    def _look_at_cuts(self) -> None:
+        """Cuts have come or gone: who can be reached by too few, and who could until now?"""
+        network = self.world.network
+        self._cuts = network.cuts
+        seats = self.world.seats
+        isolated: set[int] = set()
+        for seat in seats if self._cuts else ():
+            apart = sum(1 for other in seats if other is not seat and not network.connected(seat, other))
+            if apart > 1 or (apart and len(seats) < CONNECTED_MIN):
+                isolated.add(seat.index)
+        for index in self._isolated - isolated:
+            self._excused_until[index] = self.world.now + GRACE_S
+        self._isolated = isolated
+
+    def _well(self, owner: Seat, verdict: MemberChanged) -> bool:
+        """Whether the node is as well as this verdict denies."""
+        now = self.world.now
+        if owner.node != verdict.node or owner.boot != verdict.boot or not owner.runs:
+            return False
+        if owner.leaving or owner.power is Power.ASLEEP or owner.index in self._isolated:
+            return False
+        if owner.power is Power.PAUSED and now - owner.since >= self.config.stalled_s:
+            return False
+        return self._excused_until.get(owner.index, 0.0) <= now
+
+
+class LeftNotDead(Quiet):
+    """`left-not-dead`: a node that left in good order is never reported as dead, where nothing was cut meanwhile."""
+
+    def __init__(self, world: World, *, raises: bool = True) -> None:
+        self.world = world
+        self.raises = raises
+        self.leaves = 0
+        self.misreported: list[tuple[float, Seat, NodeId]] = []
+        self._left: dict[tuple[NodeId, int], float] = {}
+        self._cut_last = -GRACE_S
+        world.observers.append(self)
+
+    def fault(self, seat: Seat, word: str) -> None:
+        if word == "left":
+            self.leaves += 1
+            self._left[seat.node, int(seat.boot)] = self.world.now
+
+    def effect(self, seat: Seat, effect: object) -> None:
+        if self.world.network.cuts:
+            self._cut_last = self.world.now
+        if not isinstance(effect, MemberChanged) or effect.state is not MemberState.DEAD:
+            return
+        if (effect.node, int(effect.boot)) not in self._left or self._cut_last + GRACE_S > self.world.now:
+            return
+        self.misreported.append((self.world.now, seat, effect.node))
+        if self.raises:
+            text = f"{seat} takes {effect.node[:4].hex()} for dead, which left in good order"
+            raise self.world.broken("left-not-dead", text, seat)
+
+
+class Monotone(Quiet):
+    """`monotone`: what one process believes of a node never goes back in (boot, incarnation, state).
+
+    Nor does anybody claim more than the owner does: only the owner raises its boot and its incarnation.
+    """
+
+    def __init__(self, world: World, beliefs: Beliefs) -> None:
+        self.world = world
+        self.beliefs = beliefs
+        self._last: dict[tuple[int, int], dict[NodeId, tuple[int, int, int]]] = {}
+        world.observers.append(self)
+
+    def effect(self, seat: Seat, effect: object) -> None:
+        if not isinstance(effect, MemberChanged):
+            return
+        said = (int(effect.boot), int(effect.incarnation), int(effect.state))
+        last = self._last.setdefault((seat.index, seat.life), {})
+        before = last.get(effect.node)
+        last[effect.node] = said
+        if before is not None and said < before:
+            text = f"{seat} went back from {before} to {said} about {effect.node[:4].hex()}"
+            raise self.world.broken("monotone", text, seat)
+        owner = self.world.owners.get(effect.node)
+        if owner is None:
+            raise self.world.broken("monotone", f"{seat} believes in {effect.node.hex()}, who never was", seat)
+        if owner.node == effect.node and owner.host is not None:
+            own = own_version(owner)
+            if own is not None and said[:2] > own:
+                text = f"{seat} believes {said[:2]} of {owner}, who is at {own}"
+                raise self.world.broken("owner-only", text, seat)
+
+    def fault(self, seat: Seat, word: str) -> None:
+        if word in ("crash", "off", "left", "clash"):
+            self._last.pop((seat.index, seat.life - 1), None)
+
+
+def own_version(seat: Seat) -> tuple[int, int] | None:
+    """The (boot, incarnation) that a running node claims for itself."""
+    if isinstance(seat.host, GossipHost):
+        return int(seat.boot), int(seat.host.core.own.incarnation)
+    return None
+
+
+class SingleWriter(Quiet):
+    """`single-writer`: every fact that anybody sees was published by its node, and nobody sees an older one later.
+
+    Values are told apart by their bytes: a scenario publishes each value once. b"" (withdrawn, or the node started
+    anew) may be seen at any time.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.published: dict[tuple[NodeId, str], list[bytes]] = {}
+        self._seen: dict[tuple[int, int, NodeId, str], int] = {}
+        world.observers.append(self)
+
+    def told(self, seat: Seat, event: object) -> None:
+        if isinstance(event, SetFact):
+            self.published.setdefault((seat.node, event.key), []).append(event.value)
+
+    def fault(self, seat: Seat, word: str) -> None:
+        if word == "start":
+            for (node, _), values in self.published.items():
+                if node == seat.node:
+                    values.append(b"")
+
+    def effect(self, seat: Seat, effect: object) -> None:
+        if not isinstance(effect, FactChanged) or not effect.value:
+            return
+        values = self.published.get((effect.node, effect.key), [])
+        if effect.value not in values:
+            text = f"{seat} sees {effect.key}={effect.value!r} of {effect.node[:4].hex()}, who never published it"
+            raise self.world.broken("single-writer", text, seat)
+        place = len(values) - 1 - values[::-1].index(effect.value)
+        key = (seat.index, seat.life, effect.node, effect.key)
+        if self._seen.get(key, -1) > place:
+            text = f"{seat} sees the older {effect.key}={effect.value!r} of {effect.node[:4].hex()} again"
+            raise self.world.broken("single-writer", text, seat)
+        self._seen[key] = place
+
+
+class ByteBudget(Quiet):
+    """`byte-budget`: no node sends more than so many bytes in any whole second.
+
+    Args:
+        bytes_max: in one second; a burst after a cut or a start is part of it.
+    """
+
+    def __init__(self, world: World, bytes_max: int) -> None:
+        self.world = world
+        self.bytes_max = bytes_max
+        self.worst = 0
+        self._before: list[int] = []
+        world.clock.after(1.0, self._second)
+
+    def _second(self) -> None:
+        self._before += [0] * (len(self.world.seats) - len(self._before))
+        for seat in self.world.seats:
+            sent = seat.bytes_sent - self._before[seat.index]
+            self._before[seat.index] = seat.bytes_sent
+            self.worst = max(self.worst, sent)
+            if sent > self.bytes_max:
+                raise self.world.broken("byte-budget", f"{seat} sent {sent} bytes within a second", seat)
+        self.world.clock.after(1.0, self._second)
+
+
+def check_whole(world: World, beliefs: Beliefs, checker: str = "whole") -> None:
+    """`whole` (or another name): everybody who runs believes what is so.
+
+    Raises:
+        InvariantBroken: with the first three things that are not so.
+    """
+    wrong = [text for seat in world.live() for text in beliefs.wrong(seat)]
+    if wrong:
+        raise world.broken(checker, f"{len(wrong)} wrong beliefs, such as: " + "; ".join(wrong[:3]))
+
+
+def check_members(world: World, beliefs: Beliefs, seats: list[Seat] | None = None) -> None:
+    """`told`: what a core's `members()` says is what its effects have said.
+
+    Raises:
+        InvariantBroken: another room would act on something else than what the status page shows.
+    """
+    for seat in world.live() if seats is None else seats:
+        if not isinstance(seat.host, GossipHost):
+            continue
+        for member in seat.host.core.members():
+            if member.node == seat.node:
+                continue
+            told = beliefs.of(seat, member.node)
+            if told is None or (told.boot, told.incarnation, told.state) != (
+                member.boot,
+                member.incarnation,
+                member.state,
+            ):
+                text = f"{seat} shows {member.state.name} of {member.name}, and last told {told}"
+                raise world.broken("told", text, seat)
+
+
+def check_facts(world: World, writer: SingleWriter) -> None:
+    """`facts`: everybody who runs holds the last value of every fact of everybody who runs.
+
+    Raises:
+        InvariantBroken: a fact was lost.
+    """
+    for seat in world.live():
+        if not isinstance(seat.host, GossipHost):
+            continue
+        members = {member.node: member for member in seat.host.core.members()}
+        for (node, key), values in writer.published.items():
+            owner = world.owners[node]
+            if owner.node != node or owner.power is not Power.RUNNING:
+                continue
+            held = members[node].facts.get(key, b"") if node in members else None
+            if held != values[-1]:
+                text = f"{seat} holds {key}={held!r} of {owner}, whose last is {values[-1]!r}"
+                raise world.broken("facts", text, seat)

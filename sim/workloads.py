@@ -1,0 +1,144 @@
+"""Jobs for virtual nodes: a director, and what its attempts would yield, in a few lines each.
+
+A `Shape` is a job of map tasks that make a blob each, and reduce tasks that read all of them. What a reduce task yields
+names what it read, so that a checker sees whether lineages were mixed. A job whose tasks are not steady yields
+something else in each attempt, as a task that draws random numbers does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+import cbor2
+from blake3 import blake3
+
+from p2premap.errors import JobRejected
+from p2premap.ids import Digest, JobId, NodeId
+from p2premap.tasks.director import Pinned, StagePlan, TaskInput
+from p2premap.tasks.events import RunBatch
+from p2premap.tasks.job import AttemptEnd, AttemptSpec, BlobRef, JobOptions, JobSpec, Outcome, Part, Source, StageId
+from p2premap.wire import decode_cbor
+
+KIND: Final = "shape"
+
+
+class Shape(NamedTuple):
+    """What a job looks like.
+
+    Args:
+        maps, reduces: tasks of the two stages; without reduces there is one stage, whose blobs are the parts.
+        map_s, reduce_s: virtual seconds of one attempt.
+        steady: the same task always yields the same; else no two attempts do.
+        inline: map tasks yield small values instead of blobs, and reduces read nothing.
+    """
+
+    maps: int
+    reduces: int = 0
+    map_s: float = 0.05
+    reduce_s: float = 0.05
+    steady: bool = True
+    inline: bool = False
+
+    def encode(self) -> bytes:
+        """As the plan of a job."""
+        return cbor2.dumps(tuple(self))
+
+
+def digest_of(content: bytes) -> Digest:
+    """A blob's name."""
+    return Digest(blake3(content).digest())
+
+
+def spec_of(shape: Shape, *, key: bytes, options: JobOptions | None = None) -> JobSpec:
+    """The job as a client would submit it."""
+    plan = shape.encode()
+    return JobSpec(
+        submission_key=key,
+        kind=KIND,
+        name="shape",
+        code=BlobRef(digest=digest_of(b"code"), size=4),
+        plan=BlobRef(digest=digest_of(plan), size=len(plan)),
+        options=options or JobOptions(),
+    )
+
+
+class ShapeDirector:
+    """The director of a `Shape`."""
+
+    runtime = "p2premap.sim.workloads:Shape"
+
+    def __init__(self, *, job: JobId, home: NodeId, plan: bytes) -> None:
+        fields = decode_cbor(plan)
+        if not isinstance(fields, list):
+            raise JobRejected("The plan of this job is not a shape.", job=job.hex())
+        self.shape = Shape(*fields)
+        self._maps: tuple[Pinned, ...] = ()
+
+    def first(self) -> StagePlan:
+        """The map stage."""
+        return StagePlan(name="map", function="map", tasks=self.shape.maps, final=not self.shape.reduces)
+
+    def next(self, number: int, results: Sequence[Pinned]) -> StagePlan | None:
+        """The reduce stage after the map stage."""
+        if number or not self.shape.reduces:
+            return None
+        self._maps = tuple(results)
+        return StagePlan(name="reduce", function="reduce", tasks=self.shape.reduces, final=True)
+
+    def task(self, stage: StageId, task: int) -> TaskInput:
+        """A reduce task reads every blob."""
+        params = cbor2.dumps((task, self.shape.steady, self.shape.inline))
+        if stage.number == 0 or self.shape.inline:
+            return TaskInput(params=params)
+        return TaskInput(
+            params=params,
+            sources=tuple(
+                Source(digest=blob.digest, start=0, end=blob.size, holders=pinned.holders, blob=blob.digest)
+                for pinned in self._maps
+                for blob in pinned.blobs
+            ),
+        )
+
+    def part(self, task: int, result: Pinned) -> Part | None:
+        """The blob of a result."""
+        if not result.blobs:
+            return None
+        blob = result.blobs[0]
+        source = Source(digest=blob.digest, start=0, end=blob.size, holders=result.holders, blob=blob.digest)
+        return Part(number=task, source=source, records=result.records_out)
+
+
+def run_shape(
+    batch: RunBatch,
+    spec: AttemptSpec,
+    read: Callable[[Source], bytes | None],
+    write: Callable[[bytes], BlobRef],
+    *,
+    seconds: float = 0.0,
+) -> AttemptEnd:
+    """What one attempt of a `Shape` yields.
+
+    Args:
+        read: the bytes of a source; None where no holder has it.
+        write: keeps a blob at the node that runs the attempt.
+    """
+    task, steady, inline = cbor2.loads(spec.params)
+    contents = [(source, read(source)) for source in spec.sources]
+    missing = tuple(source.digest for source, content in contents if content is None)
+    if missing:
+        return AttemptEnd(
+            task=spec.task, attempt=spec.attempt, outcome=Outcome.INPUT_LOST, missing=missing, error="no holder has it"
+        )
+    salt = b"" if steady else f"/{spec.attempt}".encode()
+    came = blake3(b"".join(content or b"" for _, content in contents)).hexdigest() if contents else ""
+    result = f"{batch.function}/{task}/{came}".encode() + salt
+    return AttemptEnd(
+        task=spec.task,
+        attempt=spec.attempt,
+        outcome=Outcome.DONE,
+        value=result if inline else b"",
+        blobs=() if inline else (write(result),),
+        seconds=seconds,
+        records_out=1,
+    )

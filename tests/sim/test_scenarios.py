@@ -1,0 +1,108 @@
+"""The promises of the gossip, in figures: each is a smaller run of what `python -m bench gossip_sim` measures."""
+
+from __future__ import annotations
+
+import pytest
+
+from p2premap.sim import scenarios
+from p2premap.sim.cluster import Cluster
+from p2premap.sim.network import NetworkConfig
+from p2premap.sim.scenarios import quantile
+
+
+@pytest.mark.parametrize(("nodes", "losses"), [(3, 10), (8, 15), (100, 10)])
+def test_a_power_off_is_known_in_time(nodes: int, losses: int) -> None:
+    seen = scenarios.detection(nodes, seed=21, losses=losses)
+    assert seen.unknown == seen.false_dead == 0
+    assert quantile(seen.all_s, 0.5) <= 3.5
+    assert seen.all_s[-1] <= 5.0
+
+
+@pytest.mark.slow
+def test_a_power_off_among_a_thousand_is_known_in_time() -> None:
+    seen = scenarios.detection(1_000, seed=22, losses=3)
+    assert seen.unknown == seen.false_dead == 0
+    assert quantile(seen.each_s, 0.5) <= 3.5
+    assert quantile(seen.each_s, 0.99) <= 5.0
+
+
+@pytest.mark.parametrize("nodes", [3, 32])
+def test_a_killed_process_is_known_at_once(nodes: int) -> None:
+    seen = scenarios.detection(nodes, seed=23, losses=10, power=False)
+    assert seen.unknown == seen.false_dead == 0
+    assert quantile(seen.all_s, 0.5) <= 0.3
+
+
+def test_nobody_well_is_called_dead_at_a_tenth_of_loss() -> None:
+    seen = scenarios.false_alarms(16, seed=24, node_minutes=300, loss=0.10)
+    assert seen.dead == 0
+
+
+def test_a_quarter_of_loss_kills_hardly_anybody() -> None:
+    seen = scenarios.false_alarms(16, seed=25, node_minutes=150, loss=0.25)
+    assert seen.dead <= 1
+
+
+@pytest.mark.parametrize("nodes", [2, 3, 32])
+def test_a_healed_cut_is_whole_in_time(nodes: int) -> None:
+    times = scenarios.healing(nodes, seed=26, cuts=4)
+    assert max(times) <= 10.0
+
+
+def test_leaves_are_never_reported_as_deaths() -> None:
+    misreported, times = scenarios.leaving(8, seed=27, leaves=40)
+    assert misreported == 0
+    assert quantile(times, 0.5) <= 1.0
+
+
+@pytest.mark.parametrize("nodes", [2, 3, 16])
+def test_a_node_stalled_for_ten_seconds_is_never_called_dead(nodes: int) -> None:
+    assert scenarios.stalling(nodes, seed=28, stalls=5) == 0
+
+
+def test_an_idle_node_of_32_costs_little() -> None:
+    seen = scenarios.cost(32, seed=29, seconds=30.0)
+    assert 20 < quantile(seen.bytes_per_s, 0.5) <= 600
+
+
+@pytest.mark.slow
+def test_a_node_of_a_thousand_with_load_costs_little() -> None:
+    seen = scenarios.cost(1_000, seed=30, seconds=3.0, load=True)
+    assert 20 < quantile(seen.bytes_per_s, 0.5) <= 4096
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 5, 50])
+def test_nodes_that_start_together_find_each_other(nodes: int) -> None:
+    cluster = Cluster(nodes, seed=31)
+    assert cluster.form() <= 3.5
+    cluster.world.run_for(10.0)
+    cluster.check_quiet()
+
+
+def test_facts_reach_everybody_over_a_bad_network() -> None:
+    bad = NetworkConfig(loss=0.2, duplicate=0.1, reorder=0.2, corrupt=0.02, jitter_s=0.01)
+    cluster = Cluster(12, seed=32, network=bad, strict=False)
+    cluster.form(limit_s=60.0)
+    for seat in cluster.seats:
+        for key in ("cpu", "packages"):
+            cluster.publish(seat, key, size=8 if key == "cpu" else 4_000)
+    cluster.world.run_for(5.0)
+    for seat in cluster.seats[::2]:
+        cluster.publish(seat, "cpu")
+    cluster.world.run_for(30.0)
+    cluster.check_quiet()
+
+
+def test_a_burst_of_facts_stays_within_what_a_node_may_send() -> None:
+    """Everybody publishes at once: queues drop and repair goes on in pieces, instead of flooding the network."""
+    from p2premap.sim.checkers import ByteBudget
+
+    cluster = Cluster(50, seed=33)
+    cluster.preload()
+    budget = ByteBudget(cluster.world, bytes_max=400_000)
+    cluster.world.run_for(5.0)
+    for seat in cluster.seats:
+        cluster.publish(seat, "packages", size=500)
+    cluster.world.run_for(30.0)
+    cluster.check_quiet()
+    assert budget.worst > 1_000
