@@ -318,8 +318,7 @@ class Coordinator:
         if worker.lost and end.blobs:
             return False
         settled = run.commit(now, worker.node, end, self._locations)
-        if not settled and run.pinned and not run.is_settled(task):
-            run.adopt(task, end, worker.node)
+        if not settled and run.pinned and not run.is_settled(task) and run.adopt(task, self._locations):
             self._abandon_after(run)
             settled = True
         if not settled:
@@ -475,12 +474,17 @@ class Coordinator:
             if not any(w.batches for w in self._workers.all.values()):
                 self._decide(Phase.CANCELLED, self._cancelling)
             return
+        given = True
+        while given and self._final is None:
+            self._pin_complete()
+            given = self._final is None and self._hand_out(now)
+
+    def _pin_complete(self) -> None:
+        """As long as the last stage has all its results, have them decided and plan the next."""
         while self._final is None and self._runs[-1].complete and not self._runs[-1].pinned:
             run = self._runs[-1]
             cell = manifest_cell(run.id.number, run.generation)
             self._hear(self._cells.propose(cell, run.facts.manifest()))
-        if self._final is None:
-            self._hand_out(now)
 
     def _hear(self, decided: Iterable[Decided]) -> None:
         """Go on from what cells decided."""
@@ -523,17 +527,19 @@ class Coordinator:
 
     # --- handing out ----------------------------------------------------------------------------------------------
 
-    def _hand_out(self, now: float) -> None:
+    def _hand_out(self, now: float) -> bool:
         """Give batches to who has room: idle slots first, then the next batch of busy ones.
 
         An earlier stage has tasks only where a later one found results missing, and those come first.
+
+        Returns:
+            Whether there may be more to do: something was given, or a stage turned out to be planned from lost results.
         """
-        given = True
-        while given:
-            given = False
-            for run in self._runs:
-                if run.pending and self._final is None:
-                    given = self._hand_out_of(now, run) or given
+        given = False
+        for run in list(self._runs):
+            if run.pending and self._final is None and not run.abandoned:
+                given = self._hand_out_of(now, run) or given
+        return given or not self._runs[-1].pinned and self._runs[-1].complete
 
     def _hand_out_of(self, now: float, run: StageRun) -> bool:
         """One batch for each node with room. Whether any was given."""
@@ -544,7 +550,7 @@ class Coordinator:
             if len(worker.batches) >= worker.slots and not run.sizer.ahead(run.pending, self._workers.slots):
                 continue
             given = self._give(now, worker, run) or given
-            if not run.pending or self._final is not None:
+            if not run.pending or run.abandoned or self._final is not None:
                 break
         return given
 
@@ -555,7 +561,7 @@ class Coordinator:
     def _give(self, now: float, worker: Worker, run: StageRun) -> bool:
         size = run.sizer.size(run.pending, self._workers.slots)
         taken = run.take(worker, size, self._config.assign_bytes_max, self._workers, self._look)
-        if not taken or self._final is not None:
+        if not taken or run.abandoned or self._final is not None:
             return False
         self._last_batch += 1
         specs = []
@@ -596,6 +602,9 @@ class Coordinator:
         """A task's input with the holders as they are now; None: it is parked until its sources can be read."""
         if self._final is not None:
             return None
+        if run.pinned and run.adopt(task, self._locations):
+            self._abandon_after(run)  # meanwhile another result of it has come back
+            return None
         try:
             input = self._director.task(run.id, task)
         except JobError as error:
@@ -627,7 +636,10 @@ class Coordinator:
             return True  # a doubtful holder: gossip will know soon
         for run in self._runs:
             if run.pinned and (task := run.producer(source.blob)) is not None:
-                run.unsettle(task)
+                if run.adopt(task, self._locations):
+                    self._abandon_after(run)
+                else:
+                    run.unsettle(task)
                 return True
         return False
 

@@ -101,13 +101,21 @@ class StageRun:
             self.seconds += end.seconds
         return True
 
-    def adopt(self, task: int, end: AttemptEnd, node: NodeId) -> None:
-        """Replace the pinned result, which can be read nowhere, by another: the stage is to be pinned anew."""
+    def adopt(self, task: int, locations: Locations) -> bool:
+        """Replace a pinned result, which can be read nowhere, by another that can: the stage is to be pinned anew.
+
+        False: the task has no other.
+        """
         assert self.pinned, "only what was pinned is replaced"
+        before = self.facts.chosen(task)
         self.pinned = False
+        if not self._find_readable(task, locations) or self.facts.chosen(task) == before:
+            self.pinned = True
+            return False
         self.generation += 1
-        self._choose(task, end.attempt, node)
-        self._settle(task)
+        if not self._settled[task]:
+            self._settle(task)
+        return True
 
     def unsettle(self, task: int) -> None:
         """The task's result can be read nowhere: it must run again."""
