@@ -149,6 +149,7 @@ class StageRun:
     def _settle(self, task: int) -> None:
         self._settled[task] = 1
         self.done += 1
+        self._drop(task)
         if self.done & 255 == 0:
             self.facts.hash_ahead()
 
@@ -215,7 +216,7 @@ class StageRun:
             task = self.queue.pop()
             if task is None:
                 break
-            if self._settled[task] or self.out[task]:
+            if self._settled[task] or self.out[task] or task in self._window:
                 continue
             input = look(self, task)
             if input is None:
@@ -234,9 +235,13 @@ class StageRun:
             best = best or candidate
         if best is None:
             return None
-        del self._window[best.task]
-        self._sources_in_window -= len(best.input.sources)
+        self._drop(best.task)
         return best.task, best.input
+
+    def _drop(self, task: int) -> None:
+        """The task need not be looked at any more."""
+        if self._window and (candidate := self._window.pop(task, None)) is not None:
+            self._sources_in_window -= len(candidate.input.sources)
 
     def _may(self, task: int, worker: Worker, workers: Workers) -> bool:
         avoided = self.avoid[task]
