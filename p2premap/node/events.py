@@ -48,16 +48,7 @@ NodeEvent: TypeAlias = (
     | CancelJob
     | tasks.SlotReported
     | tasks.SetSlots
-    | gossip.Received
-    | gossip.LinkUp
-    | gossip.LinkDown
-    | gossip.DialEnded
-    | gossip.Hinted
-    | gossip.Woke
-    | gossip.SetFact
-    | gossip.SetLoad
-    | gossip.SetAddresses
-    | gossip.Leave
+    | gossip.GossipEvent
 )
 
 

@@ -1,0 +1,60 @@
+"""Which cluster this machine belongs to: inviting, joining, leaving. What changes is in the config directory only;
+the node's next run begins with it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from p2premap.node import guest, scope, secret
+from p2premap.node.paths import Paths
+
+if TYPE_CHECKING:
+    from p2premap.node.house import House
+
+
+async def invite(house: House, *, uses: int, valid_s: float) -> str:
+    """A token; the node is open to the network from now on.
+
+    Raises:
+        ConfigError: no interface is up, a wrong number of uses, ...
+    """
+    house.open("a user invites")
+    return house.inviter.invite(uses=uses, valid_s=valid_s)
+
+
+async def join(house: House, token: str) -> str:
+    """Make this machine a member of the token's cluster; the caller ends this run.
+
+    Returns:
+        One sentence for the user.
+
+    Raises:
+        ConfigError, JoinRefused, PeerUnreachable: see `guest.join`; nothing has changed.
+    """
+    return await trio.to_thread.run_sync(join_alone, house.user, token)
+
+
+def join_alone(paths: Paths, token: str) -> str:
+    """The same where no daemon runs: the next node that starts is a member.
+
+    Args:
+        paths: the user's.
+    """
+    joined = guest.join(token)
+    secret.replace(paths.config, joined.secret)
+    scope.remember_open(paths, joined.addresses)
+    return "This machine is a member now; `p2premap nodes` shows the others."
+
+
+async def leave(house: House) -> str:
+    """Forget the cluster; the caller ends this run, which says good-bye to the others.
+
+    Returns:
+        One sentence for the user.
+    """
+    secret.forget(house.user.config)
+    scope.forget_open(house.user)
+    return "This machine has left the cluster, and is a cluster of its own."

@@ -1,0 +1,58 @@
+"""What several parts of a node share: the latest view of each job, and sentences that a person should read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import trio
+
+from p2premap.ids import JobId
+from p2premap.tasks.job import JobView
+
+WARNINGS_MAX: Final = 100
+
+
+class Bulletin:
+    """The latest view of each job led here, and who waits for the next one."""
+
+    def __init__(self) -> None:
+        self._views: dict[JobId, JobView] = {}
+        self._changed: dict[JobId, trio.Event] = {}
+
+    def post(self, job: JobId, view: JobView) -> None:
+        """A newer view."""
+        self._views[job] = view
+        if (event := self._changed.pop(job, None)) is not None:
+            event.set()
+
+    async def after(self, job: JobId, seen: JobView | None) -> JobView:
+        """The latest view that is not `seen`; waits for it."""
+        while (view := self._views.get(job)) is None or view is seen:
+            await self._changed.setdefault(job, trio.Event()).wait()
+        return view
+
+    def keep(self, jobs: Iterable[JobId]) -> None:
+        """Forget the views of all other jobs."""
+        kept = set(jobs)
+        for job in [job for job in self._views if job not in kept]:
+            del self._views[job]
+
+
+class Warnings:
+    """Sentences that a person should read: each once, the newest last, bounded."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, None] = {}
+
+    def add(self, text: str) -> None:
+        """Remember a sentence; "" is none."""
+        if text:
+            self._texts.pop(text, None)
+            self._texts[text] = None
+            if len(self._texts) > WARNINGS_MAX:
+                del self._texts[next(iter(self._texts))]
+
+    def all(self) -> tuple[str, ...]:
+        """The sentences, the oldest first."""
+        return tuple(self._texts)

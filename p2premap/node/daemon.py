@@ -1,0 +1,121 @@
+"""The daemon: runs a node until it is told to stop, again and again where a run ends for another to begin.
+
+Joining, leaving, and taking a new identity all end a run and begin another under what is in the config and state
+directories then; there is no second way to change who a node is.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+import trio
+
+from p2premap.config import NodeConfig
+from p2premap.control import Status
+from p2premap.node import identity as identities
+from p2premap.node.endings import Ending
+from p2premap.node.house import House
+from p2premap.node.joins import parse_join
+from p2premap.node.paths import Paths
+from p2premap.node.secret import ClusterSecret, load_or_make, open_secret
+
+log = logging.getLogger(__name__)
+
+
+def run_node(config: NodeConfig, *, started: Callable[[Status], None] = lambda _: None) -> int:
+    """Run a node until SIGTERM, SIGINT or a client's `Stop`.
+
+    Args:
+        config: what the user asked for.
+        started: told how the node is, each time that it begins to serve clients.
+
+    Returns:
+        The exit code: 0.
+
+    Raises:
+        ConfigError: it cannot start; one sentence says why.
+    """
+    for text in config.joins:
+        parse_join(text, default_port=config.transport.port_first)
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    trio.run(_main, config, started)
+    return 0
+
+
+async def _main(config: NodeConfig, started: Callable[[Status], None]) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            lives = Lives(config, started)
+            nursery.start_soon(_stop_at_signal, signals, lives)
+            await lives.run()
+            nursery.cancel_scope.cancel()
+
+
+async def _stop_at_signal(signals: object, lives: Lives) -> None:
+    async for _ in signals:  # type: ignore[attr-defined]  # trio names no type for it
+        lives.stop()
+
+
+class Lives:
+    """One run of a node after the other.
+
+    Args:
+        config: what the user asked for.
+        started: told at the beginning of each.
+    """
+
+    def __init__(self, config: NodeConfig, started: Callable[[Status], None]) -> None:
+        self._config = config
+        self._started = started
+        self._house: House | None = None
+        self._stopped = False
+
+    def stop(self) -> None:
+        """End the present run; begin no other."""
+        self._stopped = True
+        if self._house is not None:
+            self._house.end(Ending.STOP)
+
+    async def run(self) -> None:
+        """Until stopped."""
+        ending, warnings = Ending.RESTART, list[str]()
+        while ending is not Ending.STOP and not self._stopped:
+            ending = await self._live(warnings)
+
+    async def _live(self, warnings: list[str]) -> Ending:
+        """One run."""
+        user = Paths.of_user()
+        secret = _secret(self._config, user)
+        paths, moved = identities.state_paths(user)
+        identity = identities.claim(paths, secret)
+        try:
+            while True:
+                house = self._house = House(
+                    config=self._config,
+                    user=user,
+                    paths=paths,
+                    secret=secret,
+                    identity=identity,
+                    started=self._started,
+                    warnings=(*warnings, moved),
+                )
+                ending = await house.run()
+                self._house = None
+                if ending is not Ending.NEW_IDENTITY or self._stopped:
+                    break
+                identity = identities.take_new(paths, secret, identity)
+                warnings[:] = house.warnings.all()
+        finally:
+            identity.release()
+        if ending is Ending.RESTART and self._config.open_name:
+            # a join or a leave is a decision against the open cluster that this node was started with
+            self._config = replace(self._config, open_name="")
+        return ending
+
+
+def _secret(config: NodeConfig, paths: Paths) -> ClusterSecret:
+    return open_secret(config.open_name) if config.open_name else load_or_make(paths.config)

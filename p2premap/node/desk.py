@@ -1,0 +1,166 @@
+"""The desk: where clients of this node, and other members on behalf of theirs, are served (`p2premap.control`).
+
+One stream is one visitor. Requests of a visitor run side by side, at most REQUESTS_MAX of them; each has its answer,
+and an error is an answer too. What a member asks is answered from this node alone; what a client asks is passed on
+to whoever knows: so no request travels further than one hop.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import trio
+
+from p2premap import __version__
+from p2premap.control import Done, Refused, Trouble, Welcome
+from p2premap.errors import (
+    ConfigError,
+    JobError,
+    JoinRefused,
+    P2PRemapError,
+    PeerUnreachable,
+    RemoteProtocolError,
+)
+from p2premap.ids import NodeId, RequestId
+from p2premap.node.blobs import StoreUnwritable, Writer
+from p2premap.ports import FrameStream
+from p2premap.wire import Message
+
+if TYPE_CHECKING:
+    from p2premap.node.house import House  # it makes the desk
+
+REQUESTS_MAX: Final = 64
+"""Of one visitor at a time; further ones wait in its socket."""
+
+log = logging.getLogger(__name__)
+
+
+class RequestError(P2PRemapError):
+    """A request that is refused with a sentence.
+
+    Args:
+        trouble: whose fault it is.
+    """
+
+    def __init__(self, trouble: Trouble, text: str) -> None:
+        super().__init__(text)
+        self.trouble = trouble
+
+
+class Visit:
+    """One visitor: its stream, and the blobs that it is bringing.
+
+    Attributes:
+        peer: the member that asks; None for a client.
+    """
+
+    def __init__(self, house: House, stream: FrameStream) -> None:
+        self.house = house
+        self.peer: NodeId | None = stream.peer
+        self.uploads: dict[bytes, Writer] = {}
+        self._stream = stream
+        self._sending = trio.Lock()
+
+    async def say(self, message: Message, payload: bytes | memoryview = b"") -> None:
+        """Send one answer.
+
+        Raises:
+            PeerUnreachable: the visitor has gone.
+        """
+        async with self._sending:
+            await self._stream.send(message, payload)
+
+
+Handler: TypeAlias = Callable[[Visit, Message, bytes], Awaitable[None]]
+
+
+class Desk:
+    """Serves visitors.
+
+    Args:
+        house: the node.
+        handlers: who answers which request; see `desk_jobs.HANDLERS`, `desk_node.HANDLERS`.
+    """
+
+    def __init__(self, house: House, handlers: dict[type[Message], Handler]) -> None:
+        self._house = house
+        self._handlers = handlers
+
+    async def serve(self, stream: FrameStream) -> None:
+        """Serve one visitor until it goes. Never raises but for cancellation."""
+        visit = Visit(self._house, stream)
+        try:
+            await visit.say(self._welcome())
+            async with trio.open_nursery() as nursery:
+                await self._listen(visit, stream, nursery)
+                nursery.cancel_scope.cancel()
+        except* (PeerUnreachable, RemoteProtocolError) as gone:
+            log.debug("a visitor has gone: %s", gone.exceptions[0])
+        finally:
+            for writer in visit.uploads.values():
+                writer.discard()
+            await stream.aclose()
+
+    def _welcome(self) -> Welcome:
+        house = self._house
+        return Welcome(
+            node=house.identity.node,
+            name=house.name,
+            pid=os.getpid(),
+            version=__version__,
+            cluster=house.secret.tag,
+            open_name=house.secret.open_name,
+        )
+
+    async def _listen(self, visit: Visit, stream: FrameStream, nursery: trio.Nursery) -> None:
+        places = trio.CapacityLimiter(REQUESTS_MAX)
+        while (frame := await stream.receive()) is not None:
+            token = object()
+            await places.acquire_on_behalf_of(token)
+            # blobs come in pieces that must be kept in order; everything else runs side by side
+            if frame.payload:
+                await self._answer(visit, frame.message, frame.payload)
+                places.release_on_behalf_of(token)
+            else:
+                nursery.start_soon(self._answer_beside, visit, frame.message, places, token)
+
+    async def _answer_beside(self, visit: Visit, message: Message, places: trio.CapacityLimiter, token: object) -> None:
+        try:
+            await self._answer(visit, message, b"")
+        finally:
+            places.release_on_behalf_of(token)
+
+    async def _answer(self, visit: Visit, message: Message, payload: bytes) -> None:
+        request: RequestId = getattr(message, "request", RequestId(0))
+        handler = self._handlers.get(type(message))
+        try:
+            if handler is None:
+                raise RequestError(Trouble.USAGE, f"This node does not know the request {type(message).__name__}.")
+            await handler(visit, message, payload)
+        except P2PRemapError as error:
+            await visit.say(Refused(request=request, trouble=_trouble(error), text=str(error)))
+        except OSError as error:
+            text = f"The node could not do it: {error.strerror or error}."
+            await visit.say(Refused(request=request, trouble=Trouble.REFUSED, text=text))
+
+    @staticmethod
+    async def done(visit: Visit, request: RequestId, text: str = "") -> None:
+        """The plain answer."""
+        await visit.say(Done(request=request, text=text))
+
+
+def _trouble(error: P2PRemapError) -> Trouble:
+    match error:
+        case RequestError():
+            return error.trouble
+        case StoreUnwritable() | JoinRefused():
+            return Trouble.REFUSED
+        case ConfigError() | JobError():
+            return Trouble.USAGE
+        case PeerUnreachable():
+            return Trouble.UNREACHABLE
+        case _:
+            return Trouble.REFUSED

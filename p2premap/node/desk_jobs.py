@@ -1,0 +1,308 @@
+"""Answers about jobs: submit, watch, list, cancel, and the bytes of parts and logs, wherever they are."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final, TypeVar
+
+import trio
+from blake3 import blake3
+
+from p2premap.control import (
+    Cancel,
+    Chunk,
+    Done,
+    Jobs,
+    JobUpdate,
+    ListJobs,
+    PutBlob,
+    ReadLog,
+    ReadPart,
+    Refused,
+    Submit,
+    Submitted,
+    Trouble,
+    Watch,
+    Welcome,
+)
+from p2premap.errors import PeerUnreachable, RemoteProtocolError
+from p2premap.ids import JobId, NodeId, RequestId, short
+from p2premap.node.desk import Handler, RequestError, Visit
+from p2premap.node.logs import list_logs
+from p2premap.node.logs import read_log as read_log_file
+from p2premap.node.staging import SourceLost
+from p2premap.ports import FrameStream
+from p2premap.tasks.job import JobView
+from p2premap.wire import Frame, Message
+
+ASK_S: Final = 3.0
+"""How long another member may take to answer a question that one of our clients asked."""
+
+PREFIX_BYTES_MIN: Final = 2
+CHUNK_BYTES: Final = 1 << 20
+UPLOADS_MAX: Final = 16
+PASSED_ON: Final = RequestId(1)
+"""The one request on a stream that this desk opens to another."""
+
+M = TypeVar("M", bound=Message)
+
+
+# --- other members ------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def line_to(visit: Visit, peer: NodeId, message: Message) -> AsyncIterator[FrameStream]:
+    """A stream to another member's desk, on which `message` has been asked.
+
+    Raises:
+        PeerUnreachable: it cannot be reached, or does not speak in time.
+    """
+    with trio.move_on_after(ASK_S) as scope:
+        stream = await visit.house.transport.open_control(peer)
+        try:
+            welcome = await stream.receive()
+            if welcome is None or not isinstance(welcome.message, Welcome):
+                raise PeerUnreachable(f"The node {short(peer)} does not speak as a p2premap node does.")
+            await stream.send(message)
+        except BaseException:
+            await stream.aclose()
+            raise
+    if scope.cancelled_caught:
+        raise PeerUnreachable(f"The node {short(peer)} did not answer within {ASK_S:.0f} s.")
+    try:
+        yield stream
+    finally:
+        await stream.aclose()
+
+
+async def next_answer(stream: FrameStream, peer: NodeId) -> Frame:
+    """The next answer of another desk.
+
+    Raises:
+        RequestError: it refused.
+        PeerUnreachable: it has gone.
+    """
+    frame = await stream.receive()
+    if frame is None:
+        raise PeerUnreachable(f"The node {short(peer)} has gone.")
+    if isinstance(frame.message, Refused):
+        raise RequestError(frame.message.trouble, frame.message.text)
+    return frame
+
+
+async def ask(visit: Visit, peer: NodeId, message: Message, answer: type[M], *, timeout_s: float = ASK_S) -> M:
+    """One question to another member, its one answer.
+
+    Raises:
+        RequestError: it refused.
+        PeerUnreachable: it did not answer in time.
+    """
+    with trio.move_on_after(timeout_s):
+        async with line_to(visit, peer, message) as stream:
+            frame = await next_answer(stream, peer)
+            if not isinstance(frame.message, answer):
+                raise PeerUnreachable(f"The node {short(peer)} gave an answer that does not fit.")
+            return frame.message
+    raise PeerUnreachable(f"The node {short(peer)} did not answer within {timeout_s:.0f} s.")
+
+
+async def ask_all(
+    visit: Visit, make: Callable[[], Message], answer: type[M]
+) -> tuple[list[tuple[NodeId, M]], list[str]]:
+    """The same question to every other living member at once: the answers, and the names of those that gave none."""
+    answers: list[tuple[NodeId, M]] = []
+    silent: list[str] = []
+
+    async def one(peer: NodeId, name: str) -> None:
+        try:
+            answers.append((peer, await ask(visit, peer, make(), answer)))
+        except (PeerUnreachable, RequestError, RemoteProtocolError):
+            silent.append(name)
+
+    async with trio.open_nursery() as nursery:
+        for view in visit.house.others():
+            nursery.start_soon(one, view.node, view.name)
+    return answers, sorted(silent)
+
+
+# --- finding a job ------------------------------------------------------------------------------------------------
+
+
+async def find(visit: Visit, prefix: bytes) -> JobView:
+    """The job whose id begins so, here or at another member.
+
+    Raises:
+        RequestError: none, more than one, or too short a beginning.
+    """
+    if len(prefix) < PREFIX_BYTES_MIN:
+        raise RequestError(Trouble.USAGE, "A job is named by at least the first 4 digits of its id.")
+    views = {view.job: view for view in visit.house.jobs() if view.job.startswith(prefix)}
+    if not views and visit.peer is None:
+        answers, silent = await ask_all(visit, lambda: ListJobs(request=PASSED_ON), Jobs)
+        views = {v.job: v for _, jobs in answers for v in jobs.views if v.job.startswith(prefix)}
+        if not views and silent:
+            raise RequestError(
+                Trouble.UNREACHABLE,
+                f"No reachable node knows a job {prefix.hex()}; {', '.join(silent)} did not answer: try again.",
+            )
+    if not views:
+        raise RequestError(Trouble.NOT_FOUND, f"No job {prefix.hex()} is known; see `p2premap jobs`.")
+    if len(views) > 1:
+        raise RequestError(Trouble.USAGE, f"{len(views)} jobs begin with {prefix.hex()}; give more digits of the id.")
+    return next(iter(views.values()))
+
+
+# --- handlers -----------------------------------------------------------------------------------------------------
+
+
+async def put_blob(visit: Visit, message: Message, payload: bytes) -> None:
+    """`PutBlob`."""
+    assert isinstance(message, PutBlob)
+    writer = visit.uploads.get(message.digest)
+    if writer is None:
+        if len(visit.uploads) >= UPLOADS_MAX:
+            raise RequestError(Trouble.USAGE, f"More than {UPLOADS_MAX} blobs at a time on one connection.")
+        writer = visit.uploads[message.digest] = visit.house.blobs.writer()
+    try:
+        await trio.to_thread.run_sync(writer.write, payload)
+        if message.last:
+            del visit.uploads[message.digest]
+            ref = await trio.to_thread.run_sync(writer.finish)
+            if ref.digest != message.digest:
+                raise RequestError(Trouble.USAGE, "What was sent is not what was announced; send it again.")
+    except BaseException:
+        visit.uploads.pop(message.digest, None)
+        writer.discard()
+        raise
+    await visit.say(Done(request=message.request))
+
+
+async def submit(visit: Visit, message: Message, _: bytes) -> None:
+    """`Submit`."""
+    assert isinstance(message, Submit)
+    house = visit.house
+    for blob in (message.spec.code, message.spec.plan):
+        if house.blobs.size(blob.digest) != blob.size:
+            raise RequestError(Trouble.USAGE, "The job's code and plan have not been put before it; put them first.")
+    plan = await trio.to_thread.run_sync(house.blobs.get, message.spec.plan.digest)
+    accepted = await house.submit(message.spec, plan, message.files)
+    await visit.say(Submitted(request=message.request, job=accepted.job, copies=accepted.copies))
+
+
+async def watch(visit: Visit, message: Message, _: bytes) -> None:
+    """`Watch`: from here, or passed on from the job's leader."""
+    assert isinstance(message, Watch)
+    found = await find(visit, message.job)
+    if found.leader != visit.house.identity.node:
+        forward = Watch(request=PASSED_ON, job=found.job, once=message.once)
+        async with line_to(visit, found.leader, forward) as stream:
+            while True:
+                frame = await next_answer(stream, found.leader)
+                if not isinstance(frame.message, JobUpdate):
+                    raise PeerUnreachable(f"The node {short(found.leader)} gave an answer that does not fit.")
+                await visit.say(JobUpdate(request=message.request, view=frame.message.view))
+                if message.once or over(frame.message.view):
+                    return
+    seen: JobView | None = None
+    while seen is None or not (message.once or over(seen)):
+        seen = await visit.house.bulletin.after(JobId(found.job), seen)
+        await visit.say(JobUpdate(request=message.request, view=seen))
+
+
+def over(view: JobView) -> bool:
+    """Whether nothing more will happen to the job."""
+    return view.phase.over
+
+
+async def list_jobs(visit: Visit, message: Message, _: bytes) -> None:
+    """`ListJobs`."""
+    assert isinstance(message, ListJobs)
+    views = {view.job: view for view in visit.house.jobs()}
+    silent: list[str] = []
+    if visit.peer is None:
+        answers, silent = await ask_all(visit, lambda: ListJobs(request=PASSED_ON), Jobs)
+        for _peer, jobs in answers:
+            views.update({view.job: view for view in jobs.views})
+    newest = sorted(views.values(), key=lambda view: (view.age_s, view.job))
+    await visit.say(Jobs(request=message.request, views=tuple(newest), silent=tuple(silent)))
+
+
+async def cancel(visit: Visit, message: Message, _: bytes) -> None:
+    """`Cancel`."""
+    assert isinstance(message, Cancel)
+    view = await find(visit, message.job)
+    if over(view):
+        await visit.say(Done(request=message.request, text=f"The job was over already: {view.phase.value}."))
+        return
+    if view.leader != visit.house.identity.node:
+        forward = Cancel(request=PASSED_ON, job=view.job, reason=message.reason)
+        done = await ask(visit, view.leader, forward, Done, timeout_s=30.0)
+        await visit.say(Done(request=message.request, text=done.text))
+        return
+    visit.house.cancel(JobId(view.job), message.reason)
+    while not over(view):
+        view = await visit.house.bulletin.after(JobId(view.job), view)
+    await visit.say(Done(request=message.request, text=f"The job is over: {view.phase.value}."))
+
+
+async def read_part(visit: Visit, message: Message, _: bytes) -> None:
+    """`ReadPart`: from this node's blobs, a neighbour's, or fetched from a node that holds it."""
+    assert isinstance(message, ReadPart)
+    view = await find(visit, message.job)
+    part = next((p for p in view.parts if p.number == message.part), None)
+    if part is None:
+        raise RequestError(Trouble.NOT_FOUND, f"The job {view.job.hex()[:8]} has no part {message.part} yet.")
+    try:
+        segment = await visit.house.stager.bring(part.source)
+    except SourceLost as error:
+        raise RequestError(Trouble.UNREACHABLE, f"Part {part.number} cannot be had now: {error}") from None
+    left, hasher = segment.end - segment.start, blake3()
+    async with await trio.open_file(segment.path, "rb") as file:
+        await file.seek(segment.start)
+        while left and (piece := await file.read(min(CHUNK_BYTES, left))):
+            left -= len(piece)
+            hasher.update(piece)
+            await visit.say(Chunk(request=message.request), piece)
+    if hasher.digest() != part.source.digest:
+        visit.house.stager.distrust(part.source.digest)
+        raise RequestError(Trouble.REFUSED, f"Part {part.number} is damaged on disk at {segment.path}; ask again.")
+    await visit.say(Chunk(request=message.request, last=True))
+
+
+async def read_log(visit: Visit, message: Message, _: bytes) -> None:
+    """`ReadLog`: what every living node has kept of what the job's attempts printed."""
+    assert isinstance(message, ReadLog)
+    job = message.job if visit.peer is not None else (await find(visit, message.job)).job
+    found = await trio.to_thread.run_sync(
+        partial(list_logs, visit.house.executor.logs, JobId(job), stage=message.stage, task=message.task)
+    )
+    for file in found:
+        head = f"==> stage {file.stage}, task {file.task}, attempt {file.attempt}, on {visit.house.name} <==\n"
+        text = await trio.to_thread.run_sync(read_log_file, file)
+        await visit.say(Chunk(request=message.request), head.encode() + text + b"\n")
+    if visit.peer is None:
+        forward = ReadLog(request=PASSED_ON, job=job, stage=message.stage, task=message.task)
+        for view in visit.house.others():
+            try:
+                async with line_to(visit, view.node, forward) as stream:
+                    while True:
+                        frame = await next_answer(stream, view.node)
+                        if not isinstance(frame.message, Chunk) or frame.message.last:
+                            break
+                        await visit.say(Chunk(request=message.request), frame.payload)
+            except (PeerUnreachable, RequestError, RemoteProtocolError) as error:
+                await visit.say(Chunk(request=message.request), f"==> {view.name}: {error} <==\n".encode())
+    await visit.say(Chunk(request=message.request, last=True))
+
+
+HANDLERS: dict[type[Message], Handler] = {
+    PutBlob: put_blob,
+    Submit: submit,
+    Watch: watch,
+    ListJobs: list_jobs,
+    Cancel: cancel,
+    ReadPart: read_part,
+    ReadLog: read_log,
+}

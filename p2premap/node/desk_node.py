@@ -1,0 +1,131 @@
+"""Answers about this node and its cluster: who is here, how it is, invitations, joining, leaving, doctor, stopping."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from p2premap.control import (
+    Announce,
+    Diagnose,
+    Diagnosis,
+    Done,
+    GetStatus,
+    Invited,
+    Join,
+    LeaveCluster,
+    ListNodes,
+    MakeInvite,
+    Nodes,
+    Stop,
+    Tried,
+    Trouble,
+    TryAddresses,
+)
+from p2premap.node import belonging, neighbours, reach
+from p2premap.node.desk import Handler, RequestError, Visit
+from p2premap.node.endings import Ending
+from p2premap.wire import Message
+
+TRY_S: Final = 1.0
+
+
+async def announce(visit: Visit, message: Message, _: bytes) -> None:
+    """`Announce`: a node of this machine has started."""
+    assert isinstance(message, Announce)
+    house = visit.house
+    reply, hints = neighbours.answer(message, house.identity.node, house.transport.addresses)
+    for hint in hints:
+        house.hint(hint)
+    await visit.say(reply)
+
+
+async def list_nodes(visit: Visit, message: Message, _: bytes) -> None:
+    """`ListNodes`."""
+    assert isinstance(message, ListNodes)
+    await visit.say(Nodes(request=message.request, views=visit.house.nodes()))
+
+
+async def get_status(visit: Visit, message: Message, _: bytes) -> None:
+    """`GetStatus`."""
+    assert isinstance(message, GetStatus)
+    await visit.say(visit.house.status(message.request))
+
+
+async def make_invite(visit: Visit, message: Message, _: bytes) -> None:
+    """`MakeInvite`."""
+    assert isinstance(message, MakeInvite)
+    if visit.peer is not None:
+        raise RequestError(Trouble.USAGE, "Invite on the machine that shall be joined.")
+    token = await belonging.invite(visit.house, uses=message.uses, valid_s=message.valid_s)
+    await visit.say(Invited(request=message.request, token=token, uses=message.uses, valid_s=message.valid_s))
+
+
+async def join(visit: Visit, message: Message, _: bytes) -> None:
+    """`Join`: take another cluster's secret, then begin again as its member."""
+    assert isinstance(message, Join)
+    house = visit.house
+    if visit.peer is not None:
+        raise RequestError(Trouble.USAGE, "Join on the machine that shall become a member.")
+    if not message.leave:
+        _refuse_to_abandon(visit)
+    text = await belonging.join(house, message.token)
+    await visit.say(Done(request=message.request, text=text))
+    house.end(Ending.RESTART)
+
+
+def _refuse_to_abandon(visit: Visit) -> None:
+    house = visit.house
+    others = len(house.others())
+    running = sum(not view.phase.over for view in house.jobs())
+    if others or running:
+        raise RequestError(
+            Trouble.REFUSED,
+            f"This node is in a cluster with {others} other member{'' if others == 1 else 's'} and {running} running "
+            f"job{'' if running == 1 else 's'}; add --leave to leave that cluster first.",
+        )
+
+
+async def leave_cluster(visit: Visit, message: Message, _: bytes) -> None:
+    """`LeaveCluster`."""
+    assert isinstance(message, LeaveCluster)
+    if visit.peer is not None:
+        raise RequestError(Trouble.USAGE, "Leave on the machine that shall leave.")
+    text = await belonging.leave(visit.house)
+    await visit.say(Done(request=message.request, text=text))
+    visit.house.end(Ending.RESTART)
+
+
+async def diagnose(visit: Visit, message: Message, _: bytes) -> None:
+    """`Diagnose`."""
+    assert isinstance(message, Diagnose)
+    await visit.say(Diagnosis(request=message.request, findings=await visit.house.examiner.examine()))
+
+
+async def stop(visit: Visit, message: Message, _: bytes) -> None:
+    """`Stop`."""
+    assert isinstance(message, Stop)
+    if visit.peer is not None:
+        raise RequestError(Trouble.USAGE, "Stop a node on its own machine.")
+    await visit.say(Done(request=message.request, text="The node stops."))
+    visit.house.end(Ending.STOP)
+
+
+async def try_addresses(visit: Visit, message: Message, _: bytes) -> None:
+    """`TryAddresses`: a member's doctor wants to know whether we can dial it."""
+    assert isinstance(message, TryAddresses)
+    outcomes = await reach.try_addresses(message.addresses, TRY_S)
+    await visit.say(Tried(request=message.request, outcomes=outcomes, clock_unix_s=time.time()))
+
+
+HANDLERS: dict[type[Message], Handler] = {
+    Announce: announce,
+    ListNodes: list_nodes,
+    GetStatus: get_status,
+    MakeInvite: make_invite,
+    Join: join,
+    LeaveCluster: leave_cluster,
+    Diagnose: diagnose,
+    Stop: stop,
+    TryAddresses: try_addresses,
+}

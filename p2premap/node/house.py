@@ -1,0 +1,504 @@
+"""One run of a node under one identity: its parts, put together, and the background tasks that move them.
+
+::
+
+    sockets --> Transport --deliver--> Driver(NodeCore) --perform--> Transport, Executor, bulletin
+    mDNS, runtime directory, --join, remembered peers --hint-->  |
+    worker processes --> Executor --deliver-->                   |
+    clients --> Desk --submit, cancel-->                         |
+
+A run ends in one of the ways of `p2premap.node.endings`; `p2premap.node.daemon` decides what comes next.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import entry_points
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import trio
+
+from p2premap import __version__
+from p2premap.config import NodeConfig, TransportConfig
+from p2premap.control import Foreign, NodeView, Status, Trouble
+from p2premap.errors import ConfigError
+from p2premap.gossip import events as gossip
+from p2premap.gossip.core import GossipCore
+from p2premap.gossip.events import MemberState
+from p2premap.gossip.facts import LoadMeter
+from p2premap.ids import Address, JobId, NodeId, RequestId
+from p2premap.node import desk_jobs, desk_node, machine, scope, sockets
+from p2premap.node.blobs import BlobStore
+from p2premap.node.bulk import AllowedFiles, BulkService
+from p2premap.node.bulletin import Bulletin, Warnings
+from p2premap.node.core import MakeDirector, NodeCore, job_id
+from p2premap.node.desk import Desk, RequestError
+from p2premap.node.discovery import Announcement, Discovery
+from p2premap.node.driver import Driver
+from p2premap.node.endings import Ending
+from p2premap.node.events import CancelJob, JobAccepted, JobRefused, NodeEffect, NodeEvent, SubmitJob, Tick
+from p2premap.node.examiner import Examiner
+from p2premap.node.executor import Executor
+from p2premap.node.greeting import ForeignSeen
+from p2premap.node.identity import Identity
+from p2premap.node.interfaces import Interface, is_loopback
+from p2premap.node.invite import Inviter
+from p2premap.node.joins import Joins, parse_join
+from p2premap.node.load import LoadSampler
+from p2premap.node.neighbours import Neighbours
+from p2premap.node.paths import Paths
+from p2premap.node.secret import ClusterSecret
+from p2premap.node.staging import Stager
+from p2premap.node.store import Store
+from p2premap.node.transport import TrioTransport
+from p2premap.node.unix import serve_unix
+from p2premap.tasks import events as tasks
+from p2premap.tasks.job import JobSpec, JobView
+
+LOAD_S: Final = 1.0
+REMEMBER_S: Final = 30.0
+LEAVE_S: Final = 1.0
+DISCOVERY_LATER_S: Final = 1.0
+"""A node that is not open to the network yet browses too, but only after it has come up: zeroconf is slow to load."""
+
+log = logging.getLogger(__name__)
+
+
+class House:
+    """One run of a node.
+
+    Args:
+        config: what the user asked for.
+        user: the user's directories.
+        paths: the same with the state on local disk.
+        secret: the cluster's.
+        identity: claimed; released by the caller.
+        started: told once the node serves clients.
+        warnings: sentences from before this run.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        user: Paths,
+        paths: Paths,
+        secret: ClusterSecret,
+        identity: Identity,
+        started: Callable[[Status], None],
+        warnings: Sequence[str] = (),
+    ) -> None:
+        self.config, self.user, self.paths, self.secret, self.identity = config, user, paths, secret, identity
+        self.name = config.name or socket.gethostname().partition(".")[0][:63] or "node"
+        self.bulletin = Bulletin()
+        self.warnings = Warnings()
+        for text in warnings:
+            self.warnings.add(text)
+        self._started = started
+        self._ending = Ending.STOP
+        self._over = trio.Event()
+        self._left = trio.Event()
+        self._submissions: dict[int, tuple[trio.Event, list[JobAccepted | JobRefused]]] = {}
+        self._numbers = 0
+        self._foreign: dict[str, Foreign] = {}
+        self._joins: Joins | None = None
+        self._alive: set[NodeId] = set()
+        self._where: dict[NodeId, tuple[Address, ...]] = {}
+        self._build()
+
+    def _build(self) -> None:
+        """Make the parts; nothing runs yet."""
+        state = self.identity.directory
+        self.store = Store(state / "node.db")
+        self.warnings.add(self.store.warning)
+        self.blobs = BlobStore(state / "blobs")
+        self.files = AllowedFiles()
+        self.bulk = BulkService(blobs=self.blobs, files=self.files)
+        self.inviter = Inviter(
+            secret=self.secret,
+            credentials=self.identity.credentials,
+            addresses=lambda: self.transport.addresses,
+            randomness=os.urandom,
+        )
+        self.desk = Desk(self, desk_jobs.HANDLERS | desk_node.HANDLERS)
+        self.transport = TrioTransport(
+            identity=self.identity,
+            secret=self.secret,
+            config=self._transport_config(),
+            deliver=self._deliver,
+            addresses_of=lambda node: self._where.get(node, ()),
+            serve_control=self.desk.serve,
+            serve_bulk=self.bulk.serve_bulk,
+            hello_name=self.name,
+            version=__version__,
+            inviter=self.inviter,
+            foreign=self._on_foreign,
+            clashed=self._on_clash,
+            randomness=os.urandom,
+        )
+        self.stager = Stager(
+            me=self.identity.node,
+            blobs=self.blobs,
+            open_bulk=self.transport.open_bulk,
+            neighbour_blobs=self._neighbour_blobs,
+        )
+        self.executor = Executor(state=state, blobs=self.blobs, stager=self.stager, deliver=self._deliver)
+        self.discovery = Discovery(
+            me=self.identity.node,
+            tag=self.secret.tag,
+            config=self.config.discovery,
+            hint=self.hint,
+            known=self._alive.__contains__,
+            on_interfaces=self._on_interfaces,
+        )
+        self.examiner = Examiner(
+            paths=self.user,
+            config=self.config.discovery,
+            port_first=self._transport_config().port_first,
+            transport=self.transport,
+            nodes=self.nodes,
+            scope=self.reach,
+            discovery=self.discovery,
+            warnings=self.warnings.all,
+        )
+
+    def _transport_config(self) -> TransportConfig:
+        transport = self.config.transport
+        return replace(transport, port_first=self.config.port, ports_tried=1) if self.config.port else transport
+
+    # --- the run ------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> Ending:
+        """Run until stopped.
+
+        Raises:
+            ConfigError: the node cannot start: its port is taken, its directory not writable, ...
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self.transport.run)
+                if self.secret.open_name or scope.is_open(self.user):
+                    self.transport.open_to_network()
+                self._make_core()
+                await nursery.start(self.executor.run)
+                nursery.start_soon(self.driver.run)
+                listener = sockets.publish(self.paths.sockets(self.secret.tag), self.identity.node)
+                await nursery.start(serve_unix, listener, self.desk.serve)
+                self._started(self.status(RequestId(0)))
+                nursery.start_soon(self._find_others)
+                nursery.start_soon(self._keep_load)
+                nursery.start_soon(self._keep_peers)
+                await self._over.wait()
+                await self._say_goodbye()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._remember()
+            self.store.close()
+        return self._ending
+
+    def _make_core(self) -> None:
+        now = trio.current_time()
+        seed = int.from_bytes(os.urandom(8), "big")
+        self.gossip = GossipCore(
+            me=self.identity.node,
+            boot=self.identity.boot,
+            name=self.name,
+            addresses=self.transport.addresses,
+            config=self.config.gossip,
+            rng=Random(seed),
+            now=now,
+        )
+        self.core = NodeCore(
+            me=self.identity.node,
+            name=self.name,
+            gossip=self.gossip,
+            capabilities=machine.collect(
+                blob_directory=Path(self.blobs.directory), slots=self.config.slots, tags=self.config.tags
+            ),
+            directors=_directors(),
+            config=self.config.tasks,
+            now=now,
+        )
+        self.driver: Driver[NodeEvent, NodeEffect] = Driver(
+            self.core, self._perform, tick=Tick(), woke=lambda lost_s: gossip.Woke(lost_s=lost_s)
+        )
+
+    async def _say_goodbye(self) -> None:
+        """Tell the others, within `LEAVE_S`; a node that only restarts does not leave."""
+        if self._ending is not Ending.NEW_IDENTITY:
+            with trio.move_on_after(LEAVE_S):
+                self._deliver(gossip.Leave())
+                await self._left.wait()
+
+    def end(self, ending: Ending) -> None:
+        """End this run in good order."""
+        self._ending = ending
+        self._over.set()
+
+    # --- events in, effects out ---------------------------------------------------------------------------------------
+
+    def _deliver(self, event: NodeEvent) -> None:
+        self.driver.post(event)
+
+    def hint(self, hint: gossip.Hinted) -> None:
+        """Somebody may be there."""
+        self._deliver(hint)
+
+    def _perform(self, effect: NodeEffect) -> None:
+        match effect:
+            case gossip.SendDatagram(peer=peer, address=address, message=message):
+                self.transport.send_datagram(peer, address, message)
+            case gossip.SendLink(peer=peer, message=message):
+                self.transport.send_link(peer, message)
+            case gossip.Dial(dial=dial, address=address, keep=keep, timeout_s=timeout_s):
+                self.transport.dial(dial, address, keep=keep, timeout_s=timeout_s)
+            case gossip.Hangup(peer=peer):
+                self.transport.hangup(peer)
+            case tasks.RunBatch() | tasks.StopSlot() | tasks.EndJob():
+                self.executor.perform(effect)
+            case tasks.JobChanged(job=job, view=view):
+                self._on_job(job, view)
+            case gossip.MemberChanged():
+                self._on_member(effect)
+            case JobAccepted(request=request) | JobRefused(request=request):
+                answered, answer = self._submissions.pop(request)
+                answer.append(effect)
+                answered.set()
+            case gossip.IdentityClash(reason=reason):
+                self._on_clash(reason)
+            case gossip.Left():
+                self._left.set()
+            case gossip.FactChanged():
+                pass
+
+    def _on_job(self, job: JobId, view: JobView) -> None:
+        self.bulletin.post(job, view)
+        if view.phase.over:
+            self.files.forget_job(job)
+            self.bulletin.keep(JobId(v.job) for v in self.jobs())
+
+    def _on_member(self, member: gossip.MemberChanged) -> None:
+        if member.node == self.identity.node:
+            return
+        alive = member.state not in (MemberState.DEAD, MemberState.LEFT)
+        (self._alive.add if alive else self._alive.discard)(member.node)
+        if alive:
+            self._where[member.node] = member.addresses
+            if not self.transport.network and any(not is_loopback(a.host) for a in member.addresses):
+                self.open("another machine is a member")
+
+    def _on_clash(self, reason: str) -> None:
+        log.warning("taking a new identity: %s", reason)
+        self.warnings.add(f"This node took a new identity: {reason}")
+        self.end(Ending.NEW_IDENTITY)
+
+    def _on_foreign(self, seen: ForeignSeen) -> None:
+        where = str(seen.address) if seen.address is not None else seen.host
+        if seen.tag and seen.tag not in self._foreign and len(self._foreign) < self.config.discovery.foreign_max:
+            hint = f"p2premap join TOKEN, with the token that `p2premap invite` prints on {seen.host}"
+            self._foreign[seen.tag] = Foreign(address=where, cluster=seen.tag, hint=hint)
+
+    def _neighbour_blobs(self, node: NodeId) -> str | None:
+        mine, theirs = self.core.capabilities(self.identity.node), self.core.capabilities(node)
+        if mine is None or theirs is None or mine.machine != theirs.machine:
+            return None
+        return theirs.blob_directory or None
+
+    # --- finding others -----------------------------------------------------------------------------------------------
+
+    async def _find_others(self) -> None:
+        neighbours = Neighbours(
+            directory=self.paths.sockets(self.secret.tag),
+            me=self.identity.node,
+            addresses=self.transport.local_addresses,
+            hint=self.hint,
+            config=self.config.discovery,
+            rng=Random(),
+        )
+        default_port = self.config.transport.port_first
+        self._joins = joins = Joins(
+            [parse_join(text, default_port=default_port) for text in self.config.joins],
+            hint=self.hint,
+            settled=lambda address: any(address in self._where.get(node, ()) for node in self._alive),
+            config=self.config.discovery,
+            rng=Random(),
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(neighbours.run)
+            nursery.start_soon(joins.run)
+            for address in scope.addresses(self.user):
+                self.hint(gossip.Hinted(address=address, node=None))
+            for node, address in await trio.to_thread.run_sync(self.store.peers):
+                if node != self.identity.node:
+                    self.hint(gossip.Hinted(address=address, node=node))
+            if not self.transport.network:
+                await trio.sleep(DISCOVERY_LATER_S)
+            nursery.start_soon(self.discovery.run)
+
+    def _on_interfaces(self, interfaces: tuple[Interface, ...]) -> None:
+        self.transport.set_interfaces(interfaces)
+        self._announce()
+
+    def _announce(self) -> None:
+        """Tell gossip and mDNS where this node listens now."""
+        addresses = self.transport.addresses
+        self._deliver(gossip.SetAddresses(addresses=addresses))
+        self.discovery.announce(
+            Announcement(
+                node=self.identity.node,
+                name=self.name,
+                tag=self.secret.tag,
+                addresses=addresses,
+                open_name=self.secret.open_name,
+            )
+            if self.transport.network
+            else None
+        )
+
+    def open(self, why: str) -> None:
+        """Listen on the network from now on, also after a restart."""
+        try:
+            self.transport.open_to_network()
+            if not self.secret.open_name:
+                scope.remember_open(self.user)
+        except ConfigError as error:
+            self.warnings.add(str(error))
+            return
+        log.info("open to the network: %s", why)
+        self._announce()
+
+    # --- periodic work ------------------------------------------------------------------------------------------------
+
+    async def _keep_load(self) -> None:
+        sampler, meter, before = LoadSampler(), LoadMeter(), b""
+        mine = self.core.capabilities(self.identity.node)
+        assert mine is not None
+        while True:
+            look = sampler.look()
+            value = meter.measure(
+                busy_slots=self.core.worker.busy / max(1, mine.slots),
+                cpu=look.cpu,
+                memory=1.0 - look.memory_free_bytes / max(1, mine.memory_bytes),
+                battery_used=1.0 if look.on_battery else 0.0,
+            )
+            if value != before:
+                self._deliver(gossip.SetLoad(value=value))
+                before = value
+            await trio.sleep(LOAD_S)
+
+    async def _keep_peers(self) -> None:
+        while True:
+            await trio.sleep(REMEMBER_S)
+            await trio.to_thread.run_sync(self._remember)
+
+    def _remember(self) -> None:
+        try:
+            self.store.remember((node, self._where.get(node, ())) for node in sorted(self._alive))
+        except OSError as error:
+            self.warnings.add(str(error))
+
+    # --- what the desk asks -------------------------------------------------------------------------------------------
+
+    async def submit(self, spec: JobSpec, plan: bytes, files: Sequence[str]) -> JobAccepted:
+        """Hand a job to the core; `files` may then be read by its attempts.
+
+        Raises:
+            RequestError: it is refused.
+        """
+        self._numbers += 1
+        answered, answer = trio.Event(), list[JobAccepted | JobRefused]()
+        self._submissions[self._numbers] = (answered, answer)
+        # an attempt may ask for a file before this task runs again: allowed first, under the id that the job will have
+        job = job_id(spec, (self.identity.node,))
+        self.files.allow_files(job, files)
+        self._deliver(SubmitJob(request=self._numbers, spec=spec, plan=plan))
+        await answered.wait()
+        (accepted,) = answer
+        if isinstance(accepted, JobRefused):
+            self.files.forget_job(job)
+            raise RequestError(Trouble.USAGE, accepted.text)
+        return accepted
+
+    def cancel(self, job: JobId, reason: str) -> None:
+        """End a job that is led here."""
+        self._deliver(CancelJob(job=job, reason=reason or "cancelled by a user"))
+
+    def jobs(self) -> list[JobView]:
+        """The jobs that this node leads or led."""
+        return self.core.job_views(trio.current_time())
+
+    def nodes(self) -> tuple[NodeView, ...]:
+        """The members: this node first, then by name."""
+        return tuple(self.core.node_views())
+
+    def others(self) -> list[NodeView]:
+        """The other members that may answer."""
+        return [view for view in self.nodes() if not view.me and view.state in ("alive", "stalled", "suspect")]
+
+    def reach(self) -> str:
+        """How far this node listens: "loopback" or "network"."""
+        return "network" if self.transport.network else "loopback"
+
+    def status(self, request: RequestId) -> Status:
+        """This node and its cluster in a few facts."""
+        views = self.nodes()
+        return Status(
+            request=request,
+            me=views[0],
+            cluster=self.secret.tag,
+            scope=self.reach(),
+            open_name=self.secret.open_name,
+            members=1 + len(self.others()),
+            dead=sum(view.state == "dead" for view in views),
+            jobs_running=sum(not view.phase.over for view in self.jobs()),
+            state_dir=str(self.identity.directory),
+            foreign=self._all_foreign(),
+            warnings=(*self.warnings.all(), *self.discovery.warnings, *(self._joins.warnings if self._joins else ())),
+            counters=self._counters(),
+        )
+
+    def _all_foreign(self) -> tuple[Foreign, ...]:
+        """Announced by mDNS, or met at an address; the announced know their names."""
+        announced = self.discovery.foreign
+        seen = {foreign.cluster for foreign in announced}
+        return (*announced, *(f for tag, f in sorted(self._foreign.items()) if tag not in seen))
+
+    def _counters(self) -> dict[str, int]:
+        """Every part's numbers under dotted names."""
+        counters: dict[str, int] = {"core.refused_messages": self.core.refused_messages}
+        for name, part in (
+            ("driver", self.driver.statistics()),
+            ("transport", self.transport.statistics()),
+            ("gossip", self.gossip.statistics()),
+            ("executor", self.executor.statistics()),
+            ("stager", self.stager.statistics()),
+            ("discovery", self.discovery.statistics()),
+        ):
+            _flatten(name, asdict(part), counters)
+        return counters
+
+
+def _flatten(prefix: str, values: Mapping[Any, object], into: dict[str, int]) -> None:
+    for key, value in values.items():
+        name = f"{prefix}.{key}"
+        if isinstance(value, Mapping):
+            _flatten(name, value, into)
+        elif isinstance(value, int | float):
+            into[name] = int(value)
+
+
+def _directors() -> dict[str, MakeDirector]:
+    """The kinds of jobs that are installed; a plug-in that cannot be imported is left out, with a line in the log."""
+    found: dict[str, MakeDirector] = {}
+    for point in entry_points(group="p2premap.modules"):
+        try:
+            found[point.name] = point.load()
+        except Exception:
+            log.exception("the module for jobs of kind %r cannot be loaded", point.name)
+    return found
