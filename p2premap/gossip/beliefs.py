@@ -6,7 +6,8 @@ said about us cannot be refuted, because another process speaks with our identit
 
 * a higher boot than ours: our disk is old, or an image was restored, and whoever ran with the newer one is the node;
 * our own boot with another name or address, or an incarnation that we never reached: a copy is alive elsewhere. Of
-  the two the one that started later yields; one that has been here for a while (`settled_s`) defends itself once.
+  the two the one that started later yields; one that has been here for a while (`settled_s`) defends itself once;
+* our own boot with a fact that we never published: this boot counter has been used before, so the disk is old.
 
 The dead are remembered for `dead_kept_s`, so that old rumours do not raise them, then for as long again without being
 hashed (nodes forget at slightly different times; otherwise they would teach each other the same dead for ever). Their
@@ -129,8 +130,10 @@ class Beliefs:
     def hear_fact(self, entry: FactEntry, source: NodeId | None) -> bool:
         """Merge one slow fact; True where it changed something. One of an unknown member or boot waits for repair."""
         member = self._context.table.get(entry.node)
-        if member is None or entry.node == self._context.me or member.entry.boot != entry.boot:
+        if member is None or member.entry.boot != entry.boot:
             return False
+        if entry.node == self._context.me:
+            return self._hear_own_fact(member, entry)
         old = member.facts.get(entry.key)
         if old is None:
             held = sum(len(fact.entry.value) for fact in member.facts.values())
@@ -171,6 +174,11 @@ class Beliefs:
                 return True
         return False
 
+    def _hear_own_fact(self, entry: FactEntry, me: Member) -> None:
+        ours = me.facts.get(entry.key)
+        if ours is None or newer_fact(ours.entry, entry) is not ours.entry:
+            self._clash("a peer knows facts that this start of the node never published: its disk is old")
+
     def _meet_copy(self, entry: MemberEntry) -> None:
         """Somebody else is alive under our identity and boot."""
         settled = self._context.now - self._born >= self._context.config.settled_s
@@ -204,6 +212,18 @@ class Beliefs:
         self._context.table.put(Member(self.own, old.facts))
         self._spread.news(self.own, None)
 
+    def _hear_own_fact(self, me: Member, entry: FactEntry) -> bool:
+        """A fact of this boot that this process did not write was written by an earlier life on a newer disk.
+
+        Nobody else may write it anew, so what is true now is said under a version above it.
+        """
+        old = me.facts.get(entry.key)
+        if old is not None and newer_fact(old.entry, entry) is old.entry:
+            return False
+        self._version = max(self._version, entry.version)
+        self._write_fact(me, entry.key, b"" if old is None else old.entry.value)
+        return True
+
     def set_fact(self, key: str, value: bytes) -> None:
         """Publish a slow fact about ourselves; the same value again costs nothing.
 
@@ -218,6 +238,9 @@ class Beliefs:
         others = sum(len(fact.entry.value) for name, fact in me.facts.items() if name != key)
         if others + len(value) > self._context.config.facts_bytes_max or (old is None and len(me.facts) >= FACTS_MAX):
             raise LocalProtocolError(f"the fact {key!r} of {len(value)} bytes is more than a node may publish")
+        self._write_fact(me, key, value)
+
+    def _write_fact(self, me: Member, key: str, value: bytes) -> None:
         self._version += 1
         entry = FactEntry(node=self.own.node, boot=self.own.boot, version=self._version, key=key, value=value)
         self._context.table.put(me.with_fact(entry))

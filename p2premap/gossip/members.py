@@ -50,8 +50,11 @@ def newer(a: MemberEntry, b: MemberEntry) -> MemberEntry:
 
 
 def newer_fact(a: FactEntry, b: FactEntry) -> FactEntry:
-    """Of two facts of one node under one key, the one that its writer wrote last."""
-    return b if (b.boot, b.version) > (a.boot, a.version) else a
+    """Of two facts of one node under one key, the one that its writer wrote last.
+
+    The value ends the order only so that it is total: two lives of one boot (an old disk) may use a version twice.
+    """
+    return b if (b.boot, b.version, b.value) > (a.boot, a.version, a.value) else a
 
 
 def is_live(state: MemberState) -> bool:
@@ -73,12 +76,12 @@ def hash_of_member(entry: MemberEntry) -> int:
 
 
 def hash_of_fact(entry: FactEntry) -> int:
-    """63 bits that stand for a slow fact: its value follows from its version, which has a single writer."""
-    return _word(b"fact", entry.node, f"{entry.boot}|{entry.version}|{entry.key}")
+    """63 bits that stand for a slow fact. Its value is in them: with an old disk a version may have been used before."""
+    return _word(b"fact", entry.node, f"{entry.boot}|{entry.version}|{entry.key}|", entry.value)
 
 
-def _word(kind: bytes, node: NodeId, text: str) -> int:
-    digest = hashlib.blake2b(node + text.encode(errors="surrogatepass"), digest_size=8, person=kind).digest()
+def _word(kind: bytes, node: NodeId, text: str, value: bytes = b"") -> int:
+    digest = hashlib.blake2b(node + text.encode(errors="surrogatepass") + value, digest_size=8, person=kind).digest()
     word = int.from_bytes(digest, "big") & _WORD
     return word - word % BUCKETS + bucket_of(node)
 
