@@ -147,9 +147,11 @@ class Monotone(Quiet):
         self.world = world
         self.beliefs = beliefs
         self._last: dict[tuple[int, int], dict[NodeId, tuple[int, int, int]]] = {}
+        self._claimed: dict[NodeId, tuple[int, int]] = {}
         world.observers.append(self)
 
     def effect(self, seat: Seat, effect: object) -> None:
+        self._claim(seat)
         if not isinstance(effect, MemberChanged):
             return
         said = (int(effect.boot), int(effect.incarnation), int(effect.state))
@@ -162,11 +164,17 @@ class Monotone(Quiet):
         owner = self.world.owners.get(effect.node)
         if owner is None:
             raise self.world.broken("monotone", f"{seat} believes in {effect.node.hex()}, who never was", seat)
-        if owner.node == effect.node and owner.host is not None:
-            own = own_version(owner)
-            if own is not None and said[:2] > own:
-                text = f"{seat} believes {said[:2]} of {owner}, who is at {own}"
-                raise self.world.broken("owner-only", text, seat)
+        self._claim(owner)
+        most = self._claimed.get(effect.node)
+        if most is not None and said[:2] > most:
+            text = f"{seat} believes {said[:2]} of {owner}, who never said more than {most}"
+            raise self.world.broken("owner-only", text, seat)
+
+    def _claim(self, owner: Seat) -> None:
+        """Remember the most that an identity has said of itself, in whatever life (an old disk repeats a boot)."""
+        own = own_version(owner)
+        if own is not None and own > self._claimed.get(owner.node, (-1, -1)):
+            self._claimed[owner.node] = own
 
     def fault(self, seat: Seat, word: str) -> None:
         if word in ("crash", "off", "left", "clash"):

@@ -56,7 +56,8 @@ class Faults:
             "slow machine": self._slow,
             "fact": self._fact,
         }
-        self._chosen = [self._kinds[name] for name in kinds] if kinds else list(self._kinds.values())
+        self._chosen = kinds or tuple(self._kinds)
+        self._round: list[str] = []
         self._next()
 
     def end(self) -> None:
@@ -76,9 +77,13 @@ class Faults:
             self.world.clock.after(self._random.expovariate(1 / self._every_s), self._strike)
 
     def _strike(self) -> None:
-        if not self._over:
-            self._random.choice(self._chosen)()
-            self._next()
+        if self._over:
+            return
+        if not self._round:
+            self._round = list(self._chosen)
+            self._random.shuffle(self._round)
+        self._kinds[self._round.pop()]()
+        self._next()
 
     def _victim(self) -> Seat | None:
         """A running machine, as long as more than half of all run."""

@@ -6,12 +6,14 @@ size, the tests at a size that fits into a test run.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from p2premap.config import GossipConfig
 from p2premap.gossip.events import MemberState
 from p2premap.sim.beliefs import Watch
 from p2premap.sim.cluster import Cluster
+from p2premap.sim.machines import Seat
 from p2premap.sim.network import NetworkConfig
 
 SETTLE_S = 5.0
@@ -64,7 +66,7 @@ def detection(
             (world.power_off if power else world.crash)(victim)
             watches.append(cluster.known_gone(victim))
         recent = watches[-len(victims) :]
-        world.run_until(lambda recent=recent: all(w.done for w in recent), limit_s=30.0)  # type: ignore[misc]
+        world.run_until(_all_know(recent), limit_s=30.0)
         for victim in victims:
             cluster.start(victim)
         world.run_for(SETTLE_S)
@@ -75,6 +77,10 @@ def detection(
         unknown=len(watches) - len(done),
         false_dead=len(cluster.false_dead.seen),
     )
+
+
+def _all_know(watches: list[Watch]) -> Callable[[], bool]:
+    return lambda: all(watch.done for watch in watches)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,12 +159,17 @@ def leaving(nodes: int, *, seed: int, leaves: int) -> tuple[int, list[float]]:
         seat = cluster.random.choice(world.live())
         watch = cluster.known_gone(seat)
         world.leave(seat)
-        world.run_until(lambda watch=watch: watch.done, limit_s=30.0)  # type: ignore[misc]
-        times.append(world.now - watch.since)
+        gone = _all_know_and_it_stopped(watch, seat)
+        world.run_until(gone, limit_s=30.0)
+        times.append(watch.delays_s()[-1])
         cluster.beliefs.forget(watch)
         cluster.start(seat)
         world.run_for(1.0)
     return len({(node, when) for when, _, node in cluster.left.misreported}), times
+
+
+def _all_know_and_it_stopped(watch: Watch, seat: Seat) -> Callable[[], bool]:
+    return lambda: watch.done and not seat.runs
 
 
 def stalling(nodes: int, *, seed: int, stalls: int, stall_s: float = 10.0) -> int:

@@ -6,7 +6,9 @@ in a core draws on set order, the wall clock or a global random number generator
 
 from __future__ import annotations
 
+import re
 import struct
+from ast import literal_eval
 from collections import deque
 from typing import Final
 
@@ -15,6 +17,8 @@ from blake3 import blake3
 _HEAD: Final = struct.Struct(">dIBI")
 _CHUNK_BYTES: Final = 1 << 16
 _LINES: Final = 400
+_LINE: Final = 240
+_BYTES: Final = re.compile(r"""b'(?:[^'\\]|\\.)*'|b"(?:[^"\\]|\\.)*\"""")
 
 
 class Trace:
@@ -54,4 +58,12 @@ class Trace:
     def tail(self, seat: int | None = None, lines: int = 30) -> str:
         """The last things that happened, at one machine or at all, one a line."""
         chosen = [entry for entry in self._tail if seat is None or entry[1] == seat][-lines:]
-        return "\n".join(f"  {now:12.6f}  node {index:<4d} {word} {shown}" for now, index, word, shown in chosen)
+        return "\n".join(
+            f"  {now:12.6f}  node {index:<4d} {word} {_brief(shown)}" for now, index, word, shown in chosen
+        )
+
+
+def _brief(shown: object) -> str:
+    """Ids by their first digits, nothing longer than a line."""
+    text = _BYTES.sub(lambda found: literal_eval(found[0])[:4].hex() or "''", str(shown))
+    return text if len(text) <= _LINE else text[: _LINE - 3] + "..."
