@@ -12,10 +12,10 @@ hello back means "connected"::
       |   CONTROL, CLIENT: the control service      |    `p2premap.control`: the acceptor speaks next, with Welcome
       |   BULK: the bulk service                    |    `p2premap.node.bulk`: the dialler speaks next
       |   LINK:                                     |
-      | LinkStart ---------------------------------->|   the dialler has no other link to this acceptor
-      |<------------------------- LinkStarted ------|
+      | LinkStart --------------------------------->|   the dialler has no other link to this acceptor
+      |<------------------------- LinkStarted ------|   the link is up; or contested, and this connection ends
       |<------------ messages of every room ------->|
-      | LinkEnd ------------------------------------>|   nothing more comes from here on this connection
+      | LinkEnd ----------------------------------->|   nothing more comes from here; the connection ends
 
 All frames have the format of `p2premap.wire`, without payload. The first byte that either side ever sends is its
 major version: a peer of another one understands nothing else, and needs nothing else to say so.
@@ -64,8 +64,6 @@ class Reason(enum.IntEnum):
     """The hello was not one."""
     FULL = 2
     """Too many connections."""
-    STOPPING = 3
-    """The node is about to end."""
 
 
 class Hello(Message, frozen=True, tag=20, kw_only=True):
@@ -98,21 +96,21 @@ class HelloRefused(Message, frozen=True, tag=21, kw_only=True):
 
 
 class LinkStart(Message, frozen=True, tag=22, kw_only=True):
-    """From now on this connection is our link: as I say this, I have no other to you."""
+    """Let this connection be our link: as I say this, I have no other to you. Sent by the dialler."""
 
 
 class LinkStarted(Message, frozen=True, tag=23, kw_only=True):
-    """I have heard your `LinkStart`.
+    """The answer to `LinkStart`; before it nothing else is said.
 
     Args:
-        contested: I had started one of mine; which of them stays follows from the ids (see `p2premap.node.links`).
+        contested: no, as I have started one of mine at the same time, and mine stays (see `p2premap.node.links`).
     """
 
     contested: bool
 
 
 class LinkEnd(Message, frozen=True, tag=24, kw_only=True):
-    """Nothing more comes from me on this connection."""
+    """I close this link; nothing more comes from me on it."""
 
 
 HELLO = Registry((Hello, HelloRefused), header_bytes_max=HELLO_BYTES_MAX)

@@ -32,8 +32,11 @@ from p2premap.node.secret import ClusterSecret
 from p2premap.ports import Randomness
 
 _NETWORK_FILESYSTEMS: Final = frozenset(
-    "9p afpfs afs beegfs ceph cifs coda fuse.ceph fuse.glusterfs fuse.rclone fuse.sshfs glusterfs gpfs lustre ncpfs"
-    " nfs nfs4 ocfs2 orangefs pvfs2 smb3 smbfs webdav".split()
+    (
+        *("9p", "afpfs", "afs", "beegfs", "ceph", "cifs", "coda", "fuse.ceph", "fuse.glusterfs", "fuse.rclone"),
+        *("fuse.sshfs", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "pvfs2"),
+        *("smb3", "smbfs", "webdav"),
+    )
 )
 _PEM_END: Final = b"-----END CERTIFICATE-----\n"
 NODES_MAX: Final = 256

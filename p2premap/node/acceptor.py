@@ -1,0 +1,211 @@
+"""What happens to a TCP connection that comes in.
+
+Strangers are bounded: so many connections may be on their way to a hello at once (the oldest gives way to a new one),
+each for `hello_s` at most, and no frame of theirs may carry a payload. Nothing that a stranger sends raises or changes
+anything but a counter.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import socket
+import ssl
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import trio
+
+from p2premap.config import TransportConfig
+from p2premap.errors import PeerUnreachable, RemoteProtocolError
+from p2premap.ids import Address
+from p2premap.node import tls
+from p2premap.node.bulk import BULK
+from p2premap.node.greeting import ForeignSeen, Greeter
+from p2premap.node.handshake import Channel, TlsStream, foreign_certificate, hear_hello
+from p2premap.node.hello import Purpose, Reason, Refused, hello_frame, refusal_frame
+from p2premap.node.invite import PREFACE, Inviter
+from p2premap.node.links import Links
+from p2premap.node.listeners import address_from, tune
+from p2premap.node.streams import StreamFrames, close
+from p2premap.ports import StreamHandler
+from p2premap.protocol import FROM_CLIENT, FROM_DAEMON
+from p2premap.wire import WIRE_VERSION, UnknownVersion
+
+_TLS_HANDSHAKE: Final = 0x16  # the first byte of a ClientHello's record (RFC 8446, 5.1)
+
+_log = logging.getLogger(__name__)
+_claim: contextvars.ContextVar[list[str]] = contextvars.ContextVar("claim")
+
+
+def _note_claim(_: ssl.SSLObject, name: str | None, __: ssl.SSLContext) -> None:
+    """OpenSSL calls this in the middle of a handshake, in the context of the task that shakes hands."""
+    _claim.get([]).append(tls.tag_in(name))
+
+
+class Acceptor:
+    """Serves whoever connects to one node.
+
+    Args:
+        greeter: says our hellos.
+        links: where links go.
+        config: limits and intervals.
+        serve_control, serve_bulk: the services.
+        inviter: serves guests.
+    """
+
+    def __init__(
+        self,
+        *,
+        greeter: Greeter,
+        links: Links,
+        config: TransportConfig,
+        serve_control: StreamHandler,
+        serve_bulk: StreamHandler,
+        inviter: Inviter,
+    ) -> None:
+        self._greeter = greeter
+        self._counts = greeter.counts
+        self._links = links
+        self._config = config
+        self._serve_control = serve_control
+        self._serve_bulk = serve_bulk
+        self._inviter = inviter
+        self._strangers: OrderedDict[int, trio.CancelScope] = OrderedDict()
+        self._members = 0
+        self._number = 0
+        greeter.server_context.sni_callback = _note_claim
+
+    @property
+    def strangers(self) -> int:
+        """Connections on their way to a hello."""
+        return len(self._strangers)
+
+    @property
+    def members(self) -> int:
+        """Connections after their hello."""
+        return self._members
+
+    async def serve(self, tcp: trio.SocketStream) -> None:
+        """Serve one connection to its end; never raises."""
+        channel: Channel | None = None
+        try:
+            where = address_from(tcp.socket.getpeername())
+            tune(tcp.setsockopt, self._config.link_silent_s)
+            with self._as_stranger():
+                channel = await self._greet(tcp, where)
+            if channel is not None:
+                self._members += 1
+                try:
+                    await self._serve_member(channel)
+                finally:
+                    self._members -= 1
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, PeerUnreachable):
+            self._counts["broken"] += 1
+        except RemoteProtocolError:
+            self._counts["broken_protocol"] += 1
+        except Exception:
+            _log.exception("a connection failed")
+        finally:
+            if channel is not None:
+                await close(channel.stream)
+            await trio.aclose_forcefully(tcp)
+
+    @contextmanager
+    def _as_stranger(self) -> Iterator[None]:
+        """A bounded time in a bounded table; the oldest in it gives way."""
+        self._number += 1
+        number = self._number
+        with trio.move_on_after(self._config.hello_s) as scope:
+            self._strangers[number] = scope
+            if len(self._strangers) > self._config.strangers_max:
+                _, oldest = self._strangers.popitem(last=False)
+                oldest.cancel()
+            try:
+                yield
+            finally:
+                self._strangers.pop(number, None)
+        if scope.cancelled_caught:
+            self._counts["strangers_late"] += 1
+
+    async def _greet(self, tcp: trio.SocketStream, where: Address) -> Channel | None:
+        """The connection, hellos done; None where it is at its end already."""
+        first = await tcp.socket.recv(1, socket.MSG_PEEK)
+        if not first:
+            return None
+        if first[0] != _TLS_HANDSHAKE:
+            if first == PREFACE[:1] and self._inviter.is_open and await _starts_with(tcp, PREFACE):
+                self._counts["guests"] += 1
+                await self._inviter.serve(tcp)
+            else:
+                self._counts["strangers_noise"] += 1
+            return None
+        claim: list[str] = []
+        _claim.set(claim)
+        stream: TlsStream = trio.SSLStream(tcp, self._greeter.server_context, server_side=True)
+        try:
+            await stream.do_handshake()
+        except trio.BrokenResourceError as error:
+            self._counts["strangers_tls"] += 1
+            tag = claim[0] if claim else ""
+            if tag and tag != self._greeter.tag and foreign_certificate(error):
+                self._greeter.met_stranger(ForeignSeen(address=None, host=where.host, tag=tag))
+            return None
+        return await self._exchange(stream, where)
+
+    async def _exchange(self, stream: TlsStream, where: Address) -> Channel | None:
+        try:
+            channel = await hear_hello(stream)
+        except UnknownVersion as error:
+            self._counts["strangers_version"] += 1
+            text = f"This node speaks version {WIRE_VERSION}, you speak {error.version}; upgrade the older of the two."
+            await stream.send_all(refusal_frame(Reason.VERSION, text))
+            return None
+        except Refused:
+            return None  # a dialler does not refuse; nothing to answer
+        except RemoteProtocolError as error:
+            self._counts["strangers_hello"] += 1
+            await stream.send_all(refusal_frame(Reason.PROTOCOL, str(error)))
+            return None
+        if self._members >= self._config.connections_max:
+            self._counts["full"] += 1
+            await stream.send_all(refusal_frame(Reason.FULL, "This node has too many connections."))
+            return None
+        self._greeter.met(channel.peer, where)
+        await stream.send_all(hello_frame(self._greeter.hello(channel.peer.purpose)))
+        return channel
+
+    async def _serve_member(self, channel: Channel) -> None:
+        """Raises what broken connections and broken protocols raise."""
+        peer = channel.peer
+        match peer.purpose:
+            case Purpose.PROBE:
+                with trio.move_on_after(self._config.hello_s):
+                    await channel.stream.receive_some(1)  # the dialler closes
+            case Purpose.LINK:
+                with trio.move_on_after(self._config.hello_s) as deadline:
+                    link = await self._links.accept(channel)
+                if not deadline.cancelled_caught and link is not None:
+                    await self._links.carry(link)
+            case Purpose.CONTROL | Purpose.CLIENT:
+                channel.decoder.admit(FROM_CLIENT)
+                frames = StreamFrames(channel.stream, peer=peer.node, sends=FROM_DAEMON, decoder=channel.decoder)
+                await self._serve_control(frames)
+            case Purpose.BULK:
+                channel.decoder.admit(BULK)
+                await self._serve_bulk(
+                    StreamFrames(channel.stream, peer=peer.node, sends=BULK, decoder=channel.decoder)
+                )
+
+
+async def _starts_with(tcp: trio.SocketStream, expected: bytes) -> bool:
+    """Read as many bytes as expected, and tell whether they are those."""
+    read = b""
+    while len(read) < len(expected) and expected.startswith(read):
+        data = await tcp.receive_some(len(expected) - len(read))
+        if not data:
+            return False
+        read += data
+    return read == expected

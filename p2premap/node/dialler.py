@@ -1,0 +1,172 @@
+"""Connecting to others: probes, links, and streams to a member's services."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import trio
+
+from p2premap.config import TransportConfig
+from p2premap.errors import PeerUnreachable, RemoteProtocolError
+from p2premap.gossip.events import DialEnded, DialOutcome
+from p2premap.ids import Address, NodeId
+from p2premap.node import tls
+from p2premap.node.bulk import BULK
+from p2premap.node.certificates import claimed_cluster
+from p2premap.node.greeting import ForeignSeen, Greeter
+from p2premap.node.handshake import Channel, DialFailed, Dialling, connect
+from p2premap.node.hello import Purpose
+from p2premap.node.links import Deliver, Link, Links
+from p2premap.node.streams import StreamFrames, close
+from p2premap.ports import FrameStream
+from p2premap.protocol import FROM_CLIENT, FROM_DAEMON
+
+LOOK_S: Final = 1.0
+LOOK_AGAIN_S: Final = 60.0
+LOOKED_MAX: Final = 256
+
+
+class Dialler:
+    """Dials on behalf of one node.
+
+    Args:
+        greeter: says our hellos.
+        links: where links go.
+        config: intervals.
+        deliver: where `DialEnded` goes.
+        addresses_of: where a member may be dialled, the best first.
+    """
+
+    def __init__(
+        self,
+        *,
+        greeter: Greeter,
+        links: Links,
+        config: TransportConfig,
+        deliver: Deliver,
+        addresses_of: Callable[[NodeId], Sequence[Address]],
+    ) -> None:
+        self._greeter = greeter
+        self._links = links
+        self._config = config
+        self._deliver = deliver
+        self._addresses_of = addresses_of
+        self._looked: OrderedDict[Address, float] = OrderedDict()
+
+    async def dial(self, dial: int, address: Address, keep: bool, timeout_s: float) -> None:
+        """One attempt, as `p2premap.ports.Transport.dial`; carries the link, where one comes of it, to its end."""
+        attempt = self._attempt(address, Purpose.LINK if keep else Purpose.PROBE)
+        outcome = DialOutcome.SILENT
+        try:
+            with trio.move_on_after(timeout_s) as deadline:
+                channel = await attempt.run()
+            if deadline.cancelled_caught:
+                outcome = attempt.timed_out
+            else:
+                await self._use(channel, dial, address, keep, deadline.deadline)
+                return
+        except DialFailed as error:
+            outcome = error.outcome
+        self._tell(DialEnded(dial=dial, address=address, outcome=outcome))
+        if outcome is DialOutcome.FOREIGN:
+            await self._look(address)
+
+    async def _use(self, channel: Channel, dial: int, address: Address, keep: bool, until: float) -> None:
+        """A member has answered: make the link, where one is wanted, tell, and carry it."""
+        peer = channel.peer
+        outcome, link = DialOutcome.CONNECTED, None
+        try:
+            self._greeter.met(peer, address)
+            with trio.move_on_at(until) as deadline:
+                try:
+                    link = await self._make_link(channel, address) if keep else None
+                except (trio.BrokenResourceError, RemoteProtocolError):
+                    outcome = DialOutcome.REFUSED  # it said hello, and was gone before the link was up
+            if deadline.cancelled_caught:
+                outcome = DialOutcome.STALLED
+            known = outcome is DialOutcome.CONNECTED
+            self._tell(
+                DialEnded(
+                    dial=dial,
+                    address=address,
+                    outcome=outcome,
+                    peer=peer.node if known else None,
+                    boot=peer.boot if known else None,
+                )
+            )
+            if link is not None:
+                await self._links.carry(link)
+        except RemoteProtocolError:
+            self._greeter.counts["broken_protocol"] += 1
+        finally:
+            await close(channel.stream)
+
+    def _tell(self, ended: DialEnded) -> None:
+        self._greeter.counts[f"dials_{ended.outcome.value}"] += 1
+        self._deliver(ended)
+
+    async def _make_link(self, channel: Channel, address: Address) -> Link | None:
+        """The link, up; None where there is another, which is up too."""
+        link = await self._links.start(channel, address) if self._links.wants(channel) else None
+        if link is None and channel.peer.node != self._greeter.me:
+            await self._links.wait(channel.peer.node)
+        return link
+
+    async def open(self, peer: NodeId, purpose: Purpose) -> FrameStream:
+        """A stream to a service of a member.
+
+        Raises:
+            PeerUnreachable: at none of its addresses.
+        """
+        addresses = tuple(self._addresses_of(peer))
+        for address in addresses:
+            with trio.move_on_after(self._config.dial_s):
+                try:
+                    channel = await self._attempt(address, purpose).run()
+                except DialFailed:
+                    continue
+                self._greeter.met(channel.peer, address)
+                if channel.peer.node != peer:
+                    await close(channel.stream)
+                    continue
+                channel.decoder.admit(BULK if purpose is Purpose.BULK else FROM_DAEMON)
+                sends = BULK if purpose is Purpose.BULK else FROM_CLIENT
+                return StreamFrames(channel.stream, peer=peer, sends=sends, decoder=channel.decoder)
+        where = ", ".join(map(str, addresses)) or "no known address"
+        raise PeerUnreachable(f"Node {peer.hex()[:8]} does not answer at {where}.")
+
+    def _attempt(self, address: Address, purpose: Purpose) -> Dialling:
+        return Dialling(
+            address,
+            context=self._greeter.client_context,
+            server_name=self._greeter.server_name,
+            hello=self._greeter.hello(purpose),
+            silent_s=self._config.link_silent_s,
+        )
+
+    async def _look(self, address: Address) -> None:
+        """Find out, for people, which cluster a stranger claims to be of."""
+        now = trio.current_time()
+        if now - self._looked.get(address, -LOOK_AGAIN_S) < LOOK_AGAIN_S:
+            return
+        self._looked[address] = now
+        self._looked.move_to_end(address)
+        if len(self._looked) > LOOKED_MAX:
+            self._looked.popitem(last=False)
+        tag = ""
+        with trio.move_on_after(LOOK_S):
+            try:
+                tcp = await connect(address, self._config.link_silent_s)
+            except DialFailed:
+                return
+            stream = trio.SSLStream(tcp, tls.unverified_context(), server_hostname=self._greeter.server_name)
+            try:
+                await stream.do_handshake()
+                tag = claimed_cluster(stream.getpeercert(binary_form=True) or b"")
+            except trio.BrokenResourceError:
+                pass  # not TLS 1.3: not p2premap
+            finally:
+                await trio.aclose_forcefully(tcp)
+        self._greeter.met_stranger(ForeignSeen(address=address, host=address.host, tag=tag))
