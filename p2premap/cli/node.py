@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 
 import click
@@ -24,7 +23,7 @@ SLOTS_MAX = 1024
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=0, metavar="PORT", help="TCP and UDP. [7321 or next free]"
 )
-@click.option("--join", "joins", multiple=True, metavar="HOST:PORT", help="A member to find where mDNS is blocked.")
+@click.option("--join", "joins", multiple=True, metavar="HOST[:PORT]", help="A member to find where mDNS is blocked.")
 @click.option("--open", "open_name", default="", metavar="NAME", help="Anyone on this network who knows NAME may join.")
 @click.option(
     "--slots", type=click.IntRange(0, SLOTS_MAX), default=0, metavar="N", help="Worker processes. [one a CPU]"
@@ -54,7 +53,7 @@ def node(
         name=name,
         port=port,
         slots=slots,
-        joins=tuple(_checked_address(text) for text in joins),
+        joins=joins,
         open_name=open_name,
         tags=tags,
     )
@@ -74,16 +73,9 @@ def _check_words(option: str, words: tuple[str, ...]) -> None:
             raise ConfigError(f"{option} {clean(word)!r}: use 1 to {NAME_MAX} printable characters without spaces.")
 
 
-def _checked_address(text: str) -> str:
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdecimal() or not 0 < int(port) <= 65535:
-        raise ConfigError(f"--join {clean(text)!r}: write HOST:PORT, such as 192.168.1.20:7321 or [fe80::1%eth0]:7321.")
-    return text
-
-
 def _end_at_eof() -> None:
     """Whoever holds the other end of standard input has gone, however it died: so does this node."""
-    while sys.stdin.buffer.read(4096):
+    while os.read(0, 4096):  # not sys.stdin, whose lock this thread would still hold when the interpreter ends
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 
