@@ -95,7 +95,7 @@ class WorkerProcess:
                 )
                 undo.callback(os.close, output)
                 ours, theirs = socket.socketpair()
-                undo.callback(theirs.close)
+                undo.callback(ours.close)
                 with theirs:
                     process = _spawn(theirs.fileno(), descriptor, output, f"{directory}/scratch")
                 page = Page(descriptor)

@@ -80,7 +80,7 @@ class Slot:
 
     def running(self) -> Running | None:
         """What the slot is doing now; None if it is idle."""
-        if not self._queue:
+        if not self._queue or not self._queue[0].left:
             return None
         run, process, turn = self._queue[0].run, self._process, self._turn
         now = turn.watch.running() if turn is not None else None

@@ -32,6 +32,7 @@ from p2premap.worker.runtime import Segment
 
 _DISTRUSTED_MAX: Final = 10_000
 """The oldest are forgotten: at worst, one more attempt finds the same damage."""
+_CODES_MAX: Final = 1_000
 
 
 class SourceLost(P2PRemapError):
@@ -89,7 +90,7 @@ class Stager:
         self._readers = trio.CapacityLimiter(4)
         self._fetching: dict[Digest, trio.Event] = {}
         self._distrusted: OrderedDict[Digest, None] = OrderedDict()
-        self._checked: set[Digest] = set()
+        self._codes: dict[Source, Segment] = {}
         self._idle: dict[NodeId, FrameStream] = {}
         self._found = self._fetched = self._fetched_bytes = self._lost = 0
 
@@ -137,16 +138,21 @@ class Stager:
         Raises:
             SourceLost, StoreUnwritable: as `bring`.
         """
+        known = self._codes.get(source)
+        if known is not None and _size(known.path) >= 0:
+            return known
         segment = await self.bring(source)
-        if not segment.verified and source.digest not in self._checked:
+        if not segment.verified:
             try:
                 await trio.to_thread.run_sync(self._blobs.check, source.digest, limiter=self._readers)
             except BlobError:
                 # not in our store (a neighbour's), or damaged there and now removed: one of our own is safer
                 self.distrust(source.digest)
                 segment = await self.bring(source)
-        self._checked.add(source.digest)
-        return segment._replace(verified=True)
+        while len(self._codes) >= _CODES_MAX:
+            del self._codes[next(iter(self._codes))]
+        self._codes[source] = segment = segment._replace(verified=True)
+        return segment
 
     def distrust(self, digest: Digest) -> None:
         """What was handed out as this source was something else: no shortcuts for it any more."""

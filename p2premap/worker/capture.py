@@ -7,7 +7,6 @@ writing to the old one.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from typing import Final
@@ -49,13 +48,12 @@ class Capture:
 
     def spoke(self) -> bool:
         """After an attempt: whether it printed anything."""
-        for stream in (sys.stdout, sys.stderr):
-            # user code may have replaced or closed them
-            with contextlib.suppress(Exception):
-                stream.flush()
         try:
-            return os.fstat(1).st_size > 0
-        except OSError:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            return os.lseek(1, 0, os.SEEK_END) > 0
+        except Exception:
+            # user code may have closed or replaced any of them
             return True
 
     def tail(self) -> str:

@@ -46,7 +46,7 @@ class Worker:
         self._page = Page(page)
         self._page.set_pid(os.getpid())
         self._decoder = FrameDecoder(WORKER)
-        self._pid = os.getpid()
+        self._forked = False
         self._flushed = time.monotonic()
         self._interruptible = False
         self._stopping = False
@@ -93,6 +93,7 @@ class Worker:
 
     def _leave_to_user(self) -> None:
         """In a process that user code forked: let go of what is the worker's own."""
+        self._forked = True
         faulthandler.unregister(signal.SIGTERM)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.close(self._socket)
@@ -105,17 +106,17 @@ class Worker:
                 return
             self._page.begin(number, time.monotonic())
             end = self._run_attempt(job, message, order)
-            if os.getpid() != self._pid:
+            if self._forked:
                 os._exit(0)  # user code forked, and its child came back here
             self._tell(number, end)
 
     def _run_attempt(self, job: _Job, run: Run, order: Order) -> AttemptEnd:
         context = AttemptContext(AttemptKey(job.id, run.stage, order.task, order.attempt), job.scratch, job.store)
-        job.capture.begin()
         start = time.perf_counter()
         try:
             self._interruptible = True
             runtime = job.runtime if job.runtime is not None else job.make_runtime(context)
+            job.capture.begin()
             start = time.perf_counter()
             result = runtime.run(run.function, order.params, order.segments, context)
             self._interruptible = False
@@ -138,7 +139,7 @@ class Worker:
             seconds = time.perf_counter() - start
             peak = job.peak.of_attempt(seconds)
             end = job.failed(end_of(order.task, order.attempt, error), seconds=seconds, peak=peak)
-        if os.getpid() == self._pid:
+        if not self._forked:
             job.clean_up(context)
         return end
 

@@ -13,6 +13,7 @@ from typing import Final
 _UNIT: Final = 1 if sys.platform == "darwin" else 1024
 """Of ``ru_maxrss``: bytes on macOS, KiB elsewhere."""
 _NOTABLE_BYTES: Final = 1 << 20
+_MEASURED_S: Final = 0.001
 _LONG_S: Final = 0.05
 _TICK_NS: Final = 20_000_000
 
@@ -21,8 +22,9 @@ class PeakMemory:
     """The peak of resident memory, attempt by attempt.
 
     The kernel keeps the peak since the last reset (proc(5), clear_refs). It is reset only after an attempt that moved
-    it by 1 MiB or took long, so the figure of a short attempt may be up to 1 MiB too high. Children count once they
+    it by 1 MiB or took 50 ms, so the figure of a short attempt may be up to 1 MiB too high. Children count once they
     have been waited for, with the largest of them. Where there is no reset, the peak is that of the process so far.
+    Attempts under a millisecond are not measured: to ask would take longer than they do.
     """
 
     def __init__(self) -> None:
@@ -30,14 +32,15 @@ class PeakMemory:
         self._base = self._reset()
 
     def of_attempt(self, seconds: float) -> int:
-        """The peak in bytes since the attempt before, which took `seconds`."""
+        """The peak in bytes during the attempt that has just ended and took `seconds`; 0 if it was not measured."""
+        if seconds < _MEASURED_S:
+            return 0
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT
         total = peak
-        if seconds > 0.001:
-            children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-            if children > self._children:
-                self._children = children
-                total += children * _UNIT
+        children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        if children > self._children:
+            self._children = children
+            total += children * _UNIT
         if seconds > _LONG_S or peak > self._base + _NOTABLE_BYTES:
             self._base = self._reset()
         return total
@@ -59,7 +62,7 @@ class Directory:
     def clear(self) -> None:
         """Remove what an attempt left, and go back to the directory."""
         os.fchdir(self._descriptor)
-        changed_ns = os.stat(self._path).st_mtime_ns
+        changed_ns = os.fstat(self._descriptor).st_mtime_ns
         # some file systems tell time in steps of several ms: a change within one step does not show
         if changed_ns == self._changed_ns and time.time_ns() - changed_ns > _TICK_NS:
             return

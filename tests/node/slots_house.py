@@ -75,10 +75,14 @@ class Bench:
             ),
         )
 
+    async def news(self) -> None:
+        """Wait for the next report."""
+        await self._news.wait()
+
     async def over(self, count: int = 1) -> None:
         """Wait until so many batches have been over."""
         while sum(report.batch_over for report in self.reports) < count:
-            await self._news.wait()
+            await self.news()
 
     async def ends(self, *calls: str, **options) -> list[AttemptEnd]:
         """Run one batch; its ends, by task."""
@@ -110,17 +114,23 @@ async def bench(state: Path) -> AsyncIterator[Bench]:
 
 async def exists(path: Path) -> None:
     """Wait until a worker has made this file."""
-    await _until(path.exists)
+    await until(path.exists)
+
+
+def found(directory: Path, pattern: str) -> list[Path]:
+    """What lies there now."""
+    return sorted(directory.glob(pattern))
 
 
 async def gone(pid: int) -> None:
     """Wait until there is no such process (a zombie counts as gone)."""
-    await _until(lambda: not _alive(pid))
+    await until(lambda: not _alive(pid))
 
 
-async def _until(holds: Callable[[], bool]) -> None:
-    while not holds():
-        await trio.sleep(0.002)  # noqa: ASYNC110  (nothing tells us of what other processes do)
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for something that nothing tells us of: what other processes do."""
+    while not holds():  # noqa: ASYNC110
+        await trio.sleep(0.002)
 
 
 def _alive(pid: int) -> bool:

@@ -96,8 +96,8 @@ class Exercise:
 
     def tidy(self, argument, segments, context):
         """Clean up when stopped."""
-        _say(f"{argument}.began")
         try:
+            _say(f"{argument}.began")
             time.sleep(600)
         finally:
             _say(f"{argument}.tidied")
