@@ -179,6 +179,7 @@ class NodeView(Record, frozen=True, kw_only=True):
         load: CPU use of the whole machine, 0 to 1.
         memory_bytes, memory_free_bytes: of the machine.
         me: this is the node that answers.
+        since_s: for how long it has been in this state, as far as the node that answers knows.
     """
 
     node: NodeIdField
@@ -198,6 +199,7 @@ class NodeView(Record, frozen=True, kw_only=True):
     memory_free_bytes: Count = 0
     tags: tuple[Short, ...] = ()
     me: bool = False
+    since_s: Seconds = 0.0
 
 
 class ListNodes(Message, tag=114, frozen=True, kw_only=True):

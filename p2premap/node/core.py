@@ -76,9 +76,10 @@ class MakeDirector(Protocol):
 class Seat:
     """A member as the task rooms need it."""
 
-    __slots__ = ("boot", "capabilities", "name", "state")
+    __slots__ = ("boot", "capabilities", "name", "since", "state")
 
-    def __init__(self, name: str, boot: Boot, state: MemberState) -> None:
+    def __init__(self, name: str, boot: Boot, state: MemberState, since: float) -> None:
+        self.since = since
         self.name = name
         self.boot = boot
         self.state = state
@@ -126,6 +127,7 @@ class NodeCore:
         self._inbox: deque[Message] = deque()
         self._effects: list[NodeEffect] = []
         self._published = False
+        self._started = now
         self._born = now
         self.refused_messages = 0
         """Messages of members that made no sense and changed nothing."""
@@ -172,9 +174,9 @@ class NodeCore:
         seat = self._seats.get(node)
         return seat.capabilities if seat is not None else None
 
-    def node_views(self) -> list[NodeView]:
+    def node_views(self, now: float) -> list[NodeView]:
         """The members: this node first, then by name."""
-        views = [self._node_view(member) for member in self.gossip.members()]
+        views = [self._node_view(now, member) for member in self.gossip.members()]
         return sorted(views, key=lambda view: (not view.me, view.name, view.node))
 
     # --- events ---------------------------------------------------------------------------------------------------
@@ -239,9 +241,11 @@ class NodeCore:
         node = change.node
         seat = self._seats.get(node)
         if seat is None:
-            seat = self._seats[node] = Seat(change.name, change.boot, change.state)
+            seat = self._seats[node] = Seat(change.name, change.boot, change.state, now)
         elif seat.boot != change.boot:
             self._gone(now, node)  # another life of it: what ran in the former is lost
+        if (seat.boot, seat.state) != (change.boot, change.state):
+            seat.since = now
         seat.name, seat.boot, seat.state = change.name, change.boot, change.state
         match change.state:
             case MemberState.ALIVE:
@@ -380,8 +384,9 @@ class NodeCore:
 
     # --- views ----------------------------------------------------------------------------------------------------
 
-    def _node_view(self, member: MemberView) -> NodeView:
+    def _node_view(self, now: float, member: MemberView) -> NodeView:
         me = member.node == self.me
+        seat = self._seats.get(member.node)
         abilities = self.capabilities(member.node) or Capabilities(machine=b"", slots=0)
         load = load_levels(member.load)
         return NodeView(
@@ -402,6 +407,7 @@ class NodeCore:
             memory_free_bytes=round((1 - load.memory / (LEVELS - 1)) * abilities.memory_bytes),
             tags=abilities.tags,
             me=me,
+            since_s=now - (seat.since if seat is not None else self._started),
         )
 
 

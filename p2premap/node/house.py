@@ -435,7 +435,7 @@ class House:
 
     def nodes(self) -> tuple[NodeView, ...]:
         """The members: this node first, then by name."""
-        return tuple(self.core.node_views())
+        return tuple(self.core.node_views(trio.current_time()))
 
     def others(self) -> list[NodeView]:
         """The other members that may answer."""
