@@ -127,7 +127,6 @@ class NodeCore:
         self._inbox: deque[Message] = deque()
         self._effects: list[NodeEffect] = []
         self._published = False
-        self._started = now
         self._born = now
         self.refused_messages = 0
         """Messages of members that made no sense and changed nothing."""
@@ -407,7 +406,7 @@ class NodeCore:
             memory_free_bytes=round((1 - load.memory / (LEVELS - 1)) * abilities.memory_bytes),
             tags=abilities.tags,
             me=me,
-            since_s=now - (seat.since if seat is not None else self._started),
+            since_s=now - (seat.since if seat is not None else self._born),
         )
 
 
