@@ -375,6 +375,10 @@ class Walk:
                 if node.core.deadline() <= self.now:
                     raise Violated("a tick does not move the worker's deadline")
 
+    def gave_up(self, node: Node) -> bool:
+        """Whether so much time has passed that the leader may have given the node up."""
+        return self.now >= self.config.unanswered_s
+
     def _node(self, id: NodeId) -> Node:
         return self.nodes[id[0] - 65]
 
@@ -430,7 +434,7 @@ class Model:
         if view.phase is Phase.CANCELLED:
             for node in self._walk.nodes:
                 running = [q for q in node.queues.values() if q]
-                if node.core is not None and node.told != "lost" and running and not self._walk.counts.get("tick"):
+                if node.core is not None and node.told != "lost" and running and not self._walk.gave_up(node):
                     raise Violated("CANCELLED while attempts run")
 
     def check_end(self) -> None:

@@ -173,7 +173,7 @@ class Coordinator:
                     self._give_up(worker)
                     self._lose_results(node)
             case WorkerUnlinked(node=node):
-                if (worker := self._workers.all.get(node)) is not None and worker.batches:
+                if (worker := self._workers.all.get(node)) is not None and worker.engaged:
                     self._recount(now, worker)
             case FromWorker(node=node, message=message):
                 if (worker := self._workers.all.get(node)) is not None:
@@ -212,7 +212,9 @@ class Coordinator:
     def _welcome_back(self, now: float, worker: Worker) -> None:
         """What it finished meanwhile is welcome; what it still runs has been given to others."""
         self._recount(now, worker)
-        self._say(worker.node, self._stop_all())
+        worker.owes = worker.recounts
+        if self._cancelling is None:
+            self._say(worker.node, self._stop_all())
 
     def _on_doubtful(self, node: NodeId) -> None:
         worker = self._workers.all.get(node)
@@ -235,6 +237,7 @@ class Coordinator:
                     self._release(worker, run, task)
                     self._wait_again(run, task)
         worker.asked = math.inf
+        worker.owes = 0
         self._workers.wake(worker)
         self._workers.update(worker)
         self._changed = True
@@ -261,7 +264,6 @@ class Coordinator:
 
     def _heard_from(self, now: float, worker: Worker, free: int) -> None:
         worker.last_word = now
-        worker.asked = math.inf
         worker.allow = free
         if worker.estranged:
             worker.estranged = False
@@ -271,6 +273,10 @@ class Coordinator:
             self._workers.wake(worker)
 
     def _on_ended(self, now: float, worker: Worker, message: messages.AttemptsEnded) -> None:
+        if message.answers == worker.recounts:
+            worker.asked = math.inf
+        if message.answers >= worker.owes and message.held == 0:
+            worker.owes = 0
         self._heard_from(now, worker, message.free)
         gap = message.serial > worker.heard + 1
         if message.serial == worker.heard + 1:
@@ -292,7 +298,7 @@ class Coordinator:
         self._rest_if_idle(now, worker)
         self._workers.feed(worker)
         self._changed = True
-        if gap:
+        if gap and worker.asked == math.inf:
             self._recount(now, worker)
 
     def _on_end(self, now: float, worker: Worker, run: StageRun, end: AttemptEnd) -> bool:
@@ -428,6 +434,7 @@ class Coordinator:
 
     def _recount(self, now: float, worker: Worker) -> None:
         """Ask what may have been lost on the way."""
+        worker.recounts += 1
         out: dict[StageId, list[tuple[int, int]]] = {}
         for batch in worker.batches.values():
             run = self._by_id[batch.stage]
@@ -437,21 +444,25 @@ class Coordinator:
             self._say(
                 worker.node,
                 messages.Recount(
-                    job=self.job, ballot=self.ballot, stage=stage, attempts=tuple(pairs), heard=worker.heard
+                    job=self.job,
+                    ballot=self.ballot,
+                    stage=stage,
+                    attempts=tuple(pairs),
+                    heard=worker.heard,
+                    number=worker.recounts,
                 ),
             )
         if self._cancelling is not None:
             self._say(worker.node, self._stop_all())
-        if worker.batches:
-            worker.asked = min(worker.asked, now)
-            self._check_at = min(self._check_at, now + self._config.recount_s / 4)
+        worker.asked = min(worker.asked, now)
+        self._check_at = min(self._check_at, now + self._config.recount_s / 4)
 
     def _check_silence(self, now: float) -> None:
         if now < self._check_at:
             return
         self._check_at = math.inf
         for worker in self._workers.all.values():
-            if not worker.batches or worker.lost:
+            if not worker.engaged:
                 continue
             if now - worker.asked >= self._config.unanswered_s:
                 worker.estranged = True
@@ -471,7 +482,7 @@ class Coordinator:
 
     def _go_on(self, now: float) -> None:
         if self._cancelling is not None:
-            if not any(w.batches for w in self._workers.all.values()):
+            if not any(w.engaged for w in self._workers.all.values()):
                 self._decide(Phase.CANCELLED, self._cancelling)
             return
         given = True
@@ -484,7 +495,7 @@ class Coordinator:
         while self._final is None and self._runs[-1].complete and not self._runs[-1].pinned:
             run = self._runs[-1]
             cell = manifest_cell(run.id.number, run.generation)
-            self._hear(self._cells.propose(cell, run.facts.manifest()))
+            self._hear(self._cells.propose(cell, run.facts.manifest(run.generation)))
 
     def _hear(self, decided: Iterable[Decided]) -> None:
         """Go on from what cells decided."""
@@ -494,7 +505,7 @@ class Coordinator:
             else:
                 run = self._runs[-1]
                 assert cell == manifest_cell(run.id.number, run.generation), "only the last stage's manifest is open"
-                assert value == run.facts.manifest(), "with one replica the decision is what it proposed"
+                assert value == run.facts.manifest(run.generation), "with one replica the decision is what it proposed"
                 run.pinned = True
                 self._plan_next(run, Digest(value))
 
@@ -650,7 +661,7 @@ class Coordinator:
             return
         self._cancelling = reason
         for worker in self._workers.all.values():
-            if worker.batches:
+            if worker.engaged:
                 self._say(worker.node, self._stop_all())
         self._changed = True
 

@@ -212,14 +212,17 @@ class StageFacts:
             self._hasher.update(content(ResultRef(ref)))
             self._hashed += 1
 
-    def manifest(self) -> Digest:
-        """BLAKE3 over the chosen results, in order of task: the value of the stage's cell.
+    def manifest(self, generation: int) -> Digest:
+        """BLAKE3 over the chosen results, in order of task, and the generation: the value of the stage's cell.
 
-        Every task must have one.
+        Every task must have one. A stage that is pinned anew never has an earlier manifest again, even with the
+        same results, so that what was planned from that one stays abandoned.
         """
         self.hash_ahead()
         assert self._hashed == self.tasks, "a manifest pins a result of every task"
-        return Digest(self._hasher.digest())
+        hasher = self._hasher.copy()
+        hasher.update(generation.to_bytes(8))
+        return Digest(hasher.digest())
 
     def _same_as(self, task: int, value: bytes, blobs: tuple[BlobRef, ...]) -> ResultRef | None:
         for fact in self.facts(task):

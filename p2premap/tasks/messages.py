@@ -75,6 +75,8 @@ class AttemptsEnded(Message, tag=42, frozen=True, kw_only=True):
     Args:
         free: how many further `Assign`s of this job the node would take now.
         serial: 1, 2, 3... for this job at this node; 0: nothing that would need to be kept.
+        answers: the number of the last `Recount` that came before this was said.
+        held: attempts of this job that are in this node's slots now.
     """
 
     job: JobIdField
@@ -83,6 +85,8 @@ class AttemptsEnded(Message, tag=42, frozen=True, kw_only=True):
     ends: tuple[AttemptEnd, ...]
     free: Count
     serial: Count = 0
+    answers: Count = 0
+    held: Count = 0
 
 
 class StopAttempts(Message, tag=43, frozen=True, kw_only=True):
@@ -108,6 +112,7 @@ class Recount(Message, tag=45, frozen=True, kw_only=True):
 
     Args:
         heard: as in `Assign`.
+        number: 1, 2, 3... for this node and job; repeated in what is said from then on.
     """
 
     job: JobIdField
@@ -115,3 +120,4 @@ class Recount(Message, tag=45, frozen=True, kw_only=True):
     stage: StageId
     attempts: tuple[tuple[Count, Count], ...] = ()
     heard: Count = 0
+    number: Count = 0

@@ -119,7 +119,7 @@ def _stage_view(run: StageRun, workers: Workers) -> StageView:
 def note(runs: list[StageRun], workers: Workers, cancelling: str | None) -> str:
     """What the job waits for, in one sentence; "" where it just runs."""
     if cancelling is not None:
-        return f"Waits until {_names([w for w in workers.all.values() if w.batches])} confirm that nothing of it runs."
+        return f"Waits until {_names([w for w in workers.all.values() if w.engaged])} confirm that nothing of it runs."
     waiting = sum(run.pending + len(run.parked) for run in runs)
     if not waiting:
         return _silent(workers)

@@ -12,8 +12,8 @@ from then on.
 
 What may be lost: messages that are under way when a link breaks. Reports are numbered and kept until the leader says
 with an `Assign` or a `Recount` that it has heard them; attempts that a leader asks about and this core does not
-know end as REFUSED. A leader that is dead takes its attempts with it (`LeaderLost`). A job of which nothing was heard and
-nothing runs for `idle_job_s` is dropped, its worker processes ended; the next `Assign` starts it anew.
+know end as REFUSED. A leader that is dead takes its attempts with it (`LeaderLost`). A job of which nothing was heard
+and nothing runs for `idle_job_s` is dropped, its worker processes ended; the next `Assign` starts it anew.
 """
 
 from __future__ import annotations
@@ -107,6 +107,7 @@ class LedJob:
     invited_until: float = -math.inf
     places: int = 0
     used: float = 0.0
+    answers: int = 0
     forgotten: bool = False
 
 
@@ -292,6 +293,7 @@ class WorkerCore:
         if led is None or led.forgotten:
             led = self._start(now, led, order.job, order.ballot, order.stage, order.heard)
         self._heard(led, order.heard)
+        led.answers = order.number
         for report in led.unheard:
             self._say(led, report)
         self._flush(now, led)
@@ -445,6 +447,8 @@ class WorkerCore:
             ends=tuple(ends),
             free=self._free_for(now, led),
             serial=serial,
+            answers=led.answers,
+            held=sum(len(held.left) for slot in self._slots for held in slot.queue if held.job == led.job),
         )
         if ends:
             led.unheard.append(report)

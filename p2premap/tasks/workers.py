@@ -23,7 +23,8 @@ class Worker:
         rest_until: it is asked nothing before.
         heard: every `AttemptsEnded` up to this number has come.
         last_word: when it last said something, or was first given something.
-        asked: when a `Recount` was sent that has not been answered.
+        asked: when a `Recount` was sent that has not been answered; `recounts` is the number of the last one.
+        owes: it may still run what was given up, until it has answered this `Recount` and holds nothing; 0: no.
         estranged: it did not answer; nothing is expected of it until it speaks.
     """
 
@@ -40,6 +41,8 @@ class Worker:
     heard: int = 0
     last_word: float = 0.0
     asked: float = math.inf
+    recounts: int = 0
+    owes: int = 0
     touched: bool = False
     done: int = 0
     said: str = ""
@@ -49,6 +52,12 @@ class Worker:
     def eligible(self) -> bool:
         """Whether it may be given work at all."""
         return self.slots > 0 and not (self.lost or self.doubtful or self.estranged)
+
+
+    @property
+    def engaged(self) -> bool:
+        """Whether something of the job may run there, as far as the leader must care."""
+        return not (self.lost or self.estranged) and bool(self.batches or self.owes)
 
 
 class Workers:
