@@ -102,20 +102,27 @@ class App(click.Group):
             # what is still buffered must not be written at interpreter exit, where it would raise again
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return Exit.PIPE
-        except JobFailed as error:
-            if error.detail:
-                click.echo(clean(error.detail.rstrip(), lines=True), err=True)
+        except Exception as error:  # the boundary: whatever comes must end in a sentence
+            return _tell(error)
+        return code if isinstance(code, int) else Exit.OK
+
+
+def _tell(error: Exception) -> Exit:
+    _trace()
+    while isinstance(error, ExceptionGroup):  # trio's nurseries wrap what their tasks raise
+        ours, others = error.split(P2PRemapError)
+        error = (others or ours or error).exceptions[0]
+    match error:
+        case JobFailed(detail=detail):
+            if detail:
+                click.echo(clean(detail.rstrip(), lines=True), err=True)
             _complain(str(error))
-            return Exit.FAILED
-        except P2PRemapError as error:
-            _trace()
+        case P2PRemapError():
             _complain(str(error))
-            return exit_of(error)
-        except Exception as error:  # the boundary: a fault of ours must end in a sentence too
-            _trace()
+        case _:
             _complain(_bug_text(error))
             return Exit.BUG
-        return code if isinstance(code, int) else Exit.OK
+    return exit_of(error)
 
 
 def debugging() -> bool:

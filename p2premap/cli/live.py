@@ -26,14 +26,14 @@ class LiveProgress:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, highlight=False)
-        self._live = Live(
-            console=self._console, get_renderable=self._render, refresh_per_second=FRAMES_PER_S, redirect_stdout=False
-        )
         self._view: JobView | None = None
         self._seen_at = time.monotonic()
         self._rate = Rate()
         self._spinner = Spinner("dots")
         self._collected = ""
+        self._live = Live(
+            console=self._console, get_renderable=self._render, refresh_per_second=FRAMES_PER_S, redirect_stdout=False
+        )
 
     def __enter__(self) -> Progress:
         self._live.start()

@@ -278,7 +278,7 @@ WRONG = [
     (["invite", "--uses", "0"], "0 is not in the range"),
     (["invite", "--for", "9999d"], "--for must be between"),
     (["node", "--port", "99999"], "99999 is not in the range"),
-    (["node", "--join", "pi3"], "write HOST:PORT"),
+    (["node", "--join", "pi3:99999"], "--join"),
     (["node", "--name", "two words"], "without spaces"),
     (["node", "--tag", ""], "without spaces"),
     (["run", "job.py", "x", "--detach", "-o", "out"], "--detach does not wait"),
