@@ -55,7 +55,7 @@ class Exit(NamedTuple):
 class WorkerProcess:
     """A running worker. Make one with `start`, end it with `aclose`.
 
-    `answers` maps the numbers of attempts sent to this process to (task, attempt), for whoever reads `page`; `loaded`
+    `answers` maps the numbers of the present batch's attempts to (task, attempt), for whoever reads `page`; `loaded`
     means that it has been told its job, `condemned` that it has been told to end, so that it gets no more work.
     """
 

@@ -126,6 +126,7 @@ class Turn:
 
         After an `Exit`, what is left of the batch has to run elsewhere, and the process has to be closed.
         """
+        self._process.answers.clear()
         async with trio.open_nursery() as nursery:
             self._reporter.on_over = nursery.cancel_scope.cancel
             nursery.start_soon(self._feed)
@@ -192,7 +193,11 @@ class Turn:
         self._process.hang_up()
 
     def _take(self, records: bytes) -> None:
-        """Ends that the worker has told. Some come twice: once read from the journal, and once sent."""
+        """Ends that the worker has told.
+
+        Some come twice, read from the journal and sent; the journal of a process that died between two batches may
+        still hold ends of the batch before, whose tasks may have the same numbers in another stage.
+        """
         try:
             told = decode_ends(records)
         except RemoteProtocolError:
@@ -200,7 +205,9 @@ class Turn:
             self._process.hang_up()
             return
         ends = []
-        for end in told:
+        for number, end in told:
+            if self._process.answers.get(number) != (end.task, end.attempt):
+                continue
             if end.outcome is Outcome.INPUT_LOST and self._batch.worth_again(end):
                 continue
             ends.append(self._explain_stop(end) if end.outcome is Outcome.STOPPED else end)

@@ -144,7 +144,7 @@ class Worker:
         return end
 
     def _tell(self, number: int, end: AttemptEnd) -> None:
-        record = encode_end(end)
+        record = encode_end(number, end)
         if not self._page.end(number, record):
             self._flush()
             if not self._page.end(number, record):  # larger than the whole journal

@@ -13,6 +13,7 @@ one installation. The worker speaks last when it is asked to stop; the executor 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import Final
 
@@ -73,7 +74,7 @@ _orders_out = msgspec.msgpack.Encoder()
 _orders_in = msgspec.msgpack.Decoder(tuple[Order, ...])
 _ends_out = msgspec.msgpack.Encoder()
 _ends_in = msgspec.msgpack.Decoder(AttemptEnd)
-_RECORD_HEAD: Final = 4
+_RECORD_HEAD: Final = struct.Struct(">IQ")
 
 
 def encode_orders(orders: Sequence[Order]) -> bytes:
@@ -86,26 +87,27 @@ def decode_orders(payload: bytes) -> tuple[Order, ...]:
     return _orders_in.decode(payload)
 
 
-def encode_end(end: AttemptEnd) -> bytes:
-    """One record of the payload of `Ended`: its length and the end."""
+def encode_end(number: int, end: AttemptEnd) -> bytes:
+    """One record of the payload of `Ended`: its length, the number that the attempt had in `Run`, and the end."""
     data = _ends_out.encode(end)
-    return len(data).to_bytes(_RECORD_HEAD, "big") + data
+    return _RECORD_HEAD.pack(len(data), number) + data
 
 
-def decode_ends(payload: bytes) -> list[AttemptEnd]:
-    """The ends in the payload of `Ended`.
+def decode_ends(payload: bytes) -> list[tuple[int, AttemptEnd]]:
+    """The numbers and ends in the payload of `Ended`.
 
     Raises:
         RemoteProtocolError: it is no such payload.
     """
-    ends: list[AttemptEnd] = []
+    ends: list[tuple[int, AttemptEnd]] = []
     offset, total = 0, len(payload)
-    with memoryview(payload) as view:
-        while offset < total:
-            start = offset + _RECORD_HEAD
-            offset = start + int.from_bytes(view[offset:start], "big")
-            try:
-                ends.append(_ends_in.decode(view[start:offset]))
-            except msgspec.DecodeError as error:
-                raise RemoteProtocolError(f"not the end of an attempt: {error}") from None
+    try:
+        with memoryview(payload) as view:
+            while offset < total:
+                size, number = _RECORD_HEAD.unpack_from(view, offset)
+                start = offset + _RECORD_HEAD.size
+                offset = start + size
+                ends.append((number, _ends_in.decode(view[start:offset])))
+    except (msgspec.DecodeError, struct.error) as error:
+        raise RemoteProtocolError(f"not the end of an attempt: {error}") from None
     return ends

@@ -115,8 +115,8 @@ class Exercise:
         data = bytearray(os.urandom(1 << 20) * int(argument))
         return Result(b"%d" % len(data))
 
-    def family(self, argument, segments, context):
-        """Leave a grandchild that has left its session and lost its parent, then wait."""
+    def _grandchild(self, argument):
+        """Leave a process that has left its session and lost its parent."""
         code = (
             "import os, sys, time\n"
             "if os.fork(): os._exit(0)\n"
@@ -130,8 +130,26 @@ class Exercise:
         subprocess.run([sys.executable, "-c", code], check=True)
         while not os.path.exists(argument):
             time.sleep(0.001)
+
+    def leave_child(self, argument, segments, context):
+        self._grandchild(argument)
+        return Result(b"")
+
+    def family(self, argument, segments, context):
+        """Leave a grandchild, then wait."""
+        self._grandchild(argument)
         _say(f"{argument}.ready")
         time.sleep(600)
+
+    def family_hog(self, argument, segments, context):
+        self._grandchild(argument)
+        self.hog(argument, segments, context)
+
+    def deaf_family(self, argument, segments, context):
+        """The same, in C code that does not let go of the interpreter lock."""
+        self._grandchild(argument)
+        _say(f"{argument}.ready")
+        ctypes.PyDLL(None).sleep(600)
 
     def speak(self, argument, segments, context):
         print(f"task {context.attempt.task} says {argument}")
