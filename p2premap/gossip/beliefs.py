@@ -133,7 +133,8 @@ class Beliefs:
         if member is None or member.entry.boot != entry.boot:
             return False
         if entry.node == self._context.me:
-            return self._hear_own_fact(member, entry)
+            self._hear_own_fact(entry, member)
+            return False
         old = member.facts.get(entry.key)
         if old is None:
             held = sum(len(fact.entry.value) for fact in member.facts.values())
@@ -212,18 +213,6 @@ class Beliefs:
         self._context.table.put(Member(self.own, old.facts))
         self._spread.news(self.own, None)
 
-    def _hear_own_fact(self, me: Member, entry: FactEntry) -> bool:
-        """A fact of this boot that this process did not write was written by an earlier life on a newer disk.
-
-        Nobody else may write it anew, so what is true now is said under a version above it.
-        """
-        old = me.facts.get(entry.key)
-        if old is not None and newer_fact(old.entry, entry) is old.entry:
-            return False
-        self._version = max(self._version, entry.version)
-        self._write_fact(me, entry.key, b"" if old is None else old.entry.value)
-        return True
-
     def set_fact(self, key: str, value: bytes) -> None:
         """Publish a slow fact about ourselves; the same value again costs nothing.
 
@@ -238,9 +227,6 @@ class Beliefs:
         others = sum(len(fact.entry.value) for name, fact in me.facts.items() if name != key)
         if others + len(value) > self._context.config.facts_bytes_max or (old is None and len(me.facts) >= FACTS_MAX):
             raise LocalProtocolError(f"the fact {key!r} of {len(value)} bytes is more than a node may publish")
-        self._write_fact(me, key, value)
-
-    def _write_fact(self, me: Member, key: str, value: bytes) -> None:
         self._version += 1
         entry = FactEntry(node=self.own.node, boot=self.own.boot, version=self._version, key=key, value=value)
         self._context.table.put(me.with_fact(entry))

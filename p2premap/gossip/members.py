@@ -76,7 +76,7 @@ def hash_of_member(entry: MemberEntry) -> int:
 
 
 def hash_of_fact(entry: FactEntry) -> int:
-    """63 bits that stand for a slow fact. Its value is in them: with an old disk a version may have been used before."""
+    """63 bits that stand for a slow fact, its value included: with an old disk a version may have been used before."""
     return _word(b"fact", entry.node, f"{entry.boot}|{entry.version}|{entry.key}|", entry.value)
 
 
