@@ -7,15 +7,14 @@ and makes the other from it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Protocol
 
+from p2premap.event import Event
 from p2premap.ids import Address, NodeId
 from p2premap.wire import Frame, Message
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FrameReceived:
+class FrameReceived(Event, frozen=True, kw_only=True):
     """A frame came over the link from an authenticated member: not gossip (that comes as `gossip.events.Received`)."""
 
     peer: NodeId

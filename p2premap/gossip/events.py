@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from p2premap.event import Event
 from p2premap.ids import Address, Boot, Incarnation, NodeId
 from p2premap.wire import Message
 
@@ -49,13 +49,11 @@ class DialOutcome(enum.Enum):
 # --- events -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tick:
+class Tick(Event, frozen=True, kw_only=True):
     """The deadline that the core asked for has come."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Received:
+class Received(Event, frozen=True, kw_only=True):
     """An authenticated gossip message, by datagram or over a link.
 
     Args:
@@ -68,8 +66,7 @@ class Received:
     message: Message
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkUp:
+class LinkUp(Event, frozen=True, kw_only=True):
     """A stream to a peer is up: both hellos are done.
 
     Args:
@@ -81,16 +78,14 @@ class LinkUp:
     address: Address | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkDown:
+class LinkDown(Event, frozen=True, kw_only=True):
     """The stream to the peer is gone: closed, reset or broken."""
 
     peer: NodeId
     boot: Boot
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DialEnded:
+class DialEnded(Event, frozen=True, kw_only=True):
     """The answer to one `Dial`; always comes, once.
 
     Args:
@@ -105,8 +100,7 @@ class DialEnded:
     boot: Boot | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hinted:
+class Hinted(Event, frozen=True, kw_only=True):
     """Somebody may be at this address (runtime directory, mDNS, `--join`, remembered). A hint, never evidence.
 
     Args:
@@ -117,8 +111,7 @@ class Hinted:
     node: NodeId | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Woke:
+class Woke(Event, frozen=True, kw_only=True):
     """This process did not run for a while: a stalled event loop, SIGSTOP, a closed lid.
 
     Args:
@@ -128,30 +121,26 @@ class Woke:
     lost_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetFact:
+class SetFact(Event, frozen=True, kw_only=True):
     """Publish a slow fact about this node; b"" withdraws it. The same value again costs nothing."""
 
     key: str
     value: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetLoad:
+class SetLoad(Event, frozen=True, kw_only=True):
     """Publish this node's load, already quantised by the caller (see `gossip.facts.LoadMeter`)."""
 
     value: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetAddresses:
+class SetAddresses(Event, frozen=True, kw_only=True):
     """The addresses at which this node listens have changed; told to others under a higher incarnation."""
 
     addresses: tuple[Address, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WantLink:
+class WantLink(Event, frozen=True, kw_only=True):
     """Another room has something to say to this member: bring a link up.
 
     Where no address of the member can be dialled, it is asked through a common neighbour to dial us.
@@ -160,8 +149,7 @@ class WantLink:
     peer: NodeId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leave:
+class Leave(Event, frozen=True, kw_only=True):
     """Tell everybody that this node leaves in good order; answered by `Left` when it has been said."""
 
 
@@ -184,8 +172,7 @@ GossipEvent: TypeAlias = (
 # --- effects ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SendDatagram:
+class SendDatagram(Event, frozen=True, kw_only=True):
     """Send once, unreliably. The encoded message fits into one datagram (the core sees to it)."""
 
     peer: NodeId
@@ -193,16 +180,14 @@ class SendDatagram:
     message: Message
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SendLink:
+class SendLink(Event, frozen=True, kw_only=True):
     """Send over the link to the peer; dropped where there is none."""
 
     peer: NodeId
     message: Message
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dial:
+class Dial(Event, frozen=True, kw_only=True):
     """Connect and exchange hellos; answered by one `DialEnded`, and by `LinkUp` first where the link is kept.
 
     Args:
@@ -217,15 +202,13 @@ class Dial:
     timeout_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hangup:
+class Hangup(Event, frozen=True, kw_only=True):
     """Close the link to the peer."""
 
     peer: NodeId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemberChanged:
+class MemberChanged(Event, frozen=True, kw_only=True):
     """The belief about a member is now this. Sent once for each change that others may care about.
 
     Args:
@@ -241,8 +224,7 @@ class MemberChanged:
     addresses: tuple[Address, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FactChanged:
+class FactChanged(Event, frozen=True, kw_only=True):
     """A member published a slow fact (b"": withdrew it)."""
 
     node: NodeId
@@ -250,16 +232,14 @@ class FactChanged:
     value: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadChanged:
+class LoadChanged(Event, frozen=True, kw_only=True):
     """A member's load, as quantised by its owner."""
 
     node: NodeId
     value: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IdentityClash:
+class IdentityClash(Event, frozen=True, kw_only=True):
     """This identity is not safely ours: this node must take a new one and start anew.
 
     Args:
@@ -269,8 +249,7 @@ class IdentityClash:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Left:
+class Left(Event, frozen=True, kw_only=True):
     """The leave has been said to whom it could be said; the shell may stop."""
 
 
@@ -279,8 +258,7 @@ GossipEffect: TypeAlias = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemberView:
+class MemberView(Event, frozen=True, kw_only=True):
     """One member as this node sees it, for status displays and other rooms."""
 
     node: NodeId

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from p2premap.event import Event
 from p2premap.gossip import events as gossip
 from p2premap.ids import JobId
 from p2premap.ports import FrameReceived
@@ -14,13 +14,11 @@ from p2premap.tasks.job import JobSpec
 # --- events -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tick:
+class Tick(Event, frozen=True, kw_only=True):
     """The deadline that the core asked for has come."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubmitJob:
+class SubmitJob(Event, frozen=True, kw_only=True):
     """A client hands in a job. Answered by one `JobAccepted` or `JobRefused` with the same request.
 
     Args:
@@ -33,8 +31,7 @@ class SubmitJob:
     plan: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CancelJob:
+class CancelJob(Event, frozen=True, kw_only=True):
     """End a job that is led here; others are not known, and nothing happens."""
 
     job: JobId
@@ -55,8 +52,7 @@ NodeEvent: TypeAlias = (
 # --- effects ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobAccepted:
+class JobAccepted(Event, frozen=True, kw_only=True):
     """The job exists, or existed already under its submission key.
 
     Args:
@@ -68,8 +64,7 @@ class JobAccepted:
     copies: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobRefused:
+class JobRefused(Event, frozen=True, kw_only=True):
     """The job does not exist. `text` is one sentence."""
 
     request: int

@@ -6,24 +6,22 @@ They talk to each other by messages even on one node; `p2premap.node.core` carri
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from p2premap.event import Event
 from p2premap.ids import JobId, NodeId
 from p2premap.tasks.job import AttemptEnd, AttemptSpec, JobView, Limits, Source, StageId
 from p2premap.wire import Message
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tick:
+class Tick(Event, frozen=True, kw_only=True):
     """The deadline that the core asked for has come."""
 
 
 # --- coordinator --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerSeen:
+class WorkerSeen(Event, frozen=True, kw_only=True):
     """A member can take work (again): new, back, or its capacity changed.
 
     Args:
@@ -37,55 +35,56 @@ class WorkerSeen:
     machine: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerDoubtful:
+class WorkerDoubtful(Event, frozen=True, kw_only=True):
     """A member is stalled or suspected: give it nothing new, and take nothing from it yet."""
 
     node: NodeId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerLost:
+class WorkerLost(Event, frozen=True, kw_only=True):
     """A member is dead or has left: its attempts run elsewhere, and cost their tasks nothing."""
 
     node: NodeId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerUnlinked:
+class WorkerUnlinked(Event, frozen=True, kw_only=True):
     """The link to a member broke: what was under way between it and this node may be lost."""
 
     node: NodeId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FromWorker:
+class Woke(Event, frozen=True, kw_only=True):
+    """This process did not run for a while: nobody's silence in that time counts against them."""
+
+    lost_s: float
+
+
+class FromWorker(Event, frozen=True, kw_only=True):
     """A worker node says something about this job."""
 
     node: NodeId
     message: Message
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CancelJob:
+class CancelJob(Event, frozen=True, kw_only=True):
     """Somebody asked to end the job."""
 
     reason: str
 
 
-CoordinatorEvent: TypeAlias = Tick | WorkerSeen | WorkerDoubtful | WorkerLost | WorkerUnlinked | FromWorker | CancelJob
+CoordinatorEvent: TypeAlias = (
+    Tick | WorkerSeen | WorkerDoubtful | WorkerLost | WorkerUnlinked | Woke | FromWorker | CancelJob
+)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToWorker:
+class ToWorker(Event, frozen=True, kw_only=True):
     """Send to a worker node (this node itself included)."""
 
     node: NodeId
     message: Message
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobChanged:
+class JobChanged(Event, frozen=True, kw_only=True):
     """Something that watchers would like to know has changed (rate-limited by the core; always sent at the end)."""
 
     job: JobId
@@ -98,23 +97,20 @@ CoordinatorEffect: TypeAlias = ToWorker | JobChanged
 # --- worker -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FromLeader:
+class FromLeader(Event, frozen=True, kw_only=True):
     """A job's leader says something."""
 
     node: NodeId
     message: Message
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeaderLost:
+class LeaderLost(Event, frozen=True, kw_only=True):
     """A leader is dead: without failover, what runs for its jobs is stopped."""
 
     node: NodeId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlotReported:
+class SlotReported(Event, frozen=True, kw_only=True):
     """Attempts of a slot's batch ended.
 
     Args:
@@ -126,8 +122,7 @@ class SlotReported:
     batch_over: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetSlots:
+class SetSlots(Event, frozen=True, kw_only=True):
     """The owner allows this many worker processes from now on."""
 
     slots: int
@@ -136,16 +131,14 @@ class SetSlots:
 WorkerEvent: TypeAlias = Tick | FromLeader | LeaderLost | SlotReported | SetSlots
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToLeader:
+class ToLeader(Event, frozen=True, kw_only=True):
     """Send to a job's leader (this node itself included)."""
 
     node: NodeId
     message: Message
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunBatch:
+class RunBatch(Event, frozen=True, kw_only=True):
     """Bring the sources here and run the attempts one after the other in this slot's process.
 
     A slot may be given a second batch while it runs the first: its sources are fetched meanwhile, and it starts
@@ -162,8 +155,7 @@ class RunBatch:
     attempts: tuple[AttemptSpec, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StopSlot:
+class StopSlot(Event, frozen=True, kw_only=True):
     """Kill the process tree of the slot: a soft signal first, then after `grace_s` the hard one.
 
     What had not ended of the batch at the head of its queue comes back as STOPPED; a queued batch goes on.
@@ -174,8 +166,7 @@ class StopSlot:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndJob:
+class EndJob(Event, frozen=True, kw_only=True):
     """End the job's idle worker processes and remove its scratch files."""
 
     job: JobId
