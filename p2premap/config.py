@@ -1,27 +1,25 @@
-"""Every interval (_s) and limit (_max) of a node, one frozen dataclass a room, checked at construction.
+"""Every interval (_s) and limit (_max) of a node, one frozen struct a room, checked at construction.
 
 Nothing here needs to be set: the defaults are the product. Tests and the simulator make their own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-
 from p2premap.errors import ConfigError
+from p2premap.event import Event
 
 
-class _Checked:
+class _Checked(Event, frozen=True, kw_only=True):
     """Refuses negative numbers in any field of a config."""
 
     def __post_init__(self) -> None:
-        for f in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
-            value = getattr(self, f.name)
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
             if isinstance(value, (int, float)) and value < 0:
-                raise ConfigError(f"{f.name} is {value}; it must not be negative")
+                raise ConfigError(f"{name} is {value}; it must not be negative")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GossipConfig(_Checked):
+class GossipConfig(_Checked, frozen=True, kw_only=True):
     """See `p2premap.gossip.core` for what each of these means."""
 
     period_s: float = 1.0
@@ -60,8 +58,7 @@ class GossipConfig(_Checked):
     leave_s: float = 0.1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TasksConfig(_Checked):
+class TasksConfig(_Checked, frozen=True, kw_only=True):
     """See `p2premap.tasks.coordinator` and `p2premap.tasks.worker`."""
 
     batch_s: float = 0.1
@@ -83,8 +80,7 @@ class TasksConfig(_Checked):
     outbox_messages_max: int = 1_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransportConfig(_Checked):
+class TransportConfig(_Checked, frozen=True, kw_only=True):
     """See `p2premap.node.transport`."""
 
     port_first: int = 7321
@@ -101,8 +97,7 @@ class TransportConfig(_Checked):
     salt_idle_s: float = 5.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiscoveryConfig(_Checked):
+class DiscoveryConfig(_Checked, frozen=True, kw_only=True):
     """See `p2premap.node.discovery`, `p2premap.node.neighbours`, `p2premap.node.joins` and `p2premap.node.doctor`."""
 
     hint_again_s: float = 15.0
@@ -122,8 +117,7 @@ class DiscoveryConfig(_Checked):
     doctor_peers_max: int = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeConfig:
+class NodeConfig(Event, frozen=True, kw_only=True):
     """One node.
 
     Args:
@@ -141,7 +135,7 @@ class NodeConfig:
     joins: tuple[str, ...] = ()
     open_name: str = ""
     tags: tuple[str, ...] = ()
-    gossip: GossipConfig = field(default_factory=GossipConfig)
-    tasks: TasksConfig = field(default_factory=TasksConfig)
-    transport: TransportConfig = field(default_factory=TransportConfig)
-    discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
+    gossip: GossipConfig = GossipConfig()
+    tasks: TasksConfig = TasksConfig()
+    transport: TransportConfig = TransportConfig()
+    discovery: DiscoveryConfig = DiscoveryConfig()

@@ -10,9 +10,9 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 
 import trio
+from msgspec.structs import replace
 
 from p2premap.config import NodeConfig
 from p2premap.control import Status

@@ -16,13 +16,14 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.metadata import entry_points
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 
 import trio
+from msgspec.structs import replace
 
 from p2premap import __version__
 from p2premap.config import NodeConfig, TransportConfig
