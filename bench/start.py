@@ -1,0 +1,66 @@
+"""From starting three nodes to the first result of a task: what somebody waits who tries it for the first time.
+
+The three processes are started, a client connects to the first that answers, hands in a job of one task, and has its
+result. Beside it: until the three see each other.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+from bench.nodes import Cluster, alive, connect_all, cpu_s, run_job, until
+from bench.report import Emitter
+from p2premap.client.connection import Connection, local
+from p2premap.errors import ClusterError
+
+REPEATS = 10
+TARGET_S = 0.7
+JOB = """
+def map(key, line):
+    yield line, 1
+"""
+
+
+def run(emit: Emitter) -> None:
+    """Start, run one task, stop; again and again."""
+    first: list[float] = []
+    together: list[float] = []
+    used: list[float] = []
+    for _ in range(REPEATS):
+        with tempfile.TemporaryDirectory() as directory:
+            job, text = Path(directory, "job.py"), Path(directory, "text")
+            job.write_text(JOB)
+            text.write_text("one line\n")
+            start = time.perf_counter()
+            cluster = Cluster(["a", "b", "c"], slots=1)
+            cluster.begin()
+            try:
+                _first_result(cluster, str(job), str(text))
+                first.append(time.perf_counter() - start)
+                lines = connect_all(cluster, ("a", "b", "c"))
+                until(lambda: all(alive(line) == 3 for line in lines))  # noqa: B023  (called at once)
+                together.append(time.perf_counter() - start)
+                used.append(cpu_s(cluster.pids))
+                for line in lines:
+                    line.close()
+            finally:
+                cluster.__exit__()
+    emit("to the first result", first, "s", target=TARGET_S, cpu_s=round(sorted(used)[len(used) // 2], 2))
+    emit("to three nodes that see each other", together, "s")
+
+
+def _first_result(cluster: Cluster, job: str, text: str) -> None:
+    def connect() -> Connection:
+        return local(paths=cluster.paths)
+
+    def answers() -> bool:
+        try:
+            connect().close()
+        except ClusterError:
+            return False
+        return True
+
+    until(answers)
+    assert run_job(connect, job, [text], paths=cluster.paths) == [b"one line\t1\n"]
