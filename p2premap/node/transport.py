@@ -239,10 +239,12 @@ class TrioTransport:
                     nursery.start_soon(self._receive, one)
 
     async def _receive(self, one: socket.socket) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()  # it may have been closed before this task ran at all
         with contextlib.suppress(trio.ClosedResourceError):
             await self._datagrams.serve(one)
 
     async def _accept(self, one: socket.socket) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(one))
         while True:
             try:
