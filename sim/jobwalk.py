@@ -207,7 +207,9 @@ class Walk:
 
     def _lead(self, event: events.CoordinatorEvent) -> None:
         self.log.append(f"{self.now:.3f} leader < {event}")
-        for effect in self.coordinator.step(self.now, event):
+        effects = self.coordinator.step(self.now, event)
+        self.coordinator.check_invariants()
+        for effect in effects:
             self.log.append(f"{self.now:.3f} leader > {effect}")
             match effect:
                 case events.ToWorker(node=id, message=message):

@@ -120,7 +120,7 @@ class NodeCore:
         self._directors = directors
         self._capabilities = capabilities
         self._seats: dict[NodeId, Seat] = {}
-        self._links: set[NodeId] = set()
+        self._links: dict[NodeId, Boot] = {}
         self._outbox = Outbox(config.outbox_messages_max)
         self._jobs: dict[JobId, Coordinator] = {}
         self._running: dict[JobId, Coordinator] = {}
@@ -178,6 +178,13 @@ class NodeCore:
         views = [self._node_view(now, member) for member in self.gossip.members()]
         return sorted(views, key=lambda view: (not view.me, view.name, view.node))
 
+    def check_invariants(self) -> None:
+        """For tests and the simulator: what must hold after every step."""
+        self.worker.check_invariants()
+        for job in self._running.values():
+            job.check_invariants()
+        assert not self._inbox, "a message to this node itself was left behind"
+
     # --- events ---------------------------------------------------------------------------------------------------
 
     def _take(self, now: float, event: NodeEvent) -> None:
@@ -195,12 +202,15 @@ class NodeCore:
                 self._to_worker_core(now, event)
             case tasks.SetSlots():
                 self._set_slots(now, event)
-            case gossip.LinkUp(peer=peer):
+            case gossip.LinkUp(peer=peer, boot=boot):
                 self._to_gossip(now, event)
-                self._link_up(now, peer)
-            case gossip.LinkDown(peer=peer):
+                self._link_up(now, peer, boot)
+            case gossip.LinkDown(peer=peer, boot=boot):
                 self._to_gossip(now, event)
-                self._link_down(now, peer)
+                self._link_down(now, peer, boot)
+            case gossip.Woke(lost_s=lost_s):
+                self._to_gossip(now, event)
+                self._to_jobs(now, tasks.Woke(lost_s=lost_s))
             case _:
                 self._to_gossip(now, event)
 
@@ -243,6 +253,7 @@ class NodeCore:
             seat = self._seats[node] = Seat(change.name, change.boot, change.state, now)
         elif seat.boot != change.boot:
             self._gone(now, node)  # another life of it: what ran in the former is lost
+            seat.capabilities = None
         if (seat.boot, seat.state) != (change.boot, change.state):
             seat.since = now
         seat.name, seat.boot, seat.state = change.name, change.boot, change.state
@@ -261,7 +272,10 @@ class NodeCore:
 
     def _on_capabilities(self, now: float, node: NodeId, value: bytes) -> None:
         seat = self._seats.get(node)
-        if seat is None or not value:
+        if seat is None:
+            return
+        if not value:
+            seat.capabilities = None  # of a life that is over
             return
         try:
             seat.capabilities = Capabilities.decode(value)
@@ -282,15 +296,17 @@ class NodeCore:
 
     # --- links and messages ---------------------------------------------------------------------------------------
 
-    def _link_up(self, now: float, peer: NodeId) -> None:
+    def _link_up(self, now: float, peer: NodeId, boot: Boot) -> None:
         if peer in self._links:
             self._to_jobs(now, tasks.WorkerUnlinked(node=peer))  # it replaces one that may have lost something
-        self._links.add(peer)
+        self._links[peer] = boot
         for message in self._outbox.take(peer):
             self._effects.append(gossip.SendLink(peer=peer, message=message))
 
-    def _link_down(self, now: float, peer: NodeId) -> None:
-        self._links.discard(peer)
+    def _link_down(self, now: float, peer: NodeId, boot: Boot) -> None:
+        if self._links.get(peer) != boot:
+            return  # the end of a link to an earlier life of the peer
+        del self._links[peer]
         self._to_jobs(now, tasks.WorkerUnlinked(node=peer))
 
     def _send(self, now: float, peer: NodeId, message: Message) -> None:

@@ -98,6 +98,10 @@ class TaskQueue:
     def __len__(self) -> int:
         return len(self._again) + self._end - self._fresh
 
+    def waiting(self) -> set[int]:
+        """All of them, for checks."""
+        return {*self._again, *range(self._fresh, self._end)}
+
     def push(self, task: int) -> None:
         """Put a task back; again changes nothing."""
         if task not in self._waiting_again:

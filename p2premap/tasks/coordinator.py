@@ -43,6 +43,7 @@ from p2premap.tasks.events import (
     JobChanged,
     Tick,
     ToWorker,
+    Woke,
     WorkerDoubtful,
     WorkerLost,
     WorkerSeen,
@@ -158,6 +159,17 @@ class Coordinator:
         """The job as people see it."""
         return self._progress.view(now, self._runs, self._workers, self._final, self._cancelling)
 
+    def check_invariants(self) -> None:
+        """For tests and the simulator: what must hold after every step of a job that is not over."""
+        if self._final is not None:
+            return
+        batches = {b.number: b for w in self._workers.all.values() for b in w.batches.values()}
+        assert len(batches) == self._workers.batches, "batches are miscounted"
+        for worker in self._workers.all.values():
+            assert not (worker.lost and worker.batches), "a lost node has work"
+        for run in self._by_id.values():
+            run.check_invariants({n: b for n, b in batches.items() if b.stage == run.id}, self._cancelling is None)
+
     def _take(self, now: float, event: CoordinatorEvent) -> None:
         match event:
             case Tick():
@@ -175,6 +187,10 @@ class Coordinator:
             case WorkerUnlinked(node=node):
                 if (worker := self._workers.all.get(node)) is not None and worker.engaged:
                     self._recount(now, worker)
+            case Woke(lost_s=lost_s):
+                for worker in self._workers.all.values():
+                    worker.asked += lost_s
+                    worker.last_word += lost_s
             case FromWorker(node=node, message=message):
                 if (worker := self._workers.all.get(node)) is not None:
                     self._on_message(now, worker, message)
@@ -550,7 +566,7 @@ class Coordinator:
         for run in list(self._runs):
             if run.pending and self._final is None and not run.abandoned:
                 given = self._hand_out_of(now, run) or given
-        return given or not self._runs[-1].pinned and self._runs[-1].complete
+        return given or (not self._runs[-1].pinned and self._runs[-1].complete)
 
     def _hand_out_of(self, now: float, run: StageRun) -> bool:
         """One batch for each node with room. Whether any was given."""

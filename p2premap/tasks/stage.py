@@ -13,12 +13,12 @@ A task whose inputs cannot be read just now is parked, until something about hol
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from p2premap.config import TasksConfig
 from p2premap.ids import Digest, NodeId
-from p2premap.tasks.batches import LOOK_AHEAD, Candidate, Sizer, TaskQueue, assign_bytes
+from p2premap.tasks.batches import LOOK_AHEAD, Batch, Candidate, Sizer, TaskQueue, assign_bytes
 from p2premap.tasks.director import StagePlan, TaskInput
 from p2premap.tasks.job import AttemptEnd, StageId
 from p2premap.tasks.ledger import StageFacts
@@ -77,6 +77,24 @@ class StageRun:
     def is_settled(self, task: int) -> bool:
         """Whether the task has a result that can be read."""
         return bool(self._settled[task])
+
+    def check_invariants(self, batches: Mapping[int, Batch], going_on: bool) -> None:
+        """For tests: every task waits, is parked, is out, or is settled; and the counts are true.
+
+        Args:
+            batches: those of this stage that are out.
+            going_on: the job is not being cancelled.
+        """
+        assert self.done == sum(self._settled), "settled tasks are miscounted"
+        out: dict[int, int] = {}
+        for number in self.out:
+            out[number] = out.get(number, 0) + 1
+        out.pop(0, None)
+        assert out == {number: batch.left for number, batch in batches.items()}, "attempts that are out are miscounted"
+        if going_on and not self.abandoned:
+            waiting = self.queue.waiting() | set(self._window) | set(self.parked)
+            for task, settled in enumerate(self._settled):
+                assert settled or self.out[task] or task in waiting, f"task {task} is forgotten"
 
     # --- results --------------------------------------------------------------------------------------------------
 

@@ -53,7 +53,6 @@ class Worker:
         """Whether it may be given work at all."""
         return self.slots > 0 and not (self.lost or self.doubtful or self.estranged)
 
-
     @property
     def engaged(self) -> bool:
         """Whether something of the job may run there, as far as the leader must care."""
