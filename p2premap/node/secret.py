@@ -110,18 +110,22 @@ def load(config: Path) -> ClusterSecret | None:
     """
     path = config / _FILE
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a named pipe must not hold us up
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ConfigError(f"Cannot read the cluster's secret {path}: {error.strerror}.") from None
-    with open(file, "rb") as stream:
+    try:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid():
             raise ConfigError(f"{path} is not a file of yours; move it away to start a new cluster, or restore it.")
         if status.st_mode & 0o077:
             raise ConfigError(f"Others can read the cluster's secret: run `chmod 600 {path}`.")
-        content = stream.read(SECRET_BYTES * 2 + 2)
+        content = os.read(file, SECRET_BYTES * 2 + 2)
+    except OSError as error:
+        raise ConfigError(f"Cannot read the cluster's secret {path}: {error.strerror}.") from None
+    finally:
+        os.close(file)
     if not _LINE.fullmatch(content):
         raise ConfigError(f"{path} does not hold a cluster's secret; restore it, or remove it to start a new cluster.")
     return ClusterSecret(bytes.fromhex(content.decode()))
