@@ -1,4 +1,4 @@
-"""Directories of a user that exists for one test only."""
+"""Directories of a user that exists for one test only, and a cluster for all tests that leave it alive."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from p2premap.client.private import PrivateCluster
 from p2premap.node.paths import Paths
+from tests.cluster import private
 
 
 @pytest.fixture
@@ -25,3 +27,10 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def paths(home: Path) -> Paths:
     """The directories under it."""
     return Paths.of_user()
+
+
+@pytest.fixture(scope="session")
+def three_nodes() -> Iterator[PrivateCluster]:
+    """Three real nodes n1, n2, n3 with one slot each; not to be hurt."""
+    with private() as cluster:
+        yield cluster

@@ -102,10 +102,10 @@ def share_line(view: JobView) -> str:
 
 def trouble_line(stage: StageView) -> str:
     """Attempts that did not succeed, or ""."""
-    parts = [f"{stage.failed_attempts} failed"] if stage.failed_attempts else []
+    parts = [count(stage.failed_attempts, "failed attempt")] if stage.failed_attempts else []
     if stage.lost_attempts:
         parts.append(f"{stage.lost_attempts} lost with their node")
-    return f"{' and '.join(parts)}, tried again" if parts else ""
+    return ", ".join(parts)
 
 
 def news(before: JobView | None, view: JobView) -> list[str]:

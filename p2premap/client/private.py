@@ -56,6 +56,11 @@ class PrivateCluster:
         return [process.pid for process in self._processes]
 
     @property
+    def home(self) -> str:
+        """P2PREMAP_HOME of the nodes, for commands that shall talk to them."""
+        return self._home
+
+    @property
     def paths(self) -> Paths:
         """Where the nodes' sockets are."""
         home = Path(self._home)
@@ -92,6 +97,12 @@ class PrivateCluster:
                     with contextlib.suppress(OSError):
                         stream.close()
         shutil.rmtree(self._home, ignore_errors=True)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL for one node, as a power cut would have it."""
+        process = self._processes[self._names.index(name)]
+        process.kill()
+        process.wait()
 
     def _start(self, name: str) -> subprocess.Popen[bytes]:
         options = ("--name", name, "--slots", str(self._slots_each), "--json", "--until-eof")

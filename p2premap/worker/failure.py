@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from types import TracebackType
 from typing import Final
@@ -15,6 +16,7 @@ from p2premap.worker.runtime import InputLost
 ERROR_CHARACTERS_MAX: Final = 2_000
 TRACEBACK_CHARACTERS_MAX: Final = 24_000
 _PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_LOADERS: Final = (_PACKAGE, os.path.dirname(importlib.__file__) + os.sep, "<frozen importlib")
 
 
 class Stopped(BaseException):
@@ -87,12 +89,12 @@ def _user_traceback(error: BaseException) -> str:
 
 
 def _trim(shown: object) -> None:
-    """Drop leading frames of p2premap, in the chain of causes too."""
+    """Drop leading frames of p2premap and of the import system, in the chain of causes too."""
     from traceback import StackSummary, TracebackException
 
     assert isinstance(shown, TracebackException)
     frames = list(shown.stack)
-    while frames and frames[0].filename.startswith(_PACKAGE):
+    while frames and frames[0].filename.startswith(_LOADERS):
         del frames[0]
     shown.stack = StackSummary.from_list(frames)
     for linked in (shown.__cause__, shown.__context__):
