@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,11 +14,13 @@ import trio
 from p2premap.errors import PeerUnreachable
 from p2premap.ids import Digest, JobId, NodeId
 from p2premap.node.blobs import BlobStore
+from p2premap.node.bulk import BULK
 from p2premap.node.executor import Executor
 from p2premap.node.staging import Stager
 from p2premap.ports import FrameStream
 from p2premap.tasks.events import RunBatch, SlotReported
 from p2premap.tasks.job import AttemptEnd, AttemptSpec, Limits, Source, StageId
+from p2premap.wire import Frame, FrameDecoder, Message, encode_frame
 
 ME = NodeId(b"m" * 16)
 JOB = JobId(b"j" * 16)
@@ -33,10 +36,10 @@ async def nobody(node: NodeId) -> FrameStream:
 class Bench:
     """An executor, what it reported, and shorthands."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, open_bulk: Callable[[NodeId], Awaitable[FrameStream]] = nobody) -> None:
         self.state = state
         self.blobs = BlobStore(state / "blobs")
-        self.stager = Stager(me=ME, blobs=self.blobs, open_bulk=nobody, neighbour_blobs=lambda node: None)
+        self.stager = Stager(me=ME, blobs=self.blobs, open_bulk=open_bulk, neighbour_blobs=lambda node: None)
         self.executor = Executor(state=state, blobs=self.blobs, stager=self.stager, deliver=self._deliver)
         self.reports: list[SlotReported] = []
         self._news = trio.Event()
@@ -102,9 +105,9 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(state: Path) -> AsyncIterator[Bench]:
+async def bench(state: Path, *, open_bulk: Callable[[NodeId], Awaitable[FrameStream]] = nobody) -> AsyncIterator[Bench]:
     """A running executor."""
-    made = Bench(state)
+    made = Bench(state, open_bulk)
     async with trio.open_nursery() as nursery:
         await nursery.start(made.executor.run)
         with trio.fail_after(60):
@@ -155,3 +158,49 @@ def file_source(path: Path, start: int = 0, end: int | None = None, *holders: No
         path=str(path),
         mtime_ns=path.stat().st_mtime_ns,
     )
+
+
+class MemoryStream:
+    """A `p2premap.ports.FrameStream` in memory, over encoded bytes."""
+
+    peer = None
+
+    def __init__(self, out: trio.MemorySendChannel[bytes], into: trio.MemoryReceiveChannel[bytes]) -> None:
+        self._out = out
+        self._in = into
+        self._decoder = FrameDecoder(BULK)
+        self._frames: deque[Frame] = deque()
+
+    async def send(self, message: Message, payload: bytes | memoryview = b"") -> None:
+        try:
+            await self._out.send(encode_frame(BULK, message, payload))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise PeerUnreachable("the stream is broken") from None
+
+    async def receive(self) -> Frame | None:
+        while not self._frames:
+            try:
+                self._frames.extend(self._decoder.feed(await self._in.receive()))
+            except trio.EndOfChannel:
+                return None
+            except trio.ClosedResourceError:
+                raise PeerUnreachable("the stream is closed") from None
+        return self._frames.popleft()
+
+    async def aclose(self) -> None:
+        self.break_off()
+
+    def finish(self) -> None:
+        """Say nothing more, but go on listening."""
+        self._out.close()
+
+    def break_off(self) -> None:
+        self._out.close()
+        self._in.close()
+
+
+def stream_pair() -> tuple[MemoryStream, MemoryStream]:
+    """Two ends of a stream."""
+    one_out, two_in = trio.open_memory_channel[bytes](8)
+    two_out, one_in = trio.open_memory_channel[bytes](8)
+    return MemoryStream(one_out, one_in), MemoryStream(two_out, two_in)

@@ -1,0 +1,54 @@
+"""Exceptions as ends of attempts."""
+
+from __future__ import annotations
+
+import pytest
+
+from p2premap.node.blobs import StoreUnwritable
+from p2premap.tasks.job import Outcome
+from p2premap.worker.failure import TRACEBACK_CHARACTERS_MAX, Stopped, end_of
+from p2premap.worker.runtime import InputLost
+
+
+def raised(error: BaseException) -> BaseException:
+    """With a traceback."""
+    with pytest.raises(type(error)) as caught:
+        raise error
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "text"),
+    [
+        (InputLost("the input changed.", b"d" * 32), Outcome.INPUT_LOST, "the input changed."),
+        (StoreUnwritable("Cannot write: the disk is full."), Outcome.REFUSED, "Cannot write: the disk is full."),
+        (Stopped(), Outcome.STOPPED, "It was stopped."),
+        (SystemExit("bye"), Outcome.RAISED, "The code called sys.exit('bye')."),
+        (MemoryError(), Outcome.RAISED, "MemoryError (test_failure.py, line "),
+        (KeyboardInterrupt(), Outcome.RAISED, "KeyboardInterrupt (test_failure.py, line "),
+        (ValueError("\udcff"), Outcome.RAISED, "ValueError: \\udcff (test_failure.py, line "),
+    ],
+)
+def test_each_error_is_told_as_what_it_is(error: BaseException, outcome: Outcome, text: str) -> None:
+    end = end_of(3, 1, raised(error))
+    assert (end.task, end.attempt, end.outcome) == (3, 1, outcome)
+    assert end.error.startswith(text)
+    assert end.missing == ((b"d" * 32,) if outcome is Outcome.INPUT_LOST else ())
+
+
+def test_a_deep_recursion_is_short() -> None:
+    def deeper(n: int) -> int:
+        return deeper(n + 1)
+
+    with pytest.raises(RecursionError) as caught:
+        deeper(0)
+    end = end_of(0, 0, caught.value)
+    assert "more times" in end.detail
+    assert len(end.detail) < 5_000
+
+
+def test_a_huge_text_is_cut() -> None:
+    end = end_of(0, 0, raised(ValueError("x" * 1_000_000)))
+    assert len(end.error) <= 2_000
+    assert len(end.detail) < TRACEBACK_CHARACTERS_MAX + 100
+    assert "characters cut" in end.detail
