@@ -24,6 +24,7 @@ from p2premap.node.invite import (
     FROM_GUEST,
     GUEST_BYTES,
     PREFACE,
+    PREFACE_ANSWER,
     TO_GUEST,
     GuestCa,
     GuestRefused,
@@ -69,9 +70,7 @@ def join(text: str, randomness: Randomness = os.urandom) -> Joined:
             connection.settimeout(EXCHANGE_S)
             try:
                 return _ask(connection, token, guest)
-            except (OSError, RemoteProtocolError):
-                strangers.append(address)
-            except _Impostor:
+            except (OSError, RemoteProtocolError, _Impostor):
                 strangers.append(address)
     where = ", ".join(map(str, token.addresses)) or "no address"
     if strangers:
@@ -97,6 +96,8 @@ def _ask(connection: socket.socket, token: Token, guest: bytes) -> Joined:
         OSError, RemoteProtocolError: the other side is something else, or gone.
     """
     connection.sendall(PREFACE)
+    if connection.recv(len(PREFACE_ANSWER), socket.MSG_WAITALL) != PREFACE_ANSWER:
+        raise _Impostor
     with tls.unverified_context().wrap_socket(connection) as stream:
         decoder = FrameDecoder(TO_GUEST, payload_bytes_max=0)
         leaf = stream.getpeercert(binary_form=True) or b""

@@ -3,7 +3,8 @@
 The guest has no certificate yet, so it announces itself in the clear and TLS authenticates the host only::
 
     guest                                          host
-      | "p2premap guest 1\n" ------------------------>|
+      | "p2premap guest 1\n" ----------------------->|
+      |<------------------------ "p2premap host 1\n" -|  or the end, where no invitation is open
       |<========= TLS 1.3, no client certificate ====>|
       |<------------------------ GuestCa(ca) ---------|  the guest checks: the token's hash is this CA's, and this
       |                                               |  CA has signed the leaf that the host has shown
@@ -40,6 +41,7 @@ from p2premap.ports import Randomness
 from p2premap.wire import FrameDecoder, Message, Registry, Short, encode_frame
 
 PREFACE: Final = b"p2premap guest 1\n"
+PREFACE_ANSWER: Final = b"p2premap host 1\n"
 GUEST_BYTES: Final = 16
 INVITES_MAX: Final = 256
 GUESTS_MAX: Final = 10_000
@@ -171,6 +173,7 @@ class Inviter:
         """
         if self._context is None:
             return
+        await tcp.send_all(PREFACE_ANSWER)
         stream = trio.SSLStream(tcp, self._context, server_side=True)
         await stream.do_handshake()
         await stream.send_all(encode_frame(TO_GUEST, GuestCa(ca=self._ca)))
