@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final as Constant
 
 import msgspec
 
+from p2premap.errors import JobError
 from p2premap.ids import JobId, NodeId
 from p2premap.tasks.director import Director
 from p2premap.tasks.job import JobSpec, JobView, Part, Phase, StageId, StageView
@@ -13,7 +15,10 @@ from p2premap.tasks.ledger import Final
 from p2premap.tasks.stage import StageRun
 from p2premap.tasks.workers import Worker, Workers
 
-NAMES_SHOWN_MAX = 5
+NAMES_SHOWN_MAX: Constant = 5
+
+PARTS_MAX: Constant = 16_384
+"""A view lists every part, and has to fit into a frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +57,12 @@ class Progress:
             JobError: the result makes no sense to the director.
         """
         part = self._director.part(task, run.facts.pinned(task))
-        if part is not None:
-            self._parts.setdefault(run.id, {})[task] = part
+        if part is None:
+            return
+        parts = self._parts.setdefault(run.id, {})
+        parts[task] = part
+        if len(parts) > PARTS_MAX:
+            raise JobError(f"The output has more than {PARTS_MAX} parts; use larger splits or fewer partitions.")
 
     def forget(self, run: StageRun) -> None:
         """The stage was abandoned."""

@@ -1,0 +1,156 @@
+"""Who is given which tasks: batches for nodes with room, with inputs that can be read now."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Final
+
+from p2premap.errors import JobError
+from p2premap.tasks import messages
+from p2premap.tasks.batches import Batch, assign_bytes
+from p2premap.tasks.director import TaskInput
+from p2premap.tasks.job import AttemptSpec, Phase, Source
+from p2premap.tasks.stage import StageRun
+from p2premap.tasks.state import JobState
+from p2premap.tasks.workers import Worker
+
+TASK_BYTES_MAX: Final = 3 << 20
+"""What one task may need of an `Assign`, which has to fit into a frame."""
+
+
+class HandOut:
+    """Hands out one job's tasks.
+
+    Args:
+        state: of the job.
+    """
+
+    def __init__(self, state: JobState) -> None:
+        self._state = state
+        self._last_batch = 0
+        spec = state.spec
+        self._code = Source(
+            digest=spec.code.digest, start=0, end=spec.code.size, holders=(state.leader.node,), blob=spec.code.digest
+        )
+
+    def all(self, now: float) -> bool:
+        """Give batches to who has room: idle slots first, then the next batch of busy ones.
+
+        An earlier stage has tasks only where a later one found results missing, and those come first.
+
+        Returns:
+            Whether there may be more to do: something was given, or a stage turned out to be planned from lost results.
+        """
+        given = False
+        for run in list(self._state.runs):
+            if run.pending and self._state.final is None and not run.abandoned:
+                given = self._of_stage(now, run) or given
+        return given or (not self._state.runs[-1].pinned and self._state.runs[-1].complete)
+
+    def _of_stage(self, now: float, run: StageRun) -> bool:
+        """One batch for each node with room. Whether any was given."""
+        given = False
+        for worker in self._state.workers.hungry():
+            if self._at_limit():
+                return False
+            if len(worker.batches) >= worker.slots and not run.sizer.ahead(run.pending, self._state.workers.slots):
+                continue
+            given = self._give(now, worker, run) or given
+            if not run.pending or run.abandoned or self._state.final is not None:
+                break
+        return given
+
+    def _at_limit(self) -> bool:
+        limit = self._state.spec.options.parallel_max
+        return bool(limit) and self._state.workers.batches >= limit
+
+    def _give(self, now: float, worker: Worker, run: StageRun) -> bool:
+        size = run.sizer.size(run.pending, self._state.workers.slots)
+        taken = run.take(worker, size, self._state.config.assign_bytes_max, self._state.workers, self._look)
+        if not taken or run.abandoned or self._state.final is not None:
+            return False
+        self._last_batch += 1
+        specs = []
+        for task, input in taken:
+            attempt = run.started[task]
+            run.started[task] = attempt + 1
+            run.out[task] = self._last_batch
+            specs.append(AttemptSpec(task=task, attempt=attempt, params=input.params, sources=input.sources))
+        if not worker.batches:
+            worker.last_word = now
+        worker.batches[self._last_batch] = Batch(
+            self._last_batch, worker.node, run.id, array("I", [t for t, _ in taken]), len(taken), now
+        )
+        worker.allow -= 1
+        worker.touched = True
+        self._state.workers.batches += 1
+        self._state.workers.feed(worker)
+        self._state.changed = True
+        self._state.say(
+            worker.node,
+            messages.Assign(
+                job=self._state.job,
+                ballot=self._state.ballot,
+                stage=run.id,
+                runtime=self._state.director.runtime,
+                function=run.plan.function,
+                code=self._code,
+                attempts=tuple(specs),
+                limits=self._state.spec.options.limits,
+                priority=self._state.spec.options.priority,
+                heard=worker.heard,
+            ),
+        )
+        return True
+
+    def _look(self, run: StageRun, task: int) -> TaskInput | None:
+        """A task's input with the holders as they are now; None: it is parked until its sources can be read."""
+        if self._state.final is not None:
+            return None
+        if run.pinned and run.adopt(task, self._state.locations):
+            self._state.abandon_after(run)  # meanwhile another result of it has come back
+            return None
+        try:
+            input = self._state.director.task(run.id, task)
+        except JobError as error:
+            self._state.decide(Phase.FAILED, str(error))
+            return None
+        if (size := assign_bytes(input)) > TASK_BYTES_MAX:
+            self._state.decide(
+                Phase.FAILED,
+                f"Task {task} of stage {run.plan.name} needs {len(input.sources)} sources, {size} bytes to name them: "
+                "more than one message carries. Use larger splits or fewer partitions.",
+            )
+            return None
+        if self._state.locations.clear or not input.sources:
+            return input
+        sources = []
+        parked = False
+        for source in input.sources:
+            if source.blob is not None:
+                holders = tuple(self._state.locations.readable(source.blob, source.holders))
+                if not holders:
+                    parked = self._repair(source) or parked
+                elif holders != source.holders:
+                    source = Source(
+                        digest=source.digest, start=source.start, end=source.end, holders=holders, blob=source.blob
+                    )
+            sources.append(source)
+        if not parked:
+            return TaskInput(params=input.params, sources=tuple(sources))
+        run.parked[task] = None
+        return None
+
+    def _repair(self, source: Source) -> bool:
+        """Have a blob that cannot be read made again. False: nobody here makes it; whoever needs it may try."""
+        assert source.blob is not None, "files are not made by tasks"
+        if self._state.locations.known(source.blob, source.holders):
+            return True  # a doubtful holder: gossip will know soon
+        for run in self._state.runs:
+            if run.pinned and (task := run.producer(source.blob)) is not None:
+                if run.adopt(task, self._state.locations):
+                    self._state.abandon_after(run)
+                else:
+                    run.unsettle(task)
+                return True
+        return False

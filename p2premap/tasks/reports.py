@@ -1,0 +1,198 @@
+"""What workers say of a job: how attempts ended, and that they are busy."""
+
+from __future__ import annotations
+
+import math
+from typing import assert_never
+
+from p2premap.errors import JobError
+from p2premap.ids import NodeId
+from p2premap.tasks import messages
+from p2premap.tasks.failures import Verdict
+from p2premap.tasks.job import AttemptEnd, Outcome, Phase
+from p2premap.tasks.roster import Roster
+from p2premap.tasks.stage import StageRun
+from p2premap.tasks.state import JobState
+from p2premap.tasks.workers import Worker
+from p2premap.wire import Message
+
+
+class Reports:
+    """Takes them in.
+
+    Args:
+        state: of the job.
+        roster: to ask for what was lost on the way.
+    """
+
+    def __init__(self, state: JobState, roster: Roster) -> None:
+        self._state = state
+        self._roster = roster
+
+    def take(self, now: float, node: NodeId, message: Message) -> None:
+        """A node says something; under another ballot it changes nothing."""
+        worker = self._state.workers.all.get(node)
+        if worker is None:
+            return
+        match message:
+            case messages.AttemptsEnded(ballot=self._state.ballot):
+                self._on_ended(now, worker, message)
+            case messages.Busy(ballot=self._state.ballot):
+                self._on_busy(now, worker, message)
+            case _:
+                pass
+
+    def _heard_from(self, now: float, worker: Worker, free: int) -> None:
+        worker.last_word = now
+        worker.allow = free
+        if worker.estranged:
+            worker.estranged = False
+            self._state.workers.update(worker)
+            self._roster.welcome_back(now, worker)
+        if free and worker.rest_until > now:
+            self._state.workers.wake(worker)
+
+    def _on_ended(self, now: float, worker: Worker, message: messages.AttemptsEnded) -> None:
+        if message.answers == worker.recounts:
+            worker.asked = math.inf
+        if message.answers >= worker.owes and message.held == 0:
+            worker.owes = 0
+        self._heard_from(now, worker, message.free)
+        gap = message.serial > worker.heard + 1
+        if message.serial == worker.heard + 1:
+            worker.heard = message.serial
+        run = self._state.by_id.get(message.stage)
+        if run is not None:
+            done, seconds = 0, 0.0
+            for end in message.ends:
+                if self._on_end(now, worker, run, end):
+                    done += 1
+                    seconds += end.seconds
+                if self._state.final is not None:
+                    return
+            if done:
+                run.sizer.learn(done, seconds)
+                worker.done += done
+                worker.rests = 0
+                worker.said = ""
+        self._rest_if_idle(now, worker)
+        self._state.workers.feed(worker)
+        self._state.changed = True
+        if gap and worker.asked == math.inf:
+            self._roster.recount(now, worker)
+
+    def _on_end(self, now: float, worker: Worker, run: StageRun, end: AttemptEnd) -> bool:
+        """Take the end of one attempt. True if it settled its task."""
+        task = end.task
+        if task >= run.plan.tasks:
+            return False
+        number = run.out[task]
+        batch = worker.batches.get(number) if number and run.started[task] == end.attempt + 1 else None
+        sent = batch.sent if batch is not None else now
+        if batch is not None:
+            self._state.release(worker, run, task)
+        if run.abandoned:
+            return False
+        if end.outcome is Outcome.DONE:
+            return self._on_done(now, worker, run, end)
+        if batch is not None:
+            self._on_not_done(now, worker, run, end, sent)
+        return False
+
+    def _on_done(self, now: float, worker: Worker, run: StageRun, end: AttemptEnd) -> bool:
+        task = end.task
+        if worker.lost and end.blobs:
+            return False
+        settled = run.commit(now, worker.node, end, self._state.locations)
+        if not settled and run.pinned and not run.is_settled(task) and run.adopt(task, self._state.locations):
+            self._state.abandon_after(run)
+            settled = True
+        if not settled:
+            return False
+        if run.plan.final:
+            try:
+                self._state.progress.commit(run, task)
+            except JobError as error:
+                self._state.decide(Phase.FAILED, str(error))
+        if run is not self._state.runs[-1]:
+            self._state.runs[-1].reconsider()
+        if run.facts.results.size > self._state.config.ledger_bytes_max:
+            self._state.decide(
+                Phase.FAILED,
+                f"The results that stage {run.plan.name} returns by value are over "
+                f"{self._state.config.ledger_bytes_max} bytes together; write them as blobs.",
+            )
+        return True
+
+    def _on_not_done(self, now: float, worker: Worker, run: StageRun, end: AttemptEnd, sent: float) -> None:
+        task = end.task
+        if self._state.cancelling is not None or run.is_settled(task):
+            return
+        verdict: Verdict = None
+        match end.outcome:
+            case Outcome.RAISED:
+                verdict = self._state.failures.raised(run, worker, end)
+            case Outcome.CRASHED | Outcome.TIME_LIMIT | Outcome.MEMORY_LIMIT:
+                verdict = self._state.failures.counted(run, worker, end)
+            case Outcome.INPUT_LOST:
+                verdict = self._on_input_lost(run, worker, end, sent)
+            case Outcome.REFUSED:
+                run.avoid.setdefault(task, {})[worker.node] = None
+                worker.said = f"refuses: {end.error}"
+                worker.rests += 1
+                self._state.workers.rest(now, worker, self._state.config.busy_retry_s)
+            case Outcome.STOPPED:
+                pass
+            case Outcome.DONE:
+                raise AssertionError("a result is not a failure")
+            case _:
+                assert_never(end.outcome)
+        if verdict is None:
+            self._state.wait_again(run, task)
+        else:
+            self._state.decide(Phase.FAILED, *verdict)
+
+    def _on_input_lost(self, run: StageRun, worker: Worker, end: AttemptEnd, sent: float) -> Verdict:
+        """Write off the copies that could not be read, unless better ones have come to be since the task was sent."""
+        blobs = [
+            (source.blob, source.holders)
+            for source in self._state.director.task(run.id, end.task).sources
+            if source.blob is not None and (source.digest in end.missing or source.blob in end.missing)
+        ]
+        if not blobs:
+            return self._state.failures.counted(run, worker, end)
+        written_off = False
+        for blob, first_holders in blobs:
+            told = self._state.locations.known(blob, first_holders)
+            certain = self._state.locations.readable(blob, told)
+            if certain != told or self._state.locations.made_since(blob, sent):
+                continue  # doubtful holders: gossip will know soon; newer copies: it was not told of them
+            for holder in certain:
+                self._state.locations.unreadable(blob, holder)
+                written_off = True
+        if not written_off:
+            return None
+        run.reconsider()
+        return self._state.failures.input_lost(run, worker, end)
+
+    def _on_busy(self, now: float, worker: Worker, message: messages.Busy) -> None:
+        self._heard_from(now, worker, message.free)
+        run = self._state.by_id.get(message.stage)
+        if run is not None:
+            for task, attempt in message.attempts:
+                if task < run.plan.tasks and run.started[task] == attempt + 1 and run.out[task] in worker.batches:
+                    self._state.release(worker, run, task)
+                    self._state.wait_again(run, task)
+        if message.free == 0:
+            worker.said = message.reason
+            worker.rests = 0
+            self._state.workers.rest(now, worker, max(message.retry_s, 0.01))
+        else:
+            worker.said = ""
+            self._state.workers.wake(worker)
+        self._state.changed = True
+
+    def _rest_if_idle(self, now: float, worker: Worker) -> None:
+        """A node that has no room and nothing of ours will not speak by itself."""
+        if worker.allow == 0 and not worker.batches and worker.eligible:
+            self._state.workers.rest(now, worker, self._state.config.busy_retry_s)

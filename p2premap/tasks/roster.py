@@ -1,0 +1,145 @@
+"""The nodes that work for a job come, go, fall silent, and come back."""
+
+from __future__ import annotations
+
+import math
+
+from p2premap.ids import NodeId
+from p2premap.tasks import messages
+from p2premap.tasks.events import WorkerSeen
+from p2premap.tasks.job import StageId
+from p2premap.tasks.state import JobState
+from p2premap.tasks.workers import Worker
+
+
+class Roster:
+    """Keeps one job's workers.
+
+    Args:
+        state: of the job.
+    """
+
+    def __init__(self, state: JobState) -> None:
+        self._state = state
+        self.check_at = math.inf
+        """When silence is to be looked at."""
+
+    def seen(self, now: float, event: WorkerSeen) -> None:
+        """It can take work (again), and what it holds can be read."""
+        known = self._state.workers.all.get(event.node)
+        returns = known is not None and known.touched and (known.lost or known.estranged)
+        worker = self._state.workers.see(event.node, event.name, event.slots, event.machine)
+        self._state.locations.trust(event.node)
+        if returns:
+            self.welcome_back(now, worker)
+        for run in self._state.runs:
+            run.recover_results(event.node, self._state.locations)
+            if not self._state.locations.clear or run.avoid:
+                run.reconsider()
+        self._state.changed = True
+
+    def welcome_back(self, now: float, worker: Worker) -> None:
+        """What it finished meanwhile is welcome; what it still runs has been given to others."""
+        self.recount(now, worker)
+        worker.owes = worker.recounts
+        if self._state.cancelling is None:
+            self._state.say(worker.node, self._state.stop_all())
+
+    def doubt(self, node: NodeId) -> None:
+        """It is stalled or suspected: nothing new for it, and what it has stays with it for now."""
+        state = self._state
+        worker = state.workers.all.get(node)
+        if worker is None or worker.lost:
+            return
+        worker.doubtful = True
+        state.workers.update(worker)
+        state.locations.doubt(node)
+        for run in state.runs:
+            run.reconsider()
+        state.changed = True
+
+    def lose(self, node: NodeId) -> None:
+        """It is dead or has left: its attempts run elsewhere, and so do finished tasks whose results only it held."""
+        state = self._state
+        worker = state.workers.all.get(node)
+        if worker is None or worker.lost:
+            return
+        worker.lost = True
+        self._give_up(worker)
+        state.locations.lose(node)
+        for run in state.runs:
+            if not run.pinned:
+                run.lose_results(node, state.locations)
+            run.reconsider()
+
+    def unlinked(self, now: float, node: NodeId) -> None:
+        """What was under way between it and this node may be lost."""
+        worker = self._state.workers.all.get(node)
+        if worker is not None and worker.engaged:
+            self.recount(now, worker)
+
+    def credit(self, lost_s: float) -> None:
+        """This node did not run for so long: nobody was silent in that time."""
+        for worker in self._state.workers.all.values():
+            worker.asked += lost_s
+            worker.last_word += lost_s
+
+    def _give_up(self, worker: Worker) -> None:
+        """Its attempts run elsewhere, and cost their tasks nothing."""
+        for batch in list(worker.batches.values()):
+            run = self._state.by_id[batch.stage]
+            for task in batch.tasks:
+                if run.out[task] == batch.number:
+                    run.lost_attempts += 1
+                    self._state.release(worker, run, task)
+                    self._state.wait_again(run, task)
+        worker.asked = math.inf
+        worker.owes = 0
+        self._state.workers.wake(worker)
+        self._state.workers.update(worker)
+        self._state.changed = True
+
+    def recount(self, now: float, worker: Worker) -> None:
+        """Ask what may have been lost on the way."""
+        worker.recounts += 1
+        out: dict[StageId, list[tuple[int, int]]] = {}
+        for batch in worker.batches.values():
+            run = self._state.by_id[batch.stage]
+            pairs = out.setdefault(batch.stage, [])
+            pairs.extend((t, run.started[t] - 1) for t in batch.tasks if run.out[t] == batch.number)
+        for stage, pairs in (out or {self._state.runs[-1].id: []}).items():
+            self._state.say(
+                worker.node,
+                messages.Recount(
+                    job=self._state.job,
+                    ballot=self._state.ballot,
+                    stage=stage,
+                    attempts=tuple(pairs),
+                    heard=worker.heard,
+                    number=worker.recounts,
+                ),
+            )
+        if self._state.cancelling is not None:
+            self._state.say(worker.node, self._state.stop_all())
+        worker.asked = min(worker.asked, now)
+        self.check_at = min(self.check_at, now + self._state.config.recount_s / 4)
+
+    def watch(self, now: float) -> None:
+        """Somebody works: see to it that silence is noticed."""
+        self.check_at = min(self.check_at, now + self._state.config.recount_s)
+
+    def check_silence(self, now: float) -> None:
+        """Ask those who have said nothing for long; give up those who do not answer."""
+        if now < self.check_at:
+            return
+        self.check_at = math.inf
+        for worker in self._state.workers.all.values():
+            if not worker.engaged:
+                continue
+            if now - worker.asked >= self._state.config.unanswered_s:
+                worker.estranged = True
+                self._give_up(worker)
+                continue
+            if worker.asked == math.inf and now - worker.last_word >= self._state.config.recount_s:
+                self.recount(now, worker)
+            self.check_at = now + self._state.config.recount_s / 4
