@@ -16,6 +16,7 @@ age travels with the record. At most `dead_max` are kept; beyond it the oldest i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -24,12 +25,15 @@ from p2premap.errors import LocalProtocolError
 from p2premap.gossip.context import Context
 from p2premap.gossip.events import FactChanged, IdentityClash, LoadChanged, MemberChanged, MemberState
 from p2premap.gossip.members import Member, is_live, newer, newer_fact
-from p2premap.gossip.messages import FactEntry, LoadEntry, MemberEntry, address_of
-from p2premap.gossip.spread import Spread
+from p2premap.gossip.messages import ADDRESSES_MAX, FactEntry, LoadEntry, MemberEntry, address_of
+from p2premap.gossip.spread import ADDRESS_BYTES, Spread
 from p2premap.ids import Address, Boot, Incarnation, NodeId
 
 FACTS_MAX: Final = 64
 """Keys that one node may publish."""
+NAME_CHARACTERS_MAX: Final = 63
+OWN_BYTES_MAX: Final = 500
+"""The most that a record takes: two of them fit into one ack."""
 
 
 class Beliefs:
@@ -52,8 +56,8 @@ class Beliefs:
             boot=boot,
             incarnation=Incarnation(0),
             state=MemberState.ALIVE,
-            name=name,
-            addresses=addresses,
+            name=name[:NAME_CHARACTERS_MAX],
+            addresses=fitting(addresses),
         )
         known = context.table.get(context.me)
         if known is None or known.entry != self.own:
@@ -150,7 +154,8 @@ class Beliefs:
 
     def hear_load(self, entry: LoadEntry) -> None:
         """Take a member's load where it is newer than the one known."""
-        if entry.node == self._context.me or self._context.table.get(entry.node) is None:
+        member = self._context.table.get(entry.node)
+        if entry.node == self._context.me or member is None or member.entry.boot != entry.boot:
             return
         old = self.loads.get(entry.node)
         if old is not None and (old.boot, old.version) >= (entry.boot, entry.version):
@@ -205,7 +210,7 @@ class Beliefs:
         self.own = msgspec.structs.replace(
             self.own,
             incarnation=Incarnation(self.own.incarnation + 1),
-            addresses=self.own.addresses if addresses is None else addresses,
+            addresses=self.own.addresses if addresses is None else fitting(addresses),
             state=state if self.own.state != MemberState.LEFT else MemberState.LEFT,
         )
         old = self._context.table.get(self._context.me)
@@ -254,6 +259,10 @@ class Beliefs:
             return entry
         return msgspec.structs.replace(entry, age=int(self._context.now - since))
 
+    def loads_of(self, members: Iterable[MemberEntry]) -> tuple[LoadEntry, ...]:
+        """The loads of these members, where they are known."""
+        return tuple(self.loads[entry.node] for entry in members if entry.node in self.loads)
+
     def _bury(self, entry: MemberEntry) -> None:
         if len(self.dead) >= self._context.config.dead_max:
             self._forget(min(self.dead, key=lambda node: (self.dead[node], node)))
@@ -276,3 +285,15 @@ class Beliefs:
                 self._forget(node)
             elif age >= config.dead_kept_s and member.hashed:
                 table.put(Member(member.entry, member.facts, hashed=False))
+
+
+def fitting(addresses: tuple[Address, ...]) -> tuple[Address, ...]:
+    """As many of these addresses, from the first on, as a record may carry."""
+    room = OWN_BYTES_MAX - 4 * NAME_CHARACTERS_MAX
+    count = 0
+    for address in addresses[:ADDRESSES_MAX]:
+        room -= ADDRESS_BYTES + len(address.host)
+        if room < 0:
+            break
+        count += 1
+    return addresses[:count]

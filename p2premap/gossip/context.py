@@ -123,6 +123,8 @@ class Context:
         """What is known by touch of this peer, made if need be."""
         contact = self.contacts.get(peer)
         if contact is None:
+            if len(self.contacts) >= self.config.members_max:
+                del self.contacts[next(iter(self.contacts))]
             contact = self.contacts[peer] = Contact()
         return contact
 

@@ -131,7 +131,7 @@ class GossipCore:
         self._prober = Prober(context, self._spread, self._suspicion.judged)
         self._suspicion.prober = self._prober
         self._links = Links(context, self._beliefs.dead, lambda: self._beliefs.own.addresses, self._beliefs.tend_dead)
-        self._repair = Repair(context, self._beliefs, self._links.want)
+        self._repair = Repair(context, self._beliefs, self._links.reach)
         self._hints = Hints(context)
         self._load_timer: Timer | None = None
         self._load_at = now - config.load_s
@@ -294,9 +294,10 @@ class GossipCore:
         if context.links.get(event.peer) != event.boot:
             return
         del context.links[event.peer]
-        self._links.down(event.peer)
+        if self._links.down(event.peer) or self._is_leaving:
+            return
         member = context.table.get(event.peer)
-        if member is not None and member.live and member.entry.boot == event.boot and not self._is_leaving:
+        if member is not None and member.live and member.entry.boot == event.boot:
             self._prober.link_lost(event.peer, event.boot)
 
     def _on_dial_ended(self, event: DialEnded) -> None:

@@ -70,6 +70,7 @@ class Links:
         self._reaches: dict[NodeId, Reach] = {}
         self._opened: dict[NodeId, float] = {}
         self._wanted: dict[NodeId, None] = {}
+        self._closing: dict[NodeId, bool] = {}
         self._dialled_in = False
         self.ring: tuple[NodeId, ...] = ()
         context.timers.at(context.now + context.config.redial_dead_s * context.rng.random(), self._tend)
@@ -145,6 +146,7 @@ class Links:
         given_up = reach.wanted and reach.failures > WANTED_TRIES
         if member is None or not member.live or (node not in self.ring and (not reach.wanted or given_up)):
             del self._reaches[node]
+            self._wanted.pop(node, None)
             return
         if reach.wanted:
             self._ask_to_call(node)
@@ -179,6 +181,7 @@ class Links:
 
     def up(self, node: NodeId, address: Address | None) -> None:
         """A link is up."""
+        self._closing.pop(node, None)
         reach = self._reaches.pop(node, None)
         if reach is not None and reach.retry is not None:
             reach.retry.cancel()
@@ -188,10 +191,11 @@ class Links:
         else:
             self._opened[node] = self._context.now
 
-    def down(self, node: NodeId) -> None:
-        """A link is gone."""
+    def down(self, node: NodeId) -> bool:
+        """A link is gone; whether this node has hung up itself, so that it means nothing."""
         self._opened.pop(node, None)
         self._wanted.pop(node, None)
+        return self._closing.pop(node, False)
 
     def _tend(self) -> None:
         """Every few seconds: heal, and close what nobody needs."""
@@ -200,6 +204,7 @@ class Links:
         self._tend_dead()
         self._redial_dead()
         self._close_surplus()
+        self._close_dead()
 
     def _redial_dead(self) -> None:
         """One dead member at random; those that left in good order come back by themselves."""
@@ -219,5 +224,17 @@ class Links:
         for node, since in list(self._opened.items()):
             needed = node in self.ring or node in self._wanted
             if not needed and context.now - since >= context.config.surplus_link_s:
-                del self._opened[node]
-                context.out.append(Hangup(peer=node))
+                self._hang_up(node)
+
+    def _close_dead(self) -> None:
+        """Half-open links to the dead: they have had time to object over them."""
+        context = self._context
+        for node in list(context.links):
+            since = self._dead.get(node)
+            if since is not None and context.now - since >= context.config.redial_dead_s:
+                self._hang_up(node)
+
+    def _hang_up(self, node: NodeId) -> None:
+        self._opened.pop(node, None)
+        self._closing[node] = True
+        self._context.out.append(Hangup(peer=node))

@@ -171,11 +171,12 @@ class Digests(Message, tag=7, frozen=True, kw_only=True):
 
 
 class Entries(Message, tag=8, frozen=True, kw_only=True):
-    """Entries that the receiver lacks, and the hashes of those that the sender lacks."""
+    """Entries that the receiver lacks, the loads of those members, and the hashes of entries that the sender lacks."""
 
     members: Members = ()
     facts: Facts = ()
     wanted: Hashes = b""
+    loads: Loads = ()
 
 
 class CallBack(Message, tag=9, frozen=True, kw_only=True):

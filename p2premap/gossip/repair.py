@@ -9,7 +9,7 @@ Bounds: over datagrams a list of hashes is cut into ranges that each fit into on
 sent for one message, and a node begins at most one repair each `repair_s`. Buckets are taken in random order, so what
 did not fit comes another time. While repairs teach neither side anything (one refuses what the other keeps, a table
 being full), they become rarer. Over a link everything is sent at once, which is how a newcomer learns all members in
-three round trips; an entry too large for a datagram makes the pair bring up a link.
+three round trips (and their loads with them); an entry too large for a datagram makes the pair bring up a link.
 """
 
 from __future__ import annotations
@@ -28,13 +28,12 @@ from p2premap.gossip.messages import (
     Digests,
     Entries,
     FactEntry,
-    MemberEntry,
 )
 from p2premap.gossip.spread import OVERHEAD_BYTES, Spreadable, by_kind, size_of
 from p2premap.ids import Address, NodeId
 
-LINK_BYTES_MAX: Final = 48 << 10
-"""The most that one message over a link carries: below the cap on a header."""
+LINK_BYTES_MAX: Final = 32 << 10
+"""The most entries that one message over a link carries: with their loads below the cap on a datagram's decoder."""
 RANGE_BYTES: Final = 32
 """What a range takes besides its hashes."""
 WORD_MAX: Final = 2**63 - 1
@@ -46,10 +45,10 @@ BACKOFF_MAX: Final = 64
 class Repair:
     """Finds out what differs from a peer, and levels it."""
 
-    def __init__(self, context: Context, beliefs: Beliefs, want_link: Callable[[NodeId], None]) -> None:
+    def __init__(self, context: Context, beliefs: Beliefs, reach: Callable[[NodeId], object]) -> None:
         self._context = context
         self._beliefs = beliefs
-        self._want_link = want_link
+        self._reach = reach
         self._next_at = context.now
         self._fruitless = 0
         self._root_then = 0
@@ -115,7 +114,7 @@ class Repair:
 
     def on_entries(self, peer: NodeId, address: Address | None, message: Entries) -> None:
         """Merge what came; send what was asked for."""
-        news = self._beliefs.hear(message.members, message.facts, (), peer)
+        news = self._beliefs.hear(message.members, message.facts, message.loads, peer)
         self._context.counters.entries_repaired += news
         if message.wanted:
             asked: dict[int, list[int]] = {}
@@ -142,15 +141,23 @@ class Repair:
         limit = self._messages_max(address)
         fitting = [e for e in entries if size_of(e) <= room]
         if len(fitting) < len(entries) and peer not in self._context.links:
-            self._want_link(peer)
+            self._reach(peer)
         # records before facts: a fact of an unknown member is not taken
         fitting.sort(key=lambda e: isinstance(e, FactEntry))
         sent = 0
         while (fitting or wanted) and sent < limit:
             batch, fitting, wanted_now, wanted = _cut(fitting, wanted, room)
             members, facts = by_kind(batch)
-            aged: tuple[MemberEntry, ...] = tuple(map(self._beliefs.aged, members))
-            self._context.reply(peer, address, Entries(members=aged, facts=facts, wanted=_joined(wanted_now)))
+            self._context.reply(
+                peer,
+                address,
+                Entries(
+                    members=tuple(map(self._beliefs.aged, members)),
+                    facts=facts,
+                    wanted=_joined(wanted_now),
+                    loads=self._beliefs.loads_of(members) if address is None else (),
+                ),
+            )
             sent += 1
 
     def _room(self, address: Address | None) -> int:
