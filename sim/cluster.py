@@ -83,8 +83,8 @@ class Cluster:
         others = [other for other in self.world.live() if other is not seat]
         for other in self.random.sample(others, min(HINTS, len(others))):
             later_s = self.random.uniform(0.005, 0.05)
-            self.world.clock.after(later_s, self.world.tell, seat, Hinted(address=other.address, node=None))
-            self.world.clock.after(later_s, self.world.tell, other, Hinted(address=seat.address, node=None))
+            self.world.clock.after(later_s, self.world.hint, seat, Hinted(address=other.address, node=None))
+            self.world.clock.after(later_s, self.world.hint, other, Hinted(address=seat.address, node=None))
 
     def form(self, *, within_s: float = 0.5, limit_s: float = 30.0) -> float:
         """Start all, one after the other within `within_s`; return how long it took until all knew all.

@@ -193,7 +193,11 @@ class Streams:
         link: Link | None = None,
     ) -> None:
         seat = dialling.seat
-        if dialling.over or seat.life != dialling.life:
+        if seat.life != dialling.life:
+            return
+        if dialling.over:
+            if link is not None:  # the dialler gave up a moment before
+                self._close(link, link.end_of(seat))
             return
         if seat.frozen:
             # when it runs again its own timer has run out, and it does not get to read what lies in the socket
@@ -214,8 +218,8 @@ class Streams:
     # --- links ----------------------------------------------------------------------------------------------------
 
     def _join(self, dialling: _Dialling, target: Seat) -> Link | None:
-        """Make the link, unless the two hold one already."""
-        seat = dialling.seat
+        """Make the link, unless the two hold one already; whoever hears that an old one is gone may die of it."""
+        seat, life = dialling.seat, target.life
         held = target.links.get(seat.node)
         if held is not None:
             if held.end_of(seat).whole and held.end_of(seat).life == seat.life:
@@ -224,6 +228,8 @@ class Streams:
         stale = seat.links.get(target.node)
         if stale is not None:
             self._gone(stale, stale.end_of(seat))
+        if target.life != life or seat.life != dialling.life:
+            return None
         near = End(seat, seat.life, seat.node, seat.boot)
         far = End(target, target.life, target.node, target.boot)
         link = Link(near, far)

@@ -268,6 +268,11 @@ class World:
                 observer.told(seat, event)
             self._step(seat, event, repr(event).encode(), _EVENT)
 
+    def hint(self, seat: Seat, event: GossipEvent) -> None:
+        """Tell the process at this machine something from outside; one that stands still hears it when it runs."""
+        if seat.runs:
+            self._deliver(seat, seat.life, event)
+
     def run_for(self, seconds: float) -> None:
         """Let so much time pass."""
         self.clock.run_until(self.now + seconds)
