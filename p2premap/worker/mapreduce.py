@@ -30,7 +30,7 @@ from p2premap.worker.loading import load_bundle
 from p2premap.worker.merge import Run, Window, merge
 from p2premap.worker.readers import Records, read_records
 from p2premap.worker.runtime import Context, Result, Segment
-from p2premap.worker.shuffle import MapOutput
+from p2premap.worker.shuffle import MapOutput, Vocabulary
 from p2premap.worker.text import TextOutput
 
 _GC_THRESHOLD: Final = 100_000
@@ -56,6 +56,7 @@ class MapReduceRuntime:
 
     def __init__(self, bundle: bytes, directory: str) -> None:
         self._job = job_file(load_bundle(bundle))
+        self._vocabulary = Vocabulary()
         # What is loaded by now stays; pairs come and go in numbers that would have the collector look in vain.
         gc.freeze()
         gc.set_threshold(_GC_THRESHOLD, *gc.get_threshold()[1:])
@@ -68,7 +69,9 @@ class MapReduceRuntime:
         return self._reduce(segments, context)
 
     def _map(self, params: MapParams, segments: Sequence[Segment], context: Context) -> Result:
-        output: Output = MapOutput(self._job, params, context) if params.partitions else TextOutput(context)
+        output: Output = (
+            MapOutput(self._job, params, context, self._vocabulary) if params.partitions else TextOutput(context)
+        )
         mapper = Mapper(self._job, output)
         for segment, name in zip(segments, params.names, strict=True):
             groups = read_records(segment, name, self._job)
