@@ -16,14 +16,16 @@ import itertools
 import os
 import time
 from collections.abc import Container
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import blake3
 
 from p2premap.errors import P2PRemapError
 from p2premap.ids import Digest
 from p2premap.tasks.job import BlobRef
+
+if TYPE_CHECKING:
+    from pathlib import Path  # a worker process starts sooner without it
 
 _TEMPORARY: Final = "tmp"
 _READ_BYTES: Final = 1 << 20

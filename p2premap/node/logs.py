@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 from typing import Final, NamedTuple
 
@@ -119,6 +118,8 @@ def read_log(log: LogFile) -> bytes:
 
 def remove_logs(logs: str, job: JobId) -> None:
     """Forget what this job printed."""
+    import shutil  # worker processes, which need other things here, start sooner without it
+
     shutil.rmtree(job_directory(logs, job), ignore_errors=True)
 
 
@@ -126,10 +127,10 @@ def sweep_logs(logs: str, *, older_s: float) -> None:
     """Remove the logs of jobs to which nothing was added for `older_s` seconds."""
     oldest = time.time() - older_s
     for job in _entries(logs):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             stages = [entry.stat().st_mtime for entry in _entries(job.path)]
             if max(stages, default=job.stat().st_mtime) < oldest:
-                shutil.rmtree(job.path, ignore_errors=True)
+                remove_logs(logs, JobId(bytes.fromhex(job.name)))
 
 
 def _entries(directory: str) -> list[os.DirEntry[str]]:

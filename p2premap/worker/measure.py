@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import shutil
 import sys
 import time
 from typing import Final
@@ -68,6 +67,8 @@ class Directory:
             return
         for entry in os.scandir(self._path):
             if entry.is_dir(follow_symlinks=False):
+                import shutil  # a worker process starts sooner without it
+
                 shutil.rmtree(entry.path, ignore_errors=True)
             else:
                 with contextlib.suppress(OSError):
