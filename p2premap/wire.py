@@ -213,6 +213,14 @@ class FrameDecoder:
         """Whether there are bytes that have not become a frame."""
         return bool(self._buffer)
 
+    @property
+    def missing(self) -> int:
+        """At least so many bytes of the next frame are still to come: who reads no more takes nothing beyond it."""
+        if len(self._buffer) < _FRAME_HEAD.size:
+            return _FRAME_HEAD.size - len(self._buffer)
+        _, header_size, payload_size = _FRAME_HEAD.unpack_from(self._buffer)
+        return max(0, _FRAME_HEAD.size + int(header_size) + int(payload_size) - len(self._buffer))
+
     def next(self) -> Frame | None:
         """The next frame of what was pushed; None until it is complete.
 

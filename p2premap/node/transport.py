@@ -75,7 +75,6 @@ class TrioTransport:
         version: of the software, for people.
         foreign: told when somebody of another cluster was met; sync.
         clashed: told, with a sentence, when another process lives under this node's id and has for longer; sync.
-        network: listen beyond loopback from the start.
         randomness: the system's CSPRNG.
     """
 
@@ -95,12 +94,11 @@ class TrioTransport:
         foreign: Callable[[ForeignSeen], None],
         clashed: Callable[[str], None],
         randomness: Randomness,
-        network: bool = False,
     ) -> None:
         self._config = config
         self._counts: Counter[str] = Counter()
-        self._network = network
-        self._interfaces = read_interfaces() if network else ()
+        self._network = False
+        self._interfaces: tuple[Interface, ...] = ()
         self._bound: Bound | None = None
         self._listening = trio.CancelScope()
         self._nursery: trio.Nursery | None = None

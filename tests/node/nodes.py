@@ -94,7 +94,6 @@ async def node(
     serve_control: Callable[[FrameStream], object] = unserved,
     serve_bulk: Callable[[FrameStream], object] = unserved,
     identity: Identity | None = None,
-    network: bool = False,
 ) -> AsyncIterator[Node]:
     """A running transport; ended, with all its connections, at the end."""
     identity = identity or claim(paths(home), secret)
@@ -119,7 +118,6 @@ async def node(
         foreign=lambda seen: (made[0].foreign.append(seen), made[0].wake()),
         clashed=lambda text: (made[0].clashes.append(text), made[0].wake()),
         randomness=os.urandom,
-        network=network,
     )
     made.append(Node(identity, transport, inviter))
     async with trio.open_nursery() as nursery:
@@ -128,9 +126,7 @@ async def node(
             yield made[0]
         finally:
             nursery.cancel_scope.cancel()
-    identity_lock_is_ours = identity.lock >= 0
-    if identity_lock_is_ours:
-        identity.release()
+    identity.release()
 
 
 def cloned(identity: Identity) -> Identity:
