@@ -306,7 +306,9 @@ class GossipCore:
         self._context.dial_ended(event)
 
     def _on_woke(self, lost_s: float) -> None:
-        self._context.timers.shift(lost_s)
+        # where the clock stood still as well (a suspended machine) no timer is late, and none must be put off
+        late_s = max(0.0, self._context.now - self._context.timers.deadline())
+        self._context.timers.shift(min(lost_s, late_s))
         self._context.worsen()
         self._beliefs.renew()
 

@@ -151,7 +151,7 @@ class Coordinator:
             case WorkerUnlinked(node=node):
                 self._roster.unlinked(now, node)
             case Woke(lost_s=lost_s):
-                self._roster.credit(lost_s)
+                self._roster.credit(now, lost_s)
             case FromWorker(node=node, message=message):
                 self._reports.take(now, node, message)
             case CancelJob(reason=reason):

@@ -78,11 +78,11 @@ class Roster:
         if worker is not None and worker.engaged:
             self.recount(now, worker)
 
-    def credit(self, lost_s: float) -> None:
-        """This node did not run for so long: nobody was silent in that time."""
+    def credit(self, now: float, lost_s: float) -> None:
+        """This node did not run for so long: nobody was silent in that time (its clock may have stood still too)."""
         for worker in self._state.workers.all.values():
-            worker.asked += lost_s
-            worker.last_word += lost_s
+            worker.asked = min(now, worker.asked + lost_s)
+            worker.last_word = min(now, worker.last_word + lost_s)
 
     def _give_up(self, worker: Worker) -> None:
         """Its attempts run elsewhere, and cost their tasks nothing."""
