@@ -60,6 +60,22 @@ def test_a_node_stalled_for_ten_seconds_is_never_called_dead(nodes: int) -> None
     assert scenarios.stalling(nodes, seed=28, stalls=5) == 0
 
 
+@pytest.mark.parametrize("nodes", [2, 6])
+def test_a_laptop_that_slept_for_minutes_takes_part_again_at_once(nodes: int) -> None:
+    """Its clock stood still meanwhile, so none of its timers may be put off by the lost time."""
+    cluster = Cluster(nodes, seed=34)
+    cluster.form()
+    world, sleeper = cluster.world, cluster.seats[0]
+    world.run_for(5.0)
+    world.sleep(sleeper)
+    world.run_for(300.0)
+    world.resume(sleeper)
+    assert cluster.until_whole(10.0) <= 10.0
+    world.power_off(cluster.seats[1])
+    watch = cluster.known_gone(cluster.seats[1])
+    assert world.run_until(lambda: watch.done, limit_s=8.0)
+
+
 def test_an_idle_node_of_32_costs_little() -> None:
     seen = scenarios.cost(32, seed=29, seconds=30.0)
     assert 20 < quantile(seen.bytes_per_s, 0.5) <= 600
