@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import sysconfig
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from p2premap.cli import demo_job
 from p2premap.cli.exits import Exit
 from p2premap.cli.output import raise_unless_done
 from p2premap.cli.progress import Progress, progress_for
@@ -23,7 +23,7 @@ from p2premap.cli.show import clean, count, duration, json_option, print_json, s
 from p2premap.client.connection import local
 from p2premap.client.jobs import cancel
 from p2premap.client.private import PrivateCluster
-from p2premap.client.session import Collector, hand_in, see_through
+from p2premap.client.session import Collector, hand_in, renamed, see_through
 from p2premap.errors import ConfigError, P2PRemapError
 from p2premap.tasks.job import JobView
 
@@ -32,8 +32,6 @@ COLOURS = {"red": "red", "green": "green", "blue": "blue"}
 BAR_CELLS = 30
 INPUT_BYTES_MAX = 64 << 20
 TOP = 5
-
-_WORD = re.compile("[a-z]+")
 
 
 @dataclass
@@ -82,17 +80,17 @@ def demo(ctx: click.Context, path: str | None, as_json: bool) -> None:
     report = Report()
     tell: Callable[[str], None] = (lambda text: None) if as_json else say
     with _terminated_as_interrupt():
-        files = _inputs(path)
-        report.files, report.bytes_in = len(files), sum(os.path.getsize(name) for name in files)
         tell(click.style("p2premap demo", bold=True) + ": three nodes on this machine, one job, no head node")
         tell("")
+        files = _inputs(path)
+        report.files, report.bytes_in = len(files), sum(os.path.getsize(name) for name in files)
         counts = _run_on_cluster(files, report, tell, progress_for(as_json=as_json))
-        _compare(files, counts, report, tell)
+        _compare(files, counts, report)
     report.total_s = time.monotonic() - started
     if as_json:
         print_json(_shape(report))
     else:
-        _print_report(report, path)
+        _print_report(report)
     ctx.exit(Exit.OK if report.right else Exit.FAILED)
 
 
@@ -161,8 +159,8 @@ def _count_words(
     output = _Counts()
     begun = time.monotonic()
     with progress:
-        job_file = str(Path(__file__).with_name("demo_job.py"))
-        submission = plan_mapreduce(job_file, files, slots=cluster.slots, compression="none")
+        submission = plan_mapreduce(str(demo_job.__file__), files, slots=cluster.slots, compression="none")
+        submission = renamed(submission, "count words")
         job = hand_in(connect, submission)
         try:
             collector = Collector(connect, output, progress.collected)
@@ -176,11 +174,11 @@ def _count_words(
     return output.words, view
 
 
-def _compare(files: list[str], counts: Counter[str], report: Report, tell: Callable[[str], None]) -> None:
+def _compare(files: list[str], counts: Counter[str], report: Report) -> None:
     begun = time.monotonic()
     plain: Counter[str] = Counter()
     for name in files:
-        plain.update(_WORD.findall(Path(name).read_text(encoding="utf-8", errors="replace").lower()))
+        plain.update(demo_job.WORD.findall(Path(name).read_text(encoding="utf-8", errors="replace").lower()))
     report.plain_s = time.monotonic() - begun
     report.right = plain == counts
     report.words, report.different = plain.total(), len(plain)
@@ -191,7 +189,7 @@ def _node(name: str) -> str:
     return click.style(name, fg=COLOURS.get(name), bold=True)
 
 
-def _print_report(report: Report, path: str | None) -> None:
+def _print_report(report: Report) -> None:
     say()
     if not report.right:
         wrong = click.style("The answer is WRONG", fg="red", bold=True)
@@ -205,13 +203,11 @@ def _print_report(report: Report, path: str | None) -> None:
     say()
     same = click.style("the same answer", fg="green", bold=True)
     say(
-        f"{same} as a plain count in one process: {report.words:,} words, {report.different:,} different "
-        f"({', '.join(f'{word} {number:,}' for word, number in report.top)})."
+        f"{same} as a plain count: {report.words:,} words, {report.different:,} different, "
+        f"most often {', '.join(word for word, _ in report.top)}"
     )
-    say(
-        f"Cluster {duration(report.job_s)} ({size(report.bytes_in / report.job_s)}/s), one process "
-        f"{duration(report.plain_s)}; {duration(report.total_s)} in all. Nothing of it runs any more."
-    )
+    say(f"{duration(report.job_s)} on the three nodes, {duration(report.plain_s)} in one process")
+    say(f"{duration(report.total_s)} in all; the nodes have stopped, and their files are gone")
     say()
     say("Next:")
     say("  p2premap node                             a node that stays; the same on every machine")

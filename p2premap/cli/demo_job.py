@@ -1,20 +1,18 @@
 """How often does each word occur? The job that `p2premap demo` runs: an ordinary job file, nothing more."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable
 
 WORD = re.compile("[a-z]+")
 
+reader = "blocks"  # whole blocks of lines: the loop over the words then runs in C
 errors = "replace"
 
 
-def map(key: str, line: str) -> Iterator[tuple[str, int]]:
-    for word in WORD.findall(line.lower()):
-        yield word, 1
+def map(key: object, block: str) -> Counter[str]:
+    return Counter(WORD.findall(block.lower()))
 
 
-def combine(key: str, values: Iterable[int]) -> int:
-    return sum(values)
-
-
-reduce = combine
+def reduce(word: str, counts: Iterable[int]) -> int:
+    return sum(counts)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import replace
 from functools import partial
 
 import click
-import msgspec
 
 from p2premap.cli.exits import Exit, TimedOut
 from p2premap.cli.output import finish, output_to, raise_unless_done
@@ -19,7 +17,7 @@ from p2premap.client.connection import Connection, local
 from p2premap.client.jobs import Connect
 from p2premap.client.jobs import cancel as cancel_job
 from p2premap.client.plan import Submission, plan_mapreduce
-from p2premap.client.session import Collector, Output, hand_in, see_through, strength
+from p2premap.client.session import Collector, Output, hand_in, renamed, see_through, strength
 from p2premap.errors import ConfigError, P2PRemapError
 from p2premap.ids import JobId
 from p2premap.tasks.job import JobOptions, JobView, Limits
@@ -104,9 +102,7 @@ def _plan(
         compression="none" if power.one_machine else "zlib",
         options=options,
     )
-    if not name:
-        return submission
-    return replace(submission, spec=msgspec.structs.replace(submission.spec, name=name[:255]))
+    return renamed(submission, name) if name else submission
 
 
 class Session:

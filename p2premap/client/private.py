@@ -83,8 +83,7 @@ class PrivateCluster:
 
     def __exit__(self, *_: object) -> None:
         for process in self._processes:
-            with contextlib.suppress(OSError):
-                process.terminate()
+            process.terminate()
         until = time.monotonic() + STOP_S
         for process in self._processes:
             try:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
+
+import msgspec
 
 from p2premap.client.connection import Connection
 from p2premap.client.jobs import Connect, follow, put_blob, read_part, submit
@@ -49,6 +51,11 @@ def strength(connection: Connection, paths: Paths | None = None) -> Strength:
     directory = (paths or Paths.of_user()).runtime / connection.welcome.cluster
     here = {sockets.node_of(path) for path in sockets.listed(directory)}
     return Strength(max(sum(view.slots for view in alive), 1), all(view.node in here for view in alive))
+
+
+def renamed(submission: Submission, name: str) -> Submission:
+    """The same job under another name."""
+    return replace(submission, spec=msgspec.structs.replace(submission.spec, name=name[:255]))
 
 
 def hand_in(connect: Connect, submission: Submission) -> JobId:
