@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -131,11 +132,10 @@ async def test_noise_and_a_failing_handler_end_one_connection_only(
 
 
 @pytest.fixture
-def short_tmp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def short_tmp() -> Iterator[Path]:
     """Unix socket paths are short."""
-    import tempfile
-
-    return Path(tempfile.mkdtemp(prefix="p2pm", dir="/tmp"))
+    with tempfile.TemporaryDirectory(prefix="p2pm", dir="/tmp") as directory:
+        yield Path(directory)
 
 
 # --- frames over any stream ---------------------------------------------------------------------------------------
