@@ -36,6 +36,9 @@ LOOK_AHEAD: Final = 64
 
 SOURCES_WEIGHED: Final = 64
 
+TASK_BYTES: Final = 24
+"""What an attempt takes of an `Assign` at least."""
+
 
 @dataclass(slots=True)
 class Batch:
@@ -154,4 +157,6 @@ def _near(input: TaskInput, machine_of: dict[NodeId, bytes]) -> frozenset[bytes]
 
 def assign_bytes(input: TaskInput) -> int:
     """About how large this task makes an `Assign`."""
-    return 24 + len(input.params) + sum(112 + 18 * len(s.holders) + len(s.path) for s in input.sources)
+    if not input.sources:
+        return TASK_BYTES + len(input.params)
+    return TASK_BYTES + len(input.params) + sum(112 + 18 * len(s.holders) + len(s.path) for s in input.sources)

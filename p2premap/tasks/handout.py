@@ -105,16 +105,19 @@ class HandOut:
 
     def _look(self, run: StageRun, task: int) -> TaskInput | None:
         """A task's input with the holders as they are now; None: it is parked until its sources can be read."""
-        if self._state.final is not None:
+        state = self._state
+        if state.final is not None:
             return None
-        if run.pinned and run.adopt(task, self._state.locations):
-            self._state.abandon_after(run)  # meanwhile another result of it has come back
+        if run.pinned and run.adopt(task, state.locations):
+            state.abandon_after(run)  # meanwhile another result of it has come back
             return None
         try:
-            input = self._state.director.task(run.id, task)
+            input = state.director.task(run.id, task)
         except JobError as error:
-            self._state.decide(Phase.FAILED, str(error))
+            state.decide(Phase.FAILED, str(error))
             return None
+        if not input.sources and len(input.params) < TASK_BYTES_MAX:
+            return input
         if (size := assign_bytes(input)) > TASK_BYTES_MAX:
             self._state.decide(
                 Phase.FAILED,
@@ -122,7 +125,7 @@ class HandOut:
                 "more than one message carries. Use larger splits or fewer partitions.",
             )
             return None
-        if self._state.locations.clear or not input.sources:
+        if state.locations.clear:
             return input
         sources = []
         parked = False

@@ -132,6 +132,8 @@ class StageFacts:
         self._numbers: dict[NodeId, int] = {}
         self._hasher = blake3()
         self._hashed = 0
+        self._last: tuple[bytes, int] | None = None
+        self._last_ref = ResultRef(0)
 
     def add(
         self, task: int, attempt: int, node: NodeId, value: bytes, blobs: tuple[BlobRef, ...], records_out: int
@@ -149,6 +151,16 @@ class StageFacts:
         if blobs:
             self.any_blobs = True
         return ref
+
+    def add_first(self, task: int, attempt: int, node: NodeId, value: bytes, records_out: int) -> None:
+        """The same for a task that has no result yet, and a result without blobs: the usual case of many tasks."""
+        assert not self._chosen[task], "the task has a result already"
+        if (value, records_out) != self._last:
+            self._last = (value, records_out)
+            self._last_ref = self.results.add(value, (), records_out)
+        self._chosen[task] = self._last_ref
+        self._attempt[task] = attempt
+        self._holder[task] = self._number(node)
 
     def fail(self, failure: FailureFact) -> None:
         """Take the fact that an attempt failed; again changes nothing."""
@@ -208,9 +220,15 @@ class StageFacts:
     def hash_ahead(self) -> None:
         """Hash what is chosen so far, in order of task, so that `manifest` has little left to do at the end."""
         content = self.results.content
-        while self._hashed < self.tasks and (ref := self._chosen[self._hashed]):
-            self._hasher.update(content(ResultRef(ref)))
-            self._hashed += 1
+        pieces: list[bytes] = []
+        piece, of, task = b"", 0, self._hashed
+        while task < self.tasks and (ref := self._chosen[task]):
+            if ref != of:
+                piece, of = content(ResultRef(ref)), ref
+            pieces.append(piece)
+            task += 1
+        self._hasher.update(b"".join(pieces))
+        self._hashed = task
 
     def manifest(self, generation: int) -> Digest:
         """BLAKE3 over the chosen results, in order of task, and the generation: the value of the stage's cell.

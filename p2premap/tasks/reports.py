@@ -63,23 +63,36 @@ class Reports:
             worker.heard = message.serial
         run = self._state.by_id.get(message.stage)
         if run is not None:
-            done, seconds = 0, 0.0
-            for end in message.ends:
-                if self._on_end(now, worker, run, end):
-                    done += 1
-                    seconds += end.seconds
-                if self._state.final is not None:
-                    return
-            if done:
-                run.sizer.learn(done, seconds)
-                worker.done += done
-                worker.rests = 0
-                worker.said = ""
+            self._on_ends(now, worker, run, message.ends)
+            if not self._state.going_on:
+                return
         self._rest_if_idle(now, worker)
         self._state.workers.feed(worker)
         self._state.changed = True
         if gap and worker.asked == math.inf:
             self._roster.recount(now, worker)
+
+    def _on_ends(self, now: float, worker: Worker, run: StageRun, ends: tuple[AttemptEnd, ...]) -> None:
+        state = self._state
+        settled, others, seconds = run.commit_plain(worker.node, worker.batches, ends)
+        state.drop_empty(worker)
+        if run.plan.final:
+            for task in settled:
+                self._show_part(run, task)
+        done = len(settled)
+        for end in others:
+            if not state.going_on:
+                return
+            if self._on_end(now, worker, run, end):
+                done += 1
+                seconds += end.seconds
+        if done:
+            run.sizer.learn(done, seconds)
+            run.facts.hash_ahead()
+            worker.done += done
+            worker.rests = 0
+            worker.said = ""
+            self._check_size(run)
 
     def _on_end(self, now: float, worker: Worker, run: StageRun, end: AttemptEnd) -> bool:
         """Take the end of one attempt. True if it settled its task."""
@@ -110,19 +123,24 @@ class Reports:
         if not settled:
             return False
         if run.plan.final:
-            try:
-                self._state.progress.commit(run, task)
-            except JobError as error:
-                self._state.decide(Phase.FAILED, str(error))
-        if run is not self._state.runs[-1]:
+            self._show_part(run, task)
+        if self._state.going_on and run is not self._state.runs[-1]:
             self._state.runs[-1].reconsider()
+        return True
+
+    def _show_part(self, run: StageRun, task: int) -> None:
+        try:
+            self._state.progress.commit(run, task)
+        except JobError as error:
+            self._state.decide(Phase.FAILED, str(error))
+
+    def _check_size(self, run: StageRun) -> None:
         if run.facts.results.size > self._state.config.ledger_bytes_max:
             self._state.decide(
                 Phase.FAILED,
                 f"The results that stage {run.plan.name} returns by value are over "
                 f"{self._state.config.ledger_bytes_max} bytes together; write them as blobs.",
             )
-        return True
 
     def _on_not_done(self, now: float, worker: Worker, run: StageRun, end: AttemptEnd, sent: float) -> None:
         task = end.task

@@ -13,14 +13,14 @@ A task whose inputs cannot be read just now is parked, until something about hol
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from p2premap.config import TasksConfig
 from p2premap.ids import Digest, NodeId
-from p2premap.tasks.batches import LOOK_AHEAD, Batch, Candidate, Sizer, TaskQueue, assign_bytes
+from p2premap.tasks.batches import LOOK_AHEAD, TASK_BYTES, Batch, Candidate, Sizer, TaskQueue, assign_bytes
 from p2premap.tasks.director import StagePlan, TaskInput
-from p2premap.tasks.job import AttemptEnd, StageId
+from p2premap.tasks.job import AttemptEnd, Outcome, StageId
 from p2premap.tasks.ledger import StageFacts
 from p2premap.tasks.locations import Locations
 from p2premap.tasks.workers import Worker, Workers
@@ -119,6 +119,46 @@ class StageRun:
             self.seconds += end.seconds
         return True
 
+    def commit_plain(
+        self, node: NodeId, batches: Mapping[int, Batch], ends: Sequence[AttemptEnd]
+    ) -> tuple[list[int], list[AttemptEnd], float]:
+        """Take the usual ends, many at a time: a first result without blobs, of an attempt that is out at this node.
+
+        Args:
+            batches: of the node.
+
+        Returns:
+            The tasks that are settled now, the ends that are anything else, and the seconds of the former.
+        """
+        settled: list[int] = []
+        others: list[AttemptEnd] = []
+        seconds = 0.0
+        tasks, out, started, is_settled = self.plan.tasks, self.out, self.started, self._settled
+        plain = not (self.pinned or self.abandoned)
+        for end in ends:
+            task = end.task
+            if (
+                plain
+                and end.outcome is Outcome.DONE
+                and not end.blobs
+                and task < tasks
+                and (batch := batches.get(out[task])) is not None
+                and started[task] == end.attempt + 1
+                and not self.facts.chosen(task)
+            ):
+                self.facts.add_first(task, end.attempt, node, end.value, end.records_out)
+                out[task] = 0
+                batch.left -= 1
+                is_settled[task] = 1
+                settled.append(task)
+                seconds += end.seconds
+                self.records_out += end.records_out
+            else:
+                others.append(end)
+        self.done += len(settled)
+        self.seconds += seconds
+        return settled, others, seconds
+
     def adopt(self, task: int, locations: Locations) -> bool:
         """Replace a pinned result, which can be read nowhere, by another that can: the stage is to be pinned anew.
 
@@ -168,8 +208,6 @@ class StageRun:
         self._settled[task] = 1
         self.done += 1
         self._drop(task)
-        if self.done & 255 == 0:
-            self.facts.hash_ahead()
 
     def _choose(self, task: int, attempt: int, node: NodeId) -> None:
         fact = next(f for f in self.facts.facts(task) if f.attempt == attempt and f.node == node)
@@ -213,7 +251,9 @@ class StageRun:
             look: gives a task's input, or parks the task.
         """
         taken: list[tuple[int, TaskInput]] = []
-        while len(taken) < size:
+        if not (self._window or self.avoid or self.alone):
+            bytes_max = self._take_plain(taken, size, bytes_max, workers, look)
+        while len(taken) < size and bytes_max > 0:
             found = self._pick(worker, workers, look)
             if found is None:
                 break
@@ -227,6 +267,37 @@ class StageRun:
                 break
         return taken
 
+    def _take_plain(
+        self,
+        taken: list[tuple[int, TaskInput]],
+        size: int,
+        bytes_max: int,
+        workers: Workers,
+        look: Callable[[StageRun, int], TaskInput | None],
+    ) -> int:
+        """Take tasks as they come while they have no sources, and so no place that they are near to.
+
+        Returns:
+            What is left of `bytes_max`.
+        """
+        pop, settled, out = self.queue.pop, self._settled, self.out
+        while len(taken) < size and bytes_max > 0 and (task := pop()) is not None:
+            if settled[task] or out[task]:
+                continue
+            input = look(self, task)
+            if input is None:
+                continue
+            if input.sources:
+                self._put(task, input, workers)
+                break
+            taken.append((task, input))
+            bytes_max -= TASK_BYTES + len(input.params)
+        return bytes_max
+
+    def _put(self, task: int, input: TaskInput, workers: Workers) -> None:
+        self._window[task] = Candidate(task, input, workers.machine_of)
+        self._sources_in_window += len(input.sources)
+
     def _pick(
         self, worker: Worker, workers: Workers, look: Callable[[StageRun, int], TaskInput | None]
     ) -> tuple[int, TaskInput] | None:
@@ -237,12 +308,8 @@ class StageRun:
             if self._settled[task] or self.out[task] or task in self._window:
                 continue
             input = look(self, task)
-            if input is None:
-                continue
-            if not input.sources and not self._window and not self.avoid:
-                return task, input
-            self._window[task] = Candidate(task, input, workers.machine_of)
-            self._sources_in_window += len(input.sources)
+            if input is not None:
+                self._put(task, input, workers)
         best: Candidate | None = None
         for candidate in self._window.values():
             if candidate.task in self.avoid and not self._may(candidate.task, worker, workers):

@@ -84,6 +84,12 @@ class JobState:
             del worker.batches[batch.number]
             self.workers.batches -= 1
 
+    def drop_empty(self, worker: Worker) -> None:
+        """Forget the batches of which every attempt has been reported."""
+        for batch in [b for b in worker.batches.values() if not b.left]:
+            del worker.batches[batch.number]
+            self.workers.batches -= 1
+
     def wait_again(self, run: StageRun, task: int) -> None:
         """The task must be tried again, if nothing else has settled it."""
         if not run.abandoned and not run.is_settled(task):
