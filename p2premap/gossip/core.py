@@ -83,7 +83,7 @@ from p2premap.gossip.messages import (
     MemberEntry,
     Ping,
     Rumours,
-    Testify,
+    Witness,
     address_of,
 )
 from p2premap.gossip.probe import Prober
@@ -243,7 +243,7 @@ class GossipCore:
                 self._beliefs.hear(message.members, message.facts, message.loads, sender)
             case Inquire():
                 self._prober.inquire(sender, address, message)
-            case Testify():
+            case Witness():
                 self._prober.testified(sender, message)
             case Buckets():
                 self._repair.on_buckets(sender, address, message)

@@ -290,11 +290,11 @@ class MemberTable:
     def random_live(self, rng: Random, exclude: Sequence[NodeId]) -> NodeId | None:
         """A live member drawn at random, None where all live ones are excluded."""
         positions = self.positions
-        for _ in range(RANDOM_TRIES):
+        for _ in range(RANDOM_TRIES if positions else 0):
             member = self.at(int(rng.random() * positions))
             if member is not None and member.live and member.entry.node not in exclude:
                 return member.entry.node
-        start = self.at(int(rng.random() * positions))
+        start = self.at(int(rng.random() * positions)) if positions else None
         for member in self.around(start.entry.node if start is not None else NodeId(b"")):
             if member.entry.node not in exclude:
                 return member.entry.node

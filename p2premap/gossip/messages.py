@@ -6,7 +6,7 @@
     A  <-- Ack(nonce, root, rumours) ---  B
 
     A  -- Inquire(nonce, T) ---------->  juror     "can you reach T?": the juror pings and dials T
-    A  <-- Testify(nonce, evidence) ----  juror
+    A  <-- Witness(nonce, evidence) ----  juror
 
     A  -- Buckets(64 hashes) --------->  B         the roots differed
     A  <-- Digests(ranges) ------------  B         the hashes of B's entries, where a bucket differed
@@ -135,14 +135,14 @@ class Rumours(Message, tag=3, frozen=True, kw_only=True):
 
 
 class Inquire(Message, tag=4, frozen=True, kw_only=True):
-    """Can you reach this node? Answered by `Testify` when the juror knows."""
+    """Can you reach this node? Answered by `Witness` when the juror knows."""
 
     nonce: Word
     node: NodeIdField
     boot: BootField
 
 
-class Testify(Message, tag=5, frozen=True, kw_only=True):
+class Witness(Message, tag=5, frozen=True, kw_only=True):
     """What the juror found."""
 
     nonce: Word
@@ -187,7 +187,7 @@ class CallBack(Message, tag=9, frozen=True, kw_only=True):
     addresses: Addresses
 
 
-MESSAGES: Final = (Ping, Ack, Rumours, Inquire, Testify, Buckets, Digests, Entries, CallBack)
+MESSAGES: Final = (Ping, Ack, Rumours, Inquire, Witness, Buckets, Digests, Entries, CallBack)
 
 
 def address_of(field: AddressField) -> Address:

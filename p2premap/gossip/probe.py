@@ -21,7 +21,7 @@ from typing import Final
 from p2premap.gossip.context import Context
 from p2premap.gossip.events import DialEnded, MemberState, SendLink
 from p2premap.gossip.members import Member, Permutation
-from p2premap.gossip.messages import Evidence, Inquire, MemberEntry, Ping, Testify
+from p2premap.gossip.messages import Evidence, Inquire, MemberEntry, Ping, Witness
 from p2premap.gossip.spread import Spread, size_of
 from p2premap.gossip.timers import Timer
 from p2premap.gossip.verdicts import Finding, Verdict, finding, is_gone, own_evidence, verdict
@@ -288,7 +288,7 @@ class Prober:
         if trial is not None and trial.boot == boot:
             self._end(trial, Evidence.ANSWERED, Verdict.ALIVE)
 
-    def testified(self, juror: NodeId, message: Testify) -> None:
+    def testified(self, juror: NodeId, message: Witness) -> None:
         """A juror answers."""
         trial = self._by_nonce.get(message.nonce)
         if trial is not None and juror in trial.jurors:
@@ -342,7 +342,7 @@ class Prober:
     def _testify(self, trial: Trial, evidence: Evidence) -> None:
         askers, trial.askers = trial.askers, []
         for asker, nonce, address in askers:
-            self._context.reply(asker, address, Testify(nonce=nonce, evidence=evidence))
+            self._context.reply(asker, address, Witness(nonce=nonce, evidence=evidence))
 
     def _close(self, trial: Trial) -> None:
         if trial.timer is not None:
