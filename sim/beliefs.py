@@ -53,13 +53,15 @@ class Beliefs:
         world: observed from now on.
     """
 
+    kinds: tuple[type, ...] = (MemberChanged,)
+
     def __init__(self, world: World) -> None:
         self.world = world
         self.held: dict[int, dict[NodeId, MemberChanged]] = {}
         self._base: dict[NodeId, MemberChanged] = {}
         self._based: dict[int, int] = {}
         self._watches: list[Watch] = []
-        world.observers.append(self)
+        world.observe(self)
 
     def of(self, seat: Seat, node: NodeId) -> MemberChanged | None:
         """What the process at this machine believes of a node; None where it was never told of it."""

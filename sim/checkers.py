@@ -24,8 +24,14 @@ GRACE_S: Final = 10.0
 """After a fault is over, so long may verdicts still come from what was true during it."""
 
 
+ENDS: Final = ("crash", "off", "left", "clash")
+"""Words for the end of a process."""
+
+
 class Quiet:
     """An observer's half that most checkers do not need."""
+
+    kinds: tuple[type, ...] = (MemberChanged,)
 
     def effect(self, seat: Seat, effect: object) -> None:
         """Not of interest."""
@@ -56,7 +62,7 @@ class FalseDead(Quiet):
         self._cuts = world.network.cuts
         self._isolated: set[int] = set()
         self._judged: set[tuple[NodeId, int, int]] = set()
-        world.observers.append(self)
+        world.observe(self)
 
     def fault(self, seat: Seat, word: str) -> None:
         if word in ("pause", "sleep"):
@@ -117,7 +123,7 @@ class LeftNotDead(Quiet):
         self.misreported: list[tuple[float, Seat, NodeId]] = []
         self._left: dict[tuple[NodeId, int], float] = {}
         self._cut_last = -GRACE_S
-        world.observers.append(self)
+        world.observe(self)
 
     def fault(self, seat: Seat, word: str) -> None:
         if word == "left":
@@ -148,10 +154,9 @@ class Monotone(Quiet):
         self.beliefs = beliefs
         self._last: dict[tuple[int, int], dict[NodeId, tuple[int, int, int]]] = {}
         self._claimed: dict[NodeId, tuple[int, int]] = {}
-        world.observers.append(self)
+        world.observe(self)
 
     def effect(self, seat: Seat, effect: object) -> None:
-        self._claim(seat)
         if not isinstance(effect, MemberChanged):
             return
         said = (int(effect.boot), int(effect.incarnation), int(effect.state))
@@ -177,8 +182,9 @@ class Monotone(Quiet):
             self._claimed[owner.node] = own
 
     def fault(self, seat: Seat, word: str) -> None:
-        if word in ("crash", "off", "left", "clash"):
-            self._last.pop((seat.index, seat.life - 1), None)
+        if word in ENDS:
+            self._last.pop((seat.index, seat.life), None)
+            self._claim(seat)
 
 
 def own_version(seat: Seat) -> tuple[int, int] | None:
@@ -195,11 +201,13 @@ class SingleWriter(Quiet):
     anew) may be seen at any time.
     """
 
+    kinds: tuple[type, ...] = (FactChanged,)
+
     def __init__(self, world: World) -> None:
         self.world = world
         self.published: dict[tuple[NodeId, str], list[bytes]] = {}
         self._seen: dict[tuple[int, int, NodeId, str], int] = {}
-        world.observers.append(self)
+        world.observe(self)
 
     def told(self, seat: Seat, event: object) -> None:
         if isinstance(event, SetFact):

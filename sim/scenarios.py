@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from p2premap.config import GossipConfig
-from p2premap.gossip.events import MemberState
+from p2premap.gossip.events import MemberChanged, MemberState
 from p2premap.sim.beliefs import Watch
+from p2premap.sim.checkers import Quiet
 from p2premap.sim.cluster import Cluster
 from p2premap.sim.machines import Seat
 from p2premap.sim.network import NetworkConfig
@@ -98,28 +99,21 @@ class FalseAlarms:
     suspected: int
 
 
-class _Suspicions:
+class _Suspicions(Quiet):
     """Counts SUSPECT verdicts."""
 
     def __init__(self) -> None:
         self.count = 0
 
-    def effect(self, seat: object, effect: object) -> None:
-        if getattr(effect, "state", None) is MemberState.SUSPECT:
-            self.count += 1
-
-    def told(self, seat: object, event: object) -> None:
-        """Not of interest."""
-
-    def fault(self, seat: object, word: str) -> None:
-        """Not of interest."""
+    def effect(self, seat: Seat, effect: object) -> None:
+        self.count += isinstance(effect, MemberChanged) and effect.state is MemberState.SUSPECT
 
 
 def false_alarms(nodes: int, *, seed: int, node_minutes: float, loss: float) -> FalseAlarms:
     """Let a healthy cluster run on a lossy network, and count who is called dead."""
     cluster = Cluster(nodes, seed=seed, network=NetworkConfig(loss=loss), strict=False)
     suspicions = _Suspicions()
-    cluster.world.observers.append(suspicions)
+    cluster.world.observe(suspicions)
     cluster.preload()
     cluster.world.run_for(node_minutes * 60 / nodes)
     return FalseAlarms(node_minutes=node_minutes, dead=len(cluster.false_dead.seen), suspected=suspicions.count)

@@ -26,6 +26,7 @@ from p2premap.gossip.events import (
     IdentityClash,
     Leave,
     Left,
+    LoadChanged,
     MemberChanged,
     Received,
     SendDatagram,
@@ -73,7 +74,13 @@ class InvariantBroken(AssertionError):
 
 
 class Observer(Protocol):
-    """Sees everything that happens; checkers are observers."""
+    """Sees what happens; checkers are observers.
+
+    Args:
+        kinds: the effects that it wants to see.
+    """
+
+    kinds: tuple[type, ...]
 
     def effect(self, seat: Seat, effect: object) -> None:
         """A core asked for this."""
@@ -82,7 +89,10 @@ class Observer(Protocol):
         """A core is about to be told this by the world's owner (not by the network)."""
 
     def fault(self, seat: Seat, word: str) -> None:
-        """Something was done to a machine: "start", "crash", "off", "pause", "resume", "sleep", "left"..."""
+        """Something was done to a machine: "start", "crash", "off", "pause", "resume", "sleep", "left"...
+
+        A process that ends is still there to be looked at.
+        """
 
 
 class World:
@@ -111,6 +121,7 @@ class World:
         self.trace = Trace()
         self.seats: list[Seat] = []
         self.observers: list[Observer] = []
+        self._watchers: dict[type, list[Callable[[Seat, object], None]]] = {}
         self.owners: dict[NodeId, Seat] = {}
         self.steps = 0
         self._hosts = hosts
@@ -133,6 +144,12 @@ class World:
     def live(self) -> list[Seat]:
         """The machines whose process runs now."""
         return [seat for seat in self.seats if seat.power is Power.RUNNING]
+
+    def observe(self, observer: Observer) -> None:
+        """From now on it sees what happens."""
+        self.observers.append(observer)
+        for kind in observer.kinds:
+            self._watchers.setdefault(kind, []).append(observer.effect)
 
     def broken(self, checker: str, text: str, seat: Seat | None = None) -> InvariantBroken:
         """The error to raise where something must not be."""
@@ -291,15 +308,15 @@ class World:
         self.owners[seat.node] = seat
 
     def _end(self, seat: Seat, power: Power, word: str) -> None:
-        seat.host = None
         seat.power = power
         seat.since = self.now
         seat.effects_left = None
         seat.tick_at = math.inf
         seat.backlog.clear()
         seat.backlog_datagrams = 0
-        seat.life += 1
         self._note(seat, word)
+        seat.host = None
+        seat.life += 1
 
     def _note(self, seat: Seat, word: str) -> None:
         self.trace.add(self.now, seat.index, _FAULT, word.encode(), seat.node[:4].hex(), f"** {word}")
@@ -402,11 +419,13 @@ class World:
             data = protocol.LINK.encode(effect.message)
             self.trace.add(self.now, seat.index, _SENT, effect.peer + data, effect.message, "< link")
             self.streams.send(seat, effect.peer, data)
+        elif isinstance(effect, LoadChanged):
+            self.trace.add(self.now, seat.index, _EFFECT, effect.node + effect.value, effect, "<")
         else:
             self.trace.add(self.now, seat.index, _EFFECT, repr(effect).encode(), effect, "<")
             self._perform_rare(seat, effect)
-        for observer in self.observers:
-            observer.effect(seat, effect)
+        for watcher in self._watchers.get(type(effect), ()):
+            watcher(seat, effect)
         if isinstance(effect, (Left, IdentityClash)):
             self._process_over(seat, effect)
 

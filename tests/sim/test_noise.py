@@ -20,6 +20,8 @@ from p2premap.wire import Registry
 class Recorder:
     """Keeps one encoded message of each kind and length."""
 
+    kinds = (SendDatagram, SendLink)
+
     def __init__(self) -> None:
         self.seen: dict[tuple[str, int], bytes] = {}
 
@@ -38,7 +40,7 @@ class Recorder:
 def a_talking_cluster() -> tuple[Cluster, list[bytes]]:
     cluster = Cluster(5, seed=1, strict=False)
     recorder = Recorder()
-    cluster.world.observers.append(recorder)
+    cluster.world.observe(recorder)
     cluster.form()
     for seat in cluster.seats:
         cluster.publish(seat, "cpu")
@@ -47,7 +49,7 @@ def a_talking_cluster() -> tuple[Cluster, list[bytes]]:
     cluster.world.power_off(cluster.seats[2])
     cluster.world.run_for(10.0)
     kinds = {name for name, _ in recorder.seen}
-    assert {"Ping", "Ack", "Rumours", "Inquire", "Testify", "Buckets", "Digests", "Entries"} <= kinds
+    assert {"Ping", "Ack", "Rumours", "Inquire", "Witness", "Buckets", "Digests", "Entries"} <= kinds
     return cluster, list(recorder.seen.values())
 
 
