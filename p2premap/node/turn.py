@@ -226,13 +226,13 @@ class Turn:
         """Take what the process still had to tell, and answer for the attempt that it was running."""
         how = await self._process.ended()
         page = self._process.page
+        await trio.to_thread.run_sync(self._around.blobs.clear_temporary, page.pid)
         self._take(page.journal())
         key = self._process.answers.get(page.running)
         if self._batch.stop is not None:
             self._reporter.report_rest(Outcome.STOPPED, self._batch.stop.reason)
         elif key is not None and key in self._batch.left:
             await self._answer_for(page.running, key, how)
-        await trio.to_thread.run_sync(self._around.blobs.clear_temporary, page.pid)
         return how
 
     async def _answer_for(self, number: int, key: Key, how: Exit) -> None:

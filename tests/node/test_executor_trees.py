@@ -81,7 +81,7 @@ async def test_everything_ends_when_the_daemon_is_killed(tmp_path: Path, call: s
                 tree = descendants(daemon.pid)
                 grandchild = read_pid(tmp_path / "pid")
                 assert grandchild in tree, "the supervisor is the subreaper"
-                assert len(tree) == 3
+                assert len(tree) >= 3
                 daemon.kill()
                 for pid in tree:
                     await gone(pid)
