@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from p2premap.node import guest, scope, secret
+from p2premap.node import scope, secret
 from p2premap.node.paths import Paths
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ async def invite(house: House, *, uses: int, valid_s: float) -> str:
     Raises:
         ConfigError: no interface is up, a wrong number of uses, ...
     """
-    house.open("a user invites")
+    house.search.open("a user invites")
     return house.inviter.invite(uses=uses, valid_s=valid_s)
 
 
@@ -43,6 +43,8 @@ def join_alone(paths: Paths, token: str) -> str:
     Args:
         paths: the user's.
     """
+    from p2premap.node import guest  # selectors and certificates that only a joining machine needs
+
     joined = guest.join(token)
     secret.replace(paths.config, joined.secret)
     scope.remember_open(paths, joined.addresses)

@@ -99,7 +99,7 @@ async def leave_cluster(visit: Visit, message: Message, _: bytes) -> None:
 async def diagnose(visit: Visit, message: Message, _: bytes) -> None:
     """`Diagnose`."""
     assert isinstance(message, Diagnose)
-    await visit.say(Diagnosis(request=message.request, findings=await visit.house.examiner.examine()))
+    await visit.say(Diagnosis(request=message.request, findings=await visit.house.diagnose()))
 
 
 async def stop(visit: Visit, message: Message, _: bytes) -> None:

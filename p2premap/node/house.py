@@ -17,43 +17,36 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import entry_points
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 from msgspec.structs import replace
 
 from p2premap import __version__
 from p2premap.config import NodeConfig, TransportConfig
-from p2premap.control import Foreign, NodeView, Status, Trouble
-from p2premap.errors import ConfigError
+from p2premap.control import Finding, NodeView, Status, Trouble
 from p2premap.gossip import events as gossip
 from p2premap.gossip.core import GossipCore
-from p2premap.gossip.events import MemberState
 from p2premap.gossip.facts import LoadMeter
-from p2premap.ids import Address, JobId, NodeId, RequestId
+from p2premap.ids import JobId, NodeId, RequestId
 from p2premap.node import desk_jobs, desk_node, machine, scope, sockets
 from p2premap.node.blobs import BlobStore
 from p2premap.node.bulk import AllowedFiles, BulkService
 from p2premap.node.bulletin import Bulletin, Warnings
-from p2premap.node.core import MakeDirector, NodeCore, job_id
+from p2premap.node.core import NodeCore, job_id
 from p2premap.node.desk import Desk, RequestError
-from p2premap.node.discovery import Announcement, Discovery
 from p2premap.node.driver import Driver
 from p2premap.node.endings import Ending
 from p2premap.node.events import CancelJob, JobAccepted, JobRefused, NodeEffect, NodeEvent, SubmitJob, Tick
-from p2premap.node.examiner import Examiner
 from p2premap.node.executor import Executor
-from p2premap.node.greeting import ForeignSeen
 from p2premap.node.identity import Identity
-from p2premap.node.interfaces import Interface, is_loopback
 from p2premap.node.invite import Inviter
-from p2premap.node.joins import Joins, parse_join
+from p2premap.node.kinds import Kinds
 from p2premap.node.load import LoadSampler
-from p2premap.node.neighbours import Neighbours
 from p2premap.node.paths import Paths
+from p2premap.node.search import Search
 from p2premap.node.secret import ClusterSecret
 from p2premap.node.staging import Stager
 from p2premap.node.store import Store
@@ -62,11 +55,11 @@ from p2premap.node.unix import serve_unix
 from p2premap.tasks import events as tasks
 from p2premap.tasks.job import JobSpec, JobView
 
+if TYPE_CHECKING:
+    from p2premap.node.examiner import Examiner
+
 LOAD_S: Final = 1.0
-REMEMBER_S: Final = 30.0
 LEAVE_S: Final = 1.0
-DISCOVERY_LATER_S: Final = 1.0
-"""A node that is not open to the network yet browses too, but only after it has come up: zeroconf is slow to load."""
 
 log = logging.getLogger(__name__)
 
@@ -107,10 +100,7 @@ class House:
         self._left = trio.Event()
         self._submissions: dict[int, tuple[trio.Event, list[JobAccepted | JobRefused]]] = {}
         self._numbers = 0
-        self._foreign: dict[str, Foreign] = {}
-        self._joins: Joins | None = None
-        self._alive: set[NodeId] = set()
-        self._where: dict[NodeId, tuple[Address, ...]] = {}
+        self._examiner: Examiner | None = None
         self._build()
 
     def _build(self) -> None:
@@ -133,13 +123,13 @@ class House:
             secret=self.secret,
             config=self._transport_config(),
             deliver=self._deliver,
-            addresses_of=lambda node: self._where.get(node, ()),
+            addresses_of=lambda node: self.search.addresses_of(node),
             serve_control=self.desk.serve,
             serve_bulk=self.bulk.serve_bulk,
             hello_name=self.name,
             version=__version__,
             inviter=self.inviter,
-            foreign=self._on_foreign,
+            foreign=lambda seen: self.search.met_foreign(seen),
             clashed=self._on_clash,
             randomness=os.urandom,
         )
@@ -150,23 +140,17 @@ class House:
             neighbour_blobs=self._neighbour_blobs,
         )
         self.executor = Executor(state=state, blobs=self.blobs, stager=self.stager, deliver=self._deliver)
-        self.discovery = Discovery(
+        self.search = Search(
             me=self.identity.node,
-            tag=self.secret.tag,
-            config=self.config.discovery,
-            hint=self.hint,
-            known=self._alive.__contains__,
-            on_interfaces=self._on_interfaces,
-        )
-        self.examiner = Examiner(
-            paths=self.user,
-            config=self.config.discovery,
-            port_first=self._transport_config().port_first,
+            name=self.name,
+            secret=self.secret,
+            user=self.user,
+            paths=self.paths,
+            config=self.config,
             transport=self.transport,
-            nodes=self.nodes,
-            scope=self.reach,
-            discovery=self.discovery,
-            warnings=self.warnings.all,
+            store=self.store,
+            post=self._deliver,
+            warnings=self.warnings,
         )
 
     def _transport_config(self) -> TransportConfig:
@@ -192,14 +176,13 @@ class House:
                 listener = sockets.publish(self.paths.sockets(self.secret.tag), self.identity.node)
                 await nursery.start(serve_unix, listener, self.desk.serve)
                 self._started(self.status(RequestId(0)))
-                nursery.start_soon(self._find_others)
+                nursery.start_soon(self.search.run)
                 nursery.start_soon(self._keep_load)
-                nursery.start_soon(self._keep_peers)
                 await self._over.wait()
                 await self._say_goodbye()
                 nursery.cancel_scope.cancel()
         finally:
-            self._remember()
+            self.search.remember()
             self.store.close()
         return self._ending
 
@@ -222,7 +205,7 @@ class House:
             capabilities=machine.collect(
                 blob_directory=Path(self.blobs.directory), slots=self.config.slots, tags=self.config.tags
             ),
-            directors=_directors(),
+            directors=Kinds(),
             config=self.config.tasks,
             now=now,
         )
@@ -266,7 +249,7 @@ class House:
             case tasks.JobChanged(job=job, view=view):
                 self._on_job(job, view)
             case gossip.MemberChanged():
-                self._on_member(effect)
+                self.search.on_member(effect)
             case JobAccepted(request=request) | JobRefused(request=request):
                 answered, answer = self._submissions.pop(request)
                 answer.append(effect)
@@ -284,95 +267,16 @@ class House:
             self.files.forget_job(job)
             self.bulletin.keep(JobId(v.job) for v in self.jobs())
 
-    def _on_member(self, member: gossip.MemberChanged) -> None:
-        if member.node == self.identity.node:
-            return
-        alive = member.state not in (MemberState.DEAD, MemberState.LEFT)
-        (self._alive.add if alive else self._alive.discard)(member.node)
-        if alive:
-            self._where[member.node] = member.addresses
-            if not self.transport.network and any(not is_loopback(a.host) for a in member.addresses):
-                self.open("another machine is a member")
-
     def _on_clash(self, reason: str) -> None:
         log.warning("taking a new identity: %s", reason)
         self.warnings.add(f"This node took a new identity: {reason}")
         self.end(Ending.NEW_IDENTITY)
-
-    def _on_foreign(self, seen: ForeignSeen) -> None:
-        where = str(seen.address) if seen.address is not None else seen.host
-        if seen.tag and seen.tag not in self._foreign and len(self._foreign) < self.config.discovery.foreign_max:
-            hint = f"p2premap join TOKEN, with the token that `p2premap invite` prints on {seen.host}"
-            self._foreign[seen.tag] = Foreign(address=where, cluster=seen.tag, hint=hint)
 
     def _neighbour_blobs(self, node: NodeId) -> str | None:
         mine, theirs = self.core.capabilities(self.identity.node), self.core.capabilities(node)
         if mine is None or theirs is None or mine.machine != theirs.machine:
             return None
         return theirs.blob_directory or None
-
-    # --- finding others -----------------------------------------------------------------------------------------------
-
-    async def _find_others(self) -> None:
-        neighbours = Neighbours(
-            directory=self.paths.sockets(self.secret.tag),
-            me=self.identity.node,
-            addresses=self.transport.local_addresses,
-            hint=self.hint,
-            config=self.config.discovery,
-            rng=Random(),
-        )
-        default_port = self.config.transport.port_first
-        self._joins = joins = Joins(
-            [parse_join(text, default_port=default_port) for text in self.config.joins],
-            hint=self.hint,
-            settled=lambda address: any(address in self._where.get(node, ()) for node in self._alive),
-            config=self.config.discovery,
-            rng=Random(),
-        )
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(neighbours.run)
-            nursery.start_soon(joins.run)
-            for address in scope.addresses(self.user):
-                self.hint(gossip.Hinted(address=address, node=None))
-            for node, address in await trio.to_thread.run_sync(self.store.peers):
-                if node != self.identity.node:
-                    self.hint(gossip.Hinted(address=address, node=node))
-            if not self.transport.network:
-                await trio.sleep(DISCOVERY_LATER_S)
-            nursery.start_soon(self.discovery.run)
-
-    def _on_interfaces(self, interfaces: tuple[Interface, ...]) -> None:
-        self.transport.set_interfaces(interfaces)
-        self._announce()
-
-    def _announce(self) -> None:
-        """Tell gossip and mDNS where this node listens now."""
-        addresses = self.transport.addresses
-        self._deliver(gossip.SetAddresses(addresses=addresses))
-        self.discovery.announce(
-            Announcement(
-                node=self.identity.node,
-                name=self.name,
-                tag=self.secret.tag,
-                addresses=addresses,
-                open_name=self.secret.open_name,
-            )
-            if self.transport.network
-            else None
-        )
-
-    def open(self, why: str) -> None:
-        """Listen on the network from now on, also after a restart."""
-        try:
-            self.transport.open_to_network()
-            if not self.secret.open_name:
-                scope.remember_open(self.user)
-        except ConfigError as error:
-            self.warnings.add(str(error))
-            return
-        log.info("open to the network: %s", why)
-        self._announce()
 
     # --- periodic work ------------------------------------------------------------------------------------------------
 
@@ -392,17 +296,6 @@ class House:
                 self._deliver(gossip.SetLoad(value=value))
                 before = value
             await trio.sleep(LOAD_S)
-
-    async def _keep_peers(self) -> None:
-        while True:
-            await trio.sleep(REMEMBER_S)
-            await trio.to_thread.run_sync(self._remember)
-
-    def _remember(self) -> None:
-        try:
-            self.store.remember((node, self._where.get(node, ())) for node in sorted(self._alive))
-        except OSError as error:
-            self.warnings.add(str(error))
 
     # --- what the desk asks -------------------------------------------------------------------------------------------
 
@@ -459,16 +352,27 @@ class House:
             dead=sum(view.state == "dead" for view in views),
             jobs_running=sum(not view.phase.over for view in self.jobs()),
             state_dir=str(self.identity.directory),
-            foreign=self._all_foreign(),
-            warnings=(*self.warnings.all(), *self.discovery.warnings, *(self._joins.warnings if self._joins else ())),
+            foreign=self.search.foreign(),
+            warnings=(*self.warnings.all(), *self.search.warnings()),
             counters=self._counters(),
         )
 
-    def _all_foreign(self) -> tuple[Foreign, ...]:
-        """Announced by mDNS, or met at an address; the announced know their names."""
-        announced = self.discovery.foreign
-        seen = {foreign.cluster for foreign in announced}
-        return (*announced, *(f for tag, f in sorted(self._foreign.items()) if tag not in seen))
+    async def diagnose(self) -> tuple[Finding, ...]:
+        """What works and what does not."""
+        from p2premap.node.examiner import Examiner  # only this question needs it
+
+        if self._examiner is None:
+            self._examiner = Examiner(
+                paths=self.user,
+                config=self.config.discovery,
+                port_first=self._transport_config().port_first,
+                transport=self.transport,
+                nodes=self.nodes,
+                scope=self.reach,
+                discovery=self.search.discovery,
+                warnings=self.warnings.all,
+            )
+        return await self._examiner.examine()
 
     def _counters(self) -> dict[str, int]:
         """Every part's numbers under dotted names."""
@@ -479,7 +383,7 @@ class House:
             ("gossip", self.gossip.statistics()),
             ("executor", self.executor.statistics()),
             ("stager", self.stager.statistics()),
-            ("discovery", self.discovery.statistics()),
+            ("discovery", self.search.discovery.statistics()),
         ):
             _flatten(name, asdict(part), counters)
         return counters
@@ -492,14 +396,3 @@ def _flatten(prefix: str, values: Mapping[Any, object], into: dict[str, int]) ->
             _flatten(name, value, into)
         elif isinstance(value, int | float):
             into[name] = int(value)
-
-
-def _directors() -> dict[str, MakeDirector]:
-    """The kinds of jobs that are installed; a plug-in that cannot be imported is left out, with a line in the log."""
-    found: dict[str, MakeDirector] = {}
-    for point in entry_points(group="p2premap.modules"):
-        try:
-            found[point.name] = point.load()
-        except Exception:
-            log.exception("the module for jobs of kind %r cannot be loaded", point.name)
-    return found

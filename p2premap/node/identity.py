@@ -19,6 +19,8 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +41,8 @@ _NETWORK_FILESYSTEMS: Final = frozenset(
     )
 )
 _PEM_END: Final = b"-----END CERTIFICATE-----\n"
+_LINUX: Final = sys.platform == "linux"
+_OCTAL: Final = re.compile(rb"\\([0-7]{3})")
 NODES_MAX: Final = 256
 """Directories looked at on one machine: beyond this somebody starts nodes in a loop."""
 
@@ -90,12 +94,25 @@ def state_paths(paths: Paths, filesystem: Callable[[Path], str] | None = None) -
 
 def _filesystem(path: Path) -> str:
     """The type of the file system that holds `path`, or will hold it once it is made; "" where nobody knows."""
-    import psutil  # not at the top: only the daemon asks
-
     while not path.exists() and path != path.parent:
         path = path.parent
-    mounts = [(Path(m.mountpoint), m.fstype) for m in psutil.disk_partitions(all=True)]
-    return filesystem_in(path.resolve(), mounts)
+    return filesystem_in(path.resolve(), _mounts())
+
+
+def _mounts() -> list[tuple[Path, str]]:
+    """(mount point, type) of everything mounted; the later hides the earlier."""
+    if _LINUX:
+        # proc(5): device, mount point with octal escapes for blanks, type, ...
+        lines = Path("/proc/self/mounts").read_bytes().splitlines()
+        fields = [line.split(b" ") for line in lines]
+        return [(Path(os.fsdecode(_OCTAL.sub(_unescape, f[1]))), os.fsdecode(f[2])) for f in fields if len(f) > 2]
+    import psutil  # 30 ms and 3 MB that a node on Linux does not pay
+
+    return [(Path(m.mountpoint), m.fstype) for m in psutil.disk_partitions(all=True)]
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    return bytes([int(match[1], 8)])
 
 
 def filesystem_in(path: Path, mounts: Iterable[tuple[Path, str]]) -> str:

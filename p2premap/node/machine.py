@@ -8,6 +8,7 @@ from pathlib import Path
 
 from p2premap import __version__
 from p2premap.node.capabilities import TAGS_MAX, Capabilities
+from p2premap.node.load import memory_bytes
 from p2premap.node.paths import machine_hash
 
 
@@ -24,14 +25,12 @@ def collect(*, blob_directory: Path, slots: int, tags: tuple[str, ...] = ()) -> 
     Args:
         slots: worker processes; 0 means one a CPU.
     """
-    import psutil  # 10 ms and 3 MB that plain commands need not pay
-
     return Capabilities(
         machine=bytes.fromhex(machine_hash()),
         slots=slots or cpus(),
         blob_directory=str(blob_directory),
         cpus=cpus(),
-        memory_bytes=psutil.virtual_memory().total,
+        memory_bytes=memory_bytes(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}"[:255],
         python=platform.python_version(),
         version=__version__,
