@@ -1,0 +1,174 @@
+"""Real daemons on a real network of namespaces: forming, strangers, and a node that nobody can dial."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.netns.conftest import REPOSITORY
+from tests.netns.netlab import Lab
+
+pytestmark = pytest.mark.netns
+
+P2PREMAP = (sys.executable, "-m", "p2premap")
+# each machine has an id of its own, as labs that share home directories are told apart by it
+AS_MACHINE = 'if [ -e /etc/machine-id ]; then mount --bind "$P2PREMAP_HOME/machine-id" /etc/machine-id; fi; exec "$@"'
+NOBODY_CAN_DIAL = """
+add table inet nat; add chain inet nat door { type filter hook input priority 0; };
+add rule inet nat door iifname "eth0" ct state established,related accept;
+add rule inet nat door iifname "eth0" udp dport 5353 accept;
+add rule inet nat door iifname "eth0" meta l4proto { tcp, udp } drop
+"""
+
+
+class Machine:
+    """A node of the lab as a machine with a user: a home, a daemon, a shell."""
+
+    def __init__(self, lab: Lab, number: int) -> None:
+        self.lab, self.number, self.name = lab, number, f"n{number}"
+        # short: Unix sockets are below it
+        self.home = Path(tempfile.mkdtemp(prefix="p2p-", dir="/tmp"))
+        (self.home / "machine-id").write_text(f"{number:032x}\n")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("P2PREMAP_", "XDG_"))}
+        self.environment = {**kept, "P2PREMAP_HOME": str(self.home), "TERM": "dumb", "PYTHONPATH": str(REPOSITORY)}
+        self.daemon: subprocess.Popen[Any] | None = None
+
+    def _argv(self, *args: str) -> tuple[str, ...]:
+        return ("sh", "-c", AS_MACHINE, "sh", *P2PREMAP, *args)
+
+    def start(self, *options: str) -> None:
+        """Start the daemon; returns once it says that it is up."""
+        argv = self._argv("node", "--name", self.name, *options)
+        self.daemon = self.lab.popen(self.number, argv, env=self.environment, stderr=subprocess.PIPE)
+        assert self.daemon.stderr is not None
+        line = self.daemon.stderr.readline()
+        assert b"is up" in line, line
+
+    def run(self, *args: str, code: int = 0) -> str:
+        """A command to its end; its output."""
+        done = self.lab.run(self.number, *self._argv(*args), env=self.environment, check=False, timeout=60)
+        assert done.returncode == code, (args, done.stdout, done.stderr)
+        return done.stdout + done.stderr if args[-1] != "--json" else done.stdout
+
+    def ask(self, *args: str, code: int = 0) -> Any:
+        """What a command tells with --json."""
+        return json.loads(self.run(*args, "--json", code=code))
+
+    def members(self) -> set[str]:
+        """Names of the members that are alive, as this one sees it."""
+        return {view["name"] for view in self.ask("nodes") if view["state"] == "alive"}
+
+
+@pytest.fixture
+def machines(make_lab: Callable[..., Lab]) -> Any:
+    """Three machines on one network, nothing running."""
+    lab = make_lab(3)
+    made = [Machine(lab, number) for number in lab.nodes()]
+    yield made
+    lab.down()
+    for machine in made:
+        shutil.rmtree(machine.home, ignore_errors=True)
+
+
+def eventually(look: Callable[[], bool], within_s: float = 20.0) -> float:
+    """How long it took until `look` was true."""
+    start = time.monotonic()
+    while not look():
+        assert time.monotonic() - start < within_s, f"not within {within_s} s"
+        time.sleep(0.05)
+    return time.monotonic() - start
+
+
+def everybody(machines: list[Machine]) -> bool:
+    names = {machine.name for machine in machines}
+    return all(machine.members() == names for machine in machines)
+
+
+def form(machines: list[Machine]) -> None:
+    """Start all, invite at the first, join at the others: no address is typed."""
+    for machine in machines:
+        machine.start()
+    first, *others = machines
+    token = first.ask("invite", "--uses", str(len(others)))["token"]
+    for machine in others:
+        machine.run("join", token)
+
+
+def test_three_machines_form_after_one_join_each(machines):
+    form(machines)
+    eventually(lambda: everybody(machines))
+    assert machines[2].run("doctor").strip().endswith("Everything works.")
+
+
+def test_machines_with_one_secret_find_each_other_by_mdns_alone(machines):
+    """As after a power cut, when no address is as it was."""
+    first, *others = machines
+    first.start()
+    first.ask("invite")  # opens it to the network
+    for machine in others:
+        shutil.copytree(first.home / "config", machine.home / "config")
+        assert not (machine.home / "config" / "network").read_text(), "an address is known"
+        machine.start()
+    eventually(lambda: everybody(machines))
+
+
+def test_a_late_machine_and_one_that_comes_back_are_taken_in(machines):
+    form(machines[:2])
+    eventually(lambda: everybody(machines[:2]))
+    machines[2].start()
+    machines[2].run("join", machines[0].ask("invite")["token"])
+    eventually(lambda: everybody(machines))
+    machines[1].daemon.terminate()
+    machines[1].daemon.wait()
+    eventually(lambda: machines[0].members() == {"n1", "n3"})
+    machines[1].start()
+    eventually(lambda: everybody(machines))
+
+
+def test_another_cluster_is_shown_and_never_joined(machines):
+    ours, friend, theirs = machines
+    form([ours, friend])
+    eventually(lambda: everybody([ours, friend]))
+    theirs.start()
+    theirs.ask("invite")
+    tags = {machine.name: machine.ask("status")["cluster"] for machine in machines}
+    assert tags["n1"] == tags["n2"] != tags["n3"]
+    eventually(lambda: [f["cluster"] for f in ours.ask("status")["foreign"]] == [tags["n3"]])
+    eventually(lambda: [f["cluster"] for f in theirs.ask("status")["foreign"]] == [tags["n1"]])
+    assert "p2premap join TOKEN" in theirs.ask("status")["foreign"][0]["hint"]
+    alone = [f for f in theirs.ask("doctor", code=1) if f["about"] == "other clusters"]
+    assert "This node is alone in its own." in alone[0]["text"]
+    assert ours.members() == {"n1", "n2"}
+    assert theirs.members() == {"n3"}
+
+
+def test_a_node_that_nobody_can_dial_is_a_full_member(machines, tmp_path):
+    first, second, hidden = machines
+    hidden.lab.nft(NOBODY_CAN_DIAL, node=hidden.number)
+    form(machines)
+    eventually(lambda: everybody(machines))
+    (told,) = [f for f in hidden.ask("doctor", code=1) if not f["ok"]]
+    assert "n1, n2 got no answer from port" in told["text"]
+    assert told["remedy"].startswith("sudo nft 'insert rule inet nat door")
+    # it leads a job whose work and result are elsewhere, and works for one that another leads
+    text = tmp_path / "text"
+    text.write_text("so it goes\n" * 200_000)
+    example = str(REPOSITORY / "examples" / "wordcount.py")
+    for number, machine in enumerate((hidden, first)):
+        machine.run("run", example, str(text), "-o", str(tmp_path / f"out{number}"))
+        written = b"".join(part.read_bytes() for part in sorted((tmp_path / f"out{number}").iterdir()))
+        assert written.count(b"200000") == 3
+    heard = second.run("jobs")
+    assert "No answer in time" not in heard
+    assert heard.count("wordcount") == 2
+    assert everybody(machines)
