@@ -192,7 +192,7 @@ def _cut_into_tasks(files: Sequence[_File], total: int, slots: int) -> list[list
         start = 0
         while start < file.size:
             # A little too much is better than a sliver of a file in the next task, a little too few than one in this.
-            if task and room < min(want // 8, file.size - start):
+            if task and room < max(min(want // 8, file.size - start), 1):
                 tasks.append(task)
                 task, want = [], next(sizes)
                 room = want
