@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 import trio
 
+from p2premap.event import Event
 from p2premap.gossip.messages import ADDRESSES_MAX
 from p2premap.ids import Address
 from p2premap.node import tls
@@ -22,8 +22,7 @@ FOREIGN_MAX: Final = 256
 CLONE_DOUBT_S: Final = 2.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForeignSeen:
+class ForeignSeen(Event, frozen=True, kw_only=True):
     """Somebody who does not know our secret was met.
 
     Args:

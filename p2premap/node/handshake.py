@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import errno
 import ssl
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import trio
 
 from p2premap.errors import RemoteProtocolError
+from p2premap.event import Event
 from p2premap.gossip.events import DialOutcome
 from p2premap.ids import Address
 from p2premap.node.certificates import proved_id
@@ -36,8 +36,7 @@ _FIRST_READ_BYTES: Final = 16 << 10
 _REFUSED: Final = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED)
 
 
-@dataclass(frozen=True, slots=True)
-class Channel:
+class Channel(Event, frozen=True):
     """A connection to a member, hellos done.
 
     Args:

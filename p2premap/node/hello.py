@@ -11,6 +11,7 @@ hello back means "connected"::
       |   PROBE: either side closes                 |
       |   CONTROL, CLIENT: the control service      |    `p2premap.control`: the acceptor speaks next, with Welcome
       |   BULK: the bulk service                    |    `p2premap.node.bulk`: the dialler speaks next
+      |   RETURN: from here on the roles change     |    `p2premap.node.returns`
       |   LINK:                                     |
       | LinkStart --------------------------------->|   the dialler has no other link to this acceptor
       |<------------------------- LinkStarted ------|   the link is up; or contested, and this connection ends
@@ -26,12 +27,12 @@ A client that is no node uses an ephemeral key, boot 0 and purpose CLIENT; see `
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 import msgspec
 
 from p2premap.errors import RemoteProtocolError
+from p2premap.event import Event
 from p2premap.gossip.messages import Addresses
 from p2premap.ids import Address, Boot, NodeId
 from p2premap.node.seal import SALT_BYTES
@@ -53,6 +54,8 @@ class Purpose(enum.IntEnum):
     """A member reads blobs."""
     CLIENT = 4
     """A program that knows the secret asks the control service."""
+    RETURN = 5
+    """The acceptor has asked for this connection with `CallMe`: after the hello it is the one that asks."""
 
 
 class Reason(enum.IntEnum):
@@ -75,6 +78,7 @@ class Hello(Message, frozen=True, tag=20, kw_only=True):
         addresses: where this node listens; of an acceptor and of a LINK dialler.
         salt, counter: of the sender's datagrams (see `p2premap.node.seal`).
         up_s: how long the node has run: of two with one id, the younger gives it up.
+        answers: of a RETURN, the number in the `CallMe`.
     """
 
     purpose: Purpose
@@ -86,6 +90,7 @@ class Hello(Message, frozen=True, tag=20, kw_only=True):
     salt: Annotated[bytes, msgspec.Meta(max_length=SALT_BYTES)] = b""
     counter: Count = 0
     up_s: Seconds = 0.0
+    answers: Count = 0
 
 
 class HelloRefused(Message, frozen=True, tag=21, kw_only=True):
@@ -113,6 +118,18 @@ class LinkEnd(Message, frozen=True, tag=24, kw_only=True):
     """I close this link; nothing more comes from me on it."""
 
 
+class CallMe(Message, frozen=True, tag=25, kw_only=True):
+    """Open a connection to me and serve me on it: I cannot dial you. Said on a link that is up.
+
+    Args:
+        number: what the hello of that connection shall answer.
+        purpose: CONTROL or BULK; anything else is ignored.
+    """
+
+    number: Count
+    purpose: Purpose
+
+
 HELLO = Registry((Hello, HelloRefused), header_bytes_max=HELLO_BYTES_MAX)
 """What may come first."""
 
@@ -132,8 +149,7 @@ class Refused(RemoteProtocolError):
         self.refusal = refusal
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Peer:
+class Peer(Event, frozen=True, kw_only=True):
     """Who is at the other end, after the hello.
 
     Args:
@@ -150,6 +166,7 @@ class Peer:
     salt: bytes
     counter: int
     up_s: float
+    answers: int = 0
 
 
 def hello_frame(hello: Hello) -> bytes:
@@ -198,6 +215,7 @@ def read_hello(decoder: FrameDecoder, proved: NodeId) -> Peer | None:
                 salt=hello.salt,
                 counter=hello.counter,
                 up_s=hello.up_s,
+                answers=hello.answers,
             )
         case HelloRefused() as refusal:
             raise Refused(refusal)

@@ -12,10 +12,10 @@ import functools
 import ipaddress
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from p2premap.errors import ConfigError
+from p2premap.event import Event
 from p2premap.ids import Address
 
 LOOPBACK: Final = ("127.0.0.1", "::1")
@@ -58,8 +58,7 @@ def address_from(name: SocketAddress) -> Address:
     return Address(host, name[1])
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(Event, frozen=True):
     """Sockets that are bound and, where TCP, listen; not blocking.
 
     Args:

@@ -29,13 +29,14 @@ import hmac
 import struct
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from p2premap.errors import LocalProtocolError
+from p2premap.event import Event
 from p2premap.ids import NODE_ID_BYTES, NodeId
 from p2premap.node.secret import derive
 from p2premap.ports import Randomness
@@ -73,8 +74,7 @@ class Refusal(enum.Enum):
     """It says to be from us."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
+class Opened(Event, frozen=True, kw_only=True):
     """What a datagram brought.
 
     Args:
@@ -88,8 +88,7 @@ class Opened:
     reply: bytes
 
 
-@dataclass(slots=True)
-class _Window:
+class _Window(msgspec.Struct):
     """Which counters of one salt have been seen: bit i of `seen` is `highest - i`."""
 
     highest: int = -1
@@ -108,8 +107,7 @@ class _Window:
         return True
 
 
-@dataclass(slots=True)
-class _Salt:
+class _Salt(msgspec.Struct):
     """A salt under which a sender seals, current or not yet proved.
 
     Args:
@@ -119,12 +117,11 @@ class _Salt:
     value: bytes
     cipher: AESGCM
     floor: int = 0
-    window: _Window = field(default_factory=_Window)
-    kept: list[tuple[float, bytes]] = field(default_factory=list)
+    window: _Window = msgspec.field(default_factory=_Window)
+    kept: list[tuple[float, bytes]] = msgspec.field(default_factory=list)
 
 
-@dataclass(slots=True)
-class _Sender:
+class _Sender(msgspec.Struct):
     """What is known of one peer.
 
     Args:
