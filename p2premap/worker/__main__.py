@@ -6,6 +6,7 @@ heavy is imported, so that the supervisor stays small.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -17,6 +18,7 @@ def main(socket: int, page: int) -> None:
     os.set_inheritable(socket, False)
     os.set_inheritable(page, False)
     wake = supervisor.prepare()
+    gc.freeze()  # the collector would write to pages that both share: 1 MB
     supervisor_pid = os.getpid()
     worker_pid = os.fork()
     if worker_pid:
