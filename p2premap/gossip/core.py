@@ -417,6 +417,6 @@ class GossipCore:
             AssertionError: one does not hold.
         """
         check_beliefs(self._context, self._beliefs, self._suspicion)
-        check_bounds(self._context, self._beliefs, self.statistics())
+        check_bounds(self._context, self._beliefs, self._spread, self._prober, len(self._hints.hints))
         if deep:
             check_sums(self._context.table, self._beliefs)

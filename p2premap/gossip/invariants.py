@@ -13,8 +13,8 @@ from p2premap.gossip.beliefs import Beliefs
 from p2premap.gossip.context import Context, Counters
 from p2premap.gossip.events import MemberState, MemberView
 from p2premap.gossip.members import MemberTable, is_live
-from p2premap.gossip.probe import TRIALS_MAX
-from p2premap.gossip.spread import LOADS_MAX
+from p2premap.gossip.probe import TRIALS_MAX, Prober
+from p2premap.gossip.spread import LOADS_MAX, Spread
 from p2premap.gossip.suspicion import Suspicion
 from p2premap.ids import NodeId
 
@@ -61,20 +61,20 @@ def check_beliefs(context: Context, beliefs: Beliefs, suspicion: Suspicion) -> N
         assert doubt.look.running, "every doubt is looked at again"
 
 
-def check_bounds(context: Context, beliefs: Beliefs, sizes: GossipStatistics) -> None:
+def check_bounds(context: Context, beliefs: Beliefs, spread: Spread, prober: Prober, hints: int) -> None:
     """Every queue and table is within its limit.
 
     Raises:
         AssertionError: one is not.
     """
-    config = context.config
-    assert sizes.rumours <= config.rumours_max, "rumours are bounded"
-    assert sizes.loads <= LOADS_MAX, "loads to tell are bounded"
-    assert sizes.members <= config.members_max + config.dead_max, "members are bounded"
-    assert sizes.dead <= config.dead_max, "the dead are bounded"
-    assert sizes.hints <= config.hints_max, "hints are bounded"
-    assert len(beliefs.loads) <= sizes.members, "only members have loads"
-    assert sizes.trials <= TRIALS_MAX + sizes.members, "trials are bounded"
+    config, members = context.config, len(context.table)
+    assert len(spread.rumours) <= config.rumours_max, "rumours are bounded"
+    assert len(spread.loads) <= LOADS_MAX, "loads to tell are bounded"
+    assert members <= config.members_max + config.dead_max, "members are bounded"
+    assert len(beliefs.dead) <= config.dead_max, "the dead are bounded"
+    assert len(beliefs.loads) <= members, "only members have loads"
+    assert len(prober.trials) <= TRIALS_MAX + members, "trials are bounded"
+    assert hints <= config.hints_max, "hints are bounded"
 
 
 def check_sums(table: MemberTable, beliefs: Beliefs) -> None:

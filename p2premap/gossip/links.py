@@ -1,7 +1,8 @@
 """Links: which are kept up, which are asked for, and how a cut heals.
 
 * **Idle links** to the `ring_links` successors on the ring, so that a dead process is seen at once: its kernel closes
-  them. The successors and the predecessors of a node together watch it.
+  them. The successors and the predecessors of a node together watch it. Where the successor dialled us, it is dialled
+  back for the hello alone: only at an address where one has succeeded does a refusal prove anything (`verdicts`).
 * **Wanted links**, when another room has something to say. A member that cannot be dialled is asked through those who
   hold a link to it (its successors, which it dialled) to dial us.
 * **Healing**: every `redial_dead_s` a random dead member is dialled; one contact merges both sides, because the link
@@ -26,6 +27,10 @@ from p2premap.ids import Address, NodeId
 
 WANTED_TRIES: Final = 5
 """After so many failures in a row a wanted link is given up; who wants it asks again."""
+PROOF_S: Final = 0.5
+"""A successor that dialled us is dialled back this much later, once, after the bustle of joining."""
+PROOFS_MAX: Final = 3
+"""Attempts at that, the further ones with the tending of links."""
 ASKED_TO_CALL: Final = 3
 """How many of a member's successors are asked to pass a call-back on."""
 
@@ -71,6 +76,7 @@ class Links:
         self._opened: dict[NodeId, float] = {}
         self._wanted: dict[NodeId, None] = {}
         self._closing: dict[NodeId, bool] = {}
+        self._proofs: dict[NodeId, int] = {}
         self._dialled_in = False
         self.ring: tuple[NodeId, ...] = ()
         context.timers.at(context.now + context.config.redial_dead_s * context.rng.random(), self._tend)
@@ -81,9 +87,21 @@ class Links:
         """Who is alive has changed: dial new successors. Cheap where the ring is the same."""
         context = self._context
         self.ring = tuple(context.table.neighbours(context.me, context.config.ring_links))
+        self._proofs = {node: tries for node, tries in self._proofs.items() if node in self.ring}
         for node in self.ring:
             if node not in context.links and node not in self._reaches:
                 self.reach(node)
+
+    def _prove_ring(self) -> None:
+        """Dial those successors back that this node never dialled."""
+        context = self._context
+        for node in self.ring:
+            boot = context.links.get(node)
+            tries = self._proofs.get(node, 0)
+            if boot is not None and tries < PROOFS_MAX and not context.proven(node, boot):
+                self._proofs[node] = tries + 1
+                for address in context.addresses(node)[:2]:
+                    context.dial(address, keep=False, timeout_s=context.config.dial_s, done=_nothing)
 
     # --- reaching a member ---------------------------------------------------------------------------------------
 
@@ -171,9 +189,7 @@ class Links:
         if message.callee == context.me:
             if message.caller not in context.links and message.caller != context.me:
                 for address in message.addresses[:ADDRESSES_MAX]:
-                    context.dial(
-                        address_of(address), keep=True, timeout_s=context.config.dial_s, done=lambda ended: None
-                    )
+                    context.dial(address_of(address), keep=True, timeout_s=context.config.dial_s, done=_nothing)
         elif message.callee in context.links:
             context.out.append(SendLink(peer=message.callee, message=message))
 
@@ -188,6 +204,8 @@ class Links:
         if address is None:
             self._dialled_in = True
             self._opened.pop(node, None)
+            self._proofs.pop(node, None)
+            self._context.timers.at(self._context.now + PROOF_S, self._prove_ring)
         else:
             self._opened[node] = self._context.now
 
@@ -202,20 +220,20 @@ class Links:
         context = self._context
         context.timers.at(context.now + context.config.redial_dead_s, self._tend)
         self._tend_dead()
+        self._prove_ring()
         self._redial_dead()
         self._close_surplus()
         self._close_dead()
 
     def _redial_dead(self) -> None:
         """One dead member at random; those that left in good order come back by themselves."""
-        context = self._context
-        for _ in range(min(len(self._dead), WANTED_TRIES)):
-            node = list(self._dead)[int(context.rng.random() * len(self._dead))]
-            member = context.table.get(node)
-            if member is not None and member.entry.state == MemberState.DEAD:
-                if node not in self._reaches:
-                    self.reach(node)
-                return
+        lost = [node for node in self._dead if self._is_lost(node)]
+        if lost:
+            self.reach(lost[int(self._context.rng.random() * len(lost))])
+
+    def _is_lost(self, node: NodeId) -> bool:
+        member = self._context.table.get(node)
+        return member is not None and member.entry.state == MemberState.DEAD
 
     def _close_surplus(self) -> None:
         context = self._context
@@ -231,10 +249,14 @@ class Links:
         context = self._context
         for node in list(context.links):
             since = self._dead.get(node)
-            if since is not None and context.now - since >= context.config.redial_dead_s:
+            if since is not None and node not in self._closing and context.now - since >= context.config.redial_dead_s:
                 self._hang_up(node)
 
     def _hang_up(self, node: NodeId) -> None:
         self._opened.pop(node, None)
         self._closing[node] = True
         self._context.out.append(Hangup(peer=node))
+
+
+def _nothing(ended: DialEnded) -> None:
+    """The end of a dial says enough: who answered is remembered, and a link tells of itself."""

@@ -106,6 +106,20 @@ class Dialogue:
         self.now = when
         return found
 
+    def quiet(self, until: float) -> None:
+        """Time passes: the living answer pings, dials find nobody."""
+        while self.core.deadline() <= until:
+            for effect in self.tick():
+                if isinstance(effect, Dial):
+                    self.ended(effect, DialOutcome.SILENT)
+                elif (
+                    isinstance(effect, SendDatagram)
+                    and isinstance(effect.message, Ping)
+                    and self.state_of(effect) == MemberState.ALIVE
+                ):
+                    self.ack(effect)
+        self.now = until
+
     def hear(self, sender: int, message: Message, *, link: bool = False) -> list[GossipEffect]:
         return self.give(Received(sender=node_id(sender), address=None if link else address(sender), message=message))
 

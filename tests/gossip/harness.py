@@ -86,6 +86,7 @@ class Net:
         self.sent: dict[str, int] = {}
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
+        self._news = True
         self._base: Base = EMPTY
         if base:
             alone = [self.make(n).core.own for n in range(count)]
@@ -154,6 +155,7 @@ class Net:
         effects = node.core.step(self.now, event)
         node.core.check_invariants()
         for effect in effects:
+            self._news = self._news or not isinstance(effect, (SendDatagram, SendLink, Dial))
             node.effects.append((self.now, effect))
             self._perform(node, effect)
         return effects
@@ -226,6 +228,7 @@ class Net:
             self.give(source, DialEnded(dial=dial.dial, address=dial.address, outcome=DialOutcome.SILENT))
             return
         if dial.keep and target not in a.links and target != source:
+            self._news = True
             a.links.add(target)
             b.links.add(source)
             self.give(target, LinkUp(peer=node_id(source), boot=Boot(a.boot), address=None))
@@ -252,12 +255,14 @@ class Net:
     # --- time ----------------------------------------------------------------------------------------------------
 
     def run(self, seconds: float, until: Callable[[], bool] | None = None) -> float:
-        """Let time pass; stop when `until` holds. Returns how long it took."""
+        """Let time pass; stop when `until` holds, which only changed beliefs or links can bring. How long it took."""
+        self._news = True
         start = self.now
         end = start + seconds
         while True:
-            if until is not None and until():
+            if until is not None and self._news and until():
                 return self.now - start
+            self._news = False
             ticks = [(n.core.deadline(), n.number) for n in self.nodes.values() if n.state == "running"]
             tick = min(ticks, default=(end + 1, -1))
             arrival = self._queue[0][0] if self._queue else end + 1

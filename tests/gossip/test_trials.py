@@ -143,32 +143,21 @@ def suspect(d: Dialogue, number: int) -> float:
     return d.now
 
 
-def silence(d: Dialogue, until: float) -> None:
-    """Time passes, others answer pings, nobody else answers."""
-    while d.core.deadline() <= until:
-        for effect in d.tick():
-            if isinstance(effect, Dial):
-                d.ended(effect, DialOutcome.SILENT)
-            if isinstance(effect, SendDatagram) and isinstance(effect.message, Ping) and d.state_of(effect) == ALIVE:
-                d.ack(effect)
-    d.now = until
-
-
 def test_a_suspect_is_dead_after_two_seconds_of_the_same_evidence() -> None:
     d = Dialogue(4)
     since = suspect(d, 3)
-    silence(d, since + 1.99)
+    d.quiet(since + 1.99)
     assert d.state(3) == SUSPECT
-    silence(d, since + 2.01)
+    d.quiet(since + 2.01)
     assert d.state(3) == DEAD
 
 
 def test_of_two_nodes_one_waits_four_seconds() -> None:
     d = Dialogue(1)
     since = suspect(d, 1)
-    silence(d, since + 3.99)
+    d.quiet(since + 3.99)
     assert d.state(1) == SUSPECT
-    silence(d, since + 4.01)
+    d.quiet(since + 4.01)
     assert d.state(1) == DEAD
 
 
@@ -179,7 +168,7 @@ def test_a_suspect_refutes_by_a_higher_incarnation_only() -> None:
     assert d.state(3) == SUSPECT
     d.hear(3, Rumours(members=(record(3, incarnation=1),)))
     assert (d.state(3), d.changes()) == (ALIVE, [(node_id(3), ALIVE)])
-    silence(d, d.now + 0.9)
+    d.quiet(d.now + 0.9)
     assert d.core.statistics().doubts == 0
 
 
@@ -188,7 +177,7 @@ def test_a_suspect_that_answers_somebody_is_not_declared_dead() -> None:
     since = suspect(d, 3)
     nonce = until_asked(d, 3)
     answer(d, nonce, jurors(d)[0], Evidence.ANSWERED)
-    silence(d, since + 2.5)
+    d.quiet(since + 2.5)
     assert d.state(3) == SUSPECT
 
 
@@ -209,9 +198,9 @@ def test_a_rumour_of_a_suspicion_is_looked_into_when_nobody_ends_it() -> None:
     d.hear(1, Rumours(members=(record(3, state=SUSPECT),)))
     heard = d.now
     assert d.sent(Inquire) == []
-    silence(d, heard + 3.9)
+    d.quiet(heard + 3.9)
     assert d.state(3) == SUSPECT
-    silence(d, heard + 8 + 0.5 + 2 + 0.1)
+    d.quiet(heard + 8 + 0.5 + 2 + 0.1)
     assert d.state(3) == DEAD
 
 
