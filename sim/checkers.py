@@ -7,6 +7,8 @@ long may be called dead.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Final
 
 from p2premap.config import GossipConfig
@@ -46,7 +48,8 @@ class Quiet:
 class FalseDead(Quiet):
     """`false-dead`: nobody calls a node dead that is well and connected, or stalled for less than `stalled_s`.
 
-    A node that at most one other cannot reach counts as connected: the jurors reach it.
+    A node that at most one other cannot reach counts as connected: the jurors reach it. So does one that was cut off
+    or asleep for less than `suspect_s`.
 
     Args:
         raises: False counts in `seen` instead, for networks so bad that some are allowed.
@@ -57,20 +60,34 @@ class FalseDead(Quiet):
         self.config = config
         self.raises = raises
         self.seen: list[tuple[float, Seat, Seat]] = []
-        self._away: dict[int, tuple[str, float]] = {}
-        self._excused_until: dict[int, float] = {}
+        self._away: dict[int, _Absence] = {}
+        self._stalled: dict[int, _Absence] = {}
         self._cuts = world.network.cuts
-        self._isolated: set[int] = set()
         self._judged: set[tuple[NodeId, int, int]] = set()
         world.observe(self)
 
     def fault(self, seat: Seat, word: str) -> None:
-        if word in ("pause", "sleep"):
-            self._away[seat.index] = (word, self.world.now)
+        if word == "pause":
+            self._begin(self._stalled, seat)
+        elif word == "sleep":
+            self._begin(self._away, seat)
         elif word == "resume":
-            how, since = self._away.pop(seat.index)
-            if how == "sleep" or self.world.now - since >= self.config.stalled_s:
-                self._excused_until[seat.index] = self.world.now + GRACE_S
+            self._end(self._stalled, seat)
+            if not self._is_cut_off(seat):
+                self._end(self._away, seat)
+
+    def _begin(self, absences: dict[int, _Absence], seat: Seat) -> None:
+        """One that begins soon after another goes on with it."""
+        before = absences.get(seat.index)
+        if before is None or before.until + GRACE_S <= self.world.now:
+            absences[seat.index] = _Absence(self.world.now)
+        else:
+            before.until = math.inf
+
+    def _end(self, absences: dict[int, _Absence], seat: Seat) -> None:
+        absence = absences.get(seat.index)
+        if absence is not None and absence.until == math.inf:
+            absence.until = self.world.now
 
     def effect(self, seat: Seat, effect: object) -> None:
         if self.world.network.cuts is not self._cuts:
@@ -88,29 +105,42 @@ class FalseDead(Quiet):
             raise self.world.broken("false-dead", f"{seat} takes {owner} for dead", seat)
 
     def _look_at_cuts(self) -> None:
-        """Cuts have come or gone: who can be reached by too few, and who could until now?"""
-        network = self.world.network
-        self._cuts = network.cuts
+        """Cuts have come or gone."""
+        self._cuts = self.world.network.cuts
+        for seat in self.world.seats:
+            if self._is_cut_off(seat):
+                self._begin(self._away, seat)
+            elif seat.power is not Power.ASLEEP:
+                self._end(self._away, seat)
+
+    def _is_cut_off(self, seat: Seat) -> bool:
+        """Whether too few reach it for their word to save it."""
+        if not self._cuts:
+            return False
         seats = self.world.seats
-        isolated: set[int] = set()
-        for seat in seats if self._cuts else ():
-            apart = sum(1 for other in seats if other is not seat and not network.connected(seat, other))
-            if apart > 1 or (apart and len(seats) < CONNECTED_MIN):
-                isolated.add(seat.index)
-        for index in self._isolated - isolated:
-            self._excused_until[index] = self.world.now + GRACE_S
-        self._isolated = isolated
+        apart = sum(1 for other in seats if other is not seat and not self.world.network.connected(seat, other))
+        return apart > 1 or (apart == 1 and len(seats) < CONNECTED_MIN)
 
     def _well(self, owner: Seat, verdict: MemberChanged) -> bool:
         """Whether the node is as well as this verdict denies."""
-        now = self.world.now
-        if owner.node != verdict.node or owner.boot != verdict.boot or not owner.runs:
+        if owner.node != verdict.node or owner.boot != verdict.boot or not owner.runs or owner.leaving:
             return False
-        if owner.leaving or owner.power is Power.ASLEEP or owner.index in self._isolated:
+        away, stalled = self._away.get(owner.index), self._stalled.get(owner.index)
+        if away is not None and away.excuses(self.world.now, self.config.suspect_s):
             return False
-        if owner.power is Power.PAUSED and now - owner.since >= self.config.stalled_s:
-            return False
-        return self._excused_until.get(owner.index, 0.0) <= now
+        return stalled is None or not stalled.excuses(self.world.now, self.config.stalled_s)
+
+
+@dataclass(slots=True)
+class _Absence:
+    """A time in which a node could not answer."""
+
+    since: float
+    until: float = math.inf
+
+    def excuses(self, now: float, patience_s: float) -> bool:
+        """Whether it was long enough to be taken for a death, and what was concluded from it may still go round."""
+        return min(now, self.until) - self.since >= patience_s and now < self.until + GRACE_S
 
 
 class LeftNotDead(Quiet):
@@ -245,7 +275,7 @@ class ByteBudget(Quiet):
         self.world = world
         self.bytes_max = bytes_max
         self.worst = 0
-        self._before: list[int] = []
+        self._before = [seat.bytes_sent for seat in world.seats]
         world.clock.after(1.0, self._second)
 
     def _second(self) -> None:

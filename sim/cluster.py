@@ -68,7 +68,6 @@ class Cluster:
         self.monotone = Monotone(self.world, self.beliefs)
         self.facts = SingleWriter(self.world)
         self.random: Random = self.world.random("scenario")
-        self._values = 0
         for index in range(nodes):
             self.world.add(dialable=index < nodes - undialable)
 
@@ -127,9 +126,9 @@ class Cluster:
         return self.beliefs.watch(seat.node, is_dead, others)
 
     def publish(self, seat: Seat, key: str, size: int = 8) -> None:
-        """A new value of a slow fact; no value is ever published twice."""
-        self._values += 1
-        self.world.tell(seat, SetFact(key=key, value=self._values.to_bytes(8, "big").ljust(size, b".")))
+        """A new value of a slow fact, at least 8 bytes, unlike all before and in no order with them."""
+        value = self.random.randbytes(max(8, size))
+        self.world.tell(seat, SetFact(key=key, value=value))
 
     def load(self, seat: Seat) -> None:
         """A new load level."""

@@ -7,17 +7,21 @@ import pytest
 from p2premap.sim.checkers import check_whole
 from p2premap.sim.cluster import Cluster
 from p2premap.sim.faults import Faults
-from p2premap.sim.network import NetworkConfig
 
 SAFETY_S = 40.0
 LIVENESS_S = 30.0
 QUIET_S = 10.0
 
 
-def storm(seed: int, nodes: int, *kinds: str, network: NetworkConfig | None = None) -> Faults:
+WORSE_THAN_PROMISED = {"bad network", "slow machine"}
+"""Where four datagrams in ten are lost, now and then somebody well is called dead."""
+
+
+def storm(seed: int, nodes: int, *kinds: str) -> Faults:
     """A safety phase, then a liveness phase; returns what was broken."""
     replay = f"pytest 'tests/sim/test_faults.py' -k 'seed{seed}-'"
-    cluster = Cluster(nodes, seed=seed, strict=False, network=network, replay=replay)
+    strict = bool(kinds) and not WORSE_THAN_PROMISED.intersection(kinds)
+    cluster = Cluster(nodes, seed=seed, strict=strict, replay=replay)
     cluster.form()
     faults = Faults(cluster, random=cluster.world.random("faults"), kinds=kinds)
     cluster.world.run_for(SAFETY_S)
@@ -48,7 +52,7 @@ def test_cuts_of_every_kind(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(300, 304), ids="seed{}-".format)
 def test_stalls_sleeps_and_leaps_of_the_clock(seed: int) -> None:
-    faults = storm(seed, 6, "pause", "sleep", "jump", "slow machine")
+    faults = storm(seed, 6, "pause", "sleep", "jump")
     assert faults.counts["pause"] + faults.counts["sleep"] >= 4, faults.counts
 
 
