@@ -35,7 +35,7 @@ from p2premap.errors import JobError, RemoteProtocolError
 from p2premap.gossip import events as gossip
 from p2premap.gossip.events import GossipEffect, GossipEvent, MemberState, MemberView
 from p2premap.gossip.facts import LEVELS, load_levels
-from p2premap.ids import JOB_ID_BYTES, Boot, JobId, NodeId
+from p2premap.ids import JOB_ID_BYTES, Boot, Digest, JobId, NodeId
 from p2premap.node.capabilities import FACT, Capabilities
 from p2premap.node.events import CancelJob, JobAccepted, JobRefused, NodeEffect, NodeEvent, SubmitJob, Tick
 from p2premap.node.outbox import Outbox
@@ -177,6 +177,11 @@ class NodeCore:
         """The members: this node first, then by name."""
         views = [self._node_view(now, member) for member in self.gossip.members()]
         return sorted(views, key=lambda view: (not view.me, view.name, view.node))
+
+    def blobs_in_use(self) -> set[Digest]:
+        """Code and plans of the jobs that run here: they may be asked for however old they are."""
+        specs = [job.spec for job in self._running.values()]
+        return {blob.digest for spec in specs for blob in (spec.code, spec.plan)}
 
     def check_invariants(self) -> None:
         """For tests and the simulator: what must hold after every step."""

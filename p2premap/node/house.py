@@ -17,6 +17,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
@@ -45,6 +46,7 @@ from p2premap.node.identity import Identity
 from p2premap.node.invite import Inviter
 from p2premap.node.kinds import Kinds
 from p2premap.node.load import LoadSampler
+from p2premap.node.logs import sweep_logs
 from p2premap.node.paths import Paths
 from p2premap.node.search import Search
 from p2premap.node.secret import ClusterSecret
@@ -59,6 +61,8 @@ if TYPE_CHECKING:
     from p2premap.node.examiner import Examiner
 
 LOAD_S: Final = 1.0
+TIDY_S: Final = 3600.0
+KEEP_S: Final = 7 * 86_400.0
 LEAVE_S: Final = 1.0
 
 log = logging.getLogger(__name__)
@@ -178,6 +182,7 @@ class House:
                 self._started(self.status(RequestId(0)))
                 nursery.start_soon(self.search.run)
                 nursery.start_soon(self._keep_load)
+                nursery.start_soon(self._keep_tidy)
                 await self._over.wait()
                 await self._say_goodbye()
                 nursery.cancel_scope.cancel()
@@ -296,6 +301,17 @@ class House:
                 self._deliver(gossip.SetLoad(value=value))
                 before = value
             await trio.sleep(LOAD_S)
+
+    async def _keep_tidy(self) -> None:
+        """Results and logs stay for `KEEP_S`; what a job that goes on for longer misses then is made again."""
+        while True:
+            keep = self.core.blobs_in_use()
+            try:
+                await trio.to_thread.run_sync(partial(self.blobs.sweep, older_s=KEEP_S, keep=keep))
+                await trio.to_thread.run_sync(partial(sweep_logs, self.executor.logs, older_s=KEEP_S))
+            except OSError as error:
+                self.warnings.add(f"Old results in {self.identity.directory} cannot be removed: {error.strerror}.")
+            await trio.sleep(TIDY_S)
 
     # --- what the desk asks -------------------------------------------------------------------------------------------
 

@@ -106,6 +106,11 @@ class Coordinator:
         """Whether the job has ended."""
         return not self._state.going_on
 
+    @property
+    def spec(self) -> JobSpec:
+        """What was submitted."""
+        return self._state.spec
+
     def deadline(self) -> float:
         """When it wants a `Tick`."""
         if self.over:
