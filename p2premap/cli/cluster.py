@@ -6,9 +6,12 @@ import click
 
 from p2premap.cli.exits import Exit
 from p2premap.cli.shapes import finding_shape, node_shape, status_shape
-from p2premap.cli.show import clean, count, json_option, print_json, size, table
+from p2premap.cli.show import clean, count, json_option, print_json, say, size, table
 from p2premap.client.connection import local
+from p2premap.client.reach import anywhere
 from p2premap.control import Diagnose, Diagnosis, Finding, GetStatus, ListNodes, Nodes, NodeView, Status
+from p2premap.errors import NodeUnavailable
+from p2premap.node.paths import Paths
 
 DIAGNOSE_S = 60.0
 
@@ -65,7 +68,7 @@ def _reach(found: Status) -> str:
 @click.pass_obj
 def nodes(node: str, as_json: bool) -> None:
     """List the nodes of the cluster."""
-    with local(node) as connection:
+    with anywhere(node, told=say) as connection:
         found = connection.ask(lambda n: ListNodes(request=n), Nodes)
     if as_json:
         print_json([node_shape(view) for view in found.views])
@@ -103,18 +106,30 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 
     By interface and peer, with what to do about it. Exits with 1 where something is wrong.
     """
-    with local(ctx.obj) as connection:
-        found = connection.ask(lambda n: Diagnose(request=n), Diagnosis, timeout_s=DIAGNOSE_S)
+    findings = _diagnose(ctx.obj)
     if as_json:
-        print_json([finding_shape(finding) for finding in found.findings])
+        print_json([finding_shape(finding) for finding in findings])
     else:
-        for finding in found.findings:
+        for finding in findings:
             _print_finding(finding)
-    bad = sum(not finding.ok for finding in found.findings)
+    bad = sum(not finding.ok for finding in findings)
     if not as_json:
         click.echo()
         click.echo("Everything works." if not bad else f"{count(bad, 'thing')} to look at.")
     ctx.exit(Exit.FAILED if bad else Exit.OK)
+
+
+def _diagnose(node: str) -> tuple[Finding, ...]:
+    try:
+        connection = local(node)
+    except NodeUnavailable:
+        if node:
+            raise
+        from p2premap.node.examiner import examine_alone  # with trio, which the daemon has loaded already
+
+        return examine_alone(Paths.of_user())
+    with connection:
+        return connection.ask(lambda n: Diagnose(request=n), Diagnosis, timeout_s=DIAGNOSE_S).findings
 
 
 def _print_finding(finding: Finding) -> None:

@@ -8,9 +8,9 @@ import click
 
 from p2premap.cli.shapes import job_shape
 from p2premap.cli.show import clean, duration, json_option, print_json, say, table
-from p2premap.client.connection import local
 from p2premap.client.jobs import cancel as cancel_job
 from p2premap.client.jobs import read_log
+from p2premap.client.reach import anywhere
 from p2premap.control import Jobs, ListJobs
 from p2premap.errors import ConfigError
 from p2premap.tasks.job import JobView
@@ -41,7 +41,7 @@ def job_bytes(text: str) -> bytes:
 @click.pass_obj
 def jobs(node: str, as_json: bool) -> None:
     """List the jobs, the newest first."""
-    with local(node) as connection:
+    with anywhere(node, told=say) as connection:
         found = connection.ask(lambda n: ListJobs(request=n), Jobs)
     if as_json:
         print_json([job_shape(view) for view in found.views])
@@ -71,7 +71,7 @@ def logs(node: str, job: str, task: str | None, as_json: bool) -> None:
     Of all tasks, or of one: TASK is STAGE.TASK, or a number in any stage.
     """
     stage_number, task_number = _task_of(task)
-    with local(node) as connection:
+    with anywhere(node, told=say) as connection:
         pieces = read_log(connection, job_bytes(job), stage=stage_number, task=task_number)
         if as_json:
             text = b"".join(pieces).decode(errors="replace")
@@ -101,7 +101,7 @@ def cancel(node: str, job: str, as_json: bool) -> None:
 
     Returns when none of its attempts runs any more.
     """
-    with local(node) as connection:
+    with anywhere(node, told=say) as connection:
         text = cancel_job(connection, job_bytes(job), "by `p2premap cancel`")
     if as_json:
         print_json({"job": job, "cancelled": True, "text": text})

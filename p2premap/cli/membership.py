@@ -7,10 +7,11 @@ import click
 from p2premap.cli.show import DURATION, clean, count, duration, json_option, print_json, say
 from p2premap.client.connection import local
 from p2premap.control import Invited, Join, LeaveCluster, MakeInvite
-from p2premap.errors import ConfigError
+from p2premap.errors import ConfigError, NodeUnavailable
+from p2premap.node.paths import Paths
 
 USES_MAX = 10_000
-VALID_MAX_S = 366 * 86_400.0
+VALID_MAX_S = 30 * 86_400.0
 JOIN_S = 60.0
 
 
@@ -25,7 +26,7 @@ def invite(node: str, uses: int, valid_s: float, as_json: bool) -> None:
     The token goes to standard output alone: ssh pi3 p2premap join $(p2premap invite)
     """
     if not 1 <= valid_s <= VALID_MAX_S:
-        raise ConfigError("--for must be between 1s and 366d.")
+        raise ConfigError("--for must be between 1s and 30d.")
     with local(node) as connection:
         found = connection.ask(lambda n: MakeInvite(request=n, uses=uses, valid_s=valid_s), Invited)
     if as_json:
@@ -44,9 +45,36 @@ def invite(node: str, uses: int, valid_s: float, as_json: bool) -> None:
 @click.pass_obj
 def join(node: str, token: str, leaving: bool, as_json: bool) -> None:
     """Join the cluster that the token is of."""
-    with local(node) as connection:
+    try:
+        connection = local(node)
+    except NodeUnavailable:
+        if node:
+            raise
+        _done(as_json, "joined", _join_alone(token.strip(), leaving))
+        return
+    with connection:
         text = connection.do(lambda n: Join(request=n, token=token.strip(), leave=leaving), timeout_s=JOIN_S)
-    _done(as_json, "joined", text or "This machine is a member now; `p2premap nodes` shows the others.")
+    _done(as_json, "joined", text)
+
+
+def _join_alone(token: str, leaving: bool) -> str:
+    """Where no node runs: the next one that starts is a member.
+
+    Raises:
+        NodeUnavailable: nobody can say here whether the present cluster would miss this machine.
+    """
+    from p2premap.node import secret
+    from p2premap.node.belonging import join_alone  # with TLS and trio, which a daemon has loaded already
+
+    paths = Paths.of_user()
+    known = secret.load(paths.config)
+    if known is not None and not leaving and (paths.state / known.tag).exists():
+        raise NodeUnavailable(
+            "This machine is in a cluster already, and its node does not run: start it with `p2premap node` and join "
+            "then, or add --leave to leave that cluster."
+        )
+    join_alone(paths, token)
+    return "This machine is a member now; start its node with `p2premap node`."
 
 
 @click.command()
@@ -59,7 +87,7 @@ def leave(node: str, as_json: bool) -> None:
     """
     with local(node) as connection:
         text = connection.do(lambda n: LeaveCluster(request=n), timeout_s=JOIN_S)
-    _done(as_json, "left", text or "This machine has left the cluster and is a cluster of its own.")
+    _done(as_json, "left", text)
 
 
 def _done(as_json: bool, key: str, text: str) -> None:

@@ -17,6 +17,7 @@ from p2premap.client.connection import Connection, local
 from p2premap.client.jobs import Connect
 from p2premap.client.jobs import cancel as cancel_job
 from p2premap.client.plan import Submission, plan_mapreduce
+from p2premap.client.reach import anywhere
 from p2premap.client.session import Collector, Output, hand_in, renamed, see_through, strength
 from p2premap.errors import ConfigError, P2PRemapError
 from p2premap.ids import JobId
@@ -67,18 +68,17 @@ def run(
     options = JobOptions(
         priority=priority, retries=retries, limits=Limits(time_s=time_limit, memory_bytes=memory_limit)
     )
-    connect = partial(local, ctx.obj)
     started = time.monotonic()
     target = None if detach else output_to(output, as_json=as_json)
-    with connect() as connection:
+    with local(ctx.obj) as connection:  # the inputs are files of this machine: its own node hands them out
         submission = _plan(connection, file, paths, partitions, name, options)
     if detach:
-        job = hand_in(connect, submission)
+        job = hand_in(partial(local, ctx.obj), submission)
         print_json({"id": job.hex()}) if as_json else click.echo(job.hex())
         return
     with progress_for(as_json=as_json) as progress:
-        job = hand_in(connect, submission)
-        session = Session(connect, job, progress, target)
+        job = hand_in(partial(local, ctx.obj), submission)
+        session = Session(partial(anywhere, ctx.obj, insist=False), job, progress, target)
         view = session.run(None if timeout is None else started + timeout)
     raise_unless_done(view)
     took_s = time.monotonic() - started

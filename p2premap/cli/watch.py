@@ -13,7 +13,7 @@ from p2premap.cli.output import finish, output_to, raise_unless_done
 from p2premap.cli.progress import progress_for
 from p2premap.cli.shapes import job_shape
 from p2premap.cli.show import DURATION, duration, json_option, print_json
-from p2premap.client.connection import local
+from p2premap.client.reach import anywhere
 from p2premap.client.session import Collector, see_through
 from p2premap.tasks.job import JobView
 
@@ -31,7 +31,7 @@ def watch(node: str, job: str, output: str | None, timeout: float | None, as_jso
     something changed.
     """
     name, started = job_bytes(job), time.monotonic()
-    connect = partial(local, node)
+    connect = partial(anywhere, node, insist=False)
     target = None if output is None else output_to(output, as_json=as_json)
 
     def tick() -> None:

@@ -103,6 +103,12 @@ class PrivateCluster:
         process.kill()
         process.wait()
 
+    def stop(self, name: str) -> None:
+        """Have one node end in good order."""
+        process = self._processes[self._names.index(name)]
+        process.terminate()
+        process.wait(STOP_S)
+
     def _start(self, name: str) -> subprocess.Popen[bytes]:
         options = ("--name", name, "--slots", str(self._slots_each), "--json", "--until-eof")
         with (Path(self._home) / f"{name}.log").open("wb") as log:

@@ -29,6 +29,7 @@ from p2premap.node.hello import Purpose, Reason, Refused, hello_frame, refusal_f
 from p2premap.node.invite import PREFACE, Inviter
 from p2premap.node.links import Links
 from p2premap.node.listeners import address_from, tune
+from p2premap.node.returns import Returns
 from p2premap.node.streams import StreamFrames, close
 from p2premap.ports import StreamHandler
 from p2premap.protocol import FROM_CLIENT, FROM_DAEMON
@@ -51,6 +52,7 @@ class Acceptor:
     Args:
         greeter: says our hellos.
         links: where links go.
+        returns: where connections go that this node has asked for.
         config: limits and intervals.
         serve_control, serve_bulk: the services.
         inviter: serves guests.
@@ -61,6 +63,7 @@ class Acceptor:
         *,
         greeter: Greeter,
         links: Links,
+        returns: Returns,
         config: TransportConfig,
         serve_control: StreamHandler,
         serve_bulk: StreamHandler,
@@ -69,6 +72,7 @@ class Acceptor:
         self._greeter = greeter
         self._counts = greeter.counts
         self._links = links
+        self._returns = returns
         self._config = config
         self._serve_control = serve_control
         self._serve_bulk = serve_bulk
@@ -92,26 +96,41 @@ class Acceptor:
         """Serve one connection to its end; never raises."""
         channel: Channel | None = None
         try:
-            where = address_from(tcp.socket.getpeername())
-            tune(tcp.setsockopt, self._config.link_silent_s)
-            with self._as_stranger():
-                channel = await self._greet(tcp, where)
+            with self._one_connection():
+                where = address_from(tcp.socket.getpeername())
+                tune(tcp.setsockopt, self._config.link_silent_s)
+                with self._as_stranger():
+                    channel = await self._greet(tcp, where)
+                if channel is not None:
+                    self._members += 1
+                    try:
+                        await self._serve_member(channel)
+                    finally:
+                        self._members -= 1
+        finally:
             if channel is not None:
-                self._members += 1
-                try:
-                    await self._serve_member(channel)
-                finally:
-                    self._members -= 1
+                await close(channel.stream)
+            await trio.aclose_forcefully(tcp)
+
+    async def serve_returned(self, channel: Channel, purpose: Purpose) -> None:
+        """Serve a member on a connection that this node has opened because it was asked to; never raises."""
+        try:
+            with self._one_connection():
+                await self._serve_purpose(channel, purpose)
+        finally:
+            await close(channel.stream)
+
+    @contextmanager
+    def _one_connection(self) -> Iterator[None]:
+        """Whatever goes wrong on a connection ends that one only."""
+        try:
+            yield
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, PeerUnreachable):
             self._counts["broken"] += 1
         except RemoteProtocolError:
             self._counts["broken_protocol"] += 1
         except Exception:
             _log.exception("a connection failed")
-        finally:
-            if channel is not None:
-                await close(channel.stream)
-            await trio.aclose_forcefully(tcp)
 
     @contextmanager
     def _as_stranger(self) -> Iterator[None]:
@@ -189,9 +208,20 @@ class Acceptor:
                     link = await self._links.accept(channel)
                 if not deadline.cancelled_caught and link is not None:
                     await self._links.carry(link)
+            case Purpose.RETURN:
+                await self._returns.lend(channel)
+            case _:
+                await self._serve_purpose(channel, peer.purpose)
+
+    async def _serve_purpose(self, channel: Channel, purpose: Purpose) -> None:
+        """Serve a member or a program, whoever opened the connection; raises as `_serve_member`."""
+        peer = channel.peer
+        match purpose:
             case Purpose.CONTROL | Purpose.CLIENT:
                 channel.decoder.admit(FROM_CLIENT)
-                frames = StreamFrames(channel.stream, peer=peer.node, sends=FROM_DAEMON, decoder=channel.decoder)
+                # a program is no member, also from elsewhere: what it asks is passed on to whoever knows
+                member = peer.node if purpose is Purpose.CONTROL else None
+                frames = StreamFrames(channel.stream, peer=member, sends=FROM_DAEMON, decoder=channel.decoder)
                 await self._serve_control(frames)
             case Purpose.BULK:
                 channel.decoder.admit(BULK)

@@ -37,6 +37,7 @@ from p2premap.control import (
     Watch,
 )
 from p2premap.ids import Digest, NodeId
+from p2premap.node import secret
 from p2premap.node.paths import Paths
 from p2premap.tasks.job import JobView, Part, Phase, Source, StageView
 from p2premap.wire import Message
@@ -246,6 +247,28 @@ def test_doctor_names_the_remedy_and_exits_with_1_where_something_is_wrong(daemo
     assert json.loads(invoke("doctor", "--json").stdout)[1]["remedy"] == "sudo ufw allow 7321"
 
 
+def test_doctor_without_a_node_says_so_and_looks_at_the_machine(home: Path) -> None:
+    result = invoke("doctor", "--json")
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)
+    assert any("p2premap node" in finding["remedy"] for finding in found if not finding["ok"])
+    assert len(found) > 1
+
+
+def test_joining_without_a_node_does_not_leave_a_cluster_by_accident(paths: Paths) -> None:
+    known = secret.load_or_make(paths.config)
+    paths.nodes(known.tag)
+    result = invoke("join", "p2pmtoken")
+    assert result.exit_code == 69
+    assert "add --leave" in result.stderr
+    assert secret.load(paths.config) == known
+
+
+def test_a_mistyped_token_is_told_before_anything_is_sent(home: Path) -> None:
+    result = invoke("join", "p2pmtoken")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+
+
 NEEDS_A_NODE = [
     ["status"],
     ["nodes"],
@@ -255,7 +278,6 @@ NEEDS_A_NODE = [
     ["cancel", "89abcdef"],
     ["invite"],
     ["leave"],
-    ["doctor"],
 ]
 
 

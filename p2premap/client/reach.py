@@ -1,0 +1,78 @@
+"""Reaching the cluster from a machine whose own node is gone: over TLS, at members that it knew.
+
+What this can do is what any node can do for any client: look, follow, fetch, cancel. Handing in a job it cannot, as
+the job's inputs are files of a machine that has no node to hand them out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+from p2premap.client.connection import Connection, local
+from p2premap.errors import ConfigError, NodeUnavailable, PeerUnreachable, RemoteProtocolError
+from p2premap.ids import Address
+from p2premap.node.paths import Paths
+
+TRIED_MAX = 4
+CONNECT_S = 1.5
+
+
+def anywhere(
+    node: str = "", *, insist: bool = True, paths: Paths | None = None, told: Callable[[str], None] = lambda _: None
+) -> Connection:
+    """A connection to a daemon of this machine or, where none answers, to a member that it remembers.
+
+    Args:
+        node: as of `local`.
+        insist: it must be this node; else it is only asked first.
+        told: hears one sentence when the answer comes from elsewhere.
+
+    Raises:
+        NodeUnavailable: neither answers.
+    """
+    try:
+        return local(node, paths=paths)
+    except NodeUnavailable:
+        if node:
+            if insist:
+                raise
+            return anywhere(paths=paths, told=told)
+        if (found := _remembered_member(paths or Paths.of_user())) is None:
+            raise
+    told(f"No node runs on this machine; {found.welcome.name} answers.")
+    return found
+
+
+def _remembered_member(paths: Paths) -> Connection | None:
+    from p2premap import __version__
+    from p2premap.node import remote, secret  # TLS costs 0.1 s, and is rarely needed
+
+    with contextlib.suppress(ConfigError):
+        if (known := secret.load(paths.config)) is not None:
+            for address in islice(_addresses(paths, known.tag), TRIED_MAX):
+                with contextlib.suppress(PeerUnreachable, RemoteProtocolError):
+                    stream, _ = remote.connect_member(
+                        known, address, name="client", version=__version__, timeout_s=CONNECT_S
+                    )
+                    return Connection(stream, str(address))
+    return None
+
+
+def _addresses(paths: Paths, tag: str) -> Iterator[Address]:
+    """Where members were, the most recently seen first; each once."""
+    from p2premap.node import scope
+    from p2premap.node.identity import state_paths
+
+    local_paths, _ = state_paths(paths)
+    seen: list[tuple[float, Address]] = []
+    for database in (local_paths.state / tag).glob("*/*/node.db"):
+        with (
+            contextlib.suppress(sqlite3.Error),
+            contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as db,
+        ):
+            rows = db.execute("SELECT seen, host, port FROM peers")
+            seen += [(when, Address(host, port)) for when, host, port in rows]
+    yield from dict.fromkeys([*(address for _, address in sorted(seen, reverse=True)), *scope.addresses(paths)])

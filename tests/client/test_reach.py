@@ -1,0 +1,69 @@
+"""Two machines, as far as one machine can show them: two homes, one cluster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from p2premap.client.private import PrivateCluster
+from tests.cluster import eventually, p2premap, private
+
+
+@pytest.fixture(scope="module")
+def guest_and_host() -> Iterator[tuple[PrivateCluster, PrivateCluster]]:
+    """A node that was invited by another one, under another home."""
+    with private(["host"]) as host, private(["guest"]) as guest:
+        token = p2premap(host.home, "invite").stdout.strip()
+        joined = p2premap(guest.home, "join", token)
+        assert joined.exit_code == 0, joined.stderr
+        eventually(lambda: names(guest.home) == {"host", "guest"})
+        eventually(lambda: names(host.home) == {"host", "guest"})
+        yield guest, host
+
+
+def names(home: str) -> set[str]:
+    done = p2premap(home, "nodes", "--json")
+    return (
+        {view["name"] for view in json.loads(done.stdout) if view["state"] == "alive"} if not done.exit_code else set()
+    )
+
+
+def test_a_token_is_good_once(guest_and_host: tuple[PrivateCluster, PrivateCluster]) -> None:
+    _, host = guest_and_host
+    token = p2premap(host.home, "invite").stdout.strip()
+    with private(["second"]) as second, private(["third"]) as third:
+        assert p2premap(second.home, "join", token).exit_code == 0
+        refused = p2premap(third.home, "join", token)
+        assert refused.exit_code == 1
+        assert refused.stderr.count("\n") == 1
+        assert "invite" in refused.stderr
+        eventually(lambda: "second" in names(host.home))
+        left = p2premap(second.home, "leave")
+        assert left.exit_code == 0, left.stderr
+        eventually(lambda: "second" not in names(host.home))
+
+
+def test_joining_twice_needs_leave(guest_and_host: tuple[PrivateCluster, PrivateCluster]) -> None:
+    guest, host = guest_and_host
+    token = p2premap(host.home, "invite").stdout.strip()
+    refused = p2premap(guest.home, "join", token)
+    assert refused.exit_code == 1
+    assert "--leave" in refused.stderr
+
+
+def test_without_its_own_node_a_machine_asks_members_that_it_knew(
+    guest_and_host: tuple[PrivateCluster, PrivateCluster],
+) -> None:
+    guest, host = guest_and_host
+    job = p2premap(host.home, "run", "examples/wordcount.py", __file__, "--detach").stdout.strip()
+    guest.stop("guest")
+    found = p2premap(guest.home, "nodes", "--json")
+    assert found.exit_code == 0, found.stderr
+    assert found.stderr == "No node runs on this machine; host answers.\n"
+    assert "host" in {view["name"] for view in json.loads(found.stdout)}
+    assert p2premap(guest.home, "watch", job).exit_code == 0
+    assert p2premap(guest.home, "status").exit_code == 69
+    refused = p2premap(guest.home, "run", "examples/wordcount.py", __file__)
+    assert refused.exit_code == 69
