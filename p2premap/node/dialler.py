@@ -17,15 +17,21 @@ from p2premap.node.bulk import BULK
 from p2premap.node.certificates import claimed_cluster
 from p2premap.node.greeting import ForeignSeen, Greeter
 from p2premap.node.handshake import Channel, DialFailed, Dialling, connect
-from p2premap.node.hello import Purpose
+from p2premap.node.hello import CallMe, Hello, Purpose
 from p2premap.node.links import Deliver, Link, Links
+from p2premap.node.returns import ReturnedFrames, Returns
 from p2premap.node.streams import StreamFrames, close
 from p2premap.ports import FrameStream
 from p2premap.protocol import FROM_CLIENT, FROM_DAEMON
+from p2premap.wire import FrameDecoder, Registry
 
 LOOK_S: Final = 1.0
 LOOK_AGAIN_S: Final = 60.0
 LOOKED_MAX: Final = 256
+RETURN_AFTER_S: Final = 0.25
+"""A member that has not answered by then is asked to connect to us; one that was behind a firewall before, at once."""
+RETURN_LINK_S: Final = 1.0
+"""How long gossip may take to bring up the link over which it is asked."""
 
 
 class Dialler:
@@ -34,6 +40,7 @@ class Dialler:
     Args:
         greeter: says our hellos.
         links: where links go.
+        returns: asks members to connect to us.
         config: intervals.
         deliver: where `DialEnded` goes.
         addresses_of: where a member may be dialled, the best first.
@@ -44,12 +51,15 @@ class Dialler:
         *,
         greeter: Greeter,
         links: Links,
+        returns: Returns,
         config: TransportConfig,
         deliver: Deliver,
         addresses_of: Callable[[NodeId], Sequence[Address]],
     ) -> None:
         self._greeter = greeter
         self._links = links
+        self._returns = returns
+        self._undialable: set[NodeId] = set()
         self._config = config
         self._deliver = deliver
         self._addresses_of = addresses_of
@@ -57,7 +67,7 @@ class Dialler:
 
     async def dial(self, dial: int, address: Address, keep: bool, timeout_s: float) -> None:
         """One attempt, as `p2premap.ports.Transport.dial`; carries the link, where one comes of it, to its end."""
-        attempt = self._attempt(address, Purpose.LINK if keep else Purpose.PROBE)
+        attempt = self._attempt(address, self._greeter.hello(Purpose.LINK if keep else Purpose.PROBE))
         outcome = DialOutcome.SILENT
         try:
             with trio.move_on_after(timeout_s) as deadline:
@@ -115,7 +125,68 @@ class Dialler:
         return link
 
     async def open(self, peer: NodeId, purpose: Purpose) -> FrameStream:
-        """A stream to a service of a member.
+        """A stream to a service of a member: dialled, or where that fails, opened by the member itself.
+
+        Raises:
+            PeerUnreachable: neither.
+        """
+        opened: list[StreamFrames] = []
+        failed, why = trio.Event(), ""
+
+        async def take(frames: StreamFrames) -> None:
+            if opened:
+                await frames.aclose()
+            else:
+                opened.append(frames)
+                nursery.cancel_scope.cancel()
+
+        async def directly() -> None:
+            nonlocal why
+            try:
+                channel = await self._connect(peer, self._greeter.hello(purpose))
+            except PeerUnreachable as error:
+                why = str(error)
+                failed.set()
+                return
+            self._undialable.discard(peer)
+            sends, decoder = _roles(channel, purpose)
+            await take(StreamFrames(channel.stream, peer=peer, sends=sends, decoder=decoder))
+
+        async def by_return() -> None:
+            if peer not in self._undialable:
+                with trio.move_on_after(RETURN_AFTER_S):
+                    await failed.wait()
+            with trio.move_on_after(self._config.dial_s if peer in self._links else RETURN_LINK_S):
+                try:
+                    channel, over = await self._returns.ask(peer, purpose)
+                except PeerUnreachable:
+                    return
+                self._undialable.add(peer)
+                sends, decoder = _roles(channel, purpose)
+                await take(ReturnedFrames(channel, over, sends=sends, decoder=decoder))
+
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(directly)
+                nursery.start_soon(by_return)
+        except BaseException:
+            for frames in opened:
+                await frames.aclose()
+            raise
+        if not opened:
+            raise PeerUnreachable(why)
+        return opened[0]
+
+    async def call_back(self, peer: NodeId, call: CallMe) -> Channel | None:
+        """A connection to a member that cannot dial us, for it to use; None where it cannot be reached either."""
+        try:
+            return await self._connect(peer, self._greeter.hello(Purpose.RETURN, answers=call.number))
+        except PeerUnreachable:
+            self._greeter.counts["returns_failed"] += 1
+            return None
+
+    async def _connect(self, peer: NodeId, hello: Hello) -> Channel:
+        """A connection to a member.
 
         Raises:
             PeerUnreachable: at none of its addresses.
@@ -124,25 +195,22 @@ class Dialler:
         for address in addresses:
             with trio.move_on_after(self._config.dial_s):
                 try:
-                    channel = await self._attempt(address, purpose).run()
+                    channel = await self._attempt(address, hello).run()
                 except DialFailed:
                     continue
                 self._greeter.met(channel.peer, address)
-                if channel.peer.node != peer:
-                    await close(channel.stream)
-                    continue
-                channel.decoder.admit(BULK if purpose is Purpose.BULK else FROM_DAEMON)
-                sends = BULK if purpose is Purpose.BULK else FROM_CLIENT
-                return StreamFrames(channel.stream, peer=peer, sends=sends, decoder=channel.decoder)
+                if channel.peer.node == peer:
+                    return channel
+                await close(channel.stream)
         where = ", ".join(map(str, addresses)) or "no known address"
         raise PeerUnreachable(f"Node {peer.hex()[:8]} does not answer at {where}.")
 
-    def _attempt(self, address: Address, purpose: Purpose) -> Dialling:
+    def _attempt(self, address: Address, hello: Hello) -> Dialling:
         return Dialling(
             address,
             context=self._greeter.client_context,
             server_name=self._greeter.server_name,
-            hello=self._greeter.hello(purpose),
+            hello=hello,
             silent_s=self._config.link_silent_s,
         )
 
@@ -170,3 +238,9 @@ class Dialler:
             finally:
                 await trio.aclose_forcefully(tcp)
         self._greeter.met_stranger(ForeignSeen(address=address, host=address.host, tag=tag))
+
+
+def _roles(channel: Channel, purpose: Purpose) -> tuple[Registry, FrameDecoder]:
+    """What the side that uses a service says, and what it hears."""
+    channel.decoder.admit(BULK if purpose is Purpose.BULK else FROM_DAEMON)
+    return BULK if purpose is Purpose.BULK else FROM_CLIENT, channel.decoder

@@ -79,8 +79,8 @@ class Greeter:
         self._told: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._born = trio.current_time()
 
-    def hello(self, purpose: Purpose) -> Hello:
-        """What to say now."""
+    def hello(self, purpose: Purpose, *, answers: int = 0) -> Hello:
+        """What to say now; of a RETURN, with the number that it answers."""
         return Hello(
             purpose=purpose,
             node=self._identity.node,
@@ -91,6 +91,7 @@ class Greeter:
             salt=self._sealer.salt,
             counter=self._sealer.counter,
             up_s=trio.current_time() - self._born,
+            answers=answers,
         )
 
     def met(self, peer: Peer, where: Address) -> None:

@@ -30,13 +30,13 @@ from p2premap.gossip import messages as gossip
 from p2premap.gossip.events import GossipEvent, LinkDown, LinkUp, Received
 from p2premap.ids import Address, NodeId
 from p2premap.node.handshake import Channel
-from p2premap.node.hello import LINK_CONTROL, LinkEnd, LinkStart, LinkStarted
+from p2premap.node.hello import LINK_CONTROL, CallMe, LinkEnd, LinkStart, LinkStarted
 from p2premap.node.streams import READ_BYTES
 from p2premap.ports import FrameReceived
 from p2premap.protocol import LINK
 from p2premap.wire import Frame, Message, Registry, encode_frame
 
-ON_LINK: Final = Registry((*LINK.messages, *LINK_CONTROL))
+ON_LINK: Final = Registry((*LINK.messages, *LINK_CONTROL, CallMe))
 """What a link carries."""
 
 WRITE_BYTES: Final = 256 << 10
@@ -172,12 +172,21 @@ class Links:
         me: this node.
         config: limits.
         deliver: where events and frames go; sync.
+        called: told of each `CallMe`; sync.
     """
 
-    def __init__(self, *, me: NodeId, config: TransportConfig, deliver: Deliver) -> None:
+    def __init__(
+        self,
+        *,
+        me: NodeId,
+        config: TransportConfig,
+        deliver: Deliver,
+        called: Callable[[NodeId, CallMe], None] = lambda _, __: None,
+    ) -> None:
         self._me = me
         self._config = config
         self._deliver = deliver
+        self._called = called
         self._up: dict[NodeId, Link] = {}
         self._started: dict[NodeId, Link] = {}
         self._waiters: dict[NodeId, trio.Event] = {}
@@ -196,6 +205,9 @@ class Links:
 
     def __iter__(self) -> Iterator[NodeId]:
         return iter(tuple(self._up))
+
+    def __contains__(self, peer: NodeId) -> bool:
+        return peer in self._up
 
     def send(self, peer: NodeId, message: Message, payload: bytes) -> bool:
         """Queue for the link to `peer`; False where there is none or its outbox is full."""
@@ -311,5 +323,7 @@ class Links:
             self._deliver(Received(sender=link.peer, address=None, message=frame.message))
         elif isinstance(frame.message, LINK_CONTROL):
             raise RemoteProtocolError(f"{type(frame.message).__name__} in the middle of a link")
+        elif isinstance(frame.message, CallMe):
+            self._called(link.peer, frame.message)
         else:
             self._deliver(FrameReceived(peer=link.peer, frame=frame))

@@ -31,12 +31,13 @@ from p2premap.node.acceptor import Acceptor
 from p2premap.node.datagrams import Datagrams
 from p2premap.node.dialler import Dialler
 from p2premap.node.greeting import ForeignSeen, Greeter
-from p2premap.node.hello import Purpose
+from p2premap.node.hello import CallMe, Purpose
 from p2premap.node.identity import Identity
 from p2premap.node.interfaces import Interface, Kind, addresses, read_interfaces
 from p2premap.node.invite import Inviter
 from p2premap.node.links import Deliver, Links, LinksStatistics
 from p2premap.node.listeners import EVERYWHERE, LOOPBACK, Bound, bind, bind_first
+from p2premap.node.returns import CALLS_MAX, Returns
 from p2premap.node.seal import Sealer
 from p2premap.node.secret import ClusterSecret
 from p2premap.ports import FrameStream, Randomness, StreamHandler
@@ -106,7 +107,9 @@ class TrioTransport:
             me=identity.node, gossip_key=secret.gossip_key, randomness=randomness, senders_max=config.senders_max
         )
         self._datagrams = Datagrams(sealer=sealer, registry=GOSSIP, deliver=deliver, salt_idle_s=config.salt_idle_s)
-        self._links = Links(me=identity.node, config=config, deliver=deliver)
+        self._links = Links(me=identity.node, config=config, deliver=deliver, called=self._on_call)
+        self._calls = 0
+        returns = Returns(links=self._links, deliver=deliver)
         greeter = Greeter(
             identity=identity,
             secret=secret,
@@ -119,11 +122,17 @@ class TrioTransport:
             counts=self._counts,
         )
         self._dialler = Dialler(
-            greeter=greeter, links=self._links, config=config, deliver=deliver, addresses_of=addresses_of
+            greeter=greeter,
+            links=self._links,
+            returns=returns,
+            config=config,
+            deliver=deliver,
+            addresses_of=addresses_of,
         )
         self._acceptor = Acceptor(
             greeter=greeter,
             links=self._links,
+            returns=returns,
             config=config,
             serve_control=serve_control,
             serve_bulk=serve_bulk,
@@ -235,6 +244,21 @@ class TrioTransport:
                     nursery.start_soon(self._accept, one)
                 for one in bound.udp:
                     nursery.start_soon(self._receive, one)
+
+    def _on_call(self, peer: NodeId, call: CallMe) -> None:
+        """A member that cannot dial us wants a connection."""
+        if self._nursery is None or self._calls >= CALLS_MAX or call.purpose not in (Purpose.CONTROL, Purpose.BULK):
+            self._counts["calls_dropped"] += 1
+            return
+        self._calls += 1
+        self._nursery.start_soon(self._call_back, peer, call)
+
+    async def _call_back(self, peer: NodeId, call: CallMe) -> None:
+        try:
+            if (channel := await self._dialler.call_back(peer, call)) is not None:
+                await self._acceptor.serve_returned(channel, call.purpose)
+        finally:
+            self._calls -= 1
 
     async def _receive(self, one: socket.socket) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()  # it may have been closed before this task ran at all

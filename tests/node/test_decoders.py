@@ -94,10 +94,12 @@ def test_a_hello_in_anothers_name_or_without_a_salt_is_refused() -> None:
 def test_the_bytes_of_a_hello_never_change() -> None:
     """Nodes of different releases meet by these bytes; new fields go at the end."""
     assert HELLO.encode(GENUINE).hex() == (
-        "8a1400506e6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e03613161788182683130"
+        "8b1400506e6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e03613161788182683130"
         "2e302e302e31191c995073737373737373737373737373737373"
-        "00fb0000000000000000"
+        "00fb000000000000000000"
     )
+    shorter = HELLO.encode(GENUINE)[1:-1]
+    assert HELLO.decode(b"\x8a" + shorter) == GENUINE, "a hello of before its last field came is one still"
     assert HELLO.encode(HelloRefused(reason=Reason.FULL, text="x")).hex() == "8315026178"
 
 
