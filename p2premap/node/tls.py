@@ -76,7 +76,6 @@ def _mutual(protocol: ssl._SSLMethod, credentials: Credentials) -> ssl.SSLContex
 def _versions(context: ssl.SSLContext) -> ssl.SSLContext:
     context.check_hostname = False  # a node is its key, wherever it is
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.maximum_version = ssl.TLSVersion.TLSv1_3
     if context.protocol == ssl.PROTOCOL_TLS_SERVER:
         context.num_tickets = 0  # nobody resumes; tickets would be two more records on each connection
     return context

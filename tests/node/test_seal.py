@@ -116,6 +116,16 @@ def test_what_was_recorded_before_a_hello_does_not_count_after_it() -> None:
     assert b.open(0.0, recorded) is Refusal.REPLAYED
 
 
+def test_a_recording_of_the_present_salt_from_before_the_proof_is_refused() -> None:
+    """b has restarted; a has not, so its salt is good, but b cannot know which counters it has seen."""
+    a, _ = acquainted()
+    recorded = [a.seal(B, b"%d" % n) for n in range(3)]
+    b = sealer(B, "second life")
+    echo = opened(a, opened(b, a.seal(B, b"fresh")).reply).reply
+    assert opened(b, echo).messages == (b"fresh",)
+    assert [b.open(0.0, data) for data in recorded] == [Refusal.REPLAYED] * 3
+
+
 def test_messages_wait_for_the_proof_only_a_short_time_and_only_a_few() -> None:
     a, b = sealer(A), sealer(B)
     replies = [opened(b, a.seal(B, b"%d" % n), now=0.0).reply for n in range(10)]

@@ -168,7 +168,11 @@ def test_a_restart_keeps_the_id_and_raises_the_boot(tmp_path: Path) -> None:
     assert (second.node, second.boot) == (first.node, first.boot + 1)
     assert second.credentials == first.credentials
     assert stat.S_IMODE((second.directory / "key").stat().st_mode) == 0o600
+    assert int((second.directory / "boot").read_bytes()) == second.boot  # before it can speak
     second.release()
+    third = identity.claim(paths(tmp_path), SECRET)
+    assert third.boot == first.boot + 2
+    third.release()
 
 
 def test_several_nodes_on_one_machine_have_ids_of_their_own(tmp_path: Path) -> None:
@@ -223,9 +227,8 @@ def test_cached_certificates_that_do_not_fit_are_made_again(tmp_path: Path, cont
     again.release()
 
 
-def test_the_boot_is_on_disk_before_the_node_can_speak(tmp_path: Path) -> None:
+def test_a_running_nodes_directory_is_locked(tmp_path: Path) -> None:
     one = identity.claim(paths(tmp_path), SECRET)
-    assert int((one.directory / "boot").read_bytes()) == one.boot
     assert not os.get_inheritable(one.lock)
     with open(one.directory / "lock") as lock, pytest.raises(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

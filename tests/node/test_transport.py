@@ -138,6 +138,25 @@ async def test_a_restarted_peer_replaces_its_old_link(tmp_path: Path) -> None:
 
 
 @pytest.mark.trio
+async def test_a_peer_that_has_lost_its_link_and_dials_again_replaces_it(tmp_path: Path) -> None:
+    """The old one is half open: only one side knows that it is gone."""
+    async with node(tmp_path / "a", SECRET) as a, node(tmp_path / "b", SECRET) as b:
+        for dialler, other in ((a, b), (b, a)):
+            for one in (a, b):
+                one.events.clear()
+            await dialler.dial(other.address)
+            await other.until(lambda other=other: other.all(LinkUp))
+            dialler.transport._links._up.clear()
+            await dialler.dial(other.address)
+            await other.until(lambda other=other: len(other.all(LinkUp)) == 2)
+            assert link_events(other) == ["LinkUp", "LinkDown", "LinkUp"]
+            assert dialler.transport.send_link(other.id, Rumours())
+            await other.until(lambda other=other: other.all(Received))
+            other.transport.hangup(dialler.id)
+            await dialler.until(lambda dialler=dialler: dialler.all(LinkDown))
+
+
+@pytest.mark.trio
 async def test_a_full_outbox_refuses_and_says_so(tmp_path: Path) -> None:
     small = TransportConfig(port_first=0, outbox_frames_max=10)
     async with node(tmp_path / "a", SECRET, config=small) as a, node(tmp_path / "b", SECRET) as b:
