@@ -24,7 +24,7 @@ SLOTS_MAX = 1024
     "--port", type=click.IntRange(0, 65535), default=0, metavar="PORT", help="TCP and UDP. [7321 or next free]"
 )
 @click.option("--join", "joins", multiple=True, metavar="HOST[:PORT]", help="A member to find where mDNS is blocked.")
-@click.option("--open", "open_name", default="", metavar="NAME", help="Anyone on this network who knows NAME may join.")
+@click.option("--open", "open_name", metavar="NAME", help="Anyone on this network who knows NAME may join.")
 @click.option(
     "--slots", type=click.IntRange(0, SLOTS_MAX), default=0, metavar="N", help="Worker processes. [one a CPU]"
 )
@@ -37,7 +37,7 @@ def node(
     name: str,
     port: int,
     joins: tuple[str, ...],
-    open_name: str,
+    open_name: str | None,
     slots: int,
     tags: tuple[str, ...],
     until_eof: bool,
@@ -49,12 +49,14 @@ def node(
     """
     _check_words("--name", (name,) if name else ())
     _check_words("--tag", tags)
+    if open_name == "":
+        raise ConfigError("--open needs a name that all nodes of the open cluster share.")
     config = NodeConfig(
         name=name,
         port=port,
         slots=slots,
         joins=joins,
-        open_name=open_name,
+        open_name=open_name or "",
         tags=tags,
     )
     from p2premap.node.daemon import run_node  # 0.3 s of trio that no other command pays

@@ -303,6 +303,7 @@ WRONG = [
     (["node", "--join", "pi3:99999"], "--join"),
     (["node", "--name", "two words"], "without spaces"),
     (["node", "--tag", ""], "without spaces"),
+    (["node", "--open", ""], "--open needs a name"),
     (["run", "job.py", "x", "--detach", "-o", "out"], "--detach does not wait"),
     (["run", "job.py", "x", "--memory-limit", "much"], "'much' is not a size"),
 ]
