@@ -308,7 +308,9 @@ class GossipCore:
     def _on_woke(self, lost_s: float) -> None:
         # where the clock stood still as well (a suspended machine) no timer is late, and none must be put off
         late_s = max(0.0, self._context.now - self._context.timers.deadline())
-        self._context.timers.shift(min(lost_s, late_s))
+        credit_s = min(lost_s, late_s)
+        self._context.timers.shift(credit_s)
+        self._suspicion.credit(credit_s)
         self._context.worsen()
         self._beliefs.renew()
 

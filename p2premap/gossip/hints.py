@@ -8,11 +8,15 @@ for `stranger_s`, longer each time. When more than `hints_max` are known, the ol
 from __future__ import annotations
 
 from functools import partial
+from typing import Final
 
 from p2premap.gossip.context import Context
 from p2premap.gossip.events import DialEnded, DialOutcome, MemberState
 from p2premap.gossip.timers import Timer
 from p2premap.ids import Address, NodeId
+
+STRANGE: Final = (DialOutcome.FOREIGN, DialOutcome.INCOMPATIBLE, DialOutcome.CONNECTED)
+"""Nobody to meet there: another cluster, another version, or this node itself under another of its addresses."""
 
 
 class Hint:
@@ -87,11 +91,11 @@ class Hints:
     def _on_dialled(self, hint: Hint, ended: DialEnded) -> None:
         self._running -= 1
         hint.busy = False
-        if ended.outcome == DialOutcome.CONNECTED:
+        if ended.outcome == DialOutcome.CONNECTED and ended.peer != self._context.me:
             self.hints.pop(ended.address, None)
         else:
             hint.failures += 1
-            hint.stranger = ended.outcome in (DialOutcome.FOREIGN, DialOutcome.INCOMPATIBLE)
+            hint.stranger = ended.outcome in STRANGE
             config = self._context.config
             first = config.stranger_s if hint.stranger else config.backoff_s
             most = max(config.backoff_max_s, first)

@@ -220,6 +220,7 @@ class Links:
         context = self._context
         context.timers.at(context.now + context.config.redial_dead_s, self._tend)
         self._tend_dead()
+        self.keep_ring()
         self._prove_ring()
         self._redial_dead()
         self._close_surplus()

@@ -137,7 +137,7 @@ class Prober:
         trial.accuser = True
         wait = self._context.config.ping_again_s * self._context.patience
         trial.ends_at = self._context.now + self._context.config.decide_s * self._context.patience
-        self._ping(trial)
+        self._ping(trial, by_link=False)  # nearly every probe ends with its ack
         self._then(trial, self._context.now + wait, partial(self._ping_again, trial, wait))
 
     def _ping_again(self, trial: Trial, wait: float) -> None:
@@ -202,12 +202,12 @@ class Prober:
             trial.timer.cancel()
         trial.timer = self._context.timers.at(when, stage)
 
-    def _ping(self, trial: Trial) -> None:
-        """By datagram, to another of its addresses each time; from the second time on over the link as well."""
+    def _ping(self, trial: Trial, *, by_link: bool = True) -> None:
+        """By datagram, to another of its addresses each time; over the link as well, where there is one."""
         context = self._context
         message = self.ping_message(trial.node, trial.nonce)
         context.send(trial.node, message, turn=trial.turn)
-        if trial.turn and trial.node in context.links and context.address(trial.node) is not None:
+        if by_link and trial.node in context.links and context.address(trial.node) is not None:
             context.out.append(SendLink(peer=trial.node, message=message))
         trial.turn += 1
 

@@ -101,6 +101,14 @@ class Suspicion:
             return config.stalled_s
         return config.suspect_pair_s if self._context.table.live <= PAIR else config.suspect_s
 
+    def credit(self, lost_s: float) -> None:
+        """This node did not run for so long: nobody was silent or stalled in that time."""
+        for doubt in self.doubts.values():
+            if doubt.silent_since is not None:
+                doubt.silent_since += lost_s
+            if doubt.stalled_since is not None:
+                doubt.stalled_since += lost_s
+
     # --- verdicts ------------------------------------------------------------------------------------------------
 
     def judged(self, node: NodeId, boot: Boot, found: Verdict) -> None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from p2premap.config import GossipConfig
-from p2premap.gossip.events import Dial, DialOutcome, Hangup, Hinted, MemberState, SendLink, WantLink
+from p2premap.gossip.events import Dial, DialOutcome, Hangup, Hinted, MemberState, SendDatagram, SendLink, WantLink
 from p2premap.gossip.messages import CallBack, Ping, Rumours
 from p2premap.ids import Address, NodeId
 from tests.gossip.dialogue import ME, Dialogue, address, record
@@ -104,6 +104,14 @@ def test_strangers_are_left_alone(outcome: DialOutcome) -> None:
     assert len(answer_all(d, 80.0, outcome)) == 1
 
 
+def test_an_address_that_turns_out_to_be_our_own_is_left_alone() -> None:
+    d = Dialogue()
+    d.give(Hinted(address=address(1), node=None))
+    d.ended(d.asked(Dial)[0], DialOutcome.CONNECTED, by=0)
+    d.now = 30.0
+    assert d.give(Hinted(address=address(1), node=None)) == []
+
+
 def test_a_hint_that_comes_again_is_tried_sooner() -> None:
     d = Dialogue()
     d.give(Hinted(address=address(1), node=None))
@@ -182,6 +190,35 @@ def test_several_addresses_are_tried_one_after_another_a_little_apart() -> None:
     d.ended(second[1], DialOutcome.CONNECTED, by=1)
     d.ended(first, DialOutcome.SILENT)
     assert d.asked(Dial) == []
+
+
+def test_a_link_that_closed_without_a_death_is_dialled_again() -> None:
+    d = Dialogue(9)
+    successor = next(n for n in range(1, 10) if node_id(n) == d.core._links.ring[0])
+    d.link(successor)
+    d.quiet(d.now + 1)
+    d.unlink(successor)
+    d.ack(next(e for e in d.effects if isinstance(e, SendDatagram)))
+    d.log = []
+    d.quiet(d.now + 5.1)
+    assert address(successor) in [dial.address for _, dial in dials(d)]
+
+
+def test_a_successor_that_dialled_us_is_dialled_back_once_for_the_hello_alone() -> None:
+    d = Dialogue(9)
+    successor = next(n for n in range(1, 10) if node_id(n) == d.core._links.ring[0])
+    d.link(successor, dialled=False)
+    linked = d.now
+    d.log = []
+    while not d.asked(Dial):
+        d.tick()
+    (dial,) = d.asked(Dial)
+    assert (dial.address, dial.keep) == (address(successor), False)
+    assert d.now == pytest.approx(linked + 0.5)
+    d.ended(dial, DialOutcome.CONNECTED, by=successor)
+    d.log = []
+    d.quiet(d.now + 20)
+    assert address(successor) not in [dial.address for _, dial in dials(d)]
 
 
 # --- wanted links --------------------------------------------------------------------------------------------------

@@ -396,6 +396,13 @@ def test_an_inquiry_over_a_link_is_answered_over_it() -> None:
     assert SendLink(peer=node_id(1), message=Witness(nonce=5, evidence=Evidence.ABSTAINS)) in d.effects
 
 
+def test_a_juror_asks_over_its_link_too_since_the_node_may_have_no_other_way() -> None:
+    d = Dialogue(4)
+    d.link(3, dialled=False)
+    inquire(d)
+    assert [type(e) for e in d.effects if getattr(e, "peer", None) == node_id(3)] == [SendDatagram, SendLink]
+
+
 def test_inquiries_about_oneself_and_floods_of_them_are_bounded() -> None:
     d = Dialogue(4, config=GossipConfig())
     assert d.hear(1, Inquire(nonce=1, node=ME, boot=Boot(1))) == []
