@@ -23,13 +23,15 @@ def findings(machine: MachineFacts, node: NodeFacts | None) -> tuple[Finding, ..
     """Everything worth telling: this node first, then its machine, each interface, and the other members."""
     found = [
         *_daemon(node, machine),
-        *_secret(machine.secret),
+        *_secret(machine.secret, node),
         *_state(machine.state),
         *_interfaces(machine, node),
     ]
     if node is not None:
         found += member_findings(machine, node)
-    found += [Finding(ok=False, about="node", text=warning) for warning in machine.warnings]
+        found += [Finding(ok=False, about="node", text=trouble) for trouble in node.troubles]
+    told = {finding.text for finding in found}
+    found += [Finding(ok=True, about="note", text=warning) for warning in machine.warnings if warning not in told]
     return tuple(found)
 
 
@@ -61,8 +63,15 @@ def _port_taken(port: PortFacts) -> Finding:
     )
 
 
-def _secret(secret: str | None) -> Iterator[Finding]:
-    if secret is None:
+def _secret(secret: str | None, node: NodeFacts | None) -> Iterator[Finding]:
+    if node is not None and node.open_name:
+        yield Finding(
+            ok=True,
+            about="secret",
+            text=f"This is the open cluster {node.open_name}: anyone on this network can run code as you.",
+            remedy="Start the node without --open where that is not what you want.",
+        )
+    elif secret is None:
         yield Finding(ok=True, about="secret", text="There is no cluster secret yet; the first node makes one.")
     elif secret:
         yield Finding(ok=False, about="secret", text=secret, remedy=_command_in(secret))

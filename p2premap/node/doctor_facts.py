@@ -19,7 +19,7 @@ class MachineFacts:
 
     Args:
         secret: see `probes.probe_secret`.
-        warnings: sentences of others (discovery, joins, the store), already with what to do.
+        warnings: sentences of the node's other parts that a person should know.
     """
 
     interfaces: tuple[Interface, ...]
@@ -41,6 +41,7 @@ class PeerFacts:
         dials_us: the same the other way round, as it reported; None where it could not be asked.
         clock_ahead_s: its wall clock less ours; None where it could not be asked.
         announced: its mDNS announcement is heard here.
+        datagrams: a datagram of its has come since the two know each other; None where that is not known yet.
     """
 
     name: str
@@ -52,6 +53,7 @@ class PeerFacts:
     dials_us: tuple[tuple[Address, str], ...] | None = None
     clock_ahead_s: float | None = None
     announced: bool = False
+    datagrams: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,8 @@ class NodeFacts:
     Args:
         scope: "loopback" or "network".
         port: where it listens, TCP and UDP; `port_first` is the one that it would rather have had.
+        open_name: the NAME of ``--open NAME``, or "".
+        troubles: sentences about what was asked for and does not work, such as a --join, already with what to do.
         mismatched: name -> major version of the wire, of announced nodes of our cluster with another one.
     """
 
@@ -71,6 +75,8 @@ class NodeFacts:
     port: int
     port_first: int
     peers: tuple[PeerFacts, ...] = ()
+    open_name: str = ""
+    troubles: tuple[str, ...] = ()
     foreign: tuple[Foreign, ...] = ()
     mismatched: tuple[tuple[str, int], ...] = ()
 

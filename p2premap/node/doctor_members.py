@@ -19,7 +19,8 @@ CLOCK_OFF_S = 60.0
 
 def member_findings(machine: MachineFacts, node: NodeFacts) -> list[Finding]:
     """Whether others can dial us, how each of them is, and who else is on this network."""
-    return [*_firewall(machine, node), *_peers(node), *_versions(node), *_foreign(node)]
+    found = [*_firewall(machine, node), *_datagrams(machine, node), *_peers(node)]
+    return [*found, *_versions(node), *_foreign(node)]
 
 
 def _firewall(machine: MachineFacts, node: NodeFacts) -> Iterator[Finding]:
@@ -52,6 +53,21 @@ def _firewall(machine: MachineFacts, node: NodeFacts) -> Iterator[Finding]:
             about=about,
             text=f"{names(far)} has no route to this node: it is behind NAT, or on another network.",
             remedy="Nothing to do: this node works over the connections that it opened itself.",
+        )
+
+
+def _datagrams(machine: MachineFacts, node: NodeFacts) -> Iterator[Finding]:
+    """TCP alone keeps members together; without UDP they learn later what became of each other."""
+    deaf_to = [p for p in node.peers if not p.here and p.state == "alive" and p.datagrams is False]
+    if deaf_to:
+        where = "there" if any(peer.datagrams for peer in node.peers if not peer.here) else "here or there"
+        lines = opening_lines(_or_unseen(machine.firewall), node.port, ("udp",))
+        yield Finding(
+            ok=False,
+            about=f"port {node.port}/udp",
+            text=f"No datagram of {names(deaf_to)} arrives here, although TCP works: UDP is blocked, {where}. "
+            "Members that fail are noticed later.",
+            remedy="\n".join((*lines, f"On {names(deaf_to)}: `p2premap doctor` shows the line for there.")),
         )
 
 

@@ -16,7 +16,7 @@ from p2premap import __version__
 from p2premap.config import DiscoveryConfig, TransportConfig
 from p2premap.control import Finding, NodeView, Tried, TryAddresses
 from p2premap.errors import ConfigError, PeerUnreachable, RemoteProtocolError
-from p2premap.ids import Address, RequestId
+from p2premap.ids import Address, NodeId, RequestId
 from p2premap.node import probes
 from p2premap.node.discovery import Discovery, announced_versions
 from p2premap.node.doctor import findings
@@ -30,6 +30,8 @@ from p2premap.node.reach import try_addresses
 from p2premap.ports import Transport
 
 _LINKED_STATES = ("alive", "stalled", "suspect")
+DATAGRAMS_AFTER_S = 30.0
+"""By then a member has been pinged, or has pinged, many times over, in any cluster that is not huge."""
 
 
 def machine_facts(
@@ -76,7 +78,10 @@ class Examiner:
         nodes: this node first, then the other members, as they are now.
         scope: "loopback" or "network".
         discovery: None where the node runs without.
-        warnings: sentences of other parts of the node.
+        heard: whether a datagram of a member has come.
+        open_name: the NAME of ``--open NAME``, or "".
+        troubles: sentences about what was asked for and does not work, such as a --join.
+        warnings: other sentences of the node's parts.
     """
 
     def __init__(
@@ -89,11 +94,15 @@ class Examiner:
         nodes: Callable[[], Sequence[NodeView]],
         scope: Callable[[], str],
         discovery: Discovery | None,
+        heard: Callable[[NodeId], bool],
+        open_name: str = "",
+        troubles: Callable[[], Sequence[str]] = tuple,
         warnings: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._paths, self._config, self._port_first = paths, config, port_first
         self._transport, self._nodes, self._scope = transport, nodes, scope
-        self._discovery, self._warnings = discovery, warnings
+        self._discovery, self._heard, self._open_name = discovery, heard, open_name
+        self._troubles, self._warnings = troubles, warnings
         self._one_at_a_time = trio.Lock()
 
     async def examine(self) -> tuple[Finding, ...]:
@@ -132,6 +141,8 @@ class Examiner:
             port=addresses[0].port if addresses else 0,
             port_first=self._port_first,
             peers=peers,
+            open_name=self._open_name,
+            troubles=tuple(self._troubles()),
             foreign=discovery.foreign if discovery is not None else (),
             mismatched=tuple(sorted(announced_versions(discovery.found, discovery.tag).items())) if discovery else (),
         )
@@ -160,6 +171,7 @@ class Examiner:
             dials_us=dials_us,
             clock_ahead_s=ahead,
             announced=any(found.node == view.node for found in announced),
+            datagrams=self._heard(view.node) or (False if view.since_s >= DATAGRAMS_AFTER_S else None),
         )
 
     async def _ask(self, view: NodeView, *, here: bool) -> tuple[tuple[tuple[Address, str], ...] | None, float | None]:

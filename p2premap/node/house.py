@@ -386,6 +386,9 @@ class House:
                 nodes=self.nodes,
                 scope=self.reach,
                 discovery=self.search.discovery,
+                heard=self.transport.heard,
+                open_name=self.secret.open_name,
+                troubles=self.search.troubles,
                 warnings=self.warnings.all,
             )
         return await self._examiner.examine()

@@ -163,6 +163,11 @@ class Sealer:
         """This node's next, for its hellos."""
         return self._counter
 
+    def heard(self, peer: NodeId) -> bool:
+        """Whether a datagram has come under the peer's present salt."""
+        sender = self._senders.get(peer)
+        return sender is not None and sender.current is not None and sender.current.window.highest >= 0
+
     def statistics(self) -> Mapping[str, int]:
         """How many datagrams were sealed, opened, and refused why; how many peers are in the table."""
         return {**self._counts, "senders": len(self._senders), "unproved": len(self._unproved)}

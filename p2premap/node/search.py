@@ -195,4 +195,8 @@ class Search:
 
     def warnings(self) -> tuple[str, ...]:
         """Sentences about what does not work now."""
-        return (*self.discovery.warnings, *self._joins.warnings)
+        return (*self.discovery.warnings, *self.troubles())
+
+    def troubles(self) -> tuple[str, ...]:
+        """Those about what the user has asked for; the doctor finds out about mDNS by itself."""
+        return self._joins.warnings

@@ -103,7 +103,7 @@ class TrioTransport:
         self._bound: Bound | None = None
         self._listening = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
-        sealer = Sealer(
+        sealer = self._sealer = Sealer(
             me=identity.node, gossip_key=secret.gossip_key, randomness=randomness, senders_max=config.senders_max
         )
         self._datagrams = Datagrams(sealer=sealer, registry=GOSSIP, deliver=deliver, salt_idle_s=config.salt_idle_s)
@@ -316,6 +316,10 @@ class TrioTransport:
             PeerUnreachable: at none of its addresses.
         """
         return await self._dialler.open(peer, Purpose.BULK)
+
+    def heard(self, peer: NodeId) -> bool:
+        """Whether a datagram of this member has come since it, or we, last began anew."""
+        return self._sealer.heard(peer)
 
     def statistics(self) -> TransportStatistics:
         """A snapshot."""

@@ -279,6 +279,29 @@ def test_other_clusters():
     assert alone.remedy == "To join that one: p2premap join TOKEN"
 
 
-def test_warnings_of_others_are_passed_on():
-    found = findings(machine(warnings=("The disk is slow; wait.",)), node(peer()))
-    assert [f.text for f in bad(found)] == ["The disk is slow; wait."]
+def test_troubles_are_faults_and_warnings_are_notes_told_once():
+    moved = "/home is on a network file system (nfs)."
+    state = DirectoryFacts("/s", "", 1 << 40, moved)
+    found = findings(machine(warnings=("It was new.", moved), state=state), node(peer(), troubles=("--join x: no.",)))
+    assert [f.text for f in bad(found)] == ["--join x: no."]
+    assert [f.text for f in found if f.about == "note"] == ["It was new."]
+    assert [f.text for f in found].count(moved) == 1
+
+
+def test_an_open_cluster_says_what_that_means():
+    finding = about(findings(machine(secret=None), node(peer(), open_name="lab")), "secret")
+    assert finding.text == "This is the open cluster lab: anyone on this network can run code as you."
+    assert finding.remedy
+
+
+def test_blocked_udp():
+    deaf, fine, new = peer(datagrams=False), peer(name="pi3", datagrams=True), peer(name="pi4", datagrams=None)
+    here_or_there = about(findings(machine(firewall=Firewall(FirewallKind.UFW)), node(deaf, new)), "port 7322/udp")
+    assert "No datagram of pi2 arrives here" in here_or_there.text
+    assert "blocked, here or there" in here_or_there.text
+    assert here_or_there.remedy.splitlines()[0] == "sudo ufw allow 7322/udp"
+    there = about(findings(machine(), node(deaf, fine)), "port 7322/udp")
+    assert "blocked, there" in there.text
+    assert "On pi2:" in there.remedy
+    assert bad(findings(machine(), node(fine, new))) == []
+    assert bad(findings(machine(), node(peer(datagrams=False, here=True)))) == []

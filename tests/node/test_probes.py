@@ -166,7 +166,8 @@ async def examined(paths, monkeypatch, views, peers, addresses):
         nodes=lambda: views,
         scope=lambda: "network",
         discovery=None,
-        warnings=lambda: ("Beware; do so.",),
+        heard=lambda _: False,
+        troubles=lambda: ("Beware; do so.",),
     )
     return {finding.about: finding for finding in await doctor.examine()}
 
@@ -177,7 +178,7 @@ async def test_the_daemons_doctor_asks_members(paths, monkeypatch, listening, re
     far = Peer(("refused",), 0.0)  # a clock at 1970: a machine without one
     views = [
         view(1, addresses=()),
-        view(2, addresses=("192.0.2.9:7321",)),
+        view(2, addresses=("192.0.2.9:7321",), since_s=60.0),
         view(3, addresses=(str(listening),)),
         view(4, "dead", ("192.0.2.10:7321",)),
         view(5, addresses=("garbage",)),
@@ -191,3 +192,4 @@ async def test_the_daemons_doctor_asks_members(paths, monkeypatch, listening, re
     assert found["member n3"].text == "It answers."
     assert not found["member n4"].ok
     assert found["node"].text == "Beware; do so."
+    assert "No datagram of n2 arrives" in found[f"port {listening.port}/udp"].text

@@ -66,6 +66,7 @@ async def test_frames_arrive_in_order_with_their_payload_and_gossip_apart(tmp_pa
 async def test_a_probe_says_who_is_there_and_leaves_no_link(tmp_path: Path) -> None:
     async with node(tmp_path / "a", SECRET) as a, node(tmp_path / "b", SECRET) as b:
         ended = await a.dial(b.address, keep=False)
+        assert not a.transport.heard(b.id), "TCP is no datagram"
         assert (ended.outcome, ended.peer, ended.boot) == (DialOutcome.CONNECTED, b.id, b.identity.boot)
         assert link_events(a) == link_events(b) == []
         assert not a.transport.send_link(b.id, Rumours())
@@ -181,6 +182,8 @@ async def test_datagrams_between_strangers_arrive_after_the_proof(tmp_path: Path
         a.transport.send_datagram(b.id, b.address, ping)
         await b.until(lambda: b.all(Received))
         assert b.all(Received) == [Received(sender=a.id, address=a.address, message=ping)]
+        assert b.transport.heard(a.id)
+        assert not b.transport.heard(NodeId(bytes(16)))
         for index, where in enumerate(b.transport.local_addresses):  # IPv4 and IPv6
             a.transport.send_datagram(b.id, where, Ping(nonce=index, root=0))
         await b.until(lambda: len(b.all(Received)) == 1 + len(b.transport.local_addresses))
