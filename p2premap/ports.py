@@ -26,7 +26,11 @@ class FrameStream(Protocol):
 
     @property
     def peer(self) -> NodeId | None:
-        """Who is at the other end; None for a local client."""
+        """The member at the other end; None for a client."""
+
+    @property
+    def local(self) -> bool:
+        """Whether it is a Unix socket: only a client on this machine may decide what this machine belongs to."""
 
     async def send(self, message: Message, payload: bytes | memoryview = b"") -> None:
         """Send one frame.

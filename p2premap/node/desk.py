@@ -55,11 +55,13 @@ class Visit:
 
     Attributes:
         peer: the member that asks; None for a client.
+        local: it is on this machine, and of this user.
     """
 
     def __init__(self, house: House, stream: FrameStream) -> None:
         self.house = house
         self.peer: NodeId | None = stream.peer
+        self.local = stream.local
         self.uploads: dict[bytes, Writer] = {}
         self._stream = stream
         self._sending = trio.Lock()

@@ -55,7 +55,7 @@ async def get_status(visit: Visit, message: Message, _: bytes) -> None:
 async def make_invite(visit: Visit, message: Message, _: bytes) -> None:
     """`MakeInvite`."""
     assert isinstance(message, MakeInvite)
-    if visit.peer is not None:
+    if not visit.local:
         raise RequestError(Trouble.USAGE, "Invite on the machine that shall be joined.")
     token = await belonging.invite(visit.house, uses=message.uses, valid_s=message.valid_s)
     await visit.say(Invited(request=message.request, token=token, uses=message.uses, valid_s=message.valid_s))
@@ -65,7 +65,7 @@ async def join(visit: Visit, message: Message, _: bytes) -> None:
     """`Join`: take another cluster's secret, then begin again as its member."""
     assert isinstance(message, Join)
     house = visit.house
-    if visit.peer is not None:
+    if not visit.local:
         raise RequestError(Trouble.USAGE, "Join on the machine that shall become a member.")
     if not message.leave:
         _refuse_to_abandon(visit)
@@ -89,7 +89,7 @@ def _refuse_to_abandon(visit: Visit) -> None:
 async def leave_cluster(visit: Visit, message: Message, _: bytes) -> None:
     """`LeaveCluster`."""
     assert isinstance(message, LeaveCluster)
-    if visit.peer is not None:
+    if not visit.local:
         raise RequestError(Trouble.USAGE, "Leave on the machine that shall leave.")
     text = await belonging.leave(visit.house)
     await visit.say(Done(request=message.request, text=text))
@@ -105,7 +105,7 @@ async def diagnose(visit: Visit, message: Message, _: bytes) -> None:
 async def stop(visit: Visit, message: Message, _: bytes) -> None:
     """`Stop`."""
     assert isinstance(message, Stop)
-    if visit.peer is not None:
+    if not visit.local:
         raise RequestError(Trouble.USAGE, "Stop a node on its own machine.")
     await visit.say(Done(request=message.request, text="The node stops."))
     visit.house.end(Ending.STOP)

@@ -21,9 +21,19 @@ class StreamFrames:
         peer: who is at the other end; None for a local or remote client.
         sends: what this side may say.
         decoder: what may come; it may hold bytes that have come already.
+        local: it is a Unix socket.
     """
 
-    def __init__(self, stream: trio.abc.Stream, *, peer: NodeId | None, sends: Registry, decoder: FrameDecoder) -> None:
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        *,
+        peer: NodeId | None,
+        sends: Registry,
+        decoder: FrameDecoder,
+        local: bool = False,
+    ) -> None:
+        self.local = local
         self._stream = stream
         self._peer = peer
         self._sends = sends

@@ -48,7 +48,7 @@ async def serve_unix(
 
 
 async def _serve(stream: trio.SocketStream, handler: StreamHandler) -> None:
-    frames = StreamFrames(stream, peer=None, sends=FROM_DAEMON, decoder=FrameDecoder(FROM_CLIENT))
+    frames = StreamFrames(stream, peer=None, sends=FROM_DAEMON, decoder=FrameDecoder(FROM_CLIENT), local=True)
     try:
         if peer_user(stream) in (os.getuid(), 0):
             await handler(frames)
