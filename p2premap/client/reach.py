@@ -7,10 +7,10 @@ the job's inputs are files of a machine that has no node to hand them out.
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from collections.abc import Callable, Iterator
 from itertools import islice
 
+from p2premap import __version__
 from p2premap.client.connection import Connection, local
 from p2premap.errors import ConfigError, NodeUnavailable, PeerUnreachable, RemoteProtocolError
 from p2premap.ids import Address
@@ -47,22 +47,27 @@ def anywhere(
 
 
 def _remembered_member(paths: Paths) -> Connection | None:
-    from p2premap import __version__
-    from p2premap.node import remote, secret  # TLS costs 0.1 s, and is rarely needed
+    from p2premap.node import secret  # with OpenSSL's hashes
 
-    with contextlib.suppress(ConfigError):
-        if (known := secret.load(paths.config)) is not None:
-            for address in islice(_addresses(paths, known.tag), TRIED_MAX):
-                with contextlib.suppress(PeerUnreachable, RemoteProtocolError):
-                    stream, _ = remote.connect_member(
-                        known, address, name="client", version=__version__, timeout_s=CONNECT_S
-                    )
-                    return Connection(stream, str(address))
+    try:
+        known = secret.load(paths.config)
+    except ConfigError:
+        return None
+    if known is None:
+        return None
+    for address in islice(_addresses(paths, known.tag), TRIED_MAX):
+        from p2premap.node import remote  # TLS costs 0.1 s, and is rarely needed
+
+        with contextlib.suppress(PeerUnreachable, RemoteProtocolError):
+            stream, _ = remote.connect_member(known, address, name="client", version=__version__, timeout_s=CONNECT_S)
+            return Connection(stream, str(address))
     return None
 
 
 def _addresses(paths: Paths, tag: str) -> Iterator[Address]:
     """Where members were, the most recently seen first; each once."""
+    import sqlite3
+
     from p2premap.node import scope
     from p2premap.node.identity import state_paths
 
