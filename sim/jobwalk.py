@@ -433,6 +433,8 @@ class Model:
         for stage in view.stages:
             if not 0 <= stage.done <= stage.tasks or stage.done + stage.running > stage.tasks + stage.running:
                 raise Violated(f"impossible numbers: {stage}")
+        if view.phase is Phase.DONE:
+            self._check_parts(view)
         if view.phase is Phase.CANCELLED:
             for node in self._walk.nodes:
                 running = [q for q in node.queues.values() if q]
@@ -444,9 +446,7 @@ class Model:
         view = self._walk.view
         if view is None or not view.phase.over:
             raise Violated("the end was not shown")
-        if view.phase is Phase.DONE:
-            self._check_parts(view)
-        elif view.phase is Phase.FAILED and "Task " not in view.error:
+        if view.phase is Phase.FAILED and "Task " not in view.error:
             raise Violated(f"the error names no task: {view.error}")
 
     def _check_parts(self, view: JobView) -> None:
@@ -460,7 +460,8 @@ class Model:
             raise Violated(f"parts {numbers}")
         came = set()
         for part in view.parts:
-            contents = {d.disk[part.source.digest] for d in self._walk.nodes if part.source.digest in d.disk}
+            holders = [n for n in self._walk.nodes if n.told != "lost" and part.source.digest in n.disk]
+            contents = {n.disk[part.source.digest] for n in holders}
             if not contents and self._walk.disks_lost:
                 continue  # nobody has read it since, so nobody can know
             if len(contents) != 1:

@@ -28,6 +28,7 @@ class HandOut:
     def __init__(self, state: JobState) -> None:
         self._state = state
         self._last_batch = 0
+        self._repairing = False
         spec = state.spec
         self._code = Source(
             digest=spec.code.digest, start=0, end=spec.code.size, holders=(state.leader.node,), blob=spec.code.digest
@@ -39,13 +40,13 @@ class HandOut:
         An earlier stage has tasks only where a later one found results missing, and those come first.
 
         Returns:
-            Whether there may be more to do: something was given, or a stage turned out to be planned from lost results.
+            Whether there may be more to do: something was given, or results turned out to be lost.
         """
-        given = False
+        given = self._repairing = False
         for run in list(self._state.runs):
             if run.pending and self._state.final is None and not run.abandoned:
                 given = self._of_stage(now, run) or given
-        return given or (not self._state.runs[-1].pinned and self._state.runs[-1].complete)
+        return given or self._repairing or (not self._state.runs[-1].pinned and self._state.runs[-1].complete)
 
     def _of_stage(self, now: float, run: StageRun) -> bool:
         """One batch for each node with room. Whether any was given."""
@@ -153,7 +154,8 @@ class HandOut:
             if run.pinned and (task := run.producer(source.blob)) is not None:
                 if run.adopt(task, self._state.locations):
                     self._state.abandon_after(run)
-                else:
+                elif run.is_settled(task):
                     run.unsettle(task)
+                    self._repairing = True
                 return True
         return False

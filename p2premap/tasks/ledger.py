@@ -148,6 +148,7 @@ class StageFacts:
                     return fact.result
             ref = self._same_as(task, value, blobs) or self.results.add(value, blobs, records_out)
             self._more.setdefault(task, []).append(ResultFact(attempt, node, ref))
+            self._number(node)
         if blobs:
             self.any_blobs = True
         return ref
@@ -195,17 +196,16 @@ class StageFacts:
             self._hasher, self._hashed = blake3(), 0
 
     def held_by(self, node: NodeId) -> Iterator[int]:
-        """Tasks of which this node holds blobs of the chosen result, or of another fact of theirs."""
+        """Tasks of which this node holds the blobs of a result, chosen or not."""
         if not self.any_blobs or node not in self._numbers:
             return
         number = self._numbers[node]
         for task, holder in enumerate(self._holder):
-            if (
-                self._chosen[task]
-                and (holder == number or task in self._more)
-                and self.results.blobs(self.chosen(task))
-            ):
-                yield task
+            if holder == number or task in self._more:
+                for fact in self.facts(task):
+                    if fact.node == node and self.results.blobs(fact.result):
+                        yield task
+                        break
 
     def holders(self, task: int) -> tuple[NodeId, ...]:
         """Who holds the chosen result: whoever yielded one of the same content."""

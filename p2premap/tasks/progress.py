@@ -128,7 +128,8 @@ def _stage_view(run: StageRun, workers: Workers) -> StageView:
 def note(runs: list[StageRun], workers: Workers, cancelling: str | None) -> str:
     """What the job waits for, in one sentence; "" where it just runs."""
     if cancelling is not None:
-        return f"Waits until {_names([w for w in workers.all.values() if w.engaged])} confirm that nothing of it runs."
+        engaged = [w for w in workers.all.values() if w.engaged]
+        return f"Waits for these nodes to confirm that nothing of it runs: {_names(engaged)}."
     waiting = sum(run.pending + len(run.parked) for run in runs)
     if not waiting:
         return _silent(workers)
@@ -144,12 +145,12 @@ def note(runs: list[StageRun], workers: Workers, cancelling: str | None) -> str:
 
 def _silent(workers: Workers) -> str:
     silent = [w for w in workers.all.values() if w.batches and w.doubtful]
-    return f"Waits to know whether {_names(silent)} still live." if silent else ""
+    return f"Waits for attempts on nodes that do not answer: {_names(silent)}." if silent else ""
 
 
 def _nobody(workers: Workers) -> str:
     if doubtful := [w for w in workers.all.values() if w.doubtful or w.estranged]:
-        return f"No node can take work now: {_names(doubtful)} do not answer."
+        return f"No node can take work now; no answer from {_names(doubtful)}."
     return "No node offers a worker slot; start one with `p2premap node`."
 
 

@@ -3,8 +3,8 @@
 Theory of operation. There is no central master: each job's leader sends `Assign`s, and this core takes them or says
 `Busy`. A slot runs one batch and has at most one more queued behind it, so that it goes on without a pause. Who gets
 a place when several jobs want it: the highest priority, then the job below its fair share. A job that was
-refused is remembered for as long as it was told to wait; while it is below its share, others at or above
-theirs are refused, and when a place comes free it is invited (a `Busy` without attempts).
+refused is remembered for as long as it was told to wait, and invited when there is a place for it (a `Busy` without
+attempts); a place is held for a moment for a job that was invited, and for one whose batch has just ended.
 
 Fencing: an order under a lower ballot than the highest seen for its job is dropped, and the ballot must be its
 sender's own. A new leader (a higher ballot) is told again what its predecessor has not heard, and everything that ends
@@ -90,7 +90,8 @@ class LedJob:
     Args:
         unheard: reports that the leader has not confirmed, with their numbers.
         ends: reports that wait for company until `report_at`.
-        wants_until: it was refused, and counts as a competitor until then.
+        refused_until: it was refused, and will ask again by then at the latest.
+        held_until: a place is held for it until then: it was invited, or its own batch has just ended.
         places: batches that it has in slots.
     """
 
@@ -103,12 +104,16 @@ class LedJob:
     unheard: deque[messages.AttemptsEnded] = field(default_factory=deque)
     ends: dict[StageId, list[AttemptEnd]] = field(default_factory=dict)
     report_at: float = math.inf
-    wants_until: float = -math.inf
-    invited_until: float = -math.inf
+    refused_until: float = -math.inf
+    held_until: float = -math.inf
     places: int = 0
     used: float = 0.0
     answers: int = 0
     forgotten: bool = False
+
+    def competes(self, now: float) -> bool:
+        """Whether it would take a place now, as far as is known."""
+        return not self.forgotten and (self.refused_until > now or self.held_until > now)
 
 
 class WorkerCore:
@@ -131,6 +136,7 @@ class WorkerCore:
         self._jobs: dict[JobId, LedJob] = {}
         self._effects: list[WorkerEffect] = []
         self._sweep_at = now + config.idle_job_s
+        self._wake_at = math.inf
         self.fenced = 0
         """Orders dropped because of their ballot or sender."""
 
@@ -150,7 +156,7 @@ class WorkerCore:
         """When it wants a `Tick`."""
         if not self._jobs:
             return math.inf
-        return min(self._sweep_at, *(led.report_at for led in self._jobs.values()))
+        return min(self._sweep_at, self._wake_at, *(led.report_at for led in self._jobs.values()))
 
     def step(self, now: float, event: WorkerEvent) -> list[WorkerEffect]:
         """Take one event; say what is to be done."""
@@ -165,11 +171,13 @@ class WorkerCore:
             case SlotReported():
                 self._on_reported(now, event)
             case SetSlots(slots=slots):
-                self._on_slots(now, slots)
+                self._on_slots(slots)
             case _:
                 assert_never(event)
         self._report_due(now)
+        self._invite(now)
         self._sweep(now)
+        self._wake_at = self._invite_at(now)
         effects, self._effects = self._effects, []
         return effects
 
@@ -230,10 +238,10 @@ class WorkerCore:
             return
         slot = self._place(led)
         reason = "" if slot is not None else "all slots are taken"
-        if slot is not None and self._must_wait(now, led):
+        if slot is not None and not self._free_for(now, led):
             slot, reason = None, "other jobs are waiting for their share"
         if slot is None:
-            led.wants_until = now + 2 * self._config.busy_retry_s
+            led.refused_until = now + 2 * self._config.busy_retry_s
             self._say(
                 led,
                 messages.Busy(
@@ -247,7 +255,7 @@ class WorkerCore:
                 ),
             )
             return
-        led.wants_until = led.invited_until = -math.inf
+        led.refused_until = -math.inf
         led.places += 1
         slot.last_job = led.job
         slot.queue.append(Held(led.job, order.stage, dict.fromkeys((a.task, a.attempt) for a in attempts)))
@@ -342,52 +350,51 @@ class WorkerCore:
     def _free(self) -> int:
         return sum(max(0, self._config.queue_batches - len(s.queue)) for s in self._slots[: self._allowed])
 
-    def _must_wait(self, now: float, led: LedJob) -> bool:
-        """Whether a place that is free now is for somebody else."""
-        return self._free_for(now, led) == 0
-
     def _free_for(self, now: float, led: LedJob) -> int:
         """How many further batches of this job would be taken now."""
         free = self._free()
-        rivals = [
-            j for j in self._jobs.values() if j is not led and not j.forgotten and (j.wants_until > now or j.places)
-        ]
-        waiting = [j for j in rivals if j.wants_until > now]
-        if not waiting or not free:
+        rivals = [j for j in self._jobs.values() if j is not led and j.competes(now) and j.priority >= led.priority]
+        if not free or not rivals:
             return free
-        if any(j.priority > led.priority for j in waiting):
+        if any(j.priority > led.priority for j in rivals):
             return 0
-        equals = [j for j in rivals if j.priority == led.priority]
-        if not any(j.wants_until > now for j in equals):
-            return free
-        share = -(-self._allowed * self._config.queue_batches // (len(equals) + 1))
-        if all(j.places >= share for j in equals if j.wants_until > now):
+        present = sum(1 for j in self._jobs.values() if j.priority == led.priority and (j.places or j.competes(now)))
+        share = -(-self._allowed * self._config.queue_batches // max(2, present + (not led.places)))
+        if all(j.places >= share for j in rivals):
             return free
         return max(0, min(free, share - led.places))
 
     def _invite(self, now: float) -> None:
-        """A place is free: tell the job that it is for."""
-        if not self._free():
+        """Places are free: tell the jobs that they are for."""
+        refused = [j for j in self._jobs.values() if j.refused_until > now and j.held_until <= now]
+        if not refused or not self._free():
             return
-        waiting = [j for j in self._jobs.values() if j.wants_until > now and j.invited_until <= now]
-        for led in sorted(waiting, key=lambda j: (-j.priority, j.places, j.job)):
+        for led in sorted(refused, key=lambda j: (-j.priority, j.places, j.job)):
             if free := self._free_for(now, led):
-                led.invited_until = led.wants_until = now + self._config.hold_s
+                led.refused_until, led.held_until = -math.inf, now + self._config.hold_s
                 self._say(
                     led,
                     messages.Busy(
                         job=led.job, ballot=led.ballot, stage=led.stage, attempts=(), free=free, reason="", retry_s=0.0
                     ),
                 )
-                return
 
-    def _on_slots(self, now: float, slots: int) -> None:
+    def _invite_at(self, now: float) -> float:
+        """When somebody who waits may be invited because a place that is held for somebody else lapses."""
+        if not self._free() or not any(j.refused_until > now for j in self._jobs.values()):
+            return math.inf
+        ends = (t for j in self._jobs.values() for t in (j.refused_until, j.held_until))
+        return min((t for t in ends if t > now), default=math.inf)
+
+    def _on_slots(self, slots: int) -> None:
         self._allowed = slots
         for number in range(len(self._slots), slots):
             self._slots.append(Slot(number))
-        while len(self._slots) > slots and not self._slots[-1].queue:
+        self._trim_slots()
+
+    def _trim_slots(self) -> None:
+        while len(self._slots) > self._allowed and not self._slots[-1].queue:
             self._slots.pop()
-        self._invite(now)
 
     # --- reports --------------------------------------------------------------------------------------------------
 
@@ -408,10 +415,12 @@ class WorkerCore:
             slot.queue.popleft()
             slot.stopping = False
             led.places -= 1
+            if not held.unwanted:
+                led.held_until = now + self._config.hold_s
             self._stop_unwanted(slot)
             self._flush(now, led)
             self._end_if_idle(led)
-            self._on_slots(now, self._allowed)
+            self._trim_slots()
 
     def _stop_unwanted(self, slot: Slot) -> None:
         if slot.queue and slot.queue[0].unwanted and not slot.stopping:

@@ -1,0 +1,339 @@
+"""A coordinator or a worker core, spoken to in few words, for tests that read as dialogues."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from p2premap.config import TasksConfig
+from p2premap.election.ballot import Fence, first
+from p2premap.ids import Ballot, Digest, JobId, NodeId
+from p2premap.sim.workloads import Shape, ShapeDirector, digest_of, spec_of
+from p2premap.tasks import events, messages
+from p2premap.tasks.coordinator import Coordinator
+from p2premap.tasks.job import (
+    AttemptEnd,
+    AttemptSpec,
+    BlobRef,
+    JobOptions,
+    JobView,
+    Limits,
+    Outcome,
+    Source,
+    StageId,
+)
+from p2premap.tasks.progress import Leader
+from p2premap.tasks.worker import WorkerCore
+from p2premap.wire import Message
+
+JOB = JobId(b"job-job-job-job!")
+MAP = StageId(0, b"")
+
+
+def node(letter: str) -> NodeId:
+    """A node by its letter."""
+    return NodeId(letter.encode() * 16)
+
+
+A, B, C = node("A"), node("B"), node("C")
+BALLOT = first(A)
+
+
+def blob(name: str) -> BlobRef:
+    """A blob of this content."""
+    return BlobRef(digest=digest_of(name.encode()), size=len(name))
+
+
+class Led:
+    """A coordinator on node A.
+
+    Args:
+        shape: the job.
+    """
+
+    def __init__(
+        self, shape: Shape, *, options: JobOptions | None = None, config: TasksConfig | None = None, on: str = ""
+    ) -> None:
+        self.now = 0.0
+        self.serials: dict[NodeId, int] = {}
+        self.given: dict[tuple[StageId, int], tuple[NodeId, int]] = {}
+        """(stage, task) -> who has it and under which attempt number."""
+        self.answers: dict[NodeId, int] = {}
+        self.said: list[tuple[NodeId, Message]] = []
+        self.shown: list[JobView] = []
+        self.core = Coordinator(
+            job=JOB,
+            spec=spec_of(shape, key=b"key", options=options),
+            director=ShapeDirector(job=JOB, home=A, plan=shape.encode()),
+            leader=Leader(A, "a", 1),
+            ballot=BALLOT,
+            config=config or TasksConfig(),
+            now=0.0,
+        )
+        for letter in on:
+            self.seen(letter)
+
+    # --- what it is told ------------------------------------------------------------------------------------------
+
+    def seen(self, letter: str, slots: int = 1, machine: str = "") -> list[str]:
+        """The node can work."""
+        return self.hear(
+            events.WorkerSeen(node=node(letter), name=letter.lower(), slots=slots, machine=(machine or letter).encode())
+        )
+
+    def lost(self, letter: str) -> list[str]:
+        """The node is dead."""
+        return self.hear(events.WorkerLost(node=node(letter)))
+
+    def doubt(self, letter: str) -> list[str]:
+        """The node is suspected."""
+        return self.hear(events.WorkerDoubtful(node=node(letter)))
+
+    def unlinked(self, letter: str) -> list[str]:
+        """The link to the node broke."""
+        return self.hear(events.WorkerUnlinked(node=node(letter)))
+
+    def cancel(self) -> list[str]:
+        """A user cancels the job."""
+        return self.hear(events.CancelJob(reason="enough"))
+
+    def tick(self, after_s: float = 0.0) -> list[str]:
+        """Time passes until the deadline, or for so long."""
+        self.now = self.now + after_s if after_s else max(self.now, self.core.deadline())
+        return self.hear(events.Tick())
+
+    def done(self, letter: str, *tasks: int, stage: StageId = MAP, blobs: str = "", free: int = 2) -> list[str]:
+        """The node finished these tasks; with `blobs`, each yielded a blob of that name and its number."""
+        return self.ended(
+            letter,
+            [self.end(t, stage=stage, blobs=(blob(f"{blobs}{t}"),) if blobs else ()) for t in tasks],
+            stage=stage,
+            free=free,
+        )
+
+    def failed(
+        self,
+        letter: str,
+        task: int,
+        outcome: Outcome,
+        *,
+        stage: StageId = MAP,
+        missing: Sequence[Digest] = (),
+        error: str = "it says so",
+    ) -> list[str]:
+        """The node's attempt of this task ended without a result."""
+        end = self.end(task, stage=stage, outcome=outcome, missing=tuple(missing), error=error)
+        return self.ended(letter, [end], stage=stage)
+
+    def end(
+        self,
+        task: int,
+        *,
+        stage: StageId = MAP,
+        outcome: Outcome = Outcome.DONE,
+        blobs: tuple[BlobRef, ...] = (),
+        missing: tuple[Digest, ...] = (),
+        error: str = "",
+    ) -> AttemptEnd:
+        """How the attempt of this task that was given last ended."""
+        return AttemptEnd(
+            task=task,
+            attempt=self.given[stage, task][1],
+            outcome=outcome,
+            blobs=blobs,
+            seconds=10.0,
+            missing=missing,
+            error=error,
+        )
+
+    def ended(
+        self,
+        letter: str,
+        ends: Sequence[AttemptEnd],
+        *,
+        stage: StageId = MAP,
+        free: int = 2,
+        ballot: Ballot = BALLOT,
+        serial: int | None = None,
+        held: int = 0,
+    ) -> list[str]:
+        """The node reports ends."""
+        if serial is None:
+            serial = self.serials[node(letter)] = self.serials.get(node(letter), 0) + 1
+        return self.hear(
+            events.FromWorker(
+                node=node(letter),
+                message=messages.AttemptsEnded(
+                    job=JOB,
+                    ballot=ballot,
+                    stage=stage,
+                    ends=tuple(ends),
+                    free=free,
+                    serial=serial,
+                    answers=self.answers.get(node(letter), 0),
+                    held=held,
+                ),
+            )
+        )
+
+    def busy(self, letter: str, *tasks: int, free: int = 0, reason: str = "no room", stage: StageId = MAP) -> list[str]:
+        """The node does not take these tasks."""
+        pairs = tuple((t, self.given[stage, t][1]) for t in tasks)
+        return self.hear(
+            events.FromWorker(
+                node=node(letter),
+                message=messages.Busy(
+                    job=JOB, ballot=BALLOT, stage=stage, attempts=pairs, free=free, reason=reason, retry_s=0.5
+                ),
+            )
+        )
+
+    # --- what it says ---------------------------------------------------------------------------------------------
+
+    def hear(self, event: events.CoordinatorEvent) -> list[str]:
+        """Tell it, and say in short lines what it wants."""
+        effects = self.core.step(self.now, event)
+        self.core.check_invariants()
+        return [line for effect in effects if (line := self._line(effect))]
+
+    def _line(self, effect: events.CoordinatorEffect) -> str:
+        if isinstance(effect, events.JobChanged):
+            self.shown.append(effect.view)
+            return effect.view.phase.value if effect.view.phase.over else ""
+        self.said.append((effect.node, effect.message))
+        to = chr(effect.node[0])
+        match effect.message:
+            case messages.Assign(stage=stage, attempts=attempts, function=function):
+                for spec in attempts:
+                    self.given[stage, spec.task] = (effect.node, spec.attempt)
+                return f"{to}: {function} {' '.join(map(_attempt, attempts))}"
+            case messages.StopAttempts(attempts=pairs):
+                return f"{to}: stop {' '.join(f'{t}' for t, _ in pairs) or 'all'}"
+            case messages.Recount(attempts=pairs, heard=heard, number=number):
+                self.answers[effect.node] = number
+                return f"{to}: recount {' '.join(f'{t}' for t, _ in pairs)} heard {heard}"
+            case messages.ForgetJob():
+                return f"{to}: forget"
+            case other:
+                raise AssertionError(f"not said by leaders: {other}")
+
+    @property
+    def view(self) -> JobView:
+        """The job now."""
+        return self.core.view(self.now)
+
+    def sources(self, letter: str) -> tuple[Source, ...]:
+        """What the node was last told to read."""
+        orders = [m for n, m in self.said if n == node(letter) and isinstance(m, messages.Assign)]
+        return orders[-1].attempts[0].sources
+
+    @property
+    def reduce(self) -> StageId:
+        """The id of the last reduce stage of which something was given out."""
+        return [s for s, _ in self.given if s.number == 1][-1]
+
+
+def _attempt(spec: AttemptSpec) -> str:
+    return f"{spec.task}" if spec.attempt == 0 else f"{spec.task}.{spec.attempt}"
+
+
+class Working:
+    """A worker core on node C.
+
+    Args:
+        slots: of the node.
+    """
+
+    def __init__(self, slots: int = 1, *, config: TasksConfig | None = None) -> None:
+        self.now = 0.0
+        self.effects: list[events.WorkerEffect] = []
+        self.core = WorkerCore(me=C, slots=slots, config=config or TasksConfig(), fence=Fence(100), now=0.0)
+
+    def assign(
+        self,
+        *tasks: int,
+        job: str = "j",
+        leader: NodeId = A,
+        ballot: Ballot | None = None,
+        priority: int = 0,
+        heard: int = 0,
+        attempt: int = 0,
+    ) -> list[str]:
+        """A leader hands out tasks."""
+        return self.order(
+            messages.Assign(
+                job=job_of(job),
+                ballot=ballot or first(leader),
+                stage=MAP,
+                runtime="r",
+                function="map",
+                code=Source(digest=digest_of(b"code"), start=0, end=4, holders=(leader,), blob=digest_of(b"code")),
+                attempts=tuple(AttemptSpec(task=t, attempt=attempt) for t in tasks),
+                limits=Limits(),
+                priority=priority,
+                heard=heard,
+            ),
+            leader=leader,
+        )
+
+    def stop(self, *tasks: int, job: str = "j", leader: NodeId = A) -> list[str]:
+        """A leader wants these stopped; none: all."""
+        pairs = tuple((t, 0) for t in tasks)
+        return self.order(
+            messages.StopAttempts(job=job_of(job), ballot=first(leader), stage=MAP, attempts=pairs), leader=leader
+        )
+
+    def forget(self, *, job: str = "j", leader: NodeId = A, ballot: Ballot | None = None) -> list[str]:
+        """A leader's job is over."""
+        return self.order(messages.ForgetJob(job=job_of(job), ballot=ballot or first(leader)), leader=leader)
+
+    def recount(self, *tasks: int, job: str = "j", heard: int = 0, number: int = 1) -> list[str]:
+        """A leader wants to hear again what it may have missed."""
+        pairs = tuple((t, 0) for t in tasks)
+        return self.order(
+            messages.Recount(job=job_of(job), ballot=first(A), stage=MAP, attempts=pairs, heard=heard, number=number),
+            leader=A,
+        )
+
+    def order(self, message: Message, *, leader: NodeId) -> list[str]:
+        """A leader says this."""
+        return self.hear(events.FromLeader(node=leader, message=message))
+
+    def report(
+        self, slot: int, *tasks: int, over: bool = True, outcome: Outcome = Outcome.DONE, attempt: int = 0
+    ) -> list[str]:
+        """The executor reports ends."""
+        ends = tuple(AttemptEnd(task=t, attempt=attempt, outcome=outcome, seconds=0.1) for t in tasks)
+        return self.hear(events.SlotReported(slot=slot, ends=ends, batch_over=over))
+
+    def tick(self) -> list[str]:
+        """Time passes until the deadline."""
+        self.now = self.core.deadline()
+        return self.hear(events.Tick())
+
+    def hear(self, event: events.WorkerEvent) -> list[str]:
+        """Tell it, and say in short lines what it wants."""
+        self.effects = self.core.step(self.now, event)
+        self.core.check_invariants()
+        return [_worker_line(effect) for effect in self.effects]
+
+
+def job_of(letter: str) -> JobId:
+    """A job by its letter."""
+    return JobId(letter.encode() * 16)
+
+
+def _worker_line(effect: events.WorkerEffect) -> str:
+    match effect:
+        case events.RunBatch(slot=slot, job=job, attempts=attempts):
+            return f"slot {slot}: run {chr(job[0])} {' '.join(map(_attempt, attempts))}"
+        case events.StopSlot(slot=slot):
+            return f"slot {slot}: stop"
+        case events.EndJob(job=job):
+            return f"end {chr(job[0])}"
+        case events.ToLeader(node=to, message=messages.Busy(attempts=pairs, free=free, job=job)):
+            return f"{chr(to[0])}: busy {chr(job[0])} {' '.join(str(t) for t, _ in pairs)} free {free}"
+        case events.ToLeader(node=to, message=messages.AttemptsEnded(ends=ends, free=free, serial=serial)):
+            words = " ".join(f"{e.task}{'' if e.outcome is Outcome.DONE else ' ' + e.outcome.name}" for e in ends)
+            return f"{chr(to[0])}: ended {words} free {free} serial {serial}"
+        case other:
+            raise AssertionError(f"not said by workers: {other}")

@@ -1,0 +1,136 @@
+"""Random walks over coordinator and worker cores: everything that could happen next may happen next."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from p2premap.sim.jobwalk import Faults, Violated, Walk
+from p2premap.sim.workloads import Shape
+from p2premap.tasks.job import Phase
+from p2premap.tasks.ledger import PinnedResults
+from p2premap.tasks.locations import Locations
+from p2premap.tasks.roster import Roster
+from p2premap.tasks.stage import StageRun
+from p2premap.tasks.state import JobState
+from p2premap.tasks.worker import WorkerCore
+
+SHAPES = (
+    Shape(12, 3),
+    Shape(30),
+    Shape(8, 4, steady=False),
+    Shape(150, inline=True, map_s=0.001),
+    Shape(6, 6, map_s=0.3, steady=False),
+)
+FAULTS = {
+    "none": Faults(),
+    "kill": Faults(kill=3),
+    "kill and lose the disk": Faults(kill=3, disk_lost=50),
+    "links": Faults(unlink=5),
+    "verdicts": Faults(false_death=4, doubt=5),
+    "executors": Faults(crash=0.3, refuse=3, unreadable=1),
+    "everything": Faults(
+        kill=2, false_death=2, doubt=3, unlink=3, crash=0.2, refuse=2, unreadable=2, resize=1, disk_lost=20
+    ),
+    "cancel": Faults(kill=2, cancel=2, unlink=3, false_death=1),
+}
+
+
+@pytest.mark.parametrize("faults", FAULTS)
+def test_walk(faults: str) -> None:
+    happened: Counter[str] = Counter()
+    ends: Counter[Phase] = Counter()
+    reruns = 0
+    for seed in range(30):
+        walk = Walk(seed, SHAPES[seed % len(SHAPES)], nodes=2 + seed % 4, faults=FAULTS[faults])
+        ends[walk.run(300).phase] += 1
+        happened.update(walk.counts)
+        reruns += walk.model.reruns
+    assert ends[Phase.FAILED] == 0
+    if faults == "cancel":
+        assert ends[Phase.CANCELLED] >= 5
+    else:
+        assert ends == {Phase.DONE: 30}
+    # a run in which nothing happened proves nothing
+    for word in ("kill", "unlink", "false death", "doubt", "resize"):
+        assert bool(happened[word]) == (getattr(FAULTS[faults], word.replace(" ", "_")) > 0)
+    assert (reruns > 0) == (
+        faults in ("kill", "kill and lose the disk", "verdicts", "executors", "everything", "cancel")
+    )
+
+
+def test_walks_repeat() -> None:
+    one, two = (Walk(7, SHAPES[0], faults=FAULTS["everything"]) for _ in range(2))
+    one.run(200)
+    two.run(200)
+    assert one.log == two.log
+
+
+@pytest.mark.deep
+def test_deep_walks() -> None:
+    for seed in range(20_000):
+        faults = list(FAULTS.values())[seed // len(SHAPES) % len(FAULTS)]
+        Walk(seed, SHAPES[seed % len(SHAPES)], nodes=2 + seed % 4, faults=faults).run(400)
+
+
+# --- planted bugs: the walk must find each ------------------------------------------------------------------------
+
+
+def _found(faults: str, *, seeds: range = range(120)) -> str:
+    """What the first walk that ends badly says."""
+    for seed in seeds:
+        try:
+            walk = Walk(seed, SHAPES[seed % len(SHAPES)], nodes=2 + seed % 4, faults=FAULTS[faults])
+            view = walk.run(300)
+        except (Violated, AssertionError) as error:
+            return str(error)
+        if view.phase is Phase.FAILED:
+            return view.error
+    return "nothing"
+
+
+def test_it_finds_results_that_are_thought_readable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StageRun, "lose_results", lambda *_: None)
+    assert "is nowhere" in _found("kill")
+
+
+def test_it_finds_finished_work_that_is_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StageRun, "recover_results", lambda *_: False)
+    assert "runs again" in _found("everything")
+
+
+def test_it_finds_mixed_lineages(monkeypatch: pytest.MonkeyPatch) -> None:
+    def careless(self: JobState, run: StageRun) -> None:
+        """What Spark did: who has read the old results keeps what it made of them."""
+        run.pinned = True
+        self.director.next(run.id.number, PinnedResults(run.facts))
+
+    monkeypatch.setattr(JobState, "abandon_after", careless)
+    assert "lineages are mixed" in _found("kill and lose the disk", seeds=range(400))
+
+
+def test_it_finds_a_job_that_is_cancelled_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Roster, "welcome_back", Roster.recount)
+    assert "CANCELLED while attempts run" in _found("cancel", seeds=range(320, 400))
+
+
+def test_it_finds_copies_that_are_never_written_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Locations, "unreadable", lambda *_: None)
+    assert "could not read its input" in _found("kill and lose the disk")
+
+
+def test_it_finds_attempts_that_are_forgotten_with_their_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(JobState, "wait_again", lambda *_: None)
+    assert "is forgotten" in _found("kill")
+
+
+def test_it_finds_a_leader_that_never_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Roster, "recount", lambda *_: None)
+    assert "does not end" in _found("links")
+
+
+def test_it_finds_places_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WorkerCore, "_free_for", lambda *_: 9)
+    monkeypatch.setattr(WorkerCore, "_place", lambda self, led: self._slots[0])
+    assert "over-committed" in _found("none")
