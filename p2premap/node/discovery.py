@@ -22,6 +22,7 @@ import trio
 
 from p2premap.config import DiscoveryConfig
 from p2premap.control import Foreign
+from p2premap.event import Event
 from p2premap.gossip.events import Hinted
 from p2premap.ids import NODE_ID_BYTES, Address, NodeId
 from p2premap.node.interfaces import Interface, InterfaceWatcher, by_closeness, is_loopback, open_changes
@@ -35,8 +36,7 @@ TEXT_MAX = 64
 """Characters of a name or a tag that are kept from an announcement."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Announcement:
+class Announcement(Event, frozen=True, kw_only=True):
     """What this node says of itself on the network.
 
     Args:
@@ -51,8 +51,7 @@ class Announcement:
     open_name: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(Event, frozen=True, kw_only=True):
     """A node that announces itself, as far as a stranger's word goes."""
 
     node: NodeId

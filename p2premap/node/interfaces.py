@@ -13,12 +13,12 @@ import ipaddress
 import socket
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import trio
 
+from p2premap.event import Event
 from p2premap.ids import Address
 
 
@@ -41,8 +41,7 @@ _PREFIXES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Interface:
+class Interface(Event, frozen=True):
     """One interface as the kernel shows it.
 
     Args:

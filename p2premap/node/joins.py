@@ -10,21 +10,20 @@ import ipaddress
 import re
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from random import Random
 
 import trio
 
 from p2premap.config import DiscoveryConfig
 from p2premap.errors import ConfigError
+from p2premap.event import Event
 from p2premap.gossip.events import Hinted
 from p2premap.ids import Address
 
 _NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
 
 
-@dataclass(frozen=True, slots=True)
-class JoinTarget:
+class JoinTarget(Event, frozen=True):
     """A host, by name or number, and a port."""
 
     host: str
