@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
+import sys
 import sysconfig
 import time
 from collections import Counter
@@ -32,6 +34,13 @@ COLOURS = {"red": "red", "green": "green", "blue": "blue"}
 BAR_CELLS = 30
 INPUT_BYTES_MAX = 64 << 20
 TOP = 5
+
+NEXT = (
+    ("node", "a node that stays; type the same on every machine"),
+    ("run JOB.py FILES... -o OUT", "a job of your own"),
+    ("invite", "let another machine in"),
+    ("--help", "everything else"),
+)
 
 
 @dataclass
@@ -210,9 +219,9 @@ def _print_report(report: Report) -> None:
     say(f"{duration(report.total_s)} in all; the nodes have stopped, and their files are gone")
     say()
     say("Next:")
-    say("  p2premap node                             a node that stays; the same on every machine")
-    say("  p2premap run examples/wordcount.py FILES  your own job")
-    say("  p2premap invite                           let another machine in")
+    command = "p2premap" if shutil.which("p2premap") else os.path.relpath(sys.argv[0])
+    for arguments, what in NEXT:
+        say(f"  {(command + ' ' + arguments).ljust(len(command) + 30)}  {what}")
 
 
 def _shape(report: Report) -> dict[str, object]:

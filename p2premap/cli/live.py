@@ -92,4 +92,4 @@ class LiveProgress:
         text = Text("  ".join(facts), style="dim")
         if trouble := trouble_line(stage):
             text.append(("  " if facts else "") + trouble, style="yellow")
-        return Text(clean(stage.name)), bar, Text(f"{stage.done}/{stage.tasks}", justify="right"), text
+        return Text(clean(stage.name)), bar, Text(f"{stage.done}/{stage.tasks}"), text

@@ -1,0 +1,143 @@
+"""Numbers as people read and write them; and how a running job looks."""
+
+from __future__ import annotations
+
+import io
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from p2premap.cli.live import LiveProgress
+from p2premap.cli.progress import LINE_S, PlainProgress, Rate
+from p2premap.cli.show import clean, duration, parse_duration, parse_size, size, table
+from p2premap.ids import NodeId
+from p2premap.tasks.job import JobView, Phase, StageView
+
+ADA, BOB = NodeId(b"a" * 16), NodeId(b"b" * 16)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4213, "0.42 s"),
+        (12.34, "12.3 s"),
+        (59.97, "1 min"),
+        (125, "2 min 5 s"),
+        (600, "10 min"),
+        (11_400, "3 h 10 min"),
+        (180_000, "2 d 2 h"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1_000, "1 kB"), (4_714_000, "4.71 MB"), (99_960_000, "100 MB")]
+)
+def test_sizes(count: int, text: str) -> None:
+    assert size(count) == text
+
+
+@given(st.floats(0, 1e9))
+def test_every_duration_and_size_can_be_shown(value: float) -> None:
+    assert len(duration(value)) < 20
+    assert len(size(value)) < 12
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), (" 2D ", 172_800)]
+)
+def test_durations_are_read(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(("text", "count"), [("800", 800), ("64k", 64_000), ("500M", 500_000_000), ("2GB", 2 * 10**9)])
+def test_sizes_are_read(text: str, count: int) -> None:
+    assert parse_size(text) == count
+
+
+@given(st.text())
+def test_whatever_is_typed_is_a_number_or_a_sentence(text: str) -> None:
+    for parse in (parse_duration, parse_size):
+        try:
+            assert parse(text) >= 0
+        except ValueError as wrong:
+            told = str(wrong)
+            assert "such as" in told
+
+
+@given(st.text())
+def test_clean_text_has_no_control_characters(text: str) -> None:
+    assert all(c.isprintable() or ord(c) >= 0xA0 for c in clean(text))
+
+
+def test_a_table_has_columns() -> None:
+    assert click.unstyle(table(("A", "LONG"), [("xx", "y"), ("z", "")])) == "A   LONG\nxx  y\nz"
+
+
+def view(done: int, *, leader: NodeId = ADA, stages: int = 1, phase: Phase = Phase.RUNNING, note: str = "") -> JobView:
+    last = StageView(number=stages - 1, name=f"stage{stages - 1}", tasks=10, done=done, running=2, lost_attempts=1)
+    first = StageView(number=0, name="stage0", tasks=10, done=10)
+    return JobView(
+        job=b"\x89\xab\xcd\xef" * 4,
+        name="count",
+        kind="mapreduce",
+        phase=phase,
+        leader=leader,
+        leader_name="ada" if leader == ADA else "bob",
+        leader_pid=1,
+        age_s=1.0,
+        stages=(last,) if stages == 1 else (first, last),
+        nodes=(("ada", 3), ("bob", 1)),
+        note=note,
+    )
+
+
+def test_a_pipe_gets_a_line_a_second_at_most_and_news_at_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("p2premap.cli.progress.time.monotonic", lambda: now)
+    with PlainProgress() as progress:
+        for step in range(40):
+            now = 100.0 + step * LINE_S / 10
+            progress.update(view(step // 8, note="It waits for a slot." if step > 20 else ""))
+        progress.update(view(5, leader=BOB, note="It waits for a slot."))
+        progress.update(view(2, leader=BOB, stages=2, note="It waits for a slot."))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines.count("It waits for a slot.") == 1
+    assert lines.count("bob leads the job now, in place of ada.") == 1
+    counted = [line for line in lines if line.startswith("stage0: ") and " of 10 tasks" in line]
+    assert 3 <= len(counted) <= 6
+    assert "stage0: 10 of 10 tasks" in lines
+    assert lines[-1].startswith("stage1: 2 of 10 tasks")
+
+
+def test_the_rate_is_of_the_last_seconds_and_of_the_stage_that_runs() -> None:
+    rate = Rate()
+    stage = StageView(number=0, name="map", tasks=10, bytes_in=1000)
+    assert rate.left_s(stage) is None
+    for second in range(20):
+        stage = StageView(number=0, name="map", tasks=10, bytes_in=1000, bytes_done=10 * second)
+        rate.feed(float(second), stage)
+    assert rate.bytes_per_s() == pytest.approx(10)
+    assert rate.left_s(stage) == pytest.approx((1000 - 190) / 10)
+    rate.feed(20.0, StageView(number=1, name="reduce", tasks=2))
+    assert rate.bytes_per_s() == 0
+
+
+def test_the_live_picture_shows_stages_shares_and_news() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=100, color_system=None)
+    with LiveProgress(console) as progress:
+        progress.update(view(3))
+        progress.update(view(4, leader=BOB, stages=2))
+        progress.collected(2, 5_000)
+    text = out.getvalue()
+    for expected in ("count", "89abcdef", "stage0", "stage1", "4/10", "ada 75%, bob 25%", "2 parts here, 5 kB",
+                     "bob leads the job now, in place of ada.", "1 lost with their node"):  # fmt: skip
+        assert expected in text
