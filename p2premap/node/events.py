@@ -39,13 +39,7 @@ class CancelJob(Event, frozen=True, kw_only=True):
 
 
 NodeEvent: TypeAlias = (
-    Tick
-    | FrameReceived
-    | SubmitJob
-    | CancelJob
-    | tasks.SlotReported
-    | tasks.SetSlots
-    | gossip.GossipEvent
+    Tick | FrameReceived | SubmitJob | CancelJob | tasks.SlotReported | tasks.SetSlots | gossip.GossipEvent
 )
 
 
