@@ -15,6 +15,7 @@ from p2premap.ids import Address, NodeId, RequestId
 from p2premap.node.bulk import NoSuch
 from p2premap.node.hello import CallMe, Purpose
 from p2premap.node.secret import new_secret
+from p2premap.node.streams import close
 from p2premap.ports import FrameStream
 from tests.node.nodes import node
 
@@ -156,3 +157,29 @@ async def test_cancelling_leaves_no_connection_behind(tmp_path: Path) -> None:
             with trio.move_on_after(wait_s):
                 await asks.transport.open_control(hidden.id)
         assert asks.transport.statistics().members == 1
+
+
+@pytest.mark.trio
+async def test_another_members_answer_does_not_count(tmp_path: Path) -> None:
+    async with (
+        node(tmp_path / "a", SECRET) as asks,
+        node(tmp_path / "b", SECRET) as hidden,
+        node(tmp_path / "c", SECRET, addresses_of=lambda _: (asks.address,)) as third,
+        trio.open_nursery() as nursery,
+    ):
+        await hidden.dial(asks.address)
+        await asks.until(lambda: asks.all(LinkUp))
+
+        async def meddle() -> None:
+            while not hidden.transport.statistics().counts.get("returns_failed"):
+                await trio.testing.wait_all_tasks_blocked()
+            call = CallMe(number=1, purpose=Purpose.CONTROL)  # what `hidden` was asked
+            channel = await third.transport._dialler.call_back(asks.id, call)
+            assert channel is not None
+            with trio.fail_after(5):
+                assert await channel.stream.receive_some(1) == b"", "closed at once"
+            await close(channel.stream)
+
+        nursery.start_soon(meddle)
+        with trio.fail_after(10), pytest.raises(PeerUnreachable):
+            await asks.transport.open_control(hidden.id)

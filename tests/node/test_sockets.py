@@ -36,6 +36,18 @@ def test_a_published_socket_listens_and_is_private(directory):
         assert connects(path)
 
 
+def test_a_socket_has_its_name_only_when_it_listens(directory, monkeypatch):
+    rename, renamed = Path.rename, []
+
+    def look_and_rename(hidden, path):
+        renamed.append(connects(hidden))
+        return rename(hidden, path)
+
+    monkeypatch.setattr(Path, "rename", look_and_rename)
+    publish(directory, ONE).close()
+    assert renamed == [True]
+
+
 def test_the_oldest_come_first_and_strangers_are_not_listed(directory):
     (directory / "note.txt").write_text("x")
     (directory / f"{'0' * 32}.sock").write_text("a file, not a socket")
