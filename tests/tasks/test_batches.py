@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import cbor2
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from p2premap.config import TasksConfig
 from p2premap.ids import Digest
 from p2premap.tasks.batches import Candidate, Sizer, TaskQueue, assign_bytes
 from p2premap.tasks.director import TaskInput
-from p2premap.tasks.job import Source
+from p2premap.tasks.job import AttemptSpec, Source
 from p2premap.tasks.locations import Locations
 from tests.tasks.dialogue import A, B, C, blob
 
@@ -129,11 +131,6 @@ def test_a_source_held_twice_on_one_machine_counts_once() -> None:
 
 
 def test_what_a_task_takes_of_a_message_is_not_underestimated() -> None:
-    import cbor2
-    import msgspec
-
-    from p2premap.tasks.job import AttemptSpec
-
     sources = tuple(
         Source(digest=blob("x").digest, start=2**40, end=2**41, holders=(A, B), blob=blob("y").digest, path="p" * 50)
         for _ in range(20)
