@@ -62,9 +62,9 @@ class FalseDead(Quiet):
         self.seen: list[tuple[float, Seat, Seat]] = []
         self._away: dict[int, _Absence] = {}
         self._stalled: dict[int, _Absence] = {}
-        self._cuts = world.network.cuts
-        self._judged: set[tuple[NodeId, int, int]] = set()
+        self._judged: dict[tuple[NodeId, int, int], bool] = {}
         world.observe(self)
+        world.network.cut_or_healed.append(self._look_at_cuts)
 
     def fault(self, seat: Seat, word: str) -> None:
         if word == "pause":
@@ -90,8 +90,6 @@ class FalseDead(Quiet):
             absence.until = self.world.now
 
     def effect(self, seat: Seat, effect: object) -> None:
-        if self.world.network.cuts is not self._cuts:
-            self._look_at_cuts()
         if not isinstance(effect, MemberChanged) or effect.state is not MemberState.DEAD:
             return
         owner = self.world.owners.get(effect.node)
@@ -99,14 +97,15 @@ class FalseDead(Quiet):
             return
         verdict = (effect.node, int(effect.boot), int(effect.incarnation))
         if verdict not in self._judged:
-            self._judged.add(verdict)
-            self.seen.append((self.world.now, seat, owner))
-        if self.raises:
+            # whoever says so first is the judge, and one that was away itself could hear nobody
+            self._judged[verdict] = not self._was_away(seat)
+            if self._judged[verdict]:
+                self.seen.append((self.world.now, seat, owner))
+        if self.raises and self._judged[verdict]:
             raise self.world.broken("false-dead", f"{seat} takes {owner} for dead", seat)
 
     def _look_at_cuts(self) -> None:
         """Cuts have come or gone."""
-        self._cuts = self.world.network.cuts
         for seat in self.world.seats:
             if self._is_cut_off(seat):
                 self._begin(self._away, seat)
@@ -115,7 +114,7 @@ class FalseDead(Quiet):
 
     def _is_cut_off(self, seat: Seat) -> bool:
         """Whether too few reach it for their word to save it."""
-        if not self._cuts:
+        if not self.world.network.cuts:
             return False
         seats = self.world.seats
         apart = sum(1 for other in seats if other is not seat and not self.world.network.connected(seat, other))
@@ -125,10 +124,14 @@ class FalseDead(Quiet):
         """Whether the node is as well as this verdict denies."""
         if owner.node != verdict.node or owner.boot != verdict.boot or not owner.runs or owner.leaving:
             return False
-        away, stalled = self._away.get(owner.index), self._stalled.get(owner.index)
-        if away is not None and away.excuses(self.world.now, self.config.suspect_s):
+        stalled = self._stalled.get(owner.index)
+        if self._was_away(owner):
             return False
         return stalled is None or not stalled.excuses(self.world.now, self.config.stalled_s)
+
+    def _was_away(self, seat: Seat) -> bool:
+        absence = self._away.get(seat.index)
+        return absence is not None and absence.excuses(self.world.now, self.config.suspect_s)
 
 
 @dataclass(slots=True)
@@ -151,21 +154,27 @@ class LeftNotDead(Quiet):
         self.raises = raises
         self.leaves = 0
         self.misreported: list[tuple[float, Seat, NodeId]] = []
-        self._left: dict[tuple[NodeId, int], float] = {}
-        self._cut_last = -GRACE_S
+        self._left: set[tuple[NodeId, int]] = set()
+        self._healed_at = -GRACE_S
         world.observe(self)
+        world.network.cut_or_healed.append(self._look_at_cuts)
 
     def fault(self, seat: Seat, word: str) -> None:
         if word == "left":
             self.leaves += 1
-            self._left[seat.node, int(seat.boot)] = self.world.now
+            self._left.add((seat.node, int(seat.boot)))
+        elif word == "start":  # an old disk repeats a boot
+            self._left.discard((seat.node, int(seat.boot)))
+
+    def _look_at_cuts(self) -> None:
+        self._healed_at = self.world.now
 
     def effect(self, seat: Seat, effect: object) -> None:
-        if self.world.network.cuts:
-            self._cut_last = self.world.now
         if not isinstance(effect, MemberChanged) or effect.state is not MemberState.DEAD:
             return
-        if (effect.node, int(effect.boot)) not in self._left or self._cut_last + GRACE_S > self.world.now:
+        if (effect.node, int(effect.boot)) not in self._left:
+            return
+        if self.world.network.cuts or self._healed_at + GRACE_S > self.world.now:
             return
         self.misreported.append((self.world.now, seat, effect.node))
         if self.raises:

@@ -106,6 +106,7 @@ class Network:
         self.fates = Fates()
         self.cuts: list[Cut] = []
         self.healed: list[Callable[[], None]] = []
+        self.cut_or_healed: list[Callable[[], None]] = []
         self._heard = heard
         self._seats: dict[Address, Seat] = {}
 
@@ -122,17 +123,23 @@ class Network:
     def cut(self, a: Iterable[Seat], b: Iterable[Seat], *, both_ways: bool = True) -> Cut:
         """Nothing goes from `a` to `b` from now on."""
         cut = Cut(frozenset(s.index for s in a), frozenset(s.index for s in b), both_ways)
-        self.cuts = [*self.cuts, cut]
+        self.cuts.append(cut)
+        self._tell(self.cut_or_healed)
         return cut
 
     def heal(self, cut: Cut | None = None) -> None:
         """Mend one cut, or all of them."""
         self.cuts = [] if cut is None else [c for c in self.cuts if c is not cut]
+        self._tell(self.cut_or_healed)
         self.changed()
 
     def changed(self) -> None:
         """Paths may have become whole again: whoever holds back data tries anew."""
-        for listener in self.healed:
+        self._tell(self.healed)
+
+    @staticmethod
+    def _tell(listeners: list[Callable[[], None]]) -> None:
+        for listener in listeners:
             listener()
 
     def reaches(self, source: Seat, target: Seat) -> bool:
