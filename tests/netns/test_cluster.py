@@ -18,7 +18,7 @@ import pytest
 from tests.netns.conftest import REPOSITORY
 from tests.netns.netlab import Lab
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
 P2PREMAP = (sys.executable, "-m", "p2premap")
 # each machine has an id of its own, as labs that share home directories are told apart by it
