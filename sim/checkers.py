@@ -93,12 +93,13 @@ class FalseDead(Quiet):
         if not isinstance(effect, MemberChanged) or effect.state is not MemberState.DEAD:
             return
         owner = self.world.owners.get(effect.node)
-        if owner is None or not self._well(owner, effect):
+        if owner is None:
             return
         verdict = (effect.node, int(effect.boot), int(effect.incarnation))
         if verdict not in self._judged:
-            # whoever says so first is the judge, and one that was away itself could hear nobody
-            self._judged[verdict] = not self._was_away(seat)
+            # whoever says so first is the judge: one that was away itself could hear nobody; what was true when it was
+            # said may be heard late
+            self._judged[verdict] = self._well(owner, effect) and not self._was_away(seat)
             if self._judged[verdict]:
                 self.seen.append((self.world.now, seat, owner))
         if self.raises and self._judged[verdict]:

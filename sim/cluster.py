@@ -12,6 +12,7 @@ from p2premap.sim.checkers import (
     FalseDead,
     LeftNotDead,
     Monotone,
+    Quiet,
     SingleWriter,
     check_facts,
     check_members,
@@ -29,7 +30,7 @@ CHECKED_EACH_STEP_MAX = 40
 """Clusters up to this size have each core's invariants checked after every step; larger ones at times."""
 
 
-class Cluster:
+class Cluster(Quiet):
     """Nodes 0 to n-1, not started yet.
 
     Args:
@@ -41,6 +42,8 @@ class Cluster:
         strict: a false DEAD or a misreported leave fails at once; otherwise it is counted.
         replay: the command that repeats this run.
     """
+
+    kinds: tuple[type, ...] = ()
 
     def __init__(
         self,
@@ -68,6 +71,8 @@ class Cluster:
         self.monotone = Monotone(self.world, self.beliefs)
         self.facts = SingleWriter(self.world)
         self.random: Random = self.world.random("scenario")
+        self._preloading = False
+        self.world.observe(self)
         for index in range(nodes):
             self.world.add(dialable=index < nodes - undialable)
 
@@ -77,8 +82,13 @@ class Cluster:
         return self.world.seats
 
     def start(self, seat: Seat, disk: Disk = Disk.KEPT) -> None:
-        """Start a node; it and some others hear of each other soon, as by mDNS."""
+        """Start a node."""
         self.world.start(seat, disk)
+
+    def fault(self, seat: Seat, word: str) -> None:
+        """Whoever starts hears of some others soon, and they of it, as by mDNS; also under a new identity."""
+        if word != "start" or self._preloading:
+            return
         others = [other for other in self.world.live() if other is not seat]
         for other in self.random.sample(others, min(HINTS, len(others))):
             later_s = self.random.uniform(0.005, 0.05)
@@ -101,10 +111,10 @@ class Cluster:
     def preload(self) -> None:
         """All run already, and everyone has known everyone for a while."""
         entries = [first_entry(seat) for seat in self.seats]
-        self._hosts.base = Base(entries)
+        self._hosts.base, self._preloading = Base(entries), True
         for seat in self.seats:
             self.world.start(seat)
-        self._hosts.base = EMPTY
+        self._hosts.base, self._preloading = EMPTY, False
         self.beliefs.take_base(entries)
 
     def until_whole(self, limit_s: float, checker: str = "whole") -> float:

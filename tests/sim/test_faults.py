@@ -9,7 +9,7 @@ from p2premap.sim.cluster import Cluster
 from p2premap.sim.faults import Faults
 
 SAFETY_S = 40.0
-LIVENESS_S = 30.0
+LIVENESS_S = 75.0
 QUIET_S = 10.0
 
 
