@@ -17,6 +17,7 @@ BENCHMARKS = {
     "kill": "kill -9 of one of 8, 16, 32 nodes until all others know",
     "join": "a node's start until everybody sees everybody",
     "wordcount": "200 MB in 40 files on 2 slots, beside one process and a pool",
+    "coordinator": "a million tasks through the pure cores: CPU and memory for each",
     "gossip_sim": "the gossip in the simulator: detection, false alarms, healing, bytes",
 }
 

@@ -52,6 +52,9 @@ from p2premap.wire import Message
 ORDERS = (messages.Assign, messages.StopAttempts, messages.ForgetJob, messages.Recount)
 REPORTS = (messages.Busy, messages.AttemptsEnded)
 
+SEATS_MAX = 100_000
+"""Members that are remembered, dead ones included; gossip has a limit of its own for living ones."""
+
 
 class Gossip(Protocol):
     """The part of `p2premap.gossip.core.GossipCore` that is used here."""
@@ -255,6 +258,7 @@ class NodeCore:
         node = change.node
         seat = self._seats.get(node)
         if seat is None:
+            self._forget_dead_seat()
             seat = self._seats[node] = Seat(change.name, change.boot, change.state, now)
         elif seat.boot != change.boot:
             self._gone(now, node)  # another life of it: what ran in the former is lost
@@ -269,6 +273,13 @@ class NodeCore:
                 self._to_jobs(now, tasks.WorkerDoubtful(node=node))
             case MemberState.DEAD | MemberState.LEFT:
                 self._gone(now, node)
+
+    def _forget_dead_seat(self) -> None:
+        """Beyond `SEATS_MAX` the member that has been gone for longest is forgotten here."""
+        if len(self._seats) >= SEATS_MAX:
+            gone = {n: s.since for n, s in self._seats.items() if s.state in (MemberState.DEAD, MemberState.LEFT)}
+            if gone:
+                del self._seats[min(gone, key=lambda n: gone[n])]
 
     def _gone(self, now: float, node: NodeId) -> None:
         self._outbox.forget(node)
