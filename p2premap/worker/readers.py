@@ -16,7 +16,7 @@ from p2premap.worker.jobfile import JobCodeError, JobFile
 from p2premap.worker.runtime import InputLost, Segment
 
 LINES_PIECE_BYTES: Final = 256 << 10
-BLOCK_PIECE_BYTES: Final = 4 << 20
+BLOCK_PIECE_BYTES: Final = 8 << 20
 
 _Line = TypeVar("_Line", str, bytes)
 _BOM: Final = b"\xef\xbb\xbf"

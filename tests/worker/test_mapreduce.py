@@ -14,7 +14,7 @@ from bench.direct import run_direct
 from p2premap.client import plan as planning
 from p2premap.client.plan import plan_mapreduce
 from p2premap.errors import JobRejected
-from p2premap.worker import mapreduce, readers, shuffle
+from p2premap.worker import grouping, mapreduce, readers, shuffle
 from p2premap.worker.jobfile import JobCodeError
 from p2premap.worker.runtime import InputLost
 from tests.worker.jobs import forgotten, lines, pairs, run_source
@@ -122,7 +122,7 @@ def test_spilling_changes_nothing(
     tmp_path: Path, extra: str, compression: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = corpus()
-    monkeypatch.setattr(shuffle, "_CHUNK_PAIRS", 500)
+    monkeypatch.setattr(grouping, "_CHUNK_PAIRS", 500)
     spills: list[int] = []
     spill = shuffle.MapOutput._spill
 
@@ -140,14 +140,14 @@ def test_spilling_changes_nothing(
 
 def test_memory_is_bounded_by_spilling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[int] = []
-    check = shuffle.MapOutput._check
+    look = shuffle.MapOutput._look
 
     def watched(output: shuffle.MapOutput) -> None:
-        held.append(output._estimate()[1])
-        check(output)
+        held.append(output._grouping.bytes_held())
+        look(output)
 
-    monkeypatch.setattr(shuffle.MapOutput, "_check", watched)
-    monkeypatch.setattr(shuffle, "_CHUNK_PAIRS", 1_000)
+    monkeypatch.setattr(shuffle.MapOutput, "_look", watched)
+    monkeypatch.setattr(grouping, "_CHUNK_PAIRS", 1_000)
     init = shuffle.MapOutput.__init__
     monkeypatch.setattr(shuffle.MapOutput, "__init__", lambda self, *args: init(self, *args, memory_bytes=1 << 20))
     source = """
@@ -176,7 +176,7 @@ def test_an_attempt_does_not_depend_on_what_ran_before_it(tmp_path: Path) -> Non
         for number in range(3):
             patch.setattr(mapreduce, "Vocabulary", (lambda: kept) if number else shuffle.Vocabulary)
             results.append(run_direct(submission, tmp_path / f"work{number}").parts)
-        assert sum(map(len, kept.buckets)) == len(reference(texts))
+        assert kept.known == set(reference(texts))
     assert results[0] == results[1] == results[2]
 
 

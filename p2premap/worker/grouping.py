@@ -1,0 +1,179 @@
+"""Pairs held in memory by key: lists of values, or sums where the job only adds up.
+
+Pouring pairs into a dict of lists and calling `combine` for whole lists is the cheapest way that Python offers for an
+unknown `combine`. But lists cost memory and cache misses for each pair, and most combiners in the world are
+``return sum(values)``. That one is recognised by its bytecode, and done pair by pair with ``+=``: what `combine` may
+be called for, "any number of times, also on its own results", allows exactly this.
+"""
+
+from __future__ import annotations
+
+import builtins
+import inspect
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, compress, islice
+from operator import length_hint
+from types import FunctionType
+from typing import Any, Final, Protocol
+
+from p2premap.worker.blocks import Columns, shorten
+from p2premap.worker.jobfile import Key, Pair, Value
+
+_CHUNK_PAIRS: Final = 250_000
+_ENTRY_BYTES: Final = 150
+"""A dict entry, its share of the table, and a small object."""
+_LIST_BYTES: Final = 90
+_SAMPLE: Final = 50
+
+_CALL_FLAGS: Final = (
+    inspect.CO_VARARGS
+    | inspect.CO_VARKEYWORDS
+    | inspect.CO_GENERATOR
+    | inspect.CO_COROUTINE
+    | inspect.CO_ASYNC_GENERATOR
+)
+_END: Final = object()
+
+Combine = Callable[[Key, Iterator[Value]], Value]
+
+
+class Grouping(Protocol):
+    """Pairs by key. Keys are in order of first appearance."""
+
+    @property
+    def groups(self) -> Mapping[Key, Any]:
+        """What is held of each key."""
+
+    def add(self, pairs: Iterator[Pair]) -> Iterator[Pair] | None:
+        """Take some pairs; the rest, or None when all are taken.
+
+        Raises:
+            TypeError, ValueError: something that is not a pair, or a key that is not hashable (raised in this frame;
+                what the iterator raises comes from deeper).
+        """
+
+    def bytes_held(self) -> int:
+        """About how many; costs a millisecond for some ten thousand keys."""
+
+    def shrink(self) -> None:
+        """Combine what can be combined."""
+
+    def columns(self, keys: Sequence[Key]) -> Columns:
+        """Those of `keys` that are here, in the order given, combined."""
+
+
+def grouping_for(combine: Combine | None) -> Grouping:
+    """What holds the pairs of a job with this combiner best."""
+    return Sums() if combine is not None and adds_up(combine) else Lists(combine)
+
+
+class Sums:
+    """For a combiner that adds up."""
+
+    def __init__(self) -> None:
+        self.groups: defaultdict[Key, Any] = defaultdict(int)
+
+    def add(self, pairs: Iterator[Pair]) -> Iterator[Pair] | None:
+        """See `Grouping`."""
+        groups = self.groups
+        for key, value in islice(pairs, _CHUNK_PAIRS):
+            groups[key] += value
+        return _rest(pairs)
+
+    def bytes_held(self) -> int:
+        """See `Grouping`."""
+        return len(self.groups) * (_ENTRY_BYTES + _mean_size(islice(self.groups, _SAMPLE)))
+
+    def shrink(self) -> None:
+        """Nothing is left to combine."""
+
+    def columns(self, keys: Sequence[Key]) -> Columns:
+        """See `Grouping`."""
+        found = list(map(self.groups.get, keys))
+        here = [value is not None for value in found]  # never by ==: values may be arrays
+        return Columns(keys if all(here) else list(compress(keys, here)), list(compress(found, here)), False)
+
+
+class Lists:
+    """For any combiner, or none."""
+
+    def __init__(self, combine: Combine | None) -> None:
+        self._combine = combine
+        self.groups: defaultdict[Key, list[Value]] = defaultdict(list)
+
+    def add(self, pairs: Iterator[Pair]) -> Iterator[Pair] | None:
+        """See `Grouping`."""
+        groups = self.groups
+        for key, value in islice(pairs, _CHUNK_PAIRS):
+            groups[key].append(value)
+        return _rest(pairs)
+
+    def bytes_held(self) -> int:
+        """See `Grouping`."""
+        groups = self.groups
+        keys = list(islice(groups, _SAMPLE))
+        a_value = 8 + _mean_size(value for key in keys for value in groups[key][-1:])
+        return sum(map(len, groups.values())) * a_value + len(groups) * (_ENTRY_BYTES + _LIST_BYTES + _mean_size(keys))
+
+    def shrink(self) -> None:
+        """Combine each list to one value."""
+        if self._combine is not None:
+            keys = list(self.groups)
+            for key, value in zip(keys, combined(self._combine, keys, self.groups.values()), strict=True):
+                self.groups[key] = [value]
+
+    def columns(self, keys: Sequence[Key]) -> Columns:
+        """See `Grouping`."""
+        found = list(map(self.groups.get, keys))
+        here, lists = list(compress(keys, found)), list(filter(None, found))
+        if self._combine is not None:
+            return Columns(here, combined(self._combine, here, lists), False)
+        return Columns(here, lists, True)
+
+
+def combined(combine: Combine, keys: Sequence[Key], groups: Iterable[Iterable[Value]]) -> list[Value]:
+    """One value a key.
+
+    Raises:
+        Exception: what user code raises, with a note that names the key.
+    """
+    names = iter(keys)
+    try:
+        return [
+            values[0] if type(values) is list and len(values) == 1 else combine(key, iter(values))
+            for key, values in zip(names, groups, strict=True)
+        ]
+    except Exception as error:
+        error.add_note(f"combine was given the key {shorten(keys[len(keys) - length_hint(names) - 1])}.")
+        raise
+
+
+def _rest(pairs: Iterator[Pair]) -> Iterator[Pair] | None:
+    following = next(pairs, _END)
+    return None if following is _END else chain((following,), pairs)  # type: ignore[arg-type]
+
+
+def _mean_size(things: Iterable[object]) -> int:
+    """The mean size of an object in bytes, where the same one (a small integer, a constant) counts once."""
+    sample = list(things)
+    distinct = {id(thing): thing for thing in sample}
+    return sum(map(sys.getsizeof, distinct.values())) // len(sample) if sample else 0
+
+
+def _sum(key: Key, values: Iterator[Value]) -> Value:
+    return sum(values)
+
+
+def adds_up(combine: object) -> bool:
+    """Whether a function provably does nothing but ``return sum(values)``, with the built-in `sum`."""
+    if not isinstance(combine, FunctionType):
+        return False
+    code, template = combine.__code__, _sum.__code__
+    return (
+        (code.co_code, code.co_names, code.co_argcount) == (template.co_code, template.co_names, template.co_argcount)
+        and not (code.co_flags ^ template.co_flags) & _CALL_FLAGS
+        and "sum" not in combine.__globals__
+        and vars(builtins).get("sum") is sum
+    )
