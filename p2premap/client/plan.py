@@ -187,7 +187,8 @@ def _cut_into_tasks(files: Sequence[_File], total: int, slots: int) -> list[list
     tasks: list[list[tuple[int, int, int]]] = []
     sizes = task_sizes(total, slots)
     task: list[tuple[int, int, int]] = []
-    want = room = next(sizes)
+    left, want = total, next(sizes)
+    room = want
     for index, file in enumerate(files):
         start = 0
         while start < file.size:
@@ -195,11 +196,12 @@ def _cut_into_tasks(files: Sequence[_File], total: int, slots: int) -> list[list
             if task and room < max(min(want // 8, file.size - start), 1):
                 tasks.append(task)
                 task, want = [], next(sizes)
-                room = want
+                room = want if left >= want + want // 2 else left
             whole = file.size - start <= room + want // 8
             end = file.size if whole else _line_end(file, start + room)
             task.append((index, start, end))
             room -= end - start
+            left -= end - start
             start = end
     return [*tasks, task]
 
