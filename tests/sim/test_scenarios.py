@@ -19,8 +19,8 @@ def test_a_power_off_is_known_in_time(nodes: int, losses: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_power_off_among_a_thousand_is_known_in_time() -> None:
-    seen = scenarios.detection(1_000, seed=22, losses=3)
+def test_a_power_off_among_hundreds_is_known_in_time() -> None:
+    seen = scenarios.detection(400, seed=22, losses=4)
     assert seen.unknown == seen.false_dead == 0
     assert quantile(seen.each_s, 0.5) <= 3.5
     assert quantile(seen.each_s, 0.99) <= 5.0
@@ -34,18 +34,18 @@ def test_a_killed_process_is_known_at_once(nodes: int) -> None:
 
 
 def test_nobody_well_is_called_dead_at_a_tenth_of_loss() -> None:
-    seen = scenarios.false_alarms(16, seed=24, node_minutes=300, loss=0.10)
+    seen = scenarios.false_alarms(16, seed=24, node_minutes=200, loss=0.10)
     assert seen.dead == 0
 
 
 def test_a_quarter_of_loss_kills_hardly_anybody() -> None:
-    seen = scenarios.false_alarms(16, seed=25, node_minutes=150, loss=0.25)
+    seen = scenarios.false_alarms(16, seed=25, node_minutes=100, loss=0.25)
     assert seen.dead <= 1
 
 
-@pytest.mark.parametrize("nodes", [2, 3, 32])
+@pytest.mark.parametrize("nodes", [2, 3, 20])
 def test_a_healed_cut_is_whole_in_time(nodes: int) -> None:
-    times = scenarios.healing(nodes, seed=26, cuts=4)
+    times = scenarios.healing(nodes, seed=26, cuts=3)
     assert max(times) <= 10.0
 
 
@@ -82,8 +82,8 @@ def test_an_idle_node_of_32_costs_little() -> None:
 
 
 @pytest.mark.slow
-def test_a_node_of_a_thousand_with_load_costs_little() -> None:
-    seen = scenarios.cost(1_000, seed=30, seconds=3.0, load=True)
+def test_a_node_of_hundreds_with_load_costs_little() -> None:
+    seen = scenarios.cost(200, seed=30, seconds=3.0, load=True)
     assert 20 < quantile(seen.bytes_per_s, 0.5) <= 4096
 
 
@@ -113,7 +113,7 @@ def test_a_burst_of_facts_stays_within_what_a_node_may_send() -> None:
     """Everybody publishes at once: queues drop and repair goes on in pieces, instead of flooding the network."""
     from p2premap.sim.checkers import ByteBudget
 
-    cluster = Cluster(50, seed=33)
+    cluster = Cluster(30, seed=33)
     cluster.preload()
     budget = ByteBudget(cluster.world, bytes_max=400_000)
     cluster.world.run_for(5.0)
