@@ -422,7 +422,7 @@ class Model:
         if not isinstance(message, messages.AttemptsEnded):
             return
         for end in message.ends:
-            if end.outcome is Outcome.DONE and not (node.told == "lost" and end.blobs):
+            if end.outcome is Outcome.DONE:
                 blobs = tuple(b.digest for b in end.blobs)
                 self._missed -= {(digest, node.id) for digest in blobs}
                 self._finished.setdefault((message.stage, end.task), []).append((node.id, blobs))

@@ -186,6 +186,7 @@ class Coordinator:
             return
         more = True
         while more and state.going_on:
+            state.look_at_parts()
             state.pin_complete()
             more = state.going_on and self._hand_out.all(now)
         if state.workers.batches:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import assert_never
 
-from p2premap.errors import JobError
 from p2premap.ids import NodeId
 from p2premap.tasks import messages
 from p2premap.tasks.failures import Verdict
@@ -76,9 +75,6 @@ class Reports:
         state = self._state
         settled, others, seconds = run.commit_plain(worker.node, worker.batches, ends)
         state.drop_empty(worker)
-        if run.plan.final:
-            for task in settled:
-                self._show_part(run, task)
         done = len(settled)
         for end in others:
             if not state.going_on:
@@ -114,25 +110,15 @@ class Reports:
 
     def _on_done(self, now: float, worker: Worker, run: StageRun, end: AttemptEnd) -> bool:
         task = end.task
-        if worker.lost and end.blobs:
-            return False
         settled = run.commit(now, worker.node, end, self._state.locations)
         if not settled and run.pinned and not run.is_settled(task) and run.adopt(task, self._state.locations):
             self._state.abandon_after(run)
             settled = True
         if not settled:
             return False
-        if run.plan.final:
-            self._show_part(run, task)
         if self._state.going_on and run is not self._state.runs[-1]:
             self._state.runs[-1].reconsider()
         return True
-
-    def _show_part(self, run: StageRun, task: int) -> None:
-        try:
-            self._state.progress.commit(run, task)
-        except JobError as error:
-            self._state.decide(Phase.FAILED, str(error))
 
     def _check_size(self, run: StageRun) -> None:
         if run.facts.results.size > self._state.config.ledger_bytes_max:

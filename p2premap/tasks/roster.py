@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from p2premap.ids import NodeId
 from p2premap.tasks import messages
@@ -10,6 +11,9 @@ from p2premap.tasks.events import WorkerSeen
 from p2premap.tasks.job import StageId
 from p2premap.tasks.state import JobState
 from p2premap.tasks.workers import Worker
+
+RECOUNT_ATTEMPTS_MAX: Final = 50_000
+"""Attempts that one `Recount` names, so that it fits into a frame."""
 
 
 class Roster:
@@ -108,17 +112,18 @@ class Roster:
             pairs = out.setdefault(batch.stage, [])
             pairs.extend((t, run.started[t] - 1) for t in batch.tasks if run.out[t] == batch.number)
         for stage, pairs in (out or {self._state.runs[-1].id: []}).items():
-            self._state.say(
-                worker.node,
-                messages.Recount(
-                    job=self._state.job,
-                    ballot=self._state.ballot,
-                    stage=stage,
-                    attempts=tuple(pairs),
-                    heard=worker.heard,
-                    number=worker.recounts,
-                ),
-            )
+            for start in range(0, max(1, len(pairs)), RECOUNT_ATTEMPTS_MAX):
+                self._state.say(
+                    worker.node,
+                    messages.Recount(
+                        job=self._state.job,
+                        ballot=self._state.ballot,
+                        stage=stage,
+                        attempts=tuple(pairs[start : start + RECOUNT_ATTEMPTS_MAX]),
+                        heard=worker.heard,
+                        number=worker.recounts,
+                    ),
+                )
         if self._state.cancelling is not None:
             self._state.say(worker.node, self._state.stop_all())
         worker.asked = min(worker.asked, now)

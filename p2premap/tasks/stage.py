@@ -59,6 +59,8 @@ class StageRun:
         self.input_losses: dict[int, int] = {}
         self.failed_attempts = self.lost_attempts = self.records_out = 0
         self.seconds = 0.0
+        self.fresh_results: list[int] = []
+        """Of a final stage: tasks whose (new) output part has not been looked at."""
         self._settled = bytearray(plan.tasks)
         self._window: dict[int, Candidate] = {}
         self._sources_in_window = 0
@@ -111,6 +113,8 @@ class StageRun:
                 locations.made(now, blob.digest, node)
         if self._settled[task] or (self.pinned and ref != self.facts.chosen(task)):
             return False
+        if not all(locations.known(blob.digest, (node,)) for blob in end.blobs):
+            return False  # a fact, but its only holder is taken for dead
         if ref != self.facts.chosen(task):
             self._choose(task, end.attempt, node)
         self._settle(task)
@@ -157,6 +161,8 @@ class StageRun:
                 others.append(end)
         self.done += len(settled)
         self.seconds += seconds
+        if self.plan.final:
+            self.fresh_results += settled
         return settled, others, seconds
 
     def adopt(self, task: int, locations: Locations) -> bool:
@@ -208,6 +214,8 @@ class StageRun:
         self._settled[task] = 1
         self.done += 1
         self._drop(task)
+        if self.plan.final:
+            self.fresh_results.append(task)
 
     def _choose(self, task: int, attempt: int, node: NodeId) -> None:
         fact = next(f for f in self.facts.facts(task) if f.attempt == attempt and f.node == node)

@@ -104,6 +104,17 @@ class JobState:
         self.by_id[id] = run
         self.changed = True
 
+    def look_at_parts(self) -> None:
+        """Output parts of what has been settled since."""
+        for run in self.runs:
+            fresh, run.fresh_results = run.fresh_results, []
+            for task in fresh:
+                try:
+                    self.progress.commit(run, task)
+                except JobError as error:
+                    self.decide(Phase.FAILED, str(error))
+                    return
+
     def pin_complete(self) -> None:
         """As long as the last stage has all its results, have them decided and plan the next."""
         while self.final is None and self.runs[-1].complete and not self.runs[-1].pinned:

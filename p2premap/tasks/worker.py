@@ -19,9 +19,7 @@ and nothing runs for `idle_job_s` is dropped, its worker processes ended; the ne
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Protocol, assert_never
 
 from p2premap.config import TasksConfig
@@ -41,6 +39,7 @@ from p2premap.tasks.events import (
     WorkerEvent,
 )
 from p2premap.tasks.job import AttemptEnd, Outcome, StageId
+from p2premap.tasks.shares import Held, LedJob, Shares, Slot
 from p2premap.wire import Message
 
 REPORT_BYTES_MAX = 1 << 20
@@ -54,66 +53,6 @@ class Fencing(Protocol):
 
     def admits(self, job: JobId, ballot: Ballot) -> bool:
         """Whether an order under this ballot may be followed."""
-
-
-@dataclass(slots=True, eq=False)
-class Held:
-    """One batch in a slot.
-
-    Args:
-        left: (task, attempt) of those that have not ended.
-        unwanted: it is to be stopped as soon as it is at the head.
-        silent: nobody wants to hear how it ends.
-    """
-
-    job: JobId
-    stage: StageId
-    left: dict[tuple[int, int], None]
-    unwanted: str = ""
-    silent: bool = False
-
-
-@dataclass(slots=True)
-class Slot:
-    """One worker process's place. `queue[0]` runs; `last_job`: whose process is warm there."""
-
-    number: int
-    queue: deque[Held] = field(default_factory=deque)
-    last_job: JobId | None = None
-    stopping: bool = False
-
-
-@dataclass(slots=True)
-class LedJob:
-    """A job that this node works for.
-
-    Args:
-        unheard: reports that the leader has not confirmed, with their numbers.
-        ends: reports that wait for company until `report_at`.
-        refused_until: it was refused, and will ask again by then at the latest.
-        held_until: a place is held for it until then: it was invited, or its own batch has just ended.
-        places: batches that it has in slots.
-    """
-
-    job: JobId
-    leader: NodeId
-    ballot: Ballot
-    priority: int
-    serial: int
-    stage: StageId
-    unheard: deque[messages.AttemptsEnded] = field(default_factory=deque)
-    ends: dict[StageId, list[AttemptEnd]] = field(default_factory=dict)
-    report_at: float = math.inf
-    refused_until: float = -math.inf
-    held_until: float = -math.inf
-    places: int = 0
-    used: float = 0.0
-    answers: int = 0
-    forgotten: bool = False
-
-    def competes(self, now: float) -> bool:
-        """Whether it would take a place now, as far as is known."""
-        return not self.forgotten and (self.refused_until > now or self.held_until > now)
 
 
 class WorkerCore:
@@ -131,9 +70,8 @@ class WorkerCore:
         self.me = me
         self._config = config
         self._fence = fence
-        self._allowed = slots
-        self._slots = [Slot(n) for n in range(slots)]
-        self._jobs: dict[JobId, LedJob] = {}
+        self._shares = Shares(slots, config)
+        self._jobs = self._shares.jobs
         self._effects: list[WorkerEffect] = []
         self._sweep_at = now + config.idle_job_s
         self._wake_at = math.inf
@@ -145,12 +83,12 @@ class WorkerCore:
     @property
     def slots(self) -> int:
         """Worker processes allowed."""
-        return self._allowed
+        return self._shares.allowed
 
     @property
     def busy(self) -> int:
         """Slots that run something."""
-        return sum(bool(slot.queue) for slot in self._slots)
+        return sum(bool(slot.queue) for slot in self._shares.slots)
 
     def deadline(self) -> float:
         """When it wants a `Tick`."""
@@ -171,24 +109,19 @@ class WorkerCore:
             case SlotReported():
                 self._on_reported(now, event)
             case SetSlots(slots=slots):
-                self._on_slots(slots)
+                self._shares.resize(slots)
             case _:
                 assert_never(event)
         self._report_due(now)
         self._invite(now)
         self._sweep(now)
-        self._wake_at = self._invite_at(now)
+        self._wake_at = self._shares.invite_at(now)
         effects, self._effects = self._effects, []
         return effects
 
     def check_invariants(self) -> None:
         """For tests and the simulator: what must hold after every step."""
-        places: dict[JobId, int] = {}
-        for slot in self._slots:
-            assert len(slot.queue) <= self._config.queue_batches, "a slot is over-committed"
-            for held in slot.queue:
-                places[held.job] = places.get(held.job, 0) + 1
-        assert places == {j.job: j.places for j in self._jobs.values() if j.places}, "places are miscounted"
+        self._shares.check_invariants()
 
     # --- orders ---------------------------------------------------------------------------------------------------
 
@@ -232,13 +165,13 @@ class WorkerCore:
             led = self._start(now, led, order.job, order.ballot, order.stage, order.heard)
         led.priority = order.priority
         self._heard(led, order.heard)
-        known = self._known(led, order.stage)
+        known = self._shares.known(led, order.stage)
         attempts = tuple(a for a in order.attempts if (a.task, a.attempt) not in known)
         if not attempts:
             return
-        slot = self._place(led)
+        slot = self._shares.place(led)
         reason = "" if slot is not None else "all slots are taken"
-        if slot is not None and not self._free_for(now, led):
+        if slot is not None and not self._shares.free_for(now, led):
             slot, reason = None, "other jobs are waiting for their share"
         if slot is None:
             led.refused_until = now + 2 * self._config.busy_retry_s
@@ -285,14 +218,14 @@ class WorkerCore:
     def _on_stop(self, now: float, led: LedJob, order: messages.StopAttempts) -> None:
         everything = not order.attempts
         wanted = set(order.attempts)
-        for slot in self._slots:
+        for slot in self._shares.slots:
             for held in slot.queue:
                 if held.job != led.job or held.silent:
                     continue
                 if everything or (held.stage == order.stage and not wanted.isdisjoint(held.left)):
                     held.unwanted = "stopped by the job's leader"
             self._stop_unwanted(slot)
-        unknown = wanted - self._known(led, order.stage)
+        unknown = wanted - self._shares.known(led, order.stage)
         if unknown:
             ends = [_disowned(task, attempt, Outcome.STOPPED) for task, attempt in sorted(unknown)]
             self._tell(now, led, order.stage, ends)
@@ -305,9 +238,10 @@ class WorkerCore:
         for report in led.unheard:
             self._say(led, report)
         self._flush(now, led)
-        known = self._known(led, order.stage)
+        known = self._shares.known(led, order.stage)
         unknown = [_disowned(t, a, Outcome.REFUSED) for t, a in order.attempts if (t, a) not in known]
-        self._tell(now, led, order.stage, unknown)
+        for piece in _pieces(unknown):
+            self._tell(now, led, order.stage, piece)
 
     def _forget(self, led: LedJob, why: str) -> None:
         """Stop what runs for the job, and say no more about it."""
@@ -315,7 +249,7 @@ class WorkerCore:
         led.unheard.clear()
         led.ends.clear()
         led.report_at = math.inf
-        for slot in self._slots:
+        for slot in self._shares.slots:
             for held in slot.queue:
                 if held.job == led.job:
                     held.unwanted, held.silent = why, True
@@ -327,79 +261,21 @@ class WorkerCore:
             self._jobs.pop(led.job, None)
             self._effects.append(EndJob(job=led.job))
 
-    def _known(self, led: LedJob, stage: StageId) -> set[tuple[int, int]]:
-        """Attempts of the stage that are here, or have ended and were not heard of."""
-        known: set[tuple[int, int]] = set()
-        for slot in self._slots:
-            for held in slot.queue:
-                if held.job == led.job and held.stage == stage and not held.silent:
-                    known.update(held.left)
-        for report in led.unheard:
-            if report.stage == stage:
-                known.update((end.task, end.attempt) for end in report.ends)
-        known.update((end.task, end.attempt) for end in led.ends.get(stage, ()))
-        return known
-
     # --- places ---------------------------------------------------------------------------------------------------
 
-    def _place(self, led: LedJob) -> Slot | None:
-        """The slot for the next batch: the emptiest, best one whose process is the job's; None if there is no room."""
-        open_slots = [s for s in self._slots[: self._allowed] if len(s.queue) < self._config.queue_batches]
-        return min(open_slots, key=lambda s: (len(s.queue), s.last_job != led.job, s.number), default=None)
-
-    def _free(self) -> int:
-        return sum(max(0, self._config.queue_batches - len(s.queue)) for s in self._slots[: self._allowed])
-
-    def _free_for(self, now: float, led: LedJob) -> int:
-        """How many further batches of this job would be taken now."""
-        free = self._free()
-        rivals = [j for j in self._jobs.values() if j is not led and j.competes(now) and j.priority >= led.priority]
-        if not free or not rivals:
-            return free
-        if any(j.priority > led.priority for j in rivals):
-            return 0
-        present = sum(1 for j in self._jobs.values() if j.priority == led.priority and (j.places or j.competes(now)))
-        share = -(-self._allowed * self._config.queue_batches // max(2, present + (not led.places)))
-        if all(j.places >= share for j in rivals):
-            return free
-        return max(0, min(free, share - led.places))
-
     def _invite(self, now: float) -> None:
-        """Places are free: tell the jobs that they are for."""
-        refused = [j for j in self._jobs.values() if j.refused_until > now and j.held_until <= now]
-        if not refused or not self._free():
-            return
-        for led in sorted(refused, key=lambda j: (-j.priority, j.places, j.job)):
-            if free := self._free_for(now, led):
-                led.refused_until, led.held_until = -math.inf, now + self._config.hold_s
-                self._say(
-                    led,
-                    messages.Busy(
-                        job=led.job, ballot=led.ballot, stage=led.stage, attempts=(), free=free, reason="", retry_s=0.0
-                    ),
-                )
-
-    def _invite_at(self, now: float) -> float:
-        """When somebody who waits may be invited because a place that is held for somebody else lapses."""
-        if not self._free() or not any(j.refused_until > now for j in self._jobs.values()):
-            return math.inf
-        ends = (t for j in self._jobs.values() for t in (j.refused_until, j.held_until))
-        return min((t for t in ends if t > now), default=math.inf)
-
-    def _on_slots(self, slots: int) -> None:
-        self._allowed = slots
-        for number in range(len(self._slots), slots):
-            self._slots.append(Slot(number))
-        self._trim_slots()
-
-    def _trim_slots(self) -> None:
-        while len(self._slots) > self._allowed and not self._slots[-1].queue:
-            self._slots.pop()
+        for led, free in self._shares.invited(now):
+            self._say(
+                led,
+                messages.Busy(
+                    job=led.job, ballot=led.ballot, stage=led.stage, attempts=(), free=free, reason="", retry_s=0.0
+                ),
+            )
 
     # --- reports --------------------------------------------------------------------------------------------------
 
     def _on_reported(self, now: float, event: SlotReported) -> None:
-        slot = self._slots[event.slot]
+        slot = self._shares.slots[event.slot]
         assert slot.queue, "a slot without a batch cannot report"
         held = slot.queue[0]
         led = self._jobs[held.job]
@@ -420,7 +296,7 @@ class WorkerCore:
             self._stop_unwanted(slot)
             self._flush(now, led)
             self._end_if_idle(led)
-            self._trim_slots()
+            self._shares.trim()
 
     def _stop_unwanted(self, slot: Slot) -> None:
         if slot.queue and slot.queue[0].unwanted and not slot.stopping:
@@ -454,10 +330,10 @@ class WorkerCore:
             ballot=led.ballot,
             stage=stage,
             ends=tuple(ends),
-            free=self._free_for(now, led),
+            free=self._shares.free_for(now, led),
             serial=serial,
             answers=led.answers,
-            held=sum(len(held.left) for slot in self._slots for held in slot.queue if held.job == led.job),
+            held=sum(len(held.left) for held in self._shares.held(led, silent=True)),
         )
         if ends:
             led.unheard.append(report)

@@ -12,9 +12,9 @@ from p2premap.tasks.job import Phase
 from p2premap.tasks.ledger import PinnedResults
 from p2premap.tasks.locations import Locations
 from p2premap.tasks.roster import Roster
+from p2premap.tasks.shares import Shares
 from p2premap.tasks.stage import StageRun
 from p2premap.tasks.state import JobState
-from p2premap.tasks.worker import WorkerCore
 
 SHAPES = (
     Shape(12, 3),
@@ -131,6 +131,6 @@ def test_it_finds_a_leader_that_never_asks(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_it_finds_places_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(WorkerCore, "_free_for", lambda *_: 9)
-    monkeypatch.setattr(WorkerCore, "_place", lambda self, led: self._slots[0])
+    monkeypatch.setattr(Shares, "free_for", lambda *_: 9)
+    monkeypatch.setattr(Shares, "place", lambda self, led: self.slots[0])
     assert "over-committed" in _found("none")

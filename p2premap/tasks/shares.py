@@ -1,0 +1,171 @@
+"""A node's slots, and how the jobs that want them share them.
+
+A slot runs one batch and has at most one more queued behind it. Of several jobs that want places, the highest priority
+gets them; among equals each gets a fair share while the others want theirs. A job counts as wanting while it was
+refused and has not come back, while it is invited, and for a moment after its own batch has ended (its leader's
+next batch is on the way).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+from p2premap.config import TasksConfig
+from p2premap.ids import Ballot, JobId, NodeId
+from p2premap.tasks import messages
+from p2premap.tasks.job import AttemptEnd, StageId
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """One batch in a slot.
+
+    Args:
+        left: (task, attempt) of those that have not ended.
+        unwanted: it is to be stopped as soon as it is at the head.
+        silent: nobody wants to hear how it ends.
+    """
+
+    job: JobId
+    stage: StageId
+    left: dict[tuple[int, int], None]
+    unwanted: str = ""
+    silent: bool = False
+
+
+@dataclass(slots=True)
+class Slot:
+    """One worker process's place. `queue[0]` runs; `last_job`: whose process is warm there."""
+
+    number: int
+    queue: deque[Held] = field(default_factory=deque)
+    last_job: JobId | None = None
+    stopping: bool = False
+
+
+@dataclass(slots=True)
+class LedJob:
+    """A job that this node works for.
+
+    Args:
+        unheard: reports that the leader has not confirmed, with their numbers.
+        ends: reports that wait for company until `report_at`.
+        refused_until: it was refused, and will ask again by then at the latest.
+        held_until: a place is held for it until then: it was invited, or its own batch has just ended.
+        places: batches that it has in slots.
+    """
+
+    job: JobId
+    leader: NodeId
+    ballot: Ballot
+    priority: int
+    serial: int
+    stage: StageId
+    unheard: deque[messages.AttemptsEnded] = field(default_factory=deque)
+    ends: dict[StageId, list[AttemptEnd]] = field(default_factory=dict)
+    report_at: float = math.inf
+    refused_until: float = -math.inf
+    held_until: float = -math.inf
+    places: int = 0
+    used: float = 0.0
+    answers: int = 0
+    forgotten: bool = False
+
+    def competes(self, now: float) -> bool:
+        """Whether it would take a place now, as far as is known."""
+        return not self.forgotten and (self.refused_until > now or self.held_until > now)
+
+
+class Shares:
+    """The slots, and the jobs that this node works for.
+
+    Args:
+        slots: worker processes that the owner allows.
+        config: intervals and limits.
+    """
+
+    def __init__(self, slots: int, config: TasksConfig) -> None:
+        self.allowed = slots
+        self.slots = [Slot(n) for n in range(slots)]
+        self.jobs: dict[JobId, LedJob] = {}
+        self._config = config
+
+    def resize(self, slots: int) -> None:
+        """The owner allows so many from now on; those beyond end what they have."""
+        self.allowed = slots
+        for number in range(len(self.slots), slots):
+            self.slots.append(Slot(number))
+        self.trim()
+
+    def trim(self) -> None:
+        """Drop slots that are beyond what is allowed and have nothing to do."""
+        while len(self.slots) > self.allowed and not self.slots[-1].queue:
+            self.slots.pop()
+
+    def place(self, led: LedJob) -> Slot | None:
+        """The slot for the job's next batch: the emptiest, best one whose process is the job's; None: all are full."""
+        open_slots = [s for s in self.slots[: self.allowed] if len(s.queue) < self._config.queue_batches]
+        return min(open_slots, key=lambda s: (len(s.queue), s.last_job != led.job, s.number), default=None)
+
+    def free_for(self, now: float, led: LedJob) -> int:
+        """How many further batches of this job would be taken now."""
+        free = self._free()
+        rivals = [j for j in self.jobs.values() if j is not led and j.competes(now) and j.priority >= led.priority]
+        if not free or not rivals:
+            return free
+        if any(j.priority > led.priority for j in rivals):
+            return 0
+        present = sum(1 for j in self.jobs.values() if j.priority == led.priority and (j.places or j.competes(now)))
+        share = -(-self.allowed * self._config.queue_batches // max(2, present + (not led.places)))
+        if all(j.places >= share for j in rivals):
+            return free
+        return max(0, min(free, share - led.places))
+
+    def invited(self, now: float) -> list[tuple[LedJob, int]]:
+        """Jobs that were refused and for which there is a place now, which is held for them; and how many."""
+        refused = [j for j in self.jobs.values() if j.refused_until > now and j.held_until <= now]
+        if not refused or not self._free():
+            return []
+        invited = []
+        for led in sorted(refused, key=lambda j: (-j.priority, j.places, j.job)):
+            if free := self.free_for(now, led):
+                led.refused_until, led.held_until = -math.inf, now + self._config.hold_s
+                invited.append((led, free))
+        return invited
+
+    def invite_at(self, now: float) -> float:
+        """When somebody who waits may be invited because a place that is held for somebody else lapses."""
+        if not self._free() or not any(j.refused_until > now for j in self.jobs.values()):
+            return math.inf
+        ends = (t for j in self.jobs.values() for t in (j.refused_until, j.held_until))
+        return min((t for t in ends if t > now), default=math.inf)
+
+    def held(self, led: LedJob, *, silent: bool = False) -> list[Held]:
+        """The job's batches; with `silent`, also those of which nobody wants to hear."""
+        return [h for slot in self.slots for h in slot.queue if h.job == led.job and (silent or not h.silent)]
+
+    def known(self, led: LedJob, stage: StageId) -> set[tuple[int, int]]:
+        """Attempts of the stage that are here, or have ended and were not heard of."""
+        known: set[tuple[int, int]] = set()
+        for held in self.held(led):
+            if held.stage == stage:
+                known.update(held.left)
+        for report in led.unheard:
+            if report.stage == stage:
+                known.update((end.task, end.attempt) for end in report.ends)
+        known.update((end.task, end.attempt) for end in led.ends.get(stage, ()))
+        return known
+
+    def check_invariants(self) -> None:
+        """For tests and the simulator: what must hold after every step."""
+        places: dict[JobId, int] = {}
+        for slot in self.slots:
+            assert len(slot.queue) <= self._config.queue_batches, "a slot is over-committed"
+            for held in slot.queue:
+                places[held.job] = places.get(held.job, 0) + 1
+        assert places == {j.job: j.places for j in self.jobs.values() if j.places}, "places are miscounted"
+
+    def _free(self) -> int:
+        return sum(max(0, self._config.queue_batches - len(s.queue)) for s in self.slots[: self.allowed])
