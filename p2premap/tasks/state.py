@@ -152,6 +152,8 @@ class JobState:
             later.abandoned = True
             self.progress.forget(later)
         del self.runs[position + 1 :]
+        out = {batch.stage for worker in self.workers.all.values() for batch in worker.batches.values()}
+        self.by_id = {id: known for id, known in self.by_id.items() if not known.abandoned or id in out}
         for worker in self.workers.all.values():
             for batch in worker.batches.values():
                 if (old := self.by_id[batch.stage]).abandoned:

@@ -215,6 +215,16 @@ def test_a_late_result_of_an_attempt_that_was_given_up_counts() -> None:
     assert led.view.stages[0].done == 1
 
 
+def test_a_result_of_a_node_that_is_taken_for_dead_is_known_when_it_returns() -> None:
+    led = Led(Shape(3), on="AB")
+    late = led.end(1, blobs=(blob("m1"),))
+    led.lost("B")
+    led.ended("B", [late])
+    assert led.view.stages[0].done == 0
+    led.seen("B")
+    assert led.view.stages[0].done == 1
+
+
 def test_a_result_told_twice_counts_once() -> None:
     led = Led(Shape(2), on="AB")
     end = led.end(1)
@@ -443,6 +453,13 @@ def test_after_a_broken_link_what_may_be_lost_is_asked_for() -> None:
 def test_a_link_on_which_nothing_runs_may_break() -> None:
     led = Led(Shape(1), on="AB")
     assert led.unlinked("B") == []
+
+
+def test_a_recount_of_very_many_attempts_fits_into_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("p2premap.tasks.roster.RECOUNT_ATTEMPTS_MAX", 2)
+    led = Led(Shape(5), on="")
+    led.seen("A", slots=5)
+    assert led.unlinked("A") == ["A: recount 0 1 heard 0", "A: recount 2 3 heard 0", "A: recount 4 heard 0"]
 
 
 def test_a_gap_in_the_reports_is_asked_for() -> None:
