@@ -1,12 +1,14 @@
 """Addresses at which somebody may be: tried with back-off, until gossip knows whoever is there.
 
-A hint is never evidence. A few are tried at a time, because the first that leads to a member makes most others
-superfluous: it tells of all members at once. Addresses of other clusters or versions are remembered and left alone
-for `stranger_s`, longer each time. When more than `hints_max` are known, the oldest is dropped.
+A hint is never evidence. Hints are tried a little apart and a few at a time: the first that leads to a member makes
+most others superfluous, since it tells of all members at once, and each hello costs both sides some milliseconds.
+Addresses of other clusters or versions are remembered and left alone for `stranger_s`, longer each time. When more than
+`hints_max` are known, the oldest is dropped.
 """
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Final
 
@@ -40,6 +42,7 @@ class Hints:
         self._context = context
         self._timer: Timer | None = None
         self._running = 0
+        self._dialled_at = -math.inf
         self.hints: dict[Address, Hint] = {}
 
     def hinted(self, address: Address, node: NodeId | None) -> None:
@@ -66,23 +69,27 @@ class Hints:
     def _work(self) -> None:
         """Dial what is due, a few at a time; set the timer for the rest."""
         context = self._context
-        next_at = None
+        next_at = math.inf
+        apart_at = self._dialled_at + context.config.dial_stagger_s if self._running else context.now
         for address, hint in list(self.hints.items()):
             if hint.busy:
                 continue
             if self._is_known(hint.node):
                 del self.hints[address]
             elif hint.next_at > context.now:
-                next_at = hint.next_at if next_at is None else min(next_at, hint.next_at)
+                next_at = min(next_at, hint.next_at)
+            elif apart_at > context.now:
+                next_at = min(next_at, apart_at)
             elif self._running < context.config.hint_dials:
                 self._dial(address, hint)
+                apart_at = context.now + context.config.dial_stagger_s
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None if next_at is None else context.timers.at(next_at, self._work)
+        self._timer = None if next_at == math.inf else context.timers.at(next_at, self._work)
 
     def _dial(self, address: Address, hint: Hint) -> None:
         hint.busy = True
-        hint.tried_at = self._context.now
+        hint.tried_at = self._dialled_at = self._context.now
         self._running += 1
         self._context.dial(
             address, keep=True, timeout_s=self._context.config.dial_s, done=partial(self._on_dialled, hint)

@@ -27,6 +27,9 @@ from p2premap.ids import Address, NodeId
 
 WANTED_TRIES: Final = 5
 """After so many failures in a row a wanted link is given up; who wants it asks again."""
+CALM_S: Final = 0.2
+"""Where the ring has changed, its new links wait for at least so long, and at most twice as long: hellos cost
+milliseconds of computing, and while a node joins there is better use for them."""
 PROOF_S: Final = 0.5
 """A successor that dialled us is dialled back this much later, once, after the bustle of joining."""
 PROOFS_MAX: Final = 3
@@ -77,6 +80,7 @@ class Links:
         self._wanted: dict[NodeId, None] = {}
         self._closing: dict[NodeId, bool] = {}
         self._proofs: dict[NodeId, int] = {}
+        self._calm: Timer | None = None
         self._dialled_in = False
         self.ring: tuple[NodeId, ...] = ()
         context.timers.at(context.now + context.config.redial_dead_s * context.rng.random(), self._tend)
@@ -84,12 +88,19 @@ class Links:
     # --- the ring ------------------------------------------------------------------------------------------------
 
     def keep_ring(self) -> None:
-        """Who is alive has changed: dial new successors. Cheap where the ring is the same."""
+        """Who is alive has changed: see to the links to new successors. Cheap where the ring is the same."""
         context = self._context
         self.ring = tuple(context.table.neighbours(context.me, context.config.ring_links))
         self._proofs = {node: tries for node, tries in self._proofs.items() if node in self.ring}
+        if self._calm is None or not self._calm.running:
+            missing = [node for node in self.ring if node not in context.links and node not in self._reaches]
+            if missing:
+                wait = CALM_S * (1.0 + context.rng.random())
+                self._calm = context.timers.at(context.now + wait, self._dial_ring)
+
+    def _dial_ring(self) -> None:
         for node in self.ring:
-            if node not in context.links and node not in self._reaches:
+            if node not in self._context.links and node not in self._reaches:
                 self.reach(node)
 
     def _prove_ring(self) -> None:

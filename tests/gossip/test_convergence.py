@@ -37,7 +37,7 @@ def test_a_chain_of_hints_is_enough() -> None:
     net = Net(20)
     for n in range(1, 20):
         net.hint(n, n - 1, named=False)
-    assert net.run(5.0, until=net.whole) <= 0.1
+    assert net.run(5.0, until=net.whole) <= 0.3
 
 
 def test_one_who_joins_is_seen_by_all_and_sees_all_at_once() -> None:
@@ -79,7 +79,7 @@ def test_a_stalled_node_is_known_as_such_is_not_dead_and_comes_back_at_once() ->
         assert not any(net.state(2, n.number) == DEAD for n in net.running())
     net.resume(2)
     net.give(2, Woke(lost_s=10.0))
-    assert net.run(5.0, until=net.whole) <= 0.1
+    assert net.run(5.0, until=net.whole) <= 0.3
 
 
 def test_a_node_that_stays_stalled_is_dead_after_fifteen_seconds() -> None:
