@@ -8,7 +8,7 @@ import tracemalloc
 from p2premap.sim.many import ManyTasks
 from p2premap.tasks.job import Phase
 
-TASKS = 100_000
+TASKS = 50_000
 
 
 def test_many_tasks_take_few_messages_and_little_memory() -> None:
