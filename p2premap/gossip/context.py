@@ -37,8 +37,6 @@ class Counters:
     repairs: int = 0
     entries_repaired: int = 0
     dials: int = 0
-    rumours_dropped: int = 0
-    loads_dropped: int = 0
     entries_refused: int = 0
 
     def copied(self) -> Counters:

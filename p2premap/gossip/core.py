@@ -42,7 +42,6 @@ links whose closing says that a process has ended.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from random import Random
 from typing import assert_never
@@ -70,7 +69,7 @@ from p2premap.gossip.events import (
     Woke,
 )
 from p2premap.gossip.hints import Hints
-from p2premap.gossip.invariants import GossipStatistics, check_beliefs, check_bounds, check_sums
+from p2premap.gossip.invariants import check_beliefs, check_bounds, check_sums
 from p2premap.gossip.links import Links
 from p2premap.gossip.members import EMPTY, Base, Member, MemberTable
 from p2premap.gossip.messages import (
@@ -84,13 +83,13 @@ from p2premap.gossip.messages import (
     Ping,
     Rumours,
     Witness,
-    address_of,
 )
 from p2premap.gossip.probe import Prober
 from p2premap.gossip.repair import Repair
 from p2premap.gossip.spread import Spread, size_of
 from p2premap.gossip.suspicion import Suspicion
 from p2premap.gossip.timers import Timer
+from p2premap.gossip.views import GossipStatistics, view
 from p2premap.ids import Address, Boot, NodeId
 
 LEAVE_ROUNDS = 2
@@ -370,27 +369,11 @@ class GossipCore:
     def member(self, node: NodeId) -> MemberView | None:
         """One member as this node sees it; None where it is unknown."""
         member = self._context.table.get(node)
-        return None if member is None else self._view(member)
+        return None if member is None else view(member, self._context, self._beliefs)
 
     def members(self) -> list[MemberView]:
         """All members as this node sees them, itself included, in the order of their ids."""
-        return [self._view(member) for member in self._context.table]
-
-    def _view(self, member: Member) -> MemberView:
-        entry = member.entry
-        load = self._beliefs.loads.get(entry.node)
-        facts: Mapping[str, bytes] = {k: f.entry.value for k, f in sorted(member.facts.items()) if f.entry.value}
-        return MemberView(
-            node=entry.node,
-            boot=entry.boot,
-            incarnation=entry.incarnation,
-            state=entry.state,
-            name=entry.name,
-            addresses=tuple(map(address_of, entry.addresses)),
-            facts=facts,
-            load=b"" if load is None else load.value,
-            linked=entry.node in self._context.links,
-        )
+        return [view(member, self._context, self._beliefs) for member in self._context.table]
 
     def statistics(self) -> GossipStatistics:
         """A snapshot of sizes and counters."""
@@ -401,6 +384,7 @@ class GossipCore:
             links=len(context.links),
             rumours=len(self._spread.rumours),
             loads=len(self._spread.loads),
+            dropped=self._spread.rumours.dropped + self._spread.loads.dropped,
             trials=len(self._prober.trials),
             doubts=len(self._suspicion.doubts),
             dead=len(self._beliefs.dead),

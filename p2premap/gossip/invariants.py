@@ -7,36 +7,15 @@ The second kind are pure functions over what nodes show (`MemberView`), for the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from p2premap.gossip.beliefs import Beliefs
-from p2premap.gossip.context import Context, Counters
+from p2premap.gossip.context import Context
 from p2premap.gossip.events import MemberState, MemberView
 from p2premap.gossip.members import MemberTable, is_live
 from p2premap.gossip.probe import TRIALS_MAX, Prober
 from p2premap.gossip.spread import LOADS_MAX, Spread
 from p2premap.gossip.suspicion import Suspicion
 from p2premap.ids import NodeId
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GossipStatistics:
-    """A snapshot of one core's sizes and counters."""
-
-    members: int
-    live: int
-    links: int
-    rumours: int
-    loads: int
-    trials: int
-    doubts: int
-    dead: int
-    hints: int
-    dials: int
-    timers: int
-    health: int
-    incarnation: int
-    counters: Counters
 
 
 # --- one node ------------------------------------------------------------------------------------------------------
