@@ -17,7 +17,6 @@ from p2premap.gossip.spread import LOADS_MAX, Spread
 from p2premap.gossip.suspicion import Suspicion
 from p2premap.ids import NodeId
 
-
 # --- one node ------------------------------------------------------------------------------------------------------
 
 
