@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -83,3 +84,25 @@ def private(names: Sequence[str] = ("n1", "n2", "n3"), *, slots: int = 1) -> Pri
 def short_home() -> tempfile.TemporaryDirectory[str]:
     """A home with a path short enough for Unix sockets."""
     return tempfile.TemporaryDirectory(prefix="p2p-", dir="/tmp", ignore_cleanup_errors=True)
+
+
+def job_file(tmp_path: Path, text: str) -> str:
+    """A job file with this text."""
+    path = tmp_path / "job.py"
+    path.write_text(text)
+    return str(path)
+
+
+def counts(directory: Path) -> Counter[str]:
+    """What the parts of a word count say."""
+    found: Counter[str] = Counter()
+    for part in sorted(directory.glob("part-*")):
+        for line in part.read_text().splitlines():
+            word, _, number = line.rpartition("\t")
+            found[word] += int(number)
+    return found
+
+
+def plain(*files: Path) -> Counter[str]:
+    """The same by a plain count."""
+    return Counter(word for file in files for word in file.read_text(errors="replace").split())

@@ -45,6 +45,10 @@ PLUGINS = "p2premap.commands"
 _TARGETS = {name: target for section in COMMANDS.values() for name, target in section.items()}
 
 
+class _ReaderGone(Exception):
+    """A broken pipe, under a name that click does not catch before us (it would make exit code 1 of it)."""
+
+
 class App(click.Group):
     """A group that imports a command when it is named, and ends the process with the documented exit codes."""
 
@@ -78,6 +82,13 @@ class App(click.Group):
                 with formatter.section(title):
                     formatter.write_dl(rows, col_spacing=3)
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command that the context names."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise _ReaderGone from None
+
     def main(  # type: ignore[override]  # always ends the process, whatever standalone_mode says
         self,
         args: Sequence[str] | None = None,
@@ -98,7 +109,7 @@ class App(click.Group):
         except (click.Abort, KeyboardInterrupt):
             _complain("Interrupted.")
             return Exit.INTERRUPTED
-        except BrokenPipeError:
+        except (_ReaderGone, BrokenPipeError):
             # what is still buffered must not be written at interpreter exit, where it would raise again
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return Exit.PIPE

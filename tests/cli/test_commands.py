@@ -41,6 +41,7 @@ from p2premap.node import secret
 from p2premap.node.paths import Paths
 from p2premap.tasks.job import JobView, Part, Phase, Source, StageView
 from p2premap.wire import Message
+from tests.cluster import start
 from tests.fakedaemon import NODE, Answer, FakeDaemon
 
 JOB = bytes.fromhex("89abcdef") * 4
@@ -419,3 +420,25 @@ def test_colours_only_where_wanted(daemon: FakeDaemon, monkeypatch: pytest.Monke
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("TERM", "dumb")
     assert "\x1b[" not in CliRunner().invoke(cli, ["nodes"], prog_name="p2premap", color=True).stdout
+
+
+def test_a_reader_that_has_gone_ends_the_command_quietly(daemon: FakeDaemon, home: Path) -> None:
+    process = start(home, "nodes", "--json")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.wait(20) == 141
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+def test_shells_can_complete_commands(home: Path) -> None:
+    variables = {"COMP_WORDS": "p2premap no", "COMP_CWORD": "1", "_P2PREMAP_COMPLETE": "bash_complete"}
+    result = CliRunner(env=variables).invoke(cli, [], prog_name="p2premap")
+    assert result.stdout.split() == ["plain,node", "plain,nodes"]
+
+
+def test_commands_of_other_packages_are_found_by_entry_point(home: Path) -> None:
+    result = invoke("sim", "--help")
+    assert result.exit_code == 0
+    assert "Simulate a cluster" in result.stdout

@@ -5,49 +5,15 @@ from __future__ import annotations
 import json
 import re
 import signal
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from p2premap.client.private import PrivateCluster
-from tests.cluster import eventually, p2premap, private, start, stop
+from tests.cluster import counts, eventually, job_file, p2premap, plain, start, stop
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 WORDCOUNT = str(EXAMPLES / "wordcount.py")
-SOURCES = Path(__file__).parents[2] / "p2premap"
-
-
-def counts(directory: Path) -> Counter[str]:
-    found: Counter[str] = Counter()
-    for part in sorted(directory.glob("part-*")):
-        for line in part.read_text().splitlines():
-            word, _, number = line.rpartition("\t")
-            found[word] += int(number)
-    return found
-
-
-def plain(*files: Path) -> Counter[str]:
-    return Counter(word for file in files for word in file.read_text(errors="replace").split())
-
-
-@pytest.fixture
-def texts(tmp_path: Path) -> Path:
-    """A directory of texts: an empty file, one without a line end, one of a single long line, and some with words."""
-    directory = tmp_path / "texts"
-    (directory / "deeper").mkdir(parents=True)
-    for number, source in enumerate(sorted(SOURCES.rglob("*.py"))):
-        (directory / ("deeper" if number % 2 else ".") / f"{number}.txt").write_text(source.read_text() * 3)
-    (directory / "empty.txt").write_text("")
-    (directory / "unended.txt").write_text("one two\ntwo")
-    (directory / "long.txt").write_text("münchen café " * 50_000)
-    return directory
-
-
-def job_file(tmp_path: Path, text: str) -> str:
-    path = tmp_path / "job.py"
-    path.write_text(text)
-    return str(path)
 
 
 def test_nodes_see_each_other(three_nodes: PrivateCluster) -> None:
@@ -237,36 +203,3 @@ def test_cancel_ends_a_job_led_elsewhere(three_nodes: PrivateCluster, tmp_path: 
     watched = p2premap(home, "--node", "n3", "watch", job)
     assert watched.exit_code == 1
     assert "was cancelled" in watched.stderr
-
-
-def test_a_job_outlives_the_nodes_that_only_work_for_it(texts: Path, tmp_path: Path) -> None:
-    """Kill -9 of a node that has attempts of the job: they run elsewhere, and the answer is right."""
-    slow = job_file(
-        tmp_path,
-        "import time\nerrors = 'replace'\n"
-        "def map(key, block):\n"
-        "    time.sleep(0.05)\n"
-        "    for word in block.split():\n"
-        "        yield word, 1\n"
-        "def reduce(key, values):\n"
-        "    return sum(values)\n"
-        "reader = 'blocks'\n",
-    )
-    with private() as cluster:
-        out = tmp_path / "out"
-        args = ("run", slow, str(texts), "-o", str(out), "--json", "--name", "bereaved")
-        running = start(cluster.home, "--node", "n1", *args)
-
-        def busy() -> bool:
-            views = json.loads(p2premap(cluster.home, "--node", "n1", "nodes", "--json").stdout)
-            return any(view["name"] == "n3" and view["busy"] for view in views)
-
-        eventually(busy)
-        cluster.kill("n3")
-        out_text, err = running.communicate(timeout=60)
-        assert running.returncode == 0, err
-        assert counts(out) == plain(*(p for p in texts.rglob("*.txt")))
-        shape = json.loads(out_text)
-        assert sum(stage["lost_attempts"] for stage in shape["stages"]) > 0
-        nodes = json.loads(p2premap(cluster.home, "--node", "n1", "nodes", "--json").stdout)
-        assert {n["name"]: n["state"] for n in nodes}["n3"] == "dead"

@@ -1,0 +1,45 @@
+"""Kill -9 while a job runs: what ran there runs elsewhere, and who watched through it watches on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.cluster import counts, eventually, job_file, p2premap, plain, private, start
+
+SLOW = """
+import time
+errors = "replace"
+reader = "blocks"
+
+def map(key, block):
+    time.sleep(0.05)
+    for word in block.split():
+        yield word, 1
+
+def reduce(word, counts):
+    return sum(counts)
+"""
+
+
+def test_a_job_and_its_watcher_outlive_a_node(texts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with private() as cluster:
+        home = cluster.home
+        job = p2premap(home, "--node", "n1", "run", job_file(tmp_path, SLOW), str(texts), "--detach").stdout.strip()
+        watching = start(home, "--node", "n2", "watch", job, "-o", str(out), "--json")
+
+        def busy() -> bool:
+            views = json.loads(p2premap(home, "--node", "n1", "nodes", "--json").stdout)
+            return any(view["name"] == "n2" and view["busy"] for view in views)
+
+        eventually(busy)
+        cluster.kill("n2")
+        lines, err = watching.communicate(timeout=60)
+        assert watching.returncode == 0, err
+        assert counts(out) == plain(*(p for p in texts.rglob("*.txt")))
+        last = json.loads(lines.splitlines()[-1])
+        assert last["phase"] == "done"
+        assert sum(stage["lost_attempts"] for stage in last["stages"]) > 0
+        nodes = json.loads(p2premap(home, "--node", "n1", "nodes", "--json").stdout)
+        assert {node["name"]: node["state"] for node in nodes}["n2"] == "dead"
