@@ -41,6 +41,21 @@ def stall(seed: int) -> None:
     cluster.check_quiet()
 
 
+def stall_of_all(seed: int) -> None:
+    """While one stands still, the clocks of all others leap: they were not there to hear it either."""
+    cluster = Cluster(5, seed=seed)
+    cluster.form()
+    cluster.world.run_for(5.0)
+    cluster.world.pause(cluster.seats[0])
+    cluster.world.run_for(4.0)
+    for seat in cluster.seats[1:]:
+        cluster.world.jump(seat, 14.0)
+    cluster.world.run_for(5.0)
+    cluster.world.resume(cluster.seats[0])
+    cluster.world.run_for(10.0)
+    cluster.check_quiet()
+
+
 def glitches(seed: int) -> None:
     """Now and then a node is cut off for a little less than it takes to be called dead."""
     cluster = Cluster(6, seed=seed)
@@ -152,7 +167,7 @@ def old_disk(seed: int) -> None:
 
 SCENARIOS: dict[str, Callable[[int], None]] = {
     scenario.__name__: scenario
-    for scenario in (anything, stall, glitches, leave, cut, facts, rest, losses, nap, old_disk)
+    for scenario in (anything, stall, stall_of_all, glitches, leave, cut, facts, rest, losses, nap, old_disk)
 }
 
 
@@ -279,6 +294,14 @@ BUGS = (
         becomes="lost_s",
         caught_by="detection",
         scenario="nap",
+    ),
+    Planted(
+        what="a doubt grows older while its accuser does not run",
+        where="gossip.suspicion:Suspicion.credit",
+        line="doubt.stalled_since += lost_s",
+        becomes="doubt.stalled_since += 0.0",
+        caught_by="false-dead",
+        scenario="stall_of_all",
     ),
     Planted(
         what="facts of an earlier life of the same boot stay with the others for ever",
