@@ -19,6 +19,7 @@ COMMANDS = {
     "Start here": {
         "demo": "demo:demo",
         "node": "node:node",
+        "stop": "node:stop",
         "service": "service:service",
         "doctor": "cluster:doctor",
     },

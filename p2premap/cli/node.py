@@ -1,4 +1,4 @@
-"""Running a node: `node`."""
+"""Running a node and stopping it: `node`, `stop`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import threading
 import click
 
 from p2premap.cli.show import clean, json_option, print_json, say
+from p2premap.client.connection import only
 from p2premap.config import NodeConfig
-from p2premap.control import Status
+from p2premap.control import Status, Stop
 from p2premap.errors import ConfigError
 
 NAME_MAX = 63
@@ -64,6 +65,23 @@ def node(
     if until_eof:
         threading.Thread(target=_end_at_eof, name="until-eof", daemon=True).start()
     ctx.exit(run_node(config, started=_announce_json if as_json else _announce))
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def stop(node: str, as_json: bool) -> None:
+    """Stop a node of this machine in good order.
+
+    Without --node before it, the only one; where there are several, name one.
+    """
+    with only(node) as connection:
+        text = connection.do(lambda n: Stop(request=n))
+        welcome = connection.welcome
+    if as_json:
+        print_json({"id": welcome.node.hex(), "name": welcome.name, "pid": welcome.pid, "text": text})
+    else:
+        say(f"Node {clean(welcome.name)} (pid {welcome.pid}) stops.")
 
 
 def _check_words(option: str, words: tuple[str, ...]) -> None:

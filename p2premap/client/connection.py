@@ -203,24 +203,50 @@ def local(node: str = "", *, paths: Paths | None = None) -> Connection:
         ConfigError: the runtime directory is not ours.
     """
     seen: list[str] = []
-    trouble: ClusterError | RemoteProtocolError | None = None
-    for path in _local_sockets(paths or Paths.of_user()):
-        try:
-            connection = _connect(path)
-        except (ClusterError, RemoteProtocolError) as error:
-            trouble = error
-            continue
-        except OSError:
-            continue
+    for connection in _answering(paths or Paths.of_user()):
         if _is_called(connection.welcome, node):
             return connection
         seen.append(connection.welcome.name)
         connection.close()
-    if seen:
-        raise NodeUnavailable(f"No node called {node!r} answers on this machine; there is {', '.join(sorted(seen))}.")
-    if trouble is not None:
-        raise NodeUnavailable(f"No p2premap node answers on this machine: {trouble}")
-    raise NodeUnavailable(NO_NODE)
+    raise NodeUnavailable(f"No node called {node!r} answers on this machine; there is {', '.join(sorted(seen))}.")
+
+
+def only(node: str = "", *, paths: Paths | None = None) -> Connection:
+    """As `local`, for what must not happen to just any node.
+
+    Raises:
+        ConfigError: several nodes are meant.
+    """
+    connection = local(node, paths=paths)
+    for other in _answering(paths or Paths.of_user()):
+        with other:
+            if other.welcome.node != connection.welcome.node and _is_called(other.welcome, node):
+                connection.close()
+                names = ", ".join(sorted((connection.welcome.name, other.welcome.name)))
+                raise ConfigError(f"Several nodes of this machine may be meant ({names}, ...); name one with --node.")
+    return connection
+
+
+def _answering(paths: Paths) -> Iterator[Connection]:
+    """Connections to the daemons of this machine that answer, the oldest first.
+
+    Raises:
+        NodeUnavailable: none does.
+    """
+    trouble: ClusterError | RemoteProtocolError | None = None
+    found = False
+    for path in _local_sockets(paths):
+        try:
+            connection = _connect(path)
+        except (ClusterError, RemoteProtocolError) as error:
+            trouble = error
+        except OSError:
+            continue
+        else:
+            found = True
+            yield connection
+    if not found:
+        raise NodeUnavailable(f"No p2premap node answers on this machine: {trouble}" if trouble else NO_NODE)
 
 
 def _is_called(welcome: Welcome, node: str) -> bool:

@@ -33,6 +33,7 @@ from p2premap.control import (
     ReadPart,
     Refused,
     Status,
+    Stop,
     Trouble,
     Watch,
 )
@@ -114,7 +115,7 @@ def script(message: Message, payload: bytes) -> Iterable[Answer]:
             return [(Chunk(request=request), b"a\t1\n"), (Chunk(request=request, last=True), b"b\t2\n")]
         case ReadLog():
             return [(Chunk(request=request, last=True), b"hello from a task\n")]
-        case Cancel() | LeaveCluster():
+        case Cancel() | LeaveCluster() | Stop():
             return [Done(request=request)]
         case Join(token=token):
             if token == "good":
@@ -270,6 +271,17 @@ def test_a_mistyped_token_is_told_before_anything_is_sent(home: Path) -> None:
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
 
 
+def test_stop_stops_the_only_node_and_never_just_any(daemon: FakeDaemon, paths: Paths) -> None:
+    assert "Node pi1 (pid 4242) stops." in invoke("stop").stderr
+    with FakeDaemon(paths, script, node=GONE.node, name="pi2") as other:
+        refused = invoke("stop")
+        assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
+        assert "pi1, pi2" in refused.stderr
+        assert not other.requests
+        assert json.loads(invoke("--node", "pi2", "stop", "--json").stdout)["name"] == "pi2"
+        assert [type(request) for request in other.requests] == [Stop]
+
+
 NEEDS_A_NODE = [
     ["status"],
     ["nodes"],
@@ -279,6 +291,7 @@ NEEDS_A_NODE = [
     ["cancel", "89abcdef"],
     ["invite"],
     ["leave"],
+    ["stop"],
 ]
 
 

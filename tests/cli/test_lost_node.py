@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.cluster import counts, eventually, job_file, p2premap, plain, private, start
+from tests.cluster import counts, eventually, job_file, p2premap, plain, private, short_home, start
 
 SLOW = """
 import time
@@ -43,3 +43,16 @@ def test_a_job_and_its_watcher_outlive_a_node(texts: Path, tmp_path: Path) -> No
         assert sum(stage["lost_attempts"] for stage in last["stages"]) > 0
         nodes = json.loads(p2premap(home, "--node", "n1", "nodes", "--json").stdout)
         assert {node["name"]: node["state"] for node in nodes}["n2"] == "dead"
+
+
+def test_a_node_stops_when_told() -> None:
+    with short_home() as home:
+        process = start(home, "node", "--name", "lone", "--slots", "1", "--json")
+        assert process.stdout is not None
+        up = json.loads(process.stdout.readline())
+        assert (up["name"], up["pid"]) == ("lone", process.pid)
+        assert p2premap(home, "stop").exit_code == 0
+        out, err = process.communicate(timeout=20)
+        assert (process.returncode, out, err) == (0, "", "")
+        assert p2premap(home, "status").exit_code == 69
+        assert not list(Path(home).glob("run/*/*.sock"))
