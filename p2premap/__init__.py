@@ -1,6 +1,6 @@
 """p2premap: a few machines on one network act as one computer for Python.
 
-No head node, nothing to configure, and a job that outlives any machine. The public API is what `__all__` names; what
+No head node, and nothing to configure. The public API is what `__all__` names; what
 it does not name may change. See `p2premap.errors` for the tree of errors.
 """
 
