@@ -1,17 +1,19 @@
-"""Word count against the same loop in one process and in `multiprocessing.Pool(2)`; JSON lines.
+"""Word count of 200 MB in 40 files on 2 slots, beside the same loop in one process and in `multiprocessing.Pool(2)`.
 
-`python -m bench.wordcount CORPUS [--repeat 3]`, CORPUS a directory made by `bench.corpus`. What is compared, in turns,
-so that a busy machine is busy for all:
+Each system runs in a process of its own, in turns, so that a busy machine is busy for all:
 
 - ``loop lines``     one process: ``for line in file: for word, one in map(None, line): counts[word] += one``, with the
                      very function `map` of examples/wordcount.py
 - ``plain lines``    one process: ``for line in file: for word in line.split(): counts[word] += 1``, no function at all
 - ``loop blocks``    one process: ``counts.update(text.split())``, a Counter over whole files
-- ``pool lines``, ``pool blocks``   the same loops over files in `multiprocessing.Pool(2)`
-- ``direct lines``, ``direct blocks``   p2premap's data path in two worker processes, without daemons: reading and
-                     hashing the inputs, planning, starting the processes, mapping, shuffling, reducing, the text parts
+- ``pool lines``, ``pool blocks``   the loops over files in `multiprocessing.Pool(2)`
+- ``direct lines``, ``direct blocks``   p2premap's data path in two processes, without daemons: reading and hashing the
+                     inputs, planning, starting the processes, mapping, shuffling, reducing, the text parts
+- ``node lines``, ``node blocks``   the same two examples on a running node with two slots, as `p2premap run` does it:
+                     everything of ``direct``, and the daemon
 
-Other systems can be added by `measure`.
+`python -m bench.wordcount --texts DIRECTORY --only "loop lines" "node lines"` measures some of it on other texts;
+BENCH_TEXTS does the same for `python -m bench`.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import resource
 import statistics
 import subprocess
@@ -27,19 +30,40 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
+from bench.corpus import texts_in, write_corpus
 from bench.direct import run_direct
+from bench.nodes import Cluster, cpu_s, run_job, trees, until
+from bench.report import Emitter
+from p2premap.client.connection import local
 from p2premap.client.plan import plan_mapreduce
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
 sys.path.insert(0, str(EXAMPLES))
 import wordcount  # noqa: E402
 
-Count = Callable[[Sequence[str]], dict[str, int]]
+REPEATS = 3
+SIZE_MB = 200
+FILES = 40
+CPU_TARGET = 1.1
+"""CPU seconds of p2premap, all processes, over those of the same loop."""
+
+Counts = dict[str, int]
 
 
-def count_lines(paths: Sequence[str]) -> dict[str, int]:
+class Run(NamedTuple):
+    """One run. `answer` tells what was counted, for comparing."""
+
+    wall_s: float
+    cpu_s: float
+    answer: str
+
+
+def count_lines(paths: Sequence[str]) -> Counts:
     """The example's own `map`, in a plain loop."""
     counts: defaultdict[str, int] = defaultdict(int)
     for path in paths:
@@ -50,7 +74,7 @@ def count_lines(paths: Sequence[str]) -> dict[str, int]:
     return counts
 
 
-def count_plain(paths: Sequence[str]) -> dict[str, int]:
+def count_plain(paths: Sequence[str]) -> Counts:
     """What one would write who needs nothing but this count."""
     counts: defaultdict[str, int] = defaultdict(int)
     for path in paths:
@@ -61,7 +85,7 @@ def count_plain(paths: Sequence[str]) -> dict[str, int]:
     return counts
 
 
-def count_blocks(paths: Sequence[str]) -> dict[str, int]:
+def count_blocks(paths: Sequence[str]) -> Counts:
     """A Counter over whole files."""
     counts: Counter[str] = Counter()
     for path in paths:
@@ -70,118 +94,144 @@ def count_blocks(paths: Sequence[str]) -> dict[str, int]:
     return counts
 
 
-def _lines_of(path: str) -> dict[str, int]:
+def _lines_of(path: str) -> Counts:
     return count_lines([path])
 
 
-def _blocks_of(path: str) -> dict[str, int]:
+def _blocks_of(path: str) -> Counts:
     return count_blocks([path])
 
 
-def pooled(count: Callable[[str], dict[str, int]]) -> Count:
+def in_pool(count: Callable[[str], Counts], paths: Sequence[str]) -> Counts:
     """A loop over files in `multiprocessing.Pool(2)`."""
-
-    def run(paths: Sequence[str]) -> dict[str, int]:
-        total: Counter[str] = Counter()
-        with multiprocessing.Pool(2) as pool:
-            for counts in pool.imap_unordered(count, paths):
-                total.update(counts)
-        return total
-
-    return run
+    total: Counter[str] = Counter()
+    with multiprocessing.Pool(2) as pool:
+        for counts in pool.imap_unordered(count, paths):
+            total.update(counts)
+        pool.close()
+        pool.join()
+    return total
 
 
-def direct(example: str) -> Count:
+def direct(example: str, paths: Sequence[str]) -> Counts:
     """p2premap's data path in two worker processes."""
-
-    def run(paths: Sequence[str]) -> dict[str, int]:
-        with tempfile.TemporaryDirectory() as directory:
-            submission = plan_mapreduce(str(EXAMPLES / example), paths, slots=2, compression="none")
-            outcome = run_direct(submission, directory, workers=2)
-        return parse_parts(outcome.parts)
-
-    return run
+    with tempfile.TemporaryDirectory() as directory:
+        submission = plan_mapreduce(str(EXAMPLES / example), paths, slots=2, compression="none")
+        outcome = run_direct(submission, directory, workers=2)
+    return parse_parts(outcome.parts)
 
 
-def parse_parts(parts: Sequence[bytes]) -> dict[str, int]:
+def parse_parts(parts: Sequence[bytes]) -> Counts:
     """The counts in output parts."""
     lines = (line.split("\t") for part in parts for line in part.decode().split("\n") if line)
     return {word: int(count) for word, count in lines}
 
 
-SYSTEMS: dict[str, Count] = {
-    "loop lines": count_lines,
-    "plain lines": count_plain,
-    "loop blocks": count_blocks,
-    "pool lines": pooled(_lines_of),
-    "pool blocks": pooled(_blocks_of),
-    "direct lines": direct("wordcount.py"),
-    "direct blocks": direct("wordcount_blocks.py"),
-}
-
-
-def cpu_s() -> float:
-    """CPU seconds of this process and its children that have ended."""
+def _used_s() -> float:
+    """CPU seconds of this process and of its children that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(u.ru_utime + u.ru_stime for u in used)
 
 
-def once(name: str, paths: Sequence[str]) -> tuple[float, float, str]:
-    """Wall and CPU seconds of one run, and a digest of what it counted."""
-    wall, cpu = time.perf_counter(), cpu_s()
-    counts = SYSTEMS[name](paths)
-    wall, cpu = time.perf_counter() - wall, cpu_s() - cpu
-    return wall, cpu, f"{len(counts)} words, {sum(counts.values())} in all, {max(counts.values())} of the commonest"
+def _here(count: Callable[[Sequence[str]], Counts], paths: Sequence[str]) -> Run:
+    wall, cpu = time.perf_counter(), _used_s()
+    counts = count(paths)
+    return Run(time.perf_counter() - wall, _used_s() - cpu, _answer(counts))
 
 
-def measure(names: Sequence[str], corpus: str, *, repeat: int) -> list[dict[str, object]]:
-    """Each system `repeat` times, in turns, each run in a process of its own.
+def _on_node(example: str, paths: Sequence[str]) -> Run:
+    with Cluster(["only"], slots=2) as cluster:
+        connect = partial(local, paths=cluster.paths)
+        wall, cpu = time.perf_counter(), _used_s() + cpu_s(cluster.pids)
+        parts = run_job(connect, str(EXAMPLES / example), paths, paths=cluster.paths)
+        wall = time.perf_counter() - wall
+        # The kernel tells what a worker used to whoever waits for it: only then is it in the node's figure.
+        until(lambda: len(trees(cluster.pids)) == len(cluster.pids))
+        cpu = _used_s() + cpu_s(cluster.pids) - cpu
+    return Run(wall, cpu, _answer(parse_parts(parts)))
+
+
+def _answer(counts: Counts) -> str:
+    return f"{len(counts)} words, {sum(counts.values())} in all, {max(counts.values())} of the commonest"
+
+
+SYSTEMS: dict[str, Callable[[Sequence[str]], Run]] = {
+    "loop lines": partial(_here, count_lines),
+    "plain lines": partial(_here, count_plain),
+    "loop blocks": partial(_here, count_blocks),
+    "pool lines": partial(_here, partial(in_pool, _lines_of)),
+    "pool blocks": partial(_here, partial(in_pool, _blocks_of)),
+    "direct lines": partial(_here, partial(direct, "wordcount.py")),
+    "direct blocks": partial(_here, partial(direct, "wordcount_blocks.py")),
+    "node lines": partial(_on_node, "wordcount.py"),
+    "node blocks": partial(_on_node, "wordcount_blocks.py"),
+}
+
+
+def measure(names: Sequence[str], paths: Sequence[str], *, repeat: int) -> dict[str, list[Run]]:
+    """Each system `repeat` times, in turns.
 
     Raises:
         ValueError: two of them count differently.
     """
-    size = sum(p.stat().st_size for p in Path(corpus).glob("*.txt"))
-    walls: dict[str, list[float]] = {name: [] for name in names}
-    cpus: dict[str, list[float]] = {name: [] for name in names}
-    answers: set[str] = set()
+    runs: dict[str, list[Run]] = {name: [] for name in names}
     for _ in range(repeat):
         for name in names:
-            command = [sys.executable, "-m", "bench.wordcount", corpus, "--once", name]
-            ended = subprocess.run(command, check=True, capture_output=True, text=True, cwd=EXAMPLES.parent)
-            wall, cpu, answer = json.loads(ended.stdout)
-            walls[name].append(wall)
-            cpus[name].append(cpu)
-            answers.add(answer)
+            command = [sys.executable, "-m", "bench.wordcount", "--once", name, *paths]
+            ended = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+            runs[name].append(Run(*json.loads(ended.stdout)))
+    answers = {run.answer for several in runs.values() for run in several}
     if len(answers) > 1:
         raise ValueError(f"the systems disagree: {answers}")
-    return [_row(name, size, walls, cpus) for name in names]
+    return runs
 
 
-def _row(name: str, size: int, walls: dict[str, list[float]], cpus: dict[str, list[float]]) -> dict[str, object]:
-    same = f"loop {name.split()[-1]}"
-    row: dict[str, object] = {"bench": "wordcount", "system": name, "mb": round(size / 1e6)}
-    for what, figures in (("wall_s", walls[name]), ("cpu_s", cpus[name])):
-        row |= {f"{what}_{f.__name__}": round(f(figures), 2) for f in (statistics.median, min, max)}
-    row["mb_per_s"] = round(size / 1e6 / statistics.median(walls[name]), 1)
-    if same in cpus:
-        ratios = [ours / loop for ours, loop in zip(cpus[name], cpus[same], strict=True)]
-        row |= {f"cpu_ratio_{f.__name__}": round(f(ratios), 2) for f in (statistics.median, min, max)}
-    return row
+def report(emit: Emitter, runs: dict[str, list[Run]], size_mb: float) -> None:
+    """Wall clock and CPU of each system, and the ratios that have targets."""
+    for name, several in runs.items():
+        walls = [run.wall_s for run in several]
+        cpu = statistics.median(run.cpu_s for run in several)
+        emit(name, walls, "s", mb_per_s=round(size_mb / statistics.median(walls), 1), cpu_s=round(cpu, 2))
+    for name, several in runs.items():
+        system, _, form = name.partition(" ")
+        loop, pool = runs.get(f"loop {form}"), runs.get(f"pool {form}")
+        if system in ("direct", "node") and loop:
+            ratios = [ours.cpu_s / theirs.cpu_s for ours, theirs in zip(several, loop, strict=True)]
+            emit(f"{name}: CPU over the loop's", ratios, "times", target=CPU_TARGET)
+        if system in ("direct", "node") and pool:
+            ratios = [ours.wall_s / theirs.wall_s for ours, theirs in zip(several, pool, strict=True)]
+            emit(f"{name}: wall clock over the pool's", ratios, "times", target=1.0)
+        if system in ("pool", "direct", "node") and loop:
+            speeds = [theirs.wall_s / ours.wall_s for ours, theirs in zip(several, loop, strict=True)]
+            emit(f"{name}: speed over the loop's", speeds, "times")
+
+
+def run(
+    emit: Emitter, *, names: Sequence[str] = tuple(SYSTEMS), texts: str = "", mb: int = SIZE_MB, repeat: int = REPEATS
+) -> None:
+    """Write the corpus and measure."""
+    texts = texts or os.environ.get("BENCH_TEXTS", "")
+    with tempfile.TemporaryDirectory(prefix="p2p-corpus-") as directory:
+        sources = texts_in([texts] if texts else [])
+        paths = write_corpus(Path(directory), sources, size_bytes=mb * 10**6, files=FILES)
+        report(emit, measure(names, paths, repeat=repeat), sum(os.path.getsize(path) for path in paths) / 1e6)
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Word count, measured.")
-    parser.add_argument("corpus")
-    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--texts", default="", help="a directory of .txt files, or one")
+    parser.add_argument("--mb", type=int, default=SIZE_MB)
+    parser.add_argument("--repeat", type=int, default=REPEATS)
     parser.add_argument("--only", nargs="*", choices=SYSTEMS, default=list(SYSTEMS))
-    parser.add_argument("--once", choices=SYSTEMS, help=argparse.SUPPRESS)
+    parser.add_argument("--once", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.once:
-        print(json.dumps(once(options.once, sorted(map(str, Path(options.corpus).glob("*.txt"))))))
-        return
-    for row in measure(options.only, options.corpus, repeat=options.repeat):
-        print(json.dumps(row), flush=True)
+        name, *paths = options.once
+        print(json.dumps(SYSTEMS[name](paths)))
+    else:
+        emit = Emitter("wordcount")
+        run(emit, names=options.only, texts=options.texts, mb=options.mb, repeat=options.repeat)
 
 
 if __name__ == "__main__":
