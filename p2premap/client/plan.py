@@ -25,7 +25,9 @@ from p2premap.ids import Digest
 from p2premap.tasks.job import BlobRef, JobOptions, JobSpec
 from p2premap.tasks.mapreduce import KIND, PARTITIONS_MAX, InputFile, Split, pack_plan
 
-TASK_BYTES_MIN: Final = 1 << 20
+TASK_BYTES_MIN: Final = 1 << 10
+"""Small: a short file may be a list of long computations, and should reach every slot."""
+
 TASK_BYTES_MAX: Final = 64 << 20
 SMALLEST_SHARE: Final = 8
 """The last tasks are about 1/8 of a slot's share: four tasks a slot in all, and slots that finish together."""
