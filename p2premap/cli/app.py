@@ -155,9 +155,14 @@ def _plugins() -> dict[str, Any]:
     return {point.name: point for point in sorted(entry_points(group=PLUGINS), key=lambda point: point.name)}
 
 
+def _colours() -> bool | None:
+    """click's switch for colours: False for none, None for what the stream can show."""
+    return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
+
+
 def _complain(text: str) -> None:
     label = click.style("p2premap:", fg="red")
-    click.echo(f"{label} {clean(text, lines=True)}", err=True)
+    click.echo(f"{label} {clean(text, lines=True)}", err=True, color=_colours())
 
 
 def _usage_text(error: click.ClickException) -> str:
@@ -196,5 +201,5 @@ def cli(ctx: click.Context, node: str) -> None:
     No head node, nothing to configure. `p2premap demo` shows it in 20 seconds.
     """
     ctx.obj = node
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+    if _colours() is False:
         ctx.color = False

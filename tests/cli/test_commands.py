@@ -455,3 +455,13 @@ def test_commands_of_other_packages_are_found_by_entry_point(home: Path) -> None
     result = invoke("sim", "--help")
     assert result.exit_code == 0
     assert "Simulate a cluster" in result.stdout
+
+
+def test_errors_have_no_colours_where_none_are_wanted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence is printed when click's context is gone, and its colour switch with it."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    plain = "p2premap: No p2premap node"
+    assert not CliRunner().invoke(cli, ["status"], color=True).stderr.startswith(plain)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert CliRunner().invoke(cli, ["status"], color=True).stderr.startswith(plain)
