@@ -17,6 +17,8 @@ from p2premap.tasks.job import JobView, StageView
 LINE_S = 1.0
 """In a pipe, at most one line in this time, unless something happened that is worth one."""
 RATE_WINDOW_S = 8.0
+FIRST_RESULTS = 8
+"""Before an eighth of a stage's tasks is done, its end is anybody's guess."""
 
 
 class Progress(Protocol):
@@ -81,7 +83,12 @@ class Rate:
         return self._per_s(1)
 
     def left_s(self, stage: StageView) -> float | None:
-        """Seconds until the stage's end at the present rate; None where not known."""
+        """Seconds until the stage's end at the present rate; None where not known.
+
+        The first results come late, with the start of the worker processes in them: they promise nothing.
+        """
+        if stage.done * FIRST_RESULTS < stage.tasks:
+            return None
         if stage.bytes_in and (rate := self._per_s(1)) > 0:
             return max(stage.bytes_in - stage.bytes_done, 0) / rate
         if (rate := self._per_s(2)) > 0:

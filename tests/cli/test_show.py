@@ -122,10 +122,11 @@ def test_the_rate_is_of_the_last_seconds_and_of_the_stage_that_runs() -> None:
     stage = StageView(number=0, name="map", tasks=10, bytes_in=1000)
     assert rate.left_s(stage) is None
     for second in range(20):
-        stage = StageView(number=0, name="map", tasks=10, bytes_in=1000, bytes_done=10 * second)
+        stage = StageView(number=0, name="map", tasks=10, bytes_in=1000, done=second // 5, bytes_done=10 * second)
         rate.feed(float(second), stage)
     assert rate.bytes_per_s() == pytest.approx(10)
     assert rate.left_s(stage) == pytest.approx((1000 - 190) / 10)
+    assert rate.left_s(StageView(number=0, name="map", tasks=100, done=9, bytes_in=1000, bytes_done=90)) is None
     rate.feed(20.0, StageView(number=1, name="reduce", tasks=2))
     assert rate.bytes_per_s() == 0
 
