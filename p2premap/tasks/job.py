@@ -8,13 +8,18 @@ so that lineages never mix, even where a task is not deterministic.
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+import msgspec
 
 from p2premap.ids import JobId, NodeId
 from p2premap.wire import Count, DigestField, NodeIdField, Record, Seconds, Short, Text
 
 INLINE_BYTES_MAX = 64 << 10
 """A result value up to this size travels inside the fact; larger ones are blobs."""
+
+RESULT_BLOBS_MAX = 1024
+"""Blobs of one result: a ledger counts them in 16 bits, and one message must carry them."""
 
 
 class StageId(NamedTuple):
@@ -176,7 +181,7 @@ class AttemptEnd(Record, frozen=True, kw_only=True):
     attempt: Count
     outcome: Outcome
     value: bytes = b""
-    blobs: tuple[BlobRef, ...] = ()
+    blobs: Annotated[tuple[BlobRef, ...], msgspec.Meta(max_length=RESULT_BLOBS_MAX)] = ()
     error: Text = ""
     detail: Text = ""
     seconds: Seconds = 0.0

@@ -93,8 +93,8 @@ class Reports:
     def _on_end(self, now: float, worker: Worker, run: StageRun, end: AttemptEnd) -> bool:
         """Take the end of one attempt. True if it settled its task."""
         task = end.task
-        if task >= run.plan.tasks:
-            return False
+        if task >= run.plan.tasks or end.attempt >= run.started[task]:
+            return False  # never given out; the ledger's numbers are narrower than the wire's
         number = run.out[task]
         batch = worker.batches.get(number) if number and run.started[task] == end.attempt + 1 else None
         sent = batch.sent if batch is not None else now
