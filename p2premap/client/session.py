@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
-from p2premap.client.connection import Connection
+from p2premap.client.connection import Connection, RequestRefused
 from p2premap.client.jobs import Connect, follow, put_blob, read_part, submit
 from p2premap.client.plan import Submission
-from p2premap.control import ListNodes, Nodes, NodeView
+from p2premap.control import ListNodes, Nodes, NodeView, Trouble
 from p2premap.errors import JobLost, NodeUnavailable, PeerUnreachable
 from p2premap.ids import JobId
 from p2premap.node import sockets
@@ -79,6 +79,11 @@ def hand_in(connect: Connect, submission: Submission) -> JobId:
     raise AssertionError
 
 
+class _Fetched(NamedTuple):
+    digest: bytes
+    size_bytes: int
+
+
 @dataclass
 class Collector:
     """Fetches each output part once, as soon as it is committed.
@@ -92,39 +97,53 @@ class Collector:
     output: Output | None
     told: Callable[[int, int], None] = lambda parts, size_bytes: None
     size_bytes: int = 0
-    _here: set[int] = field(default_factory=set)
+    _here: dict[int, _Fetched] = field(default_factory=dict)
 
     def take(self, view: JobView) -> None:
-        """Fetch what is new in this view.
+        """Fetch what is new in this view, or has changed: a part that was lost may be made again with other bytes.
+
+        While the job goes on, a part that cannot be had now is left for a later view: it may be being made again.
 
         Raises:
             JobLost: the job is over, and a part of it can be read from nobody.
+            RequestRefused: the node that was asked cannot hand a part on, such as for a full disk.
         """
         if self.output is None:
             return
         for part in view.parts:
-            if part.number not in self._here:
+            if not self._has(part):
                 with suppress(NodeUnavailable):
                     self._fetch(view, part)
-        missing = [part for part in view.parts if part.number not in self._here]
+        missing = [part for part in view.parts if not self._has(part)]
         if missing and view.phase.over:
             raise JobLost(f"Part {missing[0].number} of the output can be read from no node.", job=view.job.hex())
+
+    def _has(self, part: Part) -> bool:
+        fetched = self._here.get(part.number)
+        return fetched is not None and fetched.digest == part.source.digest
 
     def _fetch(self, view: JobView, part: Part) -> None:
         assert self.output is not None
         for left in reversed(range(TRIES)):
             try:
                 with self.connect() as connection:
-                    pieces = read_part(connection, JobId(view.job), part.number)
-                    self.size_bytes += self.output.write(part.number, pieces)
+                    size_bytes = self.output.write(part.number, read_part(connection, JobId(view.job), part.number))
             except PeerUnreachable:
                 if not left:
                     return
-                time.sleep(AGAIN_S)
-                continue
-            self._here.add(part.number)
-            self.told(len(self._here), self.size_bytes)
-            return
+            except RequestRefused as error:
+                gone = error.trouble in (Trouble.NOT_FOUND, Trouble.UNREACHABLE)
+                if gone and not (left and view.phase.over):
+                    return
+                if not left:
+                    raise
+            else:
+                before = self._here.get(part.number)
+                self._here[part.number] = _Fetched(part.source.digest, size_bytes)
+                self.size_bytes += size_bytes - (before.size_bytes if before is not None else 0)
+                self.told(len(self._here), self.size_bytes)
+                return
+            time.sleep(AGAIN_S)
 
 
 def see_through(

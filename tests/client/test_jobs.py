@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 
 import blake3
+import msgspec
 import pytest
 
 from p2premap.client import jobs as module
@@ -225,6 +226,39 @@ def test_a_part_that_nobody_can_read_is_an_error_once_the_job_is_over(paths: Pat
         collector.take(view(Phase.RUNNING, parts=1))
         with pytest.raises(JobLost, match="Part 0 of the output"):
             collector.take(view(Phase.DONE, parts=1))
+
+
+@pytest.mark.parametrize("trouble", [Trouble.NOT_FOUND, Trouble.UNREACHABLE])
+def test_a_part_whose_holder_died_is_fetched_when_it_has_been_made_again(paths: Paths, trouble: Trouble) -> None:
+    def script(message: Message, payload: bytes) -> Iterable[Answer]:
+        match message:
+            case Watch():
+                views = (view(Phase.RUNNING, parts=1), view(Phase.RUNNING), view(Phase.DONE, parts=1))
+                return [JobUpdate(request=message.request, view=v) for v in views]
+            case ReadPart() if sum(isinstance(m, ReadPart) for m in daemon.requests) <= 2:
+                return [Refused(request=message.request, trouble=trouble, text="The job has no part 0 yet.")]
+        return [(Chunk(request=message.request, last=True), b"again")]
+
+    output, connect = Output(), partial(local, paths=paths)
+    with FakeDaemon(paths, script) as daemon:
+        see_through(connect, JOB, Collector(connect, output), lambda v: None, lambda: None)
+    assert output.parts == {0: b"again"}
+
+
+def test_a_part_that_was_made_again_with_other_bytes_replaces_the_first(paths: Paths) -> None:
+    def script(message: Message, payload: bytes) -> Iterable[Answer]:
+        reads = sum(isinstance(m, ReadPart) for m in daemon.requests)
+        return [(Chunk(request=message.request, last=True), b"first" if reads == 1 else b"second")]
+
+    source = Source(digest=Digest(b"d" * 32), start=0, end=6, holders=(NODE,))
+    changed = msgspec.structs.replace(view(Phase.DONE), parts=(Part(number=0, source=source),))
+    output = Output()
+    with FakeDaemon(paths, script) as daemon:
+        collector = Collector(partial(local, paths=paths), output)
+        for seen in (view(Phase.RUNNING, parts=1), changed, changed):
+            collector.take(seen)
+    assert output.parts == {0: b"second"}
+    assert collector.size_bytes == len(b"second")
 
 
 def test_strength_counts_the_living_and_notices_other_machines(paths: Paths) -> None:
