@@ -14,7 +14,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, compress, islice
-from operator import length_hint
+from operator import add, length_hint
 from types import FunctionType
 from typing import Any, Final, Protocol
 
@@ -26,6 +26,7 @@ _ENTRY_BYTES: Final = 150
 """A dict entry, its share of the table, and a small object."""
 _LIST_BYTES: Final = 90
 _SAMPLE: Final = 50
+_NUMBERS: Final = frozenset((int, float))
 
 _CALL_FLAGS: Final = (
     inspect.CO_VARARGS
@@ -53,6 +54,9 @@ class Grouping(Protocol):
             TypeError, ValueError: something that is not a pair, or a key that is not hashable (raised in this frame;
                 what the iterator raises comes from deeper).
         """
+
+    def add_mapping(self, mapping: Mapping[Key, Value]) -> None:
+        """Take the items of a mapping, all of them."""
 
     def bytes_held(self) -> int:
         """About how many; costs a millisecond for some ten thousand keys."""
@@ -82,6 +86,14 @@ class Sums:
             groups[key] += value
         return _rest(pairs)
 
+    def add_mapping(self, mapping: Mapping[Key, Value]) -> None:
+        """See `Grouping`. A block's counts are merged in C."""
+        groups = self.groups
+        if not groups and set(map(type, mapping.values())) <= _NUMBERS:
+            groups.update(mapping)
+        else:
+            groups.update(zip(mapping, map(add, map(groups.__getitem__, mapping), mapping.values()), strict=True))
+
     def bytes_held(self) -> int:
         """See `Grouping`."""
         return len(self.groups) * (_ENTRY_BYTES + _mean_size(islice(self.groups, _SAMPLE)))
@@ -109,6 +121,12 @@ class Lists:
         for key, value in islice(pairs, _CHUNK_PAIRS):
             groups[key].append(value)
         return _rest(pairs)
+
+    def add_mapping(self, mapping: Mapping[Key, Value]) -> None:
+        """See `Grouping`."""
+        groups = self.groups
+        for key, value in mapping.items():
+            groups[key].append(value)
 
     def bytes_held(self) -> int:
         """See `Grouping`."""

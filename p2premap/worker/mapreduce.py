@@ -17,7 +17,7 @@ import gc
 import itertools
 import operator
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import FunctionType
 from typing import Any, Final, Protocol
 
@@ -25,7 +25,7 @@ import msgspec
 
 from p2premap.tasks.mapreduce import MAP, REDUCE, MapParams
 from p2premap.worker.blocks import shorten
-from p2premap.worker.jobfile import JobCodeError, JobFile, Pair, Value, job_file
+from p2premap.worker.jobfile import JobCodeError, JobFile, Key, Pair, Value, job_file
 from p2premap.worker.loading import load_bundle
 from p2premap.worker.merge import Run, Window, merge
 from p2premap.worker.readers import Records, read_records
@@ -46,6 +46,9 @@ class Output(Protocol):
 
     def add(self, pairs: Iterator[Pair]) -> None:
         """Take these."""
+
+    def add_mapping(self, mapping: Mapping[Key, Value]) -> None:
+        """Take the items of a mapping."""
 
     def finish(self) -> Result:
         """Write everything."""
@@ -155,9 +158,13 @@ def pour(results: Iterator[Any], output: Output, *, pairs: bool) -> None:
         NotAPair: the first result holds something else. Looking at every pair would cost as much as using it.
     """
     first = next(results, _END)
-    if first is not _END:
+    if first is _END:
+        return
+    if isinstance(first, dict):
+        output.add_mapping(first)
+    else:
         output.add(_checked(first))
-        output.add(itertools.chain.from_iterable(results if pairs else map(_pairs, results)))
+    output.add(itertools.chain.from_iterable(results if pairs else map(_pairs, results)))
 
 
 class NotAPair(TypeError):
@@ -171,8 +178,6 @@ def _pairs(result: Value) -> Iterable[Any]:
 
 
 def _checked(result: Value) -> Iterator[Pair]:
-    if isinstance(result, dict):
-        return iter(result.items())
     rest = iter(_pairs(result))
     head = list(itertools.islice(rest, _CHECKED_PAIRS))
     for pair in head:

@@ -7,9 +7,9 @@ same).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from pathlib import Path
 from typing import Final
 
 from blake3 import blake3
@@ -60,7 +60,7 @@ class Vocabulary:
         buckets = [list(bucket) for bucket in self._buckets] or [[] for _ in range(partitions)]
         for key, partition in zip(new, partitions_of(new, partitions, job.partition), strict=True):
             buckets[partition].append(key)
-        for bucket in buckets:
+        for bucket in buckets if new else ():
             bucket.sort()
         if len(known) + len(new) > VOCABULARY_MAX or not all(type(key) is str for key in new):
             self.known, self._buckets = set(), []
@@ -93,7 +93,7 @@ class MapOutput:
         self._vocabulary = vocabulary
         self._memory_bytes = memory_bytes
         self._grouping = grouping_for(job.combine)
-        self._spills: list[tuple[Path, list[plan.Segment]]] = []
+        self._spills: list[tuple[str, list[plan.Segment]]] = []
         self._added, self._look_at = 0, 1
         self._held_before = 0
 
@@ -106,9 +106,16 @@ class MapOutput:
         rest: Iterator[Pair] | None = pairs
         while rest is not None:
             rest = self._grouping.add(rest)
-            self._added += 1
-            if self._added >= self._look_at:
-                self._look()
+            self._take_stock()
+
+    def add_mapping(self, mapping: Mapping[Key, Value]) -> None:
+        """Take the items of a mapping.
+
+        Raises:
+            TypeError: see `p2premap.worker.grouping.Grouping.add`.
+        """
+        self._grouping.add_mapping(mapping)
+        self._take_stock()
 
     def finish(self) -> Result:
         """Write the blob; the result's value tells its segments."""
@@ -123,11 +130,14 @@ class MapOutput:
         value = pack_segments(segments)
         return Result(value=value, blobs=(blob.finish(),)) if any(s.size for s in segments) else Result(value=value)
 
-    def _look(self) -> None:
-        """See how much is held; combine or spill what is too much; say when to look again.
+    def _take_stock(self) -> None:
+        """Look, now and then, how much is held; combine or spill what is too much.
 
         Looking is not free, so the next look comes when half of what is left would be used at the present rate.
         """
+        self._added += 1
+        if self._added < self._look_at:
+            return
         held = self._grouping.bytes_held()
         rate = max(held - self._held_before, 1) // self._added + 1
         full = held + rate > self._memory_bytes
@@ -157,8 +167,8 @@ class MapOutput:
         return segments
 
     def _spill(self) -> None:
-        path = Path(self._context.scratch) / f"run-{len(self._spills)}"
-        with path.open("wb") as file:
+        path = os.path.join(self._context.scratch, f"run-{len(self._spills)}")
+        with open(path, "wb") as file:
             self._spills.append((path, self._write_groups(RunWriter(file.write, self._params))))
         self._grouping = grouping_for(self._job.combine)
 
@@ -168,7 +178,7 @@ class MapOutput:
         for path, segments in self._spills:
             start = sum(s.size for s in segments[:partition])
             end = start + segments[partition].size
-            runs.append(Run(Segment(str(path), start, end, segments[partition].digest, True, "")))
+            runs.append(Run(Segment(path, start, end, segments[partition].digest, True, "")))
         for keys, groups in merge(runs):
             values = [groups[key] for key in keys]
             if self._job.combine is not None:

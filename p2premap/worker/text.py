@@ -7,7 +7,7 @@ JSON string.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
@@ -46,6 +46,10 @@ class TextOutput:
             if not keys:
                 return
             self.add_columns(keys, values)
+
+    def add_mapping(self, mapping: Mapping[Key, Value]) -> None:
+        """Write the items of a mapping."""
+        self.add(iter(mapping.items()))
 
     def add_columns(self, keys: Sequence[Key], values: Sequence[Value]) -> None:
         """Write these pairs."""

@@ -71,10 +71,22 @@ def test_sums_are_what_the_combiner_gives(some: list[tuple[str, object]]) -> Non
     assert (one.keys, one.values, one.grouped) == (two.keys, two.values, two.grouped)
 
 
+@given(st.lists(st.dictionaries(st.sampled_from("abc"), numbers | st.floats(0, 1)), max_size=4))
+def test_mappings_are_pairs(some: list[dict[str, object]]) -> None:
+    for kind in (Sums, lambda: Lists(None)):
+        by_mapping, by_pair = kind(), kind()
+        for mapping in some:
+            by_mapping.add_mapping(mapping)
+            assert by_pair.add(iter(mapping.items())) is None
+        assert repr(by_mapping.columns("cba")) == repr(by_pair.columns("cba"))
+
+
 def test_values_that_do_not_add_up_are_refused_as_sum_does(tmp_path: Path) -> None:
     source = "def map(k, v): yield v, 'text'\ndef combine(k, v): return sum(v)\ndef reduce(k, v): return 1\n"
     with pytest.raises(TypeError, match="unsupported operand"):
         run_source(tmp_path, source, b"a\na\n")
+    with pytest.raises(TypeError, match="unsupported operand"):
+        run_source(tmp_path, source.replace("yield v, 'text'", "return {v: 'text'}"), b"a\na\n")
 
 
 def test_values_whose_equality_is_no_answer(tmp_path: Path) -> None:

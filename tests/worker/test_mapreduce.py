@@ -140,13 +140,13 @@ def test_spilling_changes_nothing(
 
 def test_memory_is_bounded_by_spilling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[int] = []
-    look = shuffle.MapOutput._look
+    look = shuffle.MapOutput._take_stock
 
     def watched(output: shuffle.MapOutput) -> None:
         held.append(output._grouping.bytes_held())
         look(output)
 
-    monkeypatch.setattr(shuffle.MapOutput, "_look", watched)
+    monkeypatch.setattr(shuffle.MapOutput, "_take_stock", watched)
     monkeypatch.setattr(grouping, "_CHUNK_PAIRS", 1_000)
     init = shuffle.MapOutput.__init__
     monkeypatch.setattr(shuffle.MapOutput, "__init__", lambda self, *args: init(self, *args, memory_bytes=1 << 20))
