@@ -6,6 +6,7 @@ What comes is drained in gulps, so that after a stall everything that waited in 
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ from typing import Final, TypeAlias
 
 import trio
 
-from p2premap.errors import RemoteProtocolError
+from p2premap.errors import LocalProtocolError, RemoteProtocolError
 from p2premap.gossip.events import Received
 from p2premap.ids import Address, NodeId
 from p2premap.node.listeners import address_from, socket_address
@@ -25,6 +26,8 @@ GULP: Final = 256
 """Datagrams taken from one socket before other tasks get their turn."""
 
 Deliver: TypeAlias = Callable[[Received], None]
+
+log = logging.getLogger(__name__)
 
 
 class Datagrams:
@@ -62,20 +65,19 @@ class Datagrams:
         return {**self._sealer.statistics(), **self._counts}
 
     def send(self, peer: NodeId, address: Address, message: Message) -> None:
-        """Send once; what cannot leave now is dropped and counted.
-
-        Raises:
-            LocalProtocolError: the message does not fit into a datagram, or does not belong into one.
-        """
+        """Send once; what cannot leave is dropped and counted, for gossip repeats what matters."""
         now = self._clock()
         if not 0 <= now - self._sent_at <= self._salt_idle_s:
             self._sealer.renew()
         self._sent_at = now
-        data = self._sealer.seal(peer, self._registry.encode(message))
         try:
+            data = self._sealer.seal(peer, self._registry.encode(message))
             family, where = socket_address(address)
             self._sockets[family].sendto(data, where)
             self._counts["sent_bytes"] += len(data)
+        except LocalProtocolError as error:
+            self._counts["unsent"] += 1
+            log.warning("a datagram is not sent: %s", error)
         except (OSError, ValueError, KeyError):  # a full buffer, no route, no such interface, no such family
             self._counts["unsent"] += 1
 

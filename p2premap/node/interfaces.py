@@ -157,8 +157,11 @@ def addresses(interfaces: Iterable[Interface], port: int, limit: int) -> tuple[A
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address never leaves the machine."""
-    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    """Whether an address never leaves the machine; what a member tells need not be an address at all."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
 
 
 def by_closeness(candidates: Iterable[Address], interfaces: Iterable[Interface]) -> tuple[Address, ...]:

@@ -46,6 +46,8 @@ def socket_address(address: Address) -> tuple[socket.AddressFamily, SocketAddres
         index = int(scope) if scope.isdecimal() else socket.if_nametoindex(scope)
     except OSError:
         raise ValueError(f"no interface {scope}") from None
+    if index >= 1 << 32:
+        raise ValueError(f"no interface {index}")
     return socket.AF_INET6, (host, address.port, 0, index)
 
 

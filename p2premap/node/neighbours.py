@@ -41,15 +41,8 @@ ADDRESSES_MAX = 64
 
 def hints_of(node: NodeId, addresses: Iterable[Address]) -> tuple[Hinted, ...]:
     """Hints for a node of this machine: loopback first, it needs no interface to be up."""
-    ordered = sorted(list(addresses)[:ADDRESSES_MAX], key=lambda address: not _loopback(address))
+    ordered = sorted(list(addresses)[:ADDRESSES_MAX], key=lambda address: not is_loopback(address.host))
     return tuple(Hinted(address=address, node=node) for address in ordered)
-
-
-def _loopback(address: Address) -> bool:
-    try:
-        return is_loopback(address.host)
-    except ValueError:
-        return False
 
 
 def answer(asked: Announce, me: NodeId, mine: Sequence[Address]) -> tuple[Announced, tuple[Hinted, ...]]:
