@@ -238,9 +238,9 @@ class Walk:
                     queue.append(Running(effect, deque(range(len(effect.attempts)))))
                     if len(queue) > self.config.queue_batches:
                         raise Violated("a slot has more batches than places")
-                case events.StopSlot(slot=slot):
-                    if not node.queues.get(slot):
-                        raise Violated("an empty slot is stopped")
+                case events.StopSlot(slot=slot, batch=batch):
+                    if [running.batch.batch for running in node.queues.get(slot, ())][:1] != [batch]:
+                        raise Violated("another batch than the one at the head is stopped")
                     node.stopping.add(slot)
                 case events.EndJob():
                     pass

@@ -29,6 +29,9 @@ from p2premap.wire import Frame, Message
 FETCH_S: Final = 0.002
 """How long it takes to bring one blob from another machine."""
 
+LEAVE_S: Final = 0.003
+"""From the end of a batch's last attempt until its slot goes on to the next: a process may have to end first."""
+
 QUEUE_MAX: Final = 2
 
 
@@ -58,6 +61,15 @@ class Desk:
     slow: bool = False
 
 
+@dataclass(slots=True, eq=False)
+class Queued:
+    """A batch at a virtual executor: which of its attempts have not ended, and whether it is to be stopped."""
+
+    batch: tasks.RunBatch
+    left: deque[int]
+    unwanted: bool = False
+
+
 class VirtualExecutor:
     """Runs batches as `p2premap.node.executor` promises: in order, each attempt answered once, whatever happens.
 
@@ -75,21 +87,26 @@ class VirtualExecutor:
         self._desk = desks[seat.node]
         self._config = config
         self._random = random
-        self._slots: dict[int, deque[tuple[tasks.RunBatch, deque[int]]]] = {}
+        self._slots: dict[int, deque[Queued]] = {}
         self._turn: dict[int, int] = {}
 
     def run(self, batch: tasks.RunBatch) -> None:
         """Take a batch into its slot."""
         queue = self._slots.setdefault(batch.slot, deque())
-        queue.append((batch, deque(range(len(batch.attempts)))))
-        assert len(queue) <= QUEUE_MAX, "a slot is over-committed"
+        queue.append(Queued(batch, deque(range(len(batch.attempts)))))
+        assert sum(bool(queued.left) for queued in queue) <= QUEUE_MAX, "a slot is over-committed"
         if len(queue) == 1:
             self._begin(batch.slot)
 
     def stop(self, order: tasks.StopSlot) -> None:
-        """Stop the batch at the head, half-way through the grace time."""
-        turn = self._turn[order.slot] = self._turn.get(order.slot, 0) + 1
-        self._later(order.grace_s / 2, lambda: self._stopped(order.slot, turn))
+        """Stop a batch, wherever it stands; if it runs, half-way through the grace time."""
+        queue = self._slots[order.slot]
+        meant = [queued for queued in queue if queued.batch.batch == order.batch and queued.left]
+        for queued in meant:
+            queued.unwanted = True
+        if queue[0] in meant:
+            turn = self._turn[order.slot] = self._turn[order.slot] + 1
+            self._later(order.grace_s / 2, lambda: self._stopped(order.slot, turn))
 
     def _later(self, seconds: float, act: Callable[[], None]) -> None:
         self._world.clock.at(self._world.now + seconds, self._act, act)
@@ -104,8 +121,12 @@ class VirtualExecutor:
 
     def _begin(self, slot: int) -> None:
         """Start the next attempt of the slot."""
-        batch, left = self._slots[slot][0]
-        spec = batch.attempts[left[0]]
+        head = self._slots[slot][0]
+        batch = head.batch
+        if head.unwanted:
+            self._report(slot, self._rest(slot))
+            return
+        spec = batch.attempts[head.left[0]]
         turn = self._turn[slot] = self._turn.get(slot, 0) + 1
         fetched = sum(1 for s in spec.sources if s.blob is not None and s.blob not in self._desk.blobs)
         seconds = self._duration(batch, spec.params) + fetched * FETCH_S
@@ -119,8 +140,9 @@ class VirtualExecutor:
     def _ended(self, slot: int, turn: int, seconds: float) -> None:
         if self._turn[slot] != turn:
             return
-        batch, left = self._slots[slot][0]
-        spec = batch.attempts[left.popleft()]
+        head = self._slots[slot][0]
+        batch = head.batch
+        spec = batch.attempts[head.left.popleft()]
         self._desk.attempts += 1
         if self._random.random() < self._config.crash:
             crashed = AttemptEnd(task=spec.task, attempt=spec.attempt, outcome=Outcome.CRASHED, error="signal 11")
@@ -129,23 +151,29 @@ class VirtualExecutor:
         self._report(slot, [run_shape(batch, spec, self._read, self._write, seconds=seconds)])
 
     def _stopped(self, slot: int, turn: int) -> None:
-        if self._turn[slot] == turn and self._slots[slot]:
+        if self._turn[slot] == turn:
             self._report(slot, self._rest(slot))
 
     def _rest(self, slot: int) -> list[AttemptEnd]:
-        batch, left = self._slots[slot][0]
-        specs = [batch.attempts[n] for n in left]
-        left.clear()
+        head = self._slots[slot][0]
+        specs = [head.batch.attempts[n] for n in head.left]
+        head.left.clear()
         return [AttemptEnd(task=s.task, attempt=s.attempt, outcome=Outcome.STOPPED, error="stopped") for s in specs]
 
     def _report(self, slot: int, ends: Sequence[AttemptEnd]) -> None:
-        queue = self._slots[slot]
-        over = not queue[0][1]
+        """The core hears of the end of a batch while the slot has not left it yet."""
+        over = not self._slots[slot][0].left
         if over:
-            queue.popleft()
-        if queue:
+            self._later(LEAVE_S, lambda: self._leave(slot))
+        else:
             self._begin(slot)
         self._world.tell(self._seat, tasks.SlotReported(slot=slot, ends=tuple(ends), batch_over=over))
+
+    def _leave(self, slot: int) -> None:
+        queue = self._slots[slot]
+        queue.popleft()
+        if queue:
+            self._begin(slot)
 
     def _read(self, source: Source) -> bytes | None:
         for holder in (self._seat.node, *source.holders):

@@ -69,9 +69,10 @@ class Slot:
         self._wake.set()
 
     def stop(self, stop: StopSlot) -> None:
-        """Stop the batch at the head of the queue, if there is one."""
-        if self._queue:
-            self._queue[0].request_stop(stop)
+        """Stop a batch wherever it stands in the queue, unless it is over."""
+        for batch in self._queue:
+            if batch.run.batch == stop.batch and batch.left:
+                batch.request_stop(stop)
 
     def end_job(self, job: JobId) -> None:
         """Do without this job's process, as soon as no batch of the job is left."""

@@ -143,9 +143,13 @@ class RunBatch(Event, frozen=True, kw_only=True):
 
     A slot may be given a second batch while it runs the first: its sources are fetched meanwhile, and it starts
     without a pause. Every attempt is answered exactly once in `SlotReported`, whatever happens to the process.
+
+    Args:
+        batch: its number, of which this core never gives another; for `StopSlot`.
     """
 
     slot: int
+    batch: int
     job: JobId
     stage: StageId
     runtime: str
@@ -156,12 +160,14 @@ class RunBatch(Event, frozen=True, kw_only=True):
 
 
 class StopSlot(Event, frozen=True, kw_only=True):
-    """Kill the process tree of the slot: a soft signal first, then after `grace_s` the hard one.
+    """End a batch of the slot; if it runs, its process tree: a soft signal first, then after `grace_s` the hard one.
 
-    What had not ended of the batch at the head of its queue comes back as STOPPED; a queued batch goes on.
+    What had not ended of the batch comes back as STOPPED; the slot's other batch goes on. A batch whose end is
+    already reported, while the core has not heard it yet, is left alone: so is whichever came after it.
     """
 
     slot: int
+    batch: int
     grace_s: float
     reason: str
 

@@ -23,11 +23,13 @@ class Held:
     """One batch in a slot.
 
     Args:
+        batch: its number.
         left: (task, attempt) of those that have not ended.
         unwanted: it is to be stopped as soon as it is at the head.
         silent: nobody wants to hear how it ends.
     """
 
+    batch: int
     job: JobId
     stage: StageId
     left: dict[tuple[int, int], None]

@@ -18,6 +18,7 @@ and nothing runs for `idle_job_s` is dropped, its worker processes ended; the ne
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Protocol, assert_never
@@ -75,6 +76,7 @@ class WorkerCore:
         self._effects: list[WorkerEffect] = []
         self._sweep_at = now + config.idle_job_s
         self._wake_at = math.inf
+        self._batches = itertools.count(1)
         self.fenced = 0
         """Orders dropped because of their ballot or sender."""
 
@@ -191,10 +193,12 @@ class WorkerCore:
         led.refused_until = -math.inf
         led.places += 1
         slot.last_job = led.job
-        slot.queue.append(Held(led.job, order.stage, dict.fromkeys((a.task, a.attempt) for a in attempts)))
+        number = next(self._batches)
+        slot.queue.append(Held(number, led.job, order.stage, dict.fromkeys((a.task, a.attempt) for a in attempts)))
         self._effects.append(
             RunBatch(
                 slot=slot.number,
+                batch=number,
                 job=led.job,
                 stage=order.stage,
                 runtime=order.runtime,
@@ -301,9 +305,8 @@ class WorkerCore:
     def _stop_unwanted(self, slot: Slot) -> None:
         if slot.queue and slot.queue[0].unwanted and not slot.stopping:
             slot.stopping = True
-            self._effects.append(
-                StopSlot(slot=slot.number, grace_s=self._config.stop_grace_s, reason=slot.queue[0].unwanted)
-            )
+            head, grace_s = slot.queue[0], self._config.stop_grace_s
+            self._effects.append(StopSlot(slot=slot.number, batch=head.batch, grace_s=grace_s, reason=head.unwanted))
 
     def _report_due(self, now: float) -> None:
         for led in self._jobs.values():

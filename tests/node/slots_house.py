@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -42,10 +43,13 @@ class Bench:
         self.stager = Stager(me=ME, blobs=self.blobs, open_bulk=open_bulk, neighbour_blobs=lambda node: None)
         self.executor = Executor(state=state, blobs=self.blobs, stager=self.stager, deliver=self._deliver)
         self.reports: list[SlotReported] = []
+        self.on_report: Callable[[SlotReported], object] = lambda report: None
         self._news = trio.Event()
+        self._numbers = itertools.count(1)
 
     def _deliver(self, report: SlotReported) -> None:
         self.reports.append(report)
+        self.on_report(report)
         self._news.set()
         self._news = trio.Event()
 
@@ -66,6 +70,7 @@ class Bench:
     ) -> RunBatch:
         return RunBatch(
             slot=slot,
+            batch=next(self._numbers),
             job=job,
             stage=STAGE,
             runtime=runtime,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trio
 
-from p2premap.tasks.events import StopSlot
+from p2premap.tasks.events import SlotReported, StopSlot
 from p2premap.tasks.job import Limits, Outcome
 from tests.node.slots_house import bench, exists
 
@@ -71,7 +72,7 @@ async def test_ends_are_told_while_a_long_attempt_holds_the_process(tmp_path: Pa
         while sum(len(report.ends) for report in b.reports) < 2:
             await b.news()
         assert {end.value for report in b.reports for end in report.ends} == {b"a", b"b"}
-        b.executor.perform(StopSlot(slot=0, grace_s=5, reason="enough"))
+        b.executor.perform(StopSlot(slot=0, batch=1, grace_s=5, reason="enough"))
         await b.over()
         assert b.reports[-1].ends[0].outcome is Outcome.STOPPED
 
@@ -81,7 +82,7 @@ async def test_stop_ends_the_batch_softly(tmp_path: Path) -> None:
         b.executor.perform(b.batch(f"tidy {tmp_path}/tidy", "echo b"))
         b.executor.perform(b.batch("echo next", first=2))
         await exists(tmp_path / "tidy.began")
-        b.executor.perform(StopSlot(slot=0, grace_s=30, reason="It was cancelled."))
+        b.executor.perform(StopSlot(slot=0, batch=1, grace_s=30, reason="It was cancelled."))
         await b.over(2)
         ends = {end.task: end for report in b.reports for end in report.ends}
         assert [ends[task].outcome for task in range(3)] == [Outcome.STOPPED, Outcome.STOPPED, Outcome.DONE]
@@ -93,7 +94,38 @@ async def test_stop_ends_an_attempt_that_ignores_the_soft_signal(tmp_path: Path)
     async with bench(tmp_path) as b:
         b.executor.perform(b.batch(f"stubborn {tmp_path}/ready"))
         await exists(tmp_path / "ready")
-        b.executor.perform(StopSlot(slot=0, grace_s=0.2, reason="It was cancelled."))
+        b.executor.perform(StopSlot(slot=0, batch=1, grace_s=0.2, reason="It was cancelled."))
         await b.over()
         assert b.reports[-1].ends[0].outcome is Outcome.STOPPED
         assert (await b.end("echo on")).outcome is Outcome.DONE
+
+
+async def test_a_queued_batch_is_stopped_before_the_one_ahead_of_it_has_left(tmp_path: Path) -> None:
+    """The core hears that a batch is over before the slot has gone on to the next."""
+    async with bench(tmp_path) as b:
+
+        def stop_the_next(report: SlotReported) -> None:
+            if report.batch_over and report.ends[-1].task == 0:
+                b.executor.perform(StopSlot(slot=0, batch=2, grace_s=0.2, reason="It was cancelled."))
+
+        b.on_report = stop_the_next
+        b.executor.perform(b.batch("echo a"))
+        b.executor.perform(b.batch(f"tidy {tmp_path}/tidy", first=1))
+        with trio.fail_after(10):
+            await b.over(2)
+        ends = [end for report in b.reports for end in report.ends]
+        assert [end.outcome for end in ends] == [Outcome.DONE, Outcome.STOPPED]
+        assert ends[1].error == "It was cancelled."
+
+
+async def test_a_stop_that_comes_too_late_spares_the_next_batch(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        b.executor.perform(b.batch("echo a"))
+        b.executor.perform(b.batch(f"wait {tmp_path}/wait", first=1))
+        await exists(tmp_path / "wait.began")
+        b.executor.perform(StopSlot(slot=0, batch=1, grace_s=0.0, reason="It was cancelled."))
+        with trio.move_on_after(0.1):
+            await b.over(2)
+        (tmp_path / "wait").touch()
+        await b.over(2)
+        assert [end.outcome for report in b.reports for end in report.ends] == [Outcome.DONE, Outcome.DONE]

@@ -32,7 +32,7 @@ async def test_stop_reaches_a_grandchild_that_left_its_session(tmp_path: Path) -
         await exists(tmp_path / "pid.ready")
         grandchild = read_pid(tmp_path / "pid")
         assert os.getsid(grandchild) == os.getpgid(grandchild) != os.getsid(0)
-        b.executor.perform(StopSlot(slot=0, grace_s=0.0, reason="It was cancelled."))
+        b.executor.perform(StopSlot(slot=0, batch=1, grace_s=0.0, reason="It was cancelled."))
         await b.over()
         with pytest.raises(ProcessLookupError):
             os.kill(grandchild, 0)

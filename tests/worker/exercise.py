@@ -102,6 +102,13 @@ class Exercise:
         finally:
             _say(f"{argument}.tidied")
 
+    def wait(self, argument, segments, context):
+        """Until there is such a file."""
+        _say(f"{argument}.began")
+        while not os.path.exists(argument):
+            time.sleep(0.001)
+        return Result(b"")
+
     def hog(self, argument, segments, context):
         while True:
             _memory.append(bytearray(os.urandom(1 << 16) * 64))
