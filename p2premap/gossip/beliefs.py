@@ -26,7 +26,7 @@ from p2premap.gossip.context import Context
 from p2premap.gossip.events import FactChanged, IdentityClash, LoadChanged, MemberChanged, MemberState
 from p2premap.gossip.members import Member, is_live, newer, newer_fact
 from p2premap.gossip.messages import ADDRESSES_MAX, FactEntry, LoadEntry, MemberEntry, address_of
-from p2premap.gossip.spread import ADDRESS_BYTES, Spread
+from p2premap.gossip.spread import ADDRESS_BYTES, RECORD_BYTES, Spread, size_of
 from p2premap.ids import Address, Boot, Incarnation, NodeId
 
 FACTS_MAX: Final = 64
@@ -51,13 +51,14 @@ class Beliefs:
         self.loads: dict[NodeId, LoadEntry] = {}
         self.dead: dict[NodeId, float] = {}
         self.changes: list[tuple[Member | None, Member]] = []
+        name = name[:NAME_CHARACTERS_MAX]
         self.own = MemberEntry(
             node=context.me,
             boot=boot,
             incarnation=Incarnation(0),
             state=MemberState.ALIVE,
-            name=name[:NAME_CHARACTERS_MAX],
-            addresses=fitting(addresses),
+            name=name,
+            addresses=fitting(addresses, name),
         )
         known = context.table.get(context.me)
         if known is None or known.entry != self.own:
@@ -86,6 +87,9 @@ class Beliefs:
         """Merge one record; True where it changed something."""
         if entry.node == self._context.me:
             return self._hear_about_me(entry)
+        if size_of(entry) > OWN_BYTES_MAX:
+            self._context.counters.entries_refused += 1  # passed on, it would fit into no datagram
+            return False
         old = self._context.table.get(entry.node)
         if old is None:
             if not self._is_welcome(entry):
@@ -210,7 +214,7 @@ class Beliefs:
         self.own = msgspec.structs.replace(
             self.own,
             incarnation=Incarnation(self.own.incarnation + 1),
-            addresses=self.own.addresses if addresses is None else fitting(addresses),
+            addresses=self.own.addresses if addresses is None else fitting(addresses, self.own.name),
             state=state if self.own.state != MemberState.LEFT else MemberState.LEFT,
         )
         old = self._context.table.get(self._context.me)
@@ -287,9 +291,9 @@ class Beliefs:
                 table.put(Member(member.entry, member.facts, hashed=False))
 
 
-def fitting(addresses: tuple[Address, ...]) -> tuple[Address, ...]:
-    """As many of these addresses, from the first on, as a record may carry."""
-    room = OWN_BYTES_MAX - 4 * NAME_CHARACTERS_MAX
+def fitting(addresses: tuple[Address, ...], name: str) -> tuple[Address, ...]:
+    """As many of these addresses, from the first on, as a record of this name may carry."""
+    room = OWN_BYTES_MAX - RECORD_BYTES - len(name.encode())
     count = 0
     for address in addresses[:ADDRESSES_MAX]:
         room -= ADDRESS_BYTES + len(address.host)

@@ -30,6 +30,8 @@ OVERHEAD_BYTES: Final = 48
 """The most that a message takes besides its entries (tag, nonce, root, array heads)."""
 MISFITS_MAX: Final = 8
 """A message is full when this many rumours did not fit into what is left."""
+RECORD_BYTES: Final = 50
+"""What a member's record takes besides its name and addresses."""
 ADDRESS_BYTES: Final = 7
 """What an address takes besides its host."""
 LOADS_MAX: Final = 512
@@ -52,7 +54,7 @@ def key_of(entry: Spreadable) -> Key:
 def size_of(entry: Spreadable | LoadEntry) -> int:
     """The most bytes that an entry takes on the wire (CBOR heads of up to 9 bytes for numbers)."""
     if isinstance(entry, MemberEntry):
-        return 50 + len(entry.name.encode()) + sum(ADDRESS_BYTES + len(host) for host, _ in entry.addresses)
+        return RECORD_BYTES + len(entry.name.encode()) + sum(ADDRESS_BYTES + len(host) for host, _ in entry.addresses)
     if isinstance(entry, FactEntry):
         return 44 + len(entry.key.encode()) + len(entry.value)
     return 38 + len(entry.value)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from random import Random
+
+import msgspec
 import pytest
 
 from p2premap.config import GossipConfig
 from p2premap.errors import LocalProtocolError
+from p2premap.gossip.beliefs import OWN_BYTES_MAX
+from p2premap.gossip.core import GossipCore
 from p2premap.gossip.events import (
     Dial,
     FactChanged,
@@ -21,6 +26,7 @@ from p2premap.gossip.events import (
     SetLoad,
 )
 from p2premap.gossip.messages import Ack, Buckets, Ping, Rumours
+from p2premap.gossip.spread import size_of
 from p2premap.ids import Address, Boot, Incarnation
 from tests.gossip.dialogue import ME, Dialogue, address, fact, load, record
 from tests.gossip.harness import node_id
@@ -262,6 +268,27 @@ def test_a_record_always_fits_into_a_datagram() -> None:
     d.give(SetAddresses(addresses=many))
     assert 1 < len(d.core.own.addresses) < 16
     assert d.core.own.addresses == many[: len(d.core.own.addresses)]
+    assert size_of(d.core.own) <= OWN_BYTES_MAX
+
+
+@pytest.mark.parametrize("letter", ["n", "\N{GRINNING FACE}"])
+def test_a_name_leaves_room_for_addresses_and_they_for_it(letter: str) -> None:
+    many = tuple(Address(f"2001:db8::1234:5678:9abc:{n:x}", 7321) for n in range(40))
+    core = GossipCore(
+        me=ME, boot=Boot(1), name=255 * letter, addresses=many, config=GossipConfig(), rng=Random(1), now=0.0
+    )
+    assert 1 < len(core.own.addresses) < 16
+    assert size_of(core.own) <= OWN_BYTES_MAX
+
+
+def test_a_record_that_two_would_not_fit_into_an_ack_is_refused() -> None:
+    d = Dialogue(3)
+    large = msgspec.structs.replace(record(5), name="n" * 255, addresses=((64 * "1", 65535),) * 16)
+    d.hear(1, Rumours(members=(large, msgspec.structs.replace(large, node=node_id(1), incarnation=Incarnation(1)))))
+    assert d.state(5) is None
+    assert d.core.members()[1].name == "node-1"
+    assert d.core.statistics().counters.entries_refused == 2
+    assert d.effects == []
 
 
 # --- facts and loads -----------------------------------------------------------------------------------------------
