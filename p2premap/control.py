@@ -15,7 +15,7 @@ import enum
 import msgspec
 
 from p2premap.ids import Address, RequestId
-from p2premap.tasks.job import JobSpec, JobView
+from p2premap.tasks.job import JobSpec, JobView, Part
 from p2premap.wire import Count, DigestField, JobIdField, Message, NodeIdField, Record, Registry, Seconds, Short, Text
 
 
@@ -101,7 +101,11 @@ class Submitted(Message, tag=105, frozen=True, kw_only=True):
 
 
 class Watch(Message, tag=106, frozen=True, kw_only=True):
-    """Tell me about this job now and whenever it changes. `job` may be a prefix of its id, at least 2 bytes."""
+    """Tell me about this job now and whenever it changes. `job` may be a prefix of its id, at least 2 bytes.
+
+    Args:
+        once: only now, and briefly (`JobView.brief`).
+    """
 
     request: RequestId
     job: bytes
@@ -122,15 +126,17 @@ class ListJobs(Message, tag=108, frozen=True, kw_only=True):
 
 
 class Jobs(Message, tag=109, frozen=True, kw_only=True):
-    """Jobs of every reachable node.
+    """Jobs of every reachable node, each briefly (`JobView.brief`).
 
     Args:
         silent: names of members that did not answer in time.
+        left_out: how many older ones did not fit.
     """
 
     request: RequestId
     views: tuple[JobView, ...]
     silent: tuple[Short, ...] = ()
+    left_out: Count = 0
 
 
 class Cancel(Message, tag=110, frozen=True, kw_only=True):
@@ -142,11 +148,16 @@ class Cancel(Message, tag=110, frozen=True, kw_only=True):
 
 
 class ReadPart(Message, tag=111, frozen=True, kw_only=True):
-    """Send the bytes of one output part. Answered by `Chunk`s, wherever the part is held."""
+    """Send the bytes of one output part. Answered by `Chunk`s, wherever the part is held.
+
+    Args:
+        leader: of the job, where the client knows it: then it need not be looked for.
+    """
 
     request: RequestId
     job: JobIdField
     part: Count
+    leader: NodeIdField | None = None
 
 
 class ReadLog(Message, tag=112, frozen=True, kw_only=True):
@@ -360,15 +371,30 @@ class Tried(Message, tag=128, frozen=True, kw_only=True):
     clock_unix_s: Seconds = 0.0
 
 
+class FindPart(Message, tag=129, frozen=True, kw_only=True):
+    """Which bytes are this part? A member asks the job's leader. Answered by `PartFound`."""
+
+    request: RequestId
+    job: JobIdField
+    part: Count
+
+
+class PartFound(Message, tag=130, frozen=True, kw_only=True):
+    """The part's name and holders."""
+
+    request: RequestId
+    part: Part
+
+
 CLIENT_MESSAGES: tuple[type[Message], ...] = (
     PutBlob, Submit, Watch, ListJobs, Cancel, ReadPart, ReadLog, ListNodes, GetStatus, MakeInvite, Join,
-    LeaveCluster, Diagnose, Stop, Announce, TryAddresses,
+    LeaveCluster, Diagnose, Stop, Announce, TryAddresses, FindPart,
 )  # fmt: skip
 """What a client may say."""
 
 DAEMON_MESSAGES: tuple[type[Message], ...] = (
     Welcome, Refused, Done, Submitted, JobUpdate, Jobs, Chunk, Nodes, Status, Invited, Diagnosis, Announced,
-    Tried,
+    Tried, PartFound,
 )  # fmt: skip
 """What a daemon answers."""
 

@@ -7,7 +7,7 @@ import sys
 import click
 
 from p2premap.cli.shapes import job_shape
-from p2premap.cli.show import clean, duration, json_option, print_json, say, table
+from p2premap.cli.show import clean, count, duration, json_option, print_json, say, table
 from p2premap.client.jobs import cancel as cancel_job
 from p2premap.client.jobs import read_log
 from p2premap.client.reach import anywhere
@@ -49,6 +49,8 @@ def jobs(node: str, as_json: bool) -> None:
         click.echo(table(("ID", "NAME", "STATE", "DONE", "AGE", "LEADER"), [_job_row(view) for view in found.views]))
     else:
         say("No jobs yet. Start one with `p2premap run FILE INPUTS...`.")
+    if found.left_out:
+        say(f"{count(found.left_out, 'older job')} would not fit into this list.")
     if found.silent:
         say(f"No answer in time from {', '.join(map(clean, found.silent))}: their jobs may be missing here.")
 

@@ -81,7 +81,7 @@ def job_shape(view: JobView) -> Json:
         "age_s": view.age_s,
         "copies": view.copies,
         "stages": [stage_shape(stage) for stage in view.stages],
-        "parts": len(view.parts),
+        "parts": view.part_count,
         "nodes": dict(view.nodes),
         "error": view.error,
         "detail": view.detail,

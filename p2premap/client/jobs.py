@@ -23,7 +23,7 @@ from p2premap.control import (
     Watch,
 )
 from p2premap.errors import JobLost, JobRejected, NodeUnavailable, PeerUnreachable
-from p2premap.ids import Digest, JobId, short
+from p2premap.ids import Digest, JobId, NodeId, short
 from p2premap.tasks.job import BlobRef, JobSpec, JobView
 from p2premap.wire import PAYLOAD_BYTES_MAX, Frame
 
@@ -73,11 +73,6 @@ def submit(connection: Connection, spec: JobSpec, files: tuple[str, ...]) -> Job
 def cancel(connection: Connection, job: bytes, reason: str = "") -> str:
     """End a job; return when no attempt of it runs any more, with what the daemon says about it."""
     return connection.do(lambda n: Cancel(request=n, job=job, reason=reason), timeout_s=CANCEL_S)
-
-
-def look(connection: Connection, job: bytes) -> JobView:
-    """The job as it is now. `job` may be the beginning of its id."""
-    return connection.ask(lambda n: Watch(request=n, job=job, once=True), JobUpdate).view
 
 
 def follow(
@@ -136,9 +131,14 @@ def _lost(job: bytes) -> JobLost:
     )
 
 
-def read_part(connection: Connection, job: JobId, part: int) -> Iterator[bytes]:
-    """The bytes of one output part, wherever it is held."""
-    yield from _chunks(connection.stream(lambda n: ReadPart(request=n, job=job, part=part), Chunk))
+def read_part(connection: Connection, job: JobId, part: int, *, leader: NodeId) -> Iterator[bytes]:
+    """The bytes of one output part, wherever it is held.
+
+    Args:
+        leader: of the job, as its view says.
+    """
+    read = partial(ReadPart, job=job, part=part, leader=leader)
+    yield from _chunks(connection.stream(lambda n: read(request=n), Chunk))
 
 
 def read_log(connection: Connection, job: bytes, *, stage: int = -1, task: int = -1) -> Iterator[bytes]:

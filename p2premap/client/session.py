@@ -127,7 +127,8 @@ class Collector:
         for left in reversed(range(TRIES)):
             try:
                 with self.connect() as connection:
-                    size_bytes = self.output.write(part.number, read_part(connection, JobId(view.job), part.number))
+                    pieces = read_part(connection, JobId(view.job), part.number, leader=view.leader)
+                    size_bytes = self.output.write(part.number, pieces)
             except PeerUnreachable:
                 if not left:
                     return

@@ -26,6 +26,10 @@ class Bulletin:
         if (event := self._changed.pop(job, None)) is not None:
             event.set()
 
+    def latest(self, job: JobId) -> JobView | None:
+        """The latest view; None if there is none (any more)."""
+        return self._views.get(job)
+
     async def after(self, job: JobId, seen: JobView | None) -> JobView:
         """The latest view that is not `seen`; waits for it."""
         while (view := self._views.get(job)) is None or view is seen:

@@ -160,9 +160,9 @@ class NodeCore:
         effects, self._effects = self._effects, []
         return effects
 
-    def job_views(self, now: float) -> list[JobView]:
-        """The jobs that this node leads or led, in the order of their submission."""
-        return [job.view(now) for job in self._jobs.values()]
+    def job_views(self, now: float, prefix: bytes = b"") -> list[JobView]:
+        """The jobs that this node leads or led and whose id begins so, in the order of their submission."""
+        return [led.view(now) for job, led in self._jobs.items() if job.startswith(prefix)]
 
     def job_view(self, now: float, job: JobId) -> JobView | None:
         """One of them."""

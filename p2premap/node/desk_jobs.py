@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, TypeVar
+from itertools import accumulate
+from typing import Final, Generic, TypeVar
 
 import trio
 from blake3 import blake3
@@ -14,9 +16,11 @@ from p2premap.control import (
     Cancel,
     Chunk,
     Done,
+    FindPart,
     Jobs,
     JobUpdate,
     ListJobs,
+    PartFound,
     PutBlob,
     ReadLog,
     ReadPart,
@@ -34,7 +38,7 @@ from p2premap.node.logs import list_logs
 from p2premap.node.logs import read_log as read_log_file
 from p2premap.node.staging import SourceLost
 from p2premap.ports import FrameStream
-from p2premap.tasks.job import JobView
+from p2premap.tasks.job import JobView, Part
 from p2premap.wire import Frame, Message
 
 ASK_S: Final = 3.0
@@ -42,6 +46,8 @@ ASK_S: Final = 3.0
 
 PREFIX_BYTES_MIN: Final = 2
 CHUNK_BYTES: Final = 1 << 20
+LIST_BYTES_MAX: Final = 2 << 20
+"""Of the views in one list of jobs: half of what a message's header may be."""
 UPLOADS_MAX: Final = 16
 PASSED_ON: Final = RequestId(1)
 """The one request on a stream that this desk opens to another."""
@@ -108,44 +114,61 @@ async def ask(visit: Visit, peer: NodeId, message: Message, answer: type[M], *, 
     raise PeerUnreachable(f"The node {short(peer)} did not answer within {timeout_s:.0f} s.")
 
 
-async def ask_all(
-    visit: Visit, make: Callable[[], Message], answer: type[M]
-) -> tuple[list[tuple[NodeId, M]], list[str]]:
-    """The same question to every other living member at once: the answers, and the names of those that gave none."""
-    answers: list[tuple[NodeId, M]] = []
-    silent: list[str] = []
+@dataclass
+class Answers(Generic[M]):
+    """What became of a question to all members.
+
+    Args:
+        silent: names of members that did not answer in time.
+    """
+
+    given: list[M] = field(default_factory=list)
+    refused: list[RequestError] = field(default_factory=list)
+    silent: list[str] = field(default_factory=list)
+
+
+async def ask_all(visit: Visit, message: Message, answer: type[M]) -> Answers[M]:
+    """The same question to every other living member at once."""
+    answers = Answers[M]()
 
     async def one(peer: NodeId, name: str) -> None:
         try:
-            answers.append((peer, await ask(visit, peer, make(), answer)))
-        except (PeerUnreachable, RequestError, RemoteProtocolError):
-            silent.append(name)
+            answers.given.append(await ask(visit, peer, message, answer))
+        except RequestError as error:
+            answers.refused.append(error)
+        except (PeerUnreachable, RemoteProtocolError):
+            answers.silent.append(name)
 
     async with trio.open_nursery() as nursery:
         for view in visit.house.others():
             nursery.start_soon(one, view.node, view.name)
-    return answers, sorted(silent)
+    answers.silent.sort()
+    return answers
 
 
 # --- finding a job ------------------------------------------------------------------------------------------------
 
 
 async def find(visit: Visit, prefix: bytes) -> JobView:
-    """The job whose id begins so, here or at another member.
+    """The job whose id begins so, here or (briefly) at another member.
 
     Raises:
         RequestError: none, more than one, or too short a beginning.
     """
     if len(prefix) < PREFIX_BYTES_MIN:
         raise RequestError(Trouble.USAGE, "A job is named by at least the first 4 digits of its id.")
-    views = {view.job: view for view in visit.house.jobs() if view.job.startswith(prefix)}
+    views = {view.job: view for view in visit.house.core.job_views(trio.current_time(), prefix)}
     if not views and visit.peer is None:
-        answers, silent = await ask_all(visit, lambda: ListJobs(request=PASSED_ON), Jobs)
-        views = {v.job: v for _, jobs in answers for v in jobs.views if v.job.startswith(prefix)}
-        if not views and silent:
+        answers = await ask_all(visit, Watch(request=PASSED_ON, job=prefix, once=True), JobUpdate)
+        views = {update.view.job: update.view for update in answers.given}
+        for error in answers.refused:
+            if error.trouble is not Trouble.NOT_FOUND:
+                raise error
+        if not views and answers.silent:
+            names = ", ".join(answers.silent)
             raise RequestError(
                 Trouble.UNREACHABLE,
-                f"No reachable node knows a job {prefix.hex()}; {', '.join(silent)} did not answer: try again.",
+                f"No reachable node knows a job {prefix.hex()}; {names} did not answer: try again.",
             )
     if not views:
         raise RequestError(Trouble.NOT_FOUND, f"No job {prefix.hex()} is known; see `p2premap jobs`.")
@@ -195,18 +218,21 @@ async def watch(visit: Visit, message: Message, _: bytes) -> None:
     """`Watch`: from here, or passed on from the job's leader."""
     assert isinstance(message, Watch)
     found = await find(visit, message.job)
+    if message.once:
+        await visit.say(JobUpdate(request=message.request, view=found.brief()))
+        return
     if found.leader != visit.house.identity.node:
-        forward = Watch(request=PASSED_ON, job=found.job, once=message.once)
+        forward = Watch(request=PASSED_ON, job=found.job)
         async with line_to(visit, found.leader, forward) as stream:
             while True:
                 frame = await next_answer(stream, found.leader)
                 if not isinstance(frame.message, JobUpdate):
                     raise PeerUnreachable(f"The node {short(found.leader)} gave an answer that does not fit.")
                 await visit.say(JobUpdate(request=message.request, view=frame.message.view))
-                if message.once or over(frame.message.view):
+                if over(frame.message.view):
                     return
     seen: JobView | None = None
-    while seen is None or not (message.once or over(seen)):
+    while seen is None or not over(seen):
         seen = await visit.house.bulletin.after(JobId(found.job), seen)
         await visit.say(JobUpdate(request=message.request, view=seen))
 
@@ -219,14 +245,24 @@ def over(view: JobView) -> bool:
 async def list_jobs(visit: Visit, message: Message, _: bytes) -> None:
     """`ListJobs`."""
     assert isinstance(message, ListJobs)
-    views = {view.job: view for view in visit.house.jobs()}
-    silent: list[str] = []
+    views = {view.job: view.brief() for view in visit.house.jobs()}
+    answers = Answers[Jobs]()
     if visit.peer is None:
-        answers, silent = await ask_all(visit, lambda: ListJobs(request=PASSED_ON), Jobs)
-        for _peer, jobs in answers:
+        answers = await ask_all(visit, ListJobs(request=PASSED_ON), Jobs)
+        for jobs in answers.given:
             views.update({view.job: view for view in jobs.views})
     newest = sorted(views.values(), key=lambda view: (view.age_s, view.job))
-    await visit.say(Jobs(request=message.request, views=tuple(newest), silent=tuple(silent)))
+    sizes = accumulate(_bytes_at_most(view) for view in newest)
+    told = tuple(view for view, size in zip(newest, sizes, strict=True) if size <= LIST_BYTES_MAX)
+    left_out = len(newest) - len(told) + sum(jobs.left_out for jobs in answers.given)
+    await visit.say(Jobs(request=message.request, views=told, silent=tuple(answers.silent), left_out=left_out))
+
+
+def _bytes_at_most(view: JobView) -> int:
+    """How long a brief view is in a message, at most; a character is up to four bytes."""
+    texts = (view.name, view.kind, view.leader_name, view.error, view.note, *(name for name, _ in view.nodes))
+    stages = sum(160 + 4 * len(stage.name) for stage in view.stages)
+    return 128 + stages + sum(16 + 4 * len(text) for text in texts)
 
 
 async def cancel(visit: Visit, message: Message, _: bytes) -> None:
@@ -250,10 +286,14 @@ async def cancel(visit: Visit, message: Message, _: bytes) -> None:
 async def read_part(visit: Visit, message: Message, _: bytes) -> None:
     """`ReadPart`: from this node's blobs, a neighbour's, or fetched from a node that holds it."""
     assert isinstance(message, ReadPart)
-    view = await find(visit, message.job)
-    part = next((p for p in view.parts if p.number == message.part), None)
-    if part is None:
-        raise RequestError(Trouble.NOT_FOUND, f"The job {view.job.hex()[:8]} has no part {message.part} yet.")
+    leader = message.leader
+    if leader is None:
+        leader = (await find(visit, message.job)).leader
+    if leader == visit.house.identity.node:
+        part = _part_here(visit, message.job, message.part)
+    else:
+        question = FindPart(request=PASSED_ON, job=message.job, part=message.part)
+        part = (await ask(visit, leader, question, PartFound)).part
     try:
         segment = await visit.house.stager.bring(part.source)
     except SourceLost as error:
@@ -269,6 +309,26 @@ async def read_part(visit: Visit, message: Message, _: bytes) -> None:
         visit.house.stager.distrust(part.source.digest)
         raise RequestError(Trouble.REFUSED, f"Part {part.number} is damaged on disk at {segment.path}; ask again.")
     await visit.say(Chunk(request=message.request, last=True))
+
+
+async def find_part(visit: Visit, message: Message, _: bytes) -> None:
+    """`FindPart`: of a job that is led here."""
+    assert isinstance(message, FindPart)
+    part = _part_here(visit, message.job, message.part)
+    await visit.say(PartFound(request=message.request, part=part))
+
+
+def _part_here(visit: Visit, job: JobId, number: int) -> Part:
+    """A part of a job that is led here, as watchers were told.
+
+    Raises:
+        RequestError: there is none.
+    """
+    view = visit.house.bulletin.latest(job)
+    part = next((part for part in view.parts if part.number == number), None) if view is not None else None
+    if part is None:
+        raise RequestError(Trouble.NOT_FOUND, f"The job {job.hex()[:8]} has no part {number} yet.")
+    return part
 
 
 async def read_log(visit: Visit, message: Message, _: bytes) -> None:
@@ -304,5 +364,6 @@ HANDLERS: dict[type[Message], Handler] = {
     ListJobs: list_jobs,
     Cancel: cancel,
     ReadPart: read_part,
+    FindPart: find_part,
     ReadLog: read_log,
 }

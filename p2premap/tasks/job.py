@@ -243,10 +243,11 @@ class JobView(Record, frozen=True, kw_only=True):
         leader, leader_name, leader_pid: who leads it.
         age_s: since it was accepted.
         stages: those planned so far.
-        parts: output parts committed so far.
+        parts: output parts committed so far, where the view is asked for with them.
         nodes: tasks done by each node: (node name, count).
         error, detail: for FAILED.
         note: one sentence about what it waits for, or "".
+        part_count: how many output parts are committed.
     """
 
     job: bytes
@@ -264,6 +265,11 @@ class JobView(Record, frozen=True, kw_only=True):
     error: Text = ""
     detail: Text = ""
     note: Text = ""
+    part_count: Count = 0
+
+    def brief(self) -> JobView:
+        """The same as a line of a list: without what may be long."""
+        return msgspec.structs.replace(self, parts=(), detail="")
 
 
 Holders = tuple[NodeId, ...]

@@ -80,6 +80,7 @@ class Progress:
             phase = Phase.RUNNING
         else:
             phase = Phase.WAITING
+        parts = self._committed(runs)
         view = JobView(
             job=self._job,
             name=self._spec.name,
@@ -90,11 +91,12 @@ class Progress:
             leader_pid=self._leader.pid,
             age_s=max(0.0, now - self._accepted),
             stages=tuple(_stage_view(run, workers) for run in runs),
-            parts=self._committed(runs),
+            parts=parts,
             nodes=tuple((w.name, w.done) for w in workers.all.values() if w.done),
             error=final.error if final is not None else "",
             detail=final.detail if final is not None else "",
             note="" if final is not None else note(runs, workers, cancelling),
+            part_count=len(parts),
         )
         if final is not None:
             self._last = view

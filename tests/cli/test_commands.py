@@ -80,6 +80,7 @@ def view(phase: Phase = Phase.DONE, **changes: object) -> JobView:
         "stages": (StageView(number=0, name="map", tasks=4, done=4 if phase is Phase.DONE else 1, running=2),),
         "parts": (part,) if phase is Phase.DONE else (),
         "nodes": (("pi1", 3), ("pi2", 1)),
+        "part_count": 1 if phase is Phase.DONE else 0,
     }
     return JobView(**{**fields, **changes})  # type: ignore[arg-type]
 

@@ -1,0 +1,104 @@
+"""Answers about jobs, of a desk whose house is only pretended: how large they are, and what they cost."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from p2premap.control import FROM_DAEMON, FindPart, Jobs, JobUpdate, ListJobs, PartFound, Watch
+from p2premap.ids import Digest, JobId, NodeId
+from p2premap.node.bulletin import Bulletin
+from p2premap.node.desk import RequestError
+from p2premap.node.desk_jobs import find_part, list_jobs, watch
+from p2premap.tasks.job import JobView, Part, Phase, Source
+from p2premap.wire import HEADER_BYTES_MAX, Message
+
+pytestmark = pytest.mark.trio
+ME = NodeId(b"m" * 16)
+JOB = JobId(b"j" * 16)
+
+
+class Visitor:
+    """What a desk sees of a client, with the house behind it; keeps every answer and its size on the wire."""
+
+    def __init__(self, *views: JobView) -> None:
+        self.peer = ME
+        self.house = SimpleNamespace(
+            identity=SimpleNamespace(node=ME),
+            bulletin=Bulletin(),
+            core=SimpleNamespace(job_views=lambda now, prefix: [view for view in views if view.job.startswith(prefix)]),
+            jobs=lambda: list(views),
+            others=list,
+        )
+        for view in views:
+            self.house.bulletin.post(JobId(view.job), view)
+        self.answers: list[Message] = []
+        self.sizes: list[int] = []
+
+    async def say(self, message: Message, payload: bytes = b"") -> None:
+        self.answers.append(message)
+        self.sizes.append(len(FROM_DAEMON.encode(message)))
+
+
+def part(number: int, letter: bytes = b"d") -> Part:
+    source = Source(digest=Digest(letter * 32), start=0, end=6, holders=(ME,), blob=Digest(letter * 32))
+    return Part(number=number, source=source)
+
+
+def job_view(number: int = 0, *, parts: tuple[Part, ...] = (), phase: Phase = Phase.DONE, **more: str) -> JobView:
+    return JobView(
+        job=number.to_bytes(2) + JOB[2:],
+        name=more.get("name", "words"),
+        kind="mapreduce",
+        phase=phase,
+        leader=ME,
+        leader_name="here",
+        leader_pid=1,
+        age_s=float(number),
+        parts=parts,
+        part_count=len(parts),
+        error=more.get("error", ""),
+        detail=more.get("detail", ""),
+    )
+
+
+async def test_a_thousand_jobs_with_all_that_they_have_fit_into_a_list() -> None:
+    parts = tuple(part(number) for number in range(64))
+    visitor = Visitor(*(job_view(number, parts=parts, detail="trace\n" * 4_000) for number in range(1_000)))
+    await list_jobs(visitor, ListJobs(request=1), b"")
+    (jobs,) = visitor.answers
+    assert isinstance(jobs, Jobs)
+    assert [view.age_s for view in jobs.views] == list(range(1_000))
+    assert jobs.left_out == 0
+    assert jobs.views[0].part_count == 64
+
+
+async def test_what_is_too_much_for_a_list_is_counted_and_the_newest_are_told() -> None:
+    visitor = Visitor(*(job_view(number, error="\N{PILE OF POO}" * 10_000) for number in range(200)))
+    await list_jobs(visitor, ListJobs(request=1), b"")
+    (jobs,) = visitor.answers
+    assert isinstance(jobs, Jobs)
+    assert [view.age_s for view in jobs.views] == list(range(len(jobs.views)))
+    assert len(jobs.views) >= 50
+    assert jobs.left_out == 200 - len(jobs.views)
+    assert visitor.sizes[0] < HEADER_BYTES_MAX
+
+
+async def test_one_look_at_a_job_is_brief() -> None:
+    visitor = Visitor(job_view(3, parts=tuple(part(number) for number in range(1_000)), detail="x" * 60_000))
+    await watch(visitor, Watch(request=1, job=b"\0\3", once=True), b"")
+    (update,) = visitor.answers
+    assert isinstance(update, JobUpdate)
+    assert (update.view.age_s, update.view.leader, update.view.part_count) == (3.0, ME, 1_000)
+    assert visitor.sizes[0] < 1_000
+
+
+async def test_a_leader_says_which_bytes_a_part_is() -> None:
+    view = job_view(0, parts=(part(0), part(7, b"e")))
+    visitor = Visitor(view)
+    await find_part(visitor, FindPart(request=1, job=JobId(view.job), part=7), b"")
+    assert visitor.answers == [PartFound(request=1, part=part(7, b"e"))]
+    for job, number in ((JobId(view.job), 1), (JobId(b"x" * 16), 7)):
+        with pytest.raises(RequestError, match=f"has no part {number} yet"):
+            await find_part(visitor, FindPart(request=1, job=job, part=number), b"")
