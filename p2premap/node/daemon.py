@@ -6,10 +6,13 @@ directories then; there is no second way to change who a node is.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import resource
 import signal
 import sys
 from collections.abc import Callable
+from typing import Final
 
 import trio
 from msgspec.structs import replace
@@ -22,6 +25,8 @@ from p2premap.node.house import House
 from p2premap.node.joins import parse_join
 from p2premap.node.paths import Paths
 from p2premap.node.secret import ClusterSecret, load_or_make, open_secret
+
+DESCRIPTORS: Final = 16_384
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +47,19 @@ def run_node(config: NodeConfig, *, started: Callable[[Status], None] = lambda _
     for text in config.joins:
         parse_join(text, default_port=config.transport.port_first)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    _raise_descriptor_limit()
     trio.run(_main, config, started)
     return 0
+
+
+def _raise_descriptor_limit() -> None:
+    """As many descriptors as the system allows, within reason: each link, client and worker needs some."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    with contextlib.suppress(OSError, ValueError):  # some systems have a lower limit than they say
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _main(config: NodeConfig, started: Callable[[Status], None]) -> None:

@@ -7,6 +7,7 @@ to whoever knows: so no request travels further than one hop.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -95,7 +96,8 @@ class Desk:
         """Serve one visitor until it goes. Never raises but for cancellation."""
         visit = Visit(self._house, stream)
         try:
-            await visit.say(self._welcome())
+            with contextlib.suppress(PeerUnreachable):  # who has hung up already may have asked something before
+                await visit.say(self._welcome())
             async with trio.open_nursery() as nursery:
                 await self._listen(visit, stream, nursery)
                 nursery.cancel_scope.cancel()

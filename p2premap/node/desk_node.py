@@ -70,8 +70,7 @@ async def join(visit: Visit, message: Message, _: bytes) -> None:
     if not message.leave:
         _refuse_to_abandon(visit)
     text = await belonging.join(house, message.token)
-    await visit.say(Done(request=message.request, text=text))
-    house.end(Ending.RESTART)
+    await _last_words(visit, Done(request=message.request, text=text), Ending.RESTART)
 
 
 def _refuse_to_abandon(visit: Visit) -> None:
@@ -92,8 +91,15 @@ async def leave_cluster(visit: Visit, message: Message, _: bytes) -> None:
     if not visit.local:
         raise RequestError(Trouble.USAGE, "Leave on the machine that shall leave.")
     text = await belonging.leave(visit.house)
-    await visit.say(Done(request=message.request, text=text))
-    visit.house.end(Ending.RESTART)
+    await _last_words(visit, Done(request=message.request, text=text), Ending.RESTART)
+
+
+async def _last_words(visit: Visit, answer: Done, ending: Ending) -> None:
+    """Answer, then end this run: also where the client has gone, as what it asked for has been done already."""
+    try:
+        await visit.say(answer)
+    finally:
+        visit.house.end(ending)
 
 
 async def diagnose(visit: Visit, message: Message, _: bytes) -> None:
@@ -107,8 +113,7 @@ async def stop(visit: Visit, message: Message, _: bytes) -> None:
     assert isinstance(message, Stop)
     if not visit.local:
         raise RequestError(Trouble.USAGE, "Stop a node on its own machine.")
-    await visit.say(Done(request=message.request, text="The node stops."))
-    visit.house.end(Ending.STOP)
+    await _last_words(visit, Done(request=message.request, text="The node stops."), Ending.STOP)
 
 
 async def try_addresses(visit: Visit, message: Message, _: bytes) -> None:

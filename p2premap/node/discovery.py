@@ -12,6 +12,7 @@ remedy; neighbours on this machine, `--join` and remembered peers still work.
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -60,6 +61,9 @@ class Found(Event, frozen=True, kw_only=True):
     version: int
     open_name: str
     addresses: tuple[Address, ...]
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +273,14 @@ class Discovery:
         except OSError as error:
             self._warnings = (
                 f"mDNS does not work ({error.strerror or error}): another program may hold UDP port 5353 for itself. "
+                "Nodes on other machines are found by `p2premap node --join HOST` only.",
+            )
+            return True
+        except Exception as error:
+            # zeroconf has a tree of its own, and asyncio another; a node lives without either
+            log.warning("mDNS failed", exc_info=error)
+            self._warnings = (
+                f"mDNS does not work ({type(error).__name__}: {error}); it is tried again. "
                 "Nodes on other machines are found by `p2premap node --join HOST` only.",
             )
             return True

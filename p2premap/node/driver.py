@@ -30,7 +30,7 @@ EVENTS_BEFORE_TICK_MAX: Final = 256
 """Waiting events never hold a due tick back for longer than this many."""
 
 INBOX_MAX: Final = 100_000
-"""Beyond this the oldest event is dropped and counted: a node that cannot keep up loses datagrams, not memory."""
+"""Beyond this, new events that may be lost (datagrams) are dropped and counted; all others are kept."""
 
 
 class Core(Protocol[E_contra, F]):
@@ -71,6 +71,7 @@ class Driver(Generic[E, F]):
         perform: does one effect; sync, must not block: it posts to a bounded outbox or starts an owned task.
         tick: the event that means "your deadline has come".
         woke: makes the event for "this process did not run for so many seconds".
+        may_drop: whether an event may be lost when the node cannot keep up.
     """
 
     def __init__(
@@ -80,11 +81,13 @@ class Driver(Generic[E, F]):
         *,
         tick: E,
         woke: Callable[[float], E],
+        may_drop: Callable[[E], bool],
     ) -> None:
         self._core = core
         self._perform = perform
         self._tick = tick
         self._woke = woke
+        self._may_drop = may_drop
         self._inbox: deque[E] = deque()
         self._arrived = trio.Event()
         self._steps = self._dropped = self._stalls = 0
@@ -92,9 +95,9 @@ class Driver(Generic[E, F]):
 
     def post(self, event: E) -> None:
         """Put an event in line; never blocks."""
-        if len(self._inbox) >= INBOX_MAX:
-            self._inbox.popleft()
+        if len(self._inbox) >= INBOX_MAX and self._may_drop(event):
             self._dropped += 1
+            return
         self._inbox.append(event)
         self._arrived.set()
 

@@ -215,7 +215,11 @@ class House:
             now=now,
         )
         self.driver: Driver[NodeEvent, NodeEffect] = Driver(
-            self.core, self._perform, tick=Tick(), woke=lambda lost_s: gossip.Woke(lost_s=lost_s)
+            self.core,
+            self._perform,
+            tick=Tick(),
+            woke=lambda lost_s: gossip.Woke(lost_s=lost_s),
+            may_drop=lambda event: isinstance(event, gossip.Received) and event.address is not None,
         )
 
     async def _say_goodbye(self) -> None:
@@ -290,7 +294,12 @@ class House:
         mine = self.core.capabilities(self.identity.node)
         assert mine is not None
         while True:
-            look = sampler.look()
+            try:
+                look = sampler.look()
+            except OSError as error:  # no descriptor is free just now
+                log.warning("this machine's load cannot be read: %s", error.strerror)
+                await trio.sleep(LOAD_S)
+                continue
             value = meter.measure(
                 busy_slots=self.core.worker.busy / max(1, mine.slots),
                 cpu=look.cpu,

@@ -36,7 +36,11 @@ class LoadSampler:
         self._busy, self._total = _cpu_times()
 
     def look(self) -> MachineLoad:
-        """The load now. Costs well under a millisecond."""
+        """The load now. Costs well under a millisecond.
+
+        Raises:
+            OSError: the system cannot be asked now, such as where no descriptor is free.
+        """
         busy, total = _cpu_times()
         passed = total - self._total
         cpu = (busy - self._busy) / passed if passed > 0 else 0.0

@@ -34,7 +34,14 @@ class Recorder:
 
 def make(core: Recorder) -> tuple[Driver[str, str], list[str]]:
     done: list[str] = []
-    return Driver(core, done.append, tick="tick", woke=lambda lost: f"woke {round(lost)}"), done
+    driver = Driver(
+        core,
+        done.append,
+        tick="tick",
+        woke=lambda lost: f"woke {round(lost)}",
+        may_drop=lambda event: event.startswith("datagram"),
+    )
+    return driver, done
 
 
 @pytest.mark.trio
@@ -91,12 +98,21 @@ async def test_a_suspended_machine_is_a_stall_although_its_clock_stood_still(
 
 
 @pytest.mark.trio
-async def test_the_inbox_is_bounded_and_says_what_it_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver_module, "INBOX_MAX", 3)
-    driver, _ = make(Recorder())
-    for n in range(5):
-        driver.post(str(n))
+async def test_a_full_inbox_drops_datagrams_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    monkeypatch.setattr(driver_module, "INBOX_MAX", 2)
+    core = Recorder()
+    driver, _ = make(core)
+    for event in ("datagram 1", "report 1", "datagram 2", "report 2", "datagram 3"):
+        driver.post(event)
     assert (driver.statistics().waiting, driver.statistics().dropped) == (3, 2)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        while "report 2" not in core.seen:
+            await core.again.wait()
+        nursery.cancel_scope.cancel()
+    assert core.seen == ["datagram 1", "report 1", "report 2"]
 
 
 @pytest.mark.trio
