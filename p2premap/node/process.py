@@ -212,4 +212,4 @@ def _describe(status: int) -> str:
         number = os.WTERMSIG(status)
         hint = " (by somebody else, or because the machine ran out of memory)" if number == signal.SIGKILL else ""
         return f"was killed by {signal_name(number)}{hint}"
-    return f"exited with code {os.waitstatus_to_exitcode(status)}"
+    return f"exited with code {os.WEXITSTATUS(status)}"

@@ -14,11 +14,15 @@
 
 So the executor knows which attempt was running when a process died and how long an attempt has been running, without
 a message an attempt; and what had ended but not been sent outlives the process. The supervisor writes words 5 and 6,
-the worker all the others, the executor none.
+the worker all the others, the executor none. User code lives in the worker and can write anything anywhere: whoever
+reads here bounds what it reads, and the memory is sealed, for whoever reads beyond the end of a file that was cut is
+killed by SIGBUS.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import mmap
 import os
 from typing import Final
@@ -26,25 +30,35 @@ from typing import Final
 JOURNAL_BYTES: Final = 448 << 10
 _HEAD_BYTES: Final = 64
 _SIZE: Final = _HEAD_BYTES + JOURNAL_BYTES
+_STATUS_BITS: Final = 0xFFFF
+_PEAK_MAX: Final = 2**53
+"""What a report can carry."""
 
 _STARTED, _BEGAN, _ENDED, _EPOCH, _LENGTH, _STATUS, _PEAK, _PID = range(8)
 
 
 def new_page(directory: str) -> int:
-    """A descriptor of zeroed shared memory without a name; where the system has none, of a file in `directory`.
+    """A descriptor of zeroed shared memory of a fixed size; where the system has none, of a file in `directory`.
 
     Raises:
         OSError: no memory or no disk.
     """
     if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("p2premap-worker", os.MFD_CLOEXEC)
-    else:
-        import tempfile  # slow to import, and rarely needed
+        with contextlib.ExitStack() as undo:
+            descriptor = os.memfd_create("p2premap-worker", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            undo.callback(os.close, descriptor)
+            os.ftruncate(descriptor, _SIZE)
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+            undo.pop_all()
+        return descriptor
+    import tempfile  # slow to import, and rarely needed
 
-        with tempfile.TemporaryFile(dir=directory) as file:
-            descriptor = os.dup(file.fileno())
-    os.ftruncate(descriptor, _SIZE)
-    return descriptor
+    with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
+        # written, not only made so long: a page for which the disk has no room later is SIGBUS too
+        left = memoryview(bytes(_SIZE))
+        while left:
+            left = left[file.write(left) :]
+        return os.dup(file.fileno())
 
 
 class Page:
@@ -130,12 +144,12 @@ class Page:
     def status(self) -> int | None:
         """The worker's wait status; None while it lives, or if its supervisor was killed."""
         value = self._words[_STATUS]
-        return value - 1 if value else None
+        return (value - 1) & _STATUS_BITS if value else None
 
     @property
     def peak_bytes(self) -> int:
         """The worker's peak resident memory, once it has ended."""
-        return self._words[_PEAK]
+        return min(self._words[_PEAK], _PEAK_MAX)
 
     @property
     def journal_mark(self) -> tuple[int, int]:

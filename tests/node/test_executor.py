@@ -182,3 +182,18 @@ async def test_what_an_earlier_run_left_is_removed_at_start(tmp_path: Path) -> N
     (left / "file").write_text("x")
     async with bench(tmp_path):
         assert not left.exists()
+
+
+async def test_an_attempt_that_cuts_the_shared_memory_hurts_itself_only(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        shrink, after = await b.ends("shrink", "echo on")
+        assert (shrink.outcome, shrink.error) == (Outcome.CRASHED, "The worker process exited with code 3.")
+        assert after.outcome is Outcome.DONE
+
+
+@pytest.mark.parametrize("status", [0x7F, 0x137F, 0xFFFF, 2**40, 2**64 - 2])
+async def test_an_attempt_that_lies_about_its_end_is_answered(tmp_path: Path, status: int) -> None:
+    async with bench(tmp_path) as b:
+        end = await b.end(f"scribble {status}")
+        assert end.outcome is Outcome.CRASHED
+        assert (await b.end("echo on")).outcome is Outcome.DONE

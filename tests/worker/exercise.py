@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from p2premap.worker.page import Page
 from p2premap.worker.runtime import Context, Result, Segment
 
 _memory: list[bytearray] = []
@@ -101,6 +103,22 @@ class Exercise:
             time.sleep(600)
         finally:
             _say(f"{argument}.tidied")
+
+    def shrink(self, argument, segments, context):
+        """Cut every file that is open, then crash."""
+        for descriptor in _descriptors():
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, 0)
+        os._exit(3)
+
+    def scribble(self, argument, segments, context):
+        """Lie to the executor about how the process ended, and see to it that nobody tells the truth."""
+        frame = sys._getframe()
+        while not isinstance(page := getattr(frame.f_locals.get("self"), "_page", None), Page):
+            frame = frame.f_back
+        page.close_with(int(argument), 2**64 - 1)
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(600)
 
     def wait(self, argument, segments, context):
         """Until there is such a file."""

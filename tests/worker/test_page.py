@@ -76,6 +76,32 @@ def test_a_system_without_memfd_uses_a_file(tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="only memory without a name can be sealed")
+@pytest.mark.parametrize("size", [0, 1 << 20])
+def test_nobody_can_change_its_size(tmp_path: Path, size: int) -> None:
+    """Whoever reads beyond the end of a file that was cut is killed by SIGBUS."""
+    descriptor = new_page(str(tmp_path))
+    with pytest.raises(PermissionError):
+        os.ftruncate(descriptor, size)
+    os.close(descriptor)
+
+
+def test_a_file_has_its_room_on_the_disk_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "memfd_create")
+    descriptor = new_page(str(tmp_path))
+    status = os.fstat(descriptor)
+    assert status.st_blocks * 512 >= status.st_size > JOURNAL_BYTES
+    os.close(descriptor)
+
+
+def test_figures_that_cannot_be_are_cut_to_what_they_may_be(pages: tuple[Page, Page]) -> None:
+    """User code shares the worker's memory."""
+    worker, executor = pages
+    worker.close_with(2**64 - 2, 2**64 - 1)
+    assert executor.status == 0xFFFE
+    assert executor.peak_bytes == 2**53
+
+
 ends = st.builds(
     AttemptEnd,
     task=st.integers(0, 2**40),
