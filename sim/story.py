@@ -14,11 +14,14 @@ from p2premap.sim.scenarios import SETTLE_S, quantile
 
 NODES_MAX = 10_000
 
+SECONDS_MAX = 86_400.0
+
 FORMED_MAX = 400
 """Larger clusters begin with everybody knowing everybody; forming is asked for each time by --form."""
 
 KNOWN_WITHIN_S = 30.0
-WHOLE_WITHIN_S = 60.0
+WHOLE_WITHIN_S = 75.0
+"""The longest that anything lasts: a rumour of a stall whose accuser died too is looked into after at most 60 s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,12 @@ class Wishes:
             raise ConfigError(f"{gone} of {self.nodes} nodes are to go; at least one must stay to notice.")
         if not 0 <= self.loss <= 90:
             raise ConfigError(f"--loss is {self.loss:g}; give a percentage from 0 to 90.")
+        for option in ("cut_s", "stall_s", "faults_s", "seconds"):
+            if not 0 <= getattr(self, option) <= SECONDS_MAX:
+                name, value = option.removesuffix("_s"), getattr(self, option)
+                raise ConfigError(f"--{name} is {value:g}; give 0 to {SECONDS_MAX:g} seconds.")
+        if min(self.kill, self.crash, self.leave) < 0:
+            raise ConfigError("--kill, --crash and --leave must not be negative.")
         if self.cut_s and self.nodes < 2:
             raise ConfigError("--cut needs at least 2 nodes.")
 
@@ -141,7 +150,7 @@ class Teller:
             wishes.nodes,
             seed=wishes.seed,
             network=NetworkConfig(loss=wishes.loss / 100),
-            strict=not wishes.loss,
+            strict=not (wishes.loss or wishes.faults_s),
             replay=wishes.command(),
         )
         self.world = self.cluster.world

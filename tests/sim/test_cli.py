@@ -54,7 +54,9 @@ def test_all_options_together_and_a_cluster_of_one() -> None:
         (("--loss", "95"), "percentage"),
         (("--kill", "-1"), "must not be negative"),
         (("--nodes", "1", "--cut", "5"), "at least 2"),
-        (("--seconds", "-2"), "must not be negative"),
+        (("--seconds", "-2"), "0 to 86400 seconds"),
+        (("--cut", "nan"), "0 to 86400 seconds"),
+        (("--stall", "inf"), "0 to 86400 seconds"),
         (("--loss", "nan"), "percentage"),
     ],
 )
