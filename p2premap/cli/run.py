@@ -19,6 +19,7 @@ from p2premap.client.jobs import cancel as cancel_job
 from p2premap.client.plan import Submission, plan_mapreduce
 from p2premap.client.reach import anywhere
 from p2premap.client.session import Collector, Output, hand_in, renamed, see_through, strength
+from p2premap.control import JobUpdate, Watch
 from p2premap.errors import ConfigError, P2PRemapError
 from p2premap.ids import JobId
 from p2premap.tasks.job import JobOptions, JobView, Limits
@@ -79,14 +80,15 @@ def run(
     with progress_for(as_json=as_json) as progress:
         job = hand_in(partial(local, ctx.obj), submission)
         session = Session(partial(anywhere, ctx.obj, insist=False), job, progress, target)
-        view = session.run(None if timeout is None else started + timeout)
+        try:
+            view = session.run(None if timeout is None else started + timeout)
+        finally:  # also of a job that did not succeed, or is watched no more
+            took_s = time.monotonic() - started
+            if as_json and (last := session.last) is not None:
+                ours = {"output": output or "", "bytes_in": submission.bytes_in, "took_s": round(took_s, 3)}
+                print_json({**job_shape(last), **ours})
     raise_unless_done(view)
-    took_s = time.monotonic() - started
-    if as_json:
-        print_json(
-            {**job_shape(view), "output": output or "", "bytes_in": submission.bytes_in, "took_s": round(took_s, 3)}
-        )
-    else:
+    if not as_json:
         finish(view, session.collector, target, took_s=took_s, bytes_in=submission.bytes_in)
 
 
@@ -110,6 +112,9 @@ class Session:
 
     Args:
         target: where its parts go.
+
+    Attributes:
+        last: the job as it was seen last; None before the first look.
     """
 
     def __init__(self, connect: Connect, job: JobId, progress: Progress, target: Output | None) -> None:
@@ -117,6 +122,7 @@ class Session:
         self._job = job
         self._progress = progress
         self.collector = Collector(connect, target, progress.collected)
+        self.last: JobView | None = None
 
     def run(self, until: float | None) -> JobView:
         """The job's last view.
@@ -131,17 +137,25 @@ class Session:
 
         def tick() -> None:
             if until is not None and time.monotonic() >= until:
-                with self._connect() as connection:
-                    cancel_job(connection, self._job, "--timeout is over")
+                self._cancel("--timeout is over")
                 raise TimedOut(f"Job {self._job.hex()[:8]} was cancelled: the time given by --timeout is over.")
 
         while True:
             try:
-                return see_through(self._connect, self._job, self.collector, self._progress.update, tick, known=True)
+                return see_through(self._connect, self._job, self.collector, self._seen, tick, known=True)
             except KeyboardInterrupt:
                 self._progress.__exit__()
                 self._interrupted()
                 self._progress.__enter__()
+
+    def _seen(self, view: JobView) -> None:
+        self.last = view
+        self._progress.update(view)
+
+    def _cancel(self, reason: str) -> None:
+        with self._connect() as connection:
+            cancel_job(connection, self._job, reason)
+            self.last = connection.ask(lambda n: Watch(request=n, job=self._job, once=True), JobUpdate).view
 
     def _interrupted(self) -> None:
         """Ask what to do; returns when the user wants to go on watching."""
@@ -164,8 +178,7 @@ class Session:
             say(f"Job {name} goes on; see it with `p2premap watch {name}`.")
         else:
             try:
-                with self._connect() as connection:
-                    cancel_job(connection, self._job, "Ctrl-C at `p2premap run`")
+                self._cancel("Ctrl-C at `p2premap run`")
                 say(f"Job {name} is cancelled.")
             except P2PRemapError as error:
                 say(f"Job {name} could not be cancelled: {clean(str(error))}")

@@ -82,7 +82,7 @@ def job_shape(view: JobView) -> Json:
         "copies": view.copies,
         "stages": [stage_shape(stage) for stage in view.stages],
         "parts": view.part_count,
-        "nodes": dict(view.nodes),
+        "nodes": [{"name": name, "tasks": tasks} for name, tasks in view.nodes],
         "error": view.error,
         "detail": view.detail,
         "note": view.note,

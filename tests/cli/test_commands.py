@@ -175,6 +175,15 @@ def test_jobs_json_names_the_leader_with_id_and_pid(daemon: FakeDaemon) -> None:
     assert [job["phase"] for job in found] == ["running", "done"]
 
 
+def test_nodes_of_one_name_are_counted_each_by_itself(paths: Paths) -> None:
+    def twins(message: Message, payload: bytes) -> Iterable[Answer]:
+        return [Jobs(request=message.request, views=(view(nodes=(("vm", 3), ("vm", 4))),))]
+
+    with FakeDaemon(paths, twins):
+        (found,) = json.loads(invoke("jobs", "--json").stdout)
+    assert found["nodes"] == [{"name": "vm", "tasks": 3}, {"name": "vm", "tasks": 4}]
+
+
 def test_jobs_tells_who_did_not_answer(daemon: FakeDaemon) -> None:
     result = invoke("jobs")
     assert result.stdout.splitlines()[1].split() == [

@@ -62,7 +62,7 @@ def test_json_tells_where_the_output_is(three_nodes: PrivateCluster, texts: Path
     done = p2premap(three_nodes.home, "run", WORDCOUNT, str(texts), "-o", str(out), "--json")
     shape = json.loads(done.stdout)
     assert (shape["phase"], shape["output"]) == ("done", str(out))
-    assert sum(shape["nodes"].values()) == sum(stage["tasks"] for stage in shape["stages"])
+    assert sum(node["tasks"] for node in shape["nodes"]) == sum(stage["tasks"] for stage in shape["stages"])
     assert done.stderr == ""
 
 
@@ -186,6 +186,18 @@ def test_a_job_that_exceeds_the_timeout_is_cancelled(three_nodes: PrivateCluster
     assert done.exit_code == 124
     assert "the time given by --timeout is over" in done.stderr
     assert phase(home, "slow") == "cancelled"
+
+
+def test_json_tells_of_a_job_that_did_not_succeed_too(three_nodes: PrivateCluster, tmp_path: Path) -> None:
+    job = job_file(tmp_path, "def map(key, line):\n    yield line, 1 / 0\n")
+    failed = p2premap(three_nodes.home, "run", job, __file__, "--json")
+    shape = json.loads(failed.stdout)
+    assert (failed.exit_code, shape["phase"], shape["output"]) == (1, "failed", "")
+    assert "ZeroDivisionError" in shape["error"]
+    assert "line 2" in shape["detail"]
+    late = p2premap(three_nodes.home, "run", job_file(tmp_path, SLEEPS), __file__, "--json", "--timeout", "0.5")
+    shape = json.loads(late.stdout)
+    assert (late.exit_code, shape["phase"], shape["error"]) == (124, "cancelled", "--timeout is over")
 
 
 def test_an_attempt_that_exceeds_its_time_limit_fails_the_job(three_nodes: PrivateCluster, tmp_path: Path) -> None:
