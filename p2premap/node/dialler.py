@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import trio
@@ -32,6 +34,8 @@ RETURN_AFTER_S: Final = 0.25
 """A member that has not answered by then is asked to connect to us; one that was behind a firewall before, at once."""
 RETURN_LINK_S: Final = 1.0
 """How long gossip may take to bring up the link over which it is asked."""
+
+log = logging.getLogger(__name__)
 
 
 class Dialler:
@@ -66,7 +70,20 @@ class Dialler:
         self._looked: OrderedDict[Address, float] = OrderedDict()
 
     async def dial(self, dial: int, address: Address, keep: bool, timeout_s: float) -> None:
-        """One attempt, as `p2premap.ports.Transport.dial`; carries the link, where one comes of it, to its end."""
+        """One attempt, as `p2premap.ports.Transport.dial`; carries a link that comes of it to its end; never raises."""
+        with self._one_dial(dial, address):
+            await self._dial(dial, address, keep, timeout_s)
+
+    @contextmanager
+    def _one_dial(self, dial: int, address: Address) -> Iterator[None]:
+        """Whatever goes wrong in a dial ends that one only; told twice, its end changes nothing."""
+        try:
+            yield
+        except Exception:
+            log.exception("the dial to %s failed", address)
+            self._tell(DialEnded(dial=dial, address=address, outcome=DialOutcome.SILENT))
+
+    async def _dial(self, dial: int, address: Address, keep: bool, timeout_s: float) -> None:
         attempt = self._attempt(address, self._greeter.hello(Purpose.LINK if keep else Purpose.PROBE))
         outcome = DialOutcome.SILENT
         try:
@@ -178,12 +195,15 @@ class Dialler:
         return opened[0]
 
     async def call_back(self, peer: NodeId, call: CallMe) -> Channel | None:
-        """A connection to a member that cannot dial us, for it to use; None where it cannot be reached either."""
+        """A connection to a member that cannot dial us, for it to use; None where none comes about; never raises."""
         try:
             return await self._connect(peer, self._greeter.hello(Purpose.RETURN, answers=call.number))
         except PeerUnreachable:
-            self._greeter.counts["returns_failed"] += 1
-            return None
+            pass
+        except Exception:
+            log.exception("the connection that %s asked for failed", peer.hex()[:8])
+        self._greeter.counts["returns_failed"] += 1
+        return None
 
     async def _connect(self, peer: NodeId, hello: Hello) -> Channel:
         """A connection to a member.

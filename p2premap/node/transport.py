@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import socket
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,7 @@ from typing import Final
 import trio
 
 from p2premap.config import TransportConfig
-from p2premap.errors import ConfigError
+from p2premap.errors import ConfigError, LocalProtocolError
 from p2premap.gossip.messages import ADDRESSES_MAX
 from p2premap.ids import Address, NodeId
 from p2premap.node.acceptor import Acceptor
@@ -46,6 +47,8 @@ from p2premap.wire import Message
 
 _NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _NO_DESCRIPTORS_WAIT_S: Final = 0.1
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,8 +292,16 @@ class TrioTransport:
         self._datagrams.send(peer, address, message)
 
     def send_link(self, peer: NodeId, message: Message, payload: bytes = b"") -> bool:
-        """Queue for the link to this peer; False if there is none or its queue is full. Never blocks."""
-        return self._links.send(peer, message, payload)
+        """Queue for the link to this peer; False if there is none or its queue is full. Never blocks.
+
+        A message that no link carries, for it is too large, is dropped too: one peer's trouble must not end the node.
+        """
+        try:
+            return self._links.send(peer, message, payload)
+        except LocalProtocolError as error:
+            self._counts["unsendable"] += 1
+            log.warning("not sent to %s: %s", peer.hex()[:8], error)
+            return False
 
     def dial(self, dial: int, address: Address, *, keep: bool, timeout_s: float) -> None:
         """Try an address; the outcome comes as one `gossip.events.DialEnded`."""
