@@ -83,6 +83,19 @@ class App(click.Group):
                 with formatter.section(title):
                     formatter.write_dl(rows, col_spacing=3)
 
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,  # noqa: ANN401
+    ) -> click.Context:
+        """Read the command line; `--help` and `--version` print while it is read."""
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except BrokenPipeError:
+            raise _ReaderGone from None
+
     def invoke(self, ctx: click.Context) -> object:
         """Run the command that the context names."""
         try:

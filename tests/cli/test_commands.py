@@ -445,8 +445,9 @@ def test_colours_only_where_wanted(daemon: FakeDaemon, monkeypatch: pytest.Monke
     assert "\x1b[" not in CliRunner().invoke(cli, ["nodes"], prog_name="p2premap", color=True).stdout
 
 
-def test_a_reader_that_has_gone_ends_the_command_quietly(daemon: FakeDaemon, home: Path) -> None:
-    process = start(home, "nodes", "--json")
+@pytest.mark.parametrize("args", [("nodes", "--json"), ("jobs",), ("--help",), ("--version",)], ids=" ".join)
+def test_a_reader_that_has_gone_ends_the_command_quietly(daemon: FakeDaemon, home: Path, args: tuple[str, ...]) -> None:
+    process = start(home, *args)
     assert process.stdout is not None
     process.stdout.close()
     assert process.stderr is not None
