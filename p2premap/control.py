@@ -113,10 +113,18 @@ class Watch(Message, tag=106, frozen=True, kw_only=True):
 
 
 class JobUpdate(Message, tag=107, frozen=True, kw_only=True):
-    """The job as its leader sees it."""
+    """The job as its leader sees it.
+
+    Args:
+        view: of its parts, those that are new or have changed since this watch was last told.
+        gone: numbers of parts told before that are there no more.
+        more: news of the same view follow: what a message should hold is bounded, what a view holds is not.
+    """
 
     request: RequestId
     view: JobView
+    gone: tuple[Count, ...] = ()
+    more: bool = False
 
 
 class ListJobs(Message, tag=108, frozen=True, kw_only=True):

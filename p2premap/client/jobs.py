@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import blake3
+import msgspec
 
 from p2premap.client.connection import Connection, RequestRefused
 from p2premap.control import (
@@ -24,7 +25,7 @@ from p2premap.control import (
 )
 from p2premap.errors import JobLost, JobRejected, NodeUnavailable, PeerUnreachable
 from p2premap.ids import Digest, JobId, NodeId, short
-from p2premap.tasks.job import BlobRef, JobSpec, JobView
+from p2premap.tasks.job import BlobRef, JobSpec, JobView, Part
 from p2premap.wire import PAYLOAD_BYTES_MAX, Frame
 
 LOOK_S = 0.5
@@ -119,13 +120,18 @@ def follow(
 
 def _updates(connection: Connection, job: bytes) -> Iterator[JobView | None]:
     request = connection.send(lambda n: Watch(request=n, job=job))
+    parts: dict[int, Part] = {}
     while True:
         frame: Frame | None = connection.next(request, timeout_s=LOOK_S)
         match frame:
             case None:
                 yield None
-            case Frame(message=JobUpdate(view=view)):
-                yield view
+            case Frame(message=JobUpdate(view=view, gone=gone, more=more)):
+                for number in gone:
+                    parts.pop(number, None)
+                parts.update((part.number, part) for part in view.parts)
+                if not more:
+                    yield msgspec.structs.replace(view, parts=tuple(parts[number] for number in sorted(parts)))
             case _:
                 raise PeerUnreachable(f"The node {connection.welcome.name} gave an answer that does not fit.")
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
 from typing import Final, Generic, TypeVar
 
+import msgspec
 import trio
 from blake3 import blake3
 
@@ -46,6 +47,8 @@ ASK_S: Final = 3.0
 
 PREFIX_BYTES_MIN: Final = 2
 CHUNK_BYTES: Final = 1 << 20
+UPDATE_PARTS: Final = 500
+"""Parts in one `JobUpdate`: about 50 KB, which take this thread about 10 ms."""
 LIST_BYTES_MAX: Final = 2 << 20
 """Of the views in one list of jobs: half of what a message's header may be."""
 UPLOADS_MAX: Final = 16
@@ -226,15 +229,32 @@ async def watch(visit: Visit, message: Message, _: bytes) -> None:
         async with line_to(visit, found.leader, forward) as stream:
             while True:
                 frame = await next_answer(stream, found.leader)
-                if not isinstance(frame.message, JobUpdate):
+                update = frame.message
+                if not isinstance(update, JobUpdate):
                     raise PeerUnreachable(f"The node {short(found.leader)} gave an answer that does not fit.")
-                await visit.say(JobUpdate(request=message.request, view=frame.message.view))
-                if over(frame.message.view):
+                await visit.say(msgspec.structs.replace(update, request=message.request))
+                if over(update.view) and not update.more:
                     return
     seen: JobView | None = None
+    told: dict[int, Part] = {}
     while seen is None or not over(seen):
         seen = await visit.house.bulletin.after(JobId(found.job), seen)
-        await visit.say(JobUpdate(request=message.request, view=seen))
+        for update in _news(message.request, seen, told):
+            await visit.say(update)
+
+
+def _news(request: RequestId, view: JobView, told: dict[int, Part]) -> Iterator[JobUpdate]:
+    """What a watcher that was told of these parts must hear of a view; `told` is kept up to date."""
+    fresh = [part for part in view.parts if told.get(part.number) != part]
+    gone = tuple(told.keys() - {part.number for part in view.parts})
+    for number in gone:
+        del told[number]
+    told.update((part.number, part) for part in fresh)
+    for start in range(0, len(fresh), UPDATE_PARTS) or range(1):
+        some = tuple(fresh[start : start + UPDATE_PARTS])
+        more = start + UPDATE_PARTS < len(fresh)
+        yield JobUpdate(request=request, view=msgspec.structs.replace(view, parts=some), gone=gone, more=more)
+        gone = ()
 
 
 def over(view: JobView) -> bool:

@@ -151,6 +151,24 @@ def test_watching_goes_on_at_another_node(paths: Paths) -> None:
     assert seen[1].leader == OTHER
 
 
+def test_news_of_parts_add_up_to_whole_views(paths: Paths) -> None:
+    changed = msgspec.structs.replace(part(0), records=7)
+
+    def script(message: Message, payload: bytes) -> Iterable[Answer]:
+        def update(phase: Phase, *parts: Part, gone: tuple[int, ...] = (), more: bool = False) -> JobUpdate:
+            news = msgspec.structs.replace(view(phase), parts=parts)
+            return JobUpdate(request=message.request, view=news, gone=gone, more=more)
+
+        yield update(Phase.RUNNING, part(2), more=True)
+        yield update(Phase.RUNNING, part(0))
+        yield update(Phase.RUNNING)
+        yield update(Phase.DONE, changed, part(1), gone=(2,))
+
+    with FakeDaemon(paths, script):
+        seen = [v.parts for v in follow(partial(local, paths=paths), JOB) if v is not None]
+    assert seen == [(part(0), part(2)), (part(0), part(2)), (changed, part(1))]
+
+
 def test_a_watcher_gets_a_turn_while_nothing_changes(paths: Paths) -> None:
     def quiet(message: Message, payload: bytes) -> Iterable[Answer]:
         return [JobUpdate(request=message.request, view=view(Phase.RUNNING))]
@@ -233,11 +251,13 @@ def test_a_part_whose_holder_died_is_fetched_when_it_has_been_made_again(paths: 
     def script(message: Message, payload: bytes) -> Iterable[Answer]:
         match message:
             case Watch():
-                views = (view(Phase.RUNNING, parts=1), view(Phase.RUNNING), view(Phase.DONE, parts=1))
-                return [JobUpdate(request=message.request, view=v) for v in views]
+                yield JobUpdate(request=message.request, view=view(Phase.RUNNING, parts=1))
+                yield JobUpdate(request=message.request, view=view(Phase.RUNNING), gone=(0,))
+                yield JobUpdate(request=message.request, view=view(Phase.DONE, parts=1))
             case ReadPart() if sum(isinstance(m, ReadPart) for m in daemon.requests) <= 2:
-                return [Refused(request=message.request, trouble=trouble, text="The job has no part 0 yet.")]
-        return [(Chunk(request=message.request, last=True), b"again")]
+                yield Refused(request=message.request, trouble=trouble, text="The job has no part 0 yet.")
+            case _:
+                yield Chunk(request=message.request, last=True), b"again"
 
     output, connect = Output(), partial(local, paths=paths)
     with FakeDaemon(paths, script) as daemon:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+import trio
+import trio.testing
 
 from p2premap.control import FROM_DAEMON, FindPart, Jobs, JobUpdate, ListJobs, PartFound, Watch
 from p2premap.ids import Digest, JobId, NodeId
@@ -102,3 +104,25 @@ async def test_a_leader_says_which_bytes_a_part_is() -> None:
     for job, number in ((JobId(view.job), 1), (JobId(b"x" * 16), 7)):
         with pytest.raises(RequestError, match=f"has no part {number} yet"):
             await find_part(visitor, FindPart(request=1, job=job, part=number), b"")
+
+
+async def test_a_watcher_hears_of_each_part_once_and_of_what_is_gone() -> None:
+    first = job_view(0, parts=(part(0), part(1), part(2)), phase=Phase.RUNNING)
+    second = job_view(0, parts=(part(0), part(2, b"e"), part(3)))
+    visitor = Visitor(first)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch, visitor, Watch(request=1, job=first.job), b"")
+        await trio.testing.wait_all_tasks_blocked()
+        visitor.house.bulletin.post(JobId(first.job), second)
+    news = [([p.number for p in u.view.parts], u.gone, u.more) for u in visitor.answers if isinstance(u, JobUpdate)]
+    assert news == [([0, 1, 2], (), False), ([2, 3], (1,), False)]
+
+
+async def test_many_parts_come_in_many_messages() -> None:
+    view = job_view(0, parts=tuple(part(number) for number in range(16_000)))
+    visitor = Visitor(view)
+    await watch(visitor, Watch(request=1, job=view.job), b"")
+    updates = [update for update in visitor.answers if isinstance(update, JobUpdate)]
+    assert [p.number for update in updates for p in update.view.parts] == list(range(16_000))
+    assert [update.more for update in updates] == [True] * (len(updates) - 1) + [False]
+    assert max(visitor.sizes) < 100_000
