@@ -31,6 +31,7 @@ WIRE_VERSION: Final = 1
 HEADER_BYTES_MAX: Final = 4 << 20
 PAYLOAD_BYTES_MAX: Final = 16 << 20
 DEPTH_MAX: Final = 16
+COUNT_MAX: Final = 2**53
 
 _FRAME_HEAD: Final = struct.Struct(">BII")
 
@@ -40,10 +41,12 @@ JobIdField = Annotated[JobId, msgspec.Meta(min_length=JOB_ID_BYTES, max_length=J
 DigestField = Annotated[Digest, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
 BootField = Annotated[Boot, msgspec.Meta(ge=0, le=2**53)]
 IncarnationField = Annotated[Incarnation, msgspec.Meta(ge=0, le=2**53)]
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Short = Annotated[str, msgspec.Meta(max_length=255)]
 Text = Annotated[str, msgspec.Meta(max_length=64 << 10)]
+FilePath = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00]*\Z")]
+"""A path of some machine; asked for one with a NUL, Python raises what is no OSError."""
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True):

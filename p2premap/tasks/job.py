@@ -13,7 +13,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from p2premap.ids import JobId, NodeId
-from p2premap.wire import Count, DigestField, NodeIdField, Record, Seconds, Short, Text
+from p2premap.wire import Count, DigestField, FilePath, NodeIdField, Record, Seconds, Short, Text
 
 INLINE_BYTES_MAX = 64 << 10
 """A result value up to this size travels inside the fact; larger ones are blobs."""
@@ -60,7 +60,7 @@ class Source(Record, frozen=True, kw_only=True):
     end: Count
     holders: tuple[NodeIdField, ...]
     blob: DigestField | None = None
-    path: str = ""
+    path: FilePath = ""
     mtime_ns: int = 0
 
     @property

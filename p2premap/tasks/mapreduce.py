@@ -26,7 +26,7 @@ from p2premap.errors import JobFailed, JobRejected
 from p2premap.ids import DIGEST_BYTES, Digest, JobId, NodeId
 from p2premap.tasks.director import Pinned, StagePlan, TaskInput
 from p2premap.tasks.job import BlobRef, Part, Source, StageId
-from p2premap.wire import Count, Record, Short
+from p2premap.wire import COUNT_MAX, Count, FilePath, Record, Short
 
 KIND: Final = "mapreduce"
 PLAN_VERSION: Final = 1
@@ -71,7 +71,7 @@ class InputFile(Record, frozen=True, kw_only=True):
         mtime_ns: when the job was submitted.
     """
 
-    path: str
+    path: FilePath
     name: str
     mtime_ns: int
 
@@ -201,7 +201,7 @@ def unpack_plan(data: bytes) -> MapReducePlan:
         and len(plan.digests) == count * DIGEST_BYTES
         and len(plan.splits) == count * _SPLIT.size
         and plan.partitions <= PARTITIONS_MAX
-        and all(f < len(plan.files) and start < end for f, start, end in _SPLIT.iter_unpack(plan.splits))
+        and all(f < len(plan.files) and start < end <= COUNT_MAX for f, start, end in _SPLIT.iter_unpack(plan.splits))
     )
     if not sound:
         raise JobRejected("The plan of the map/reduce job contradicts itself.")

@@ -191,3 +191,21 @@ def test_blocks_get_smaller_when_many_are_merged_at_once() -> None:
     assert block_bytes(8) == BLOCK_BYTES_MAX
     assert BLOCK_BYTES_MIN < block_bytes(1_000) < BLOCK_BYTES_MAX
     assert block_bytes(100_000) == BLOCK_BYTES_MIN
+
+
+def test_a_path_that_no_system_has_is_refused() -> None:
+    files = (InputFile(path="/data/a\0.txt", name="a.txt", mtime_ns=7), FILES[1])
+    bad = pack_plan(files=files, tasks=TASKS, partitions=2, compression="zlib")
+    with pytest.raises(JobRejected, match="cannot be read"):
+        unpack_plan(bad)
+
+
+def test_a_path_may_hold_anything_else() -> None:
+    files = (InputFile(path="/data/a\n\N{SNOWMAN} \t.txt\n", name="a.txt", mtime_ns=7), FILES[1])
+    assert unpack_plan(pack_plan(files=files, tasks=TASKS, partitions=2, compression="zlib")).files == files
+
+
+def test_a_split_beyond_what_a_source_can_tell_is_refused() -> None:
+    bad = pack_plan(files=FILES, tasks=[[Split(0, 0, 2**53 + 1, b"1" * 32)]], partitions=2, compression="zlib")
+    with pytest.raises(JobRejected, match="contradicts itself"):
+        unpack_plan(bad)

@@ -8,8 +8,8 @@ from p2premap.errors import RemoteProtocolError
 from p2premap.protocol import LINK
 from p2premap.sim.workloads import Shape
 from p2premap.tasks import messages
-from p2premap.tasks.job import RESULT_BLOBS_MAX, AttemptEnd, Outcome, Phase
-from tests.tasks.dialogue import BALLOT, JOB, MAP, Led, blob
+from p2premap.tasks.job import RESULT_BLOBS_MAX, AttemptEnd, Outcome, Phase, Source
+from tests.tasks.dialogue import BALLOT, JOB, MAP, A, Led, blob
 
 
 @pytest.mark.parametrize("attempt", [1, 2**33])
@@ -33,3 +33,13 @@ def test_a_result_of_more_blobs_than_a_ledger_takes_is_no_message() -> None:
     assert LINK.decode(LINK.encode(most)) == most
     with pytest.raises(RemoteProtocolError, match="length <="):
         LINK.decode(LINK.encode(_report(RESULT_BLOBS_MAX + 1)))
+
+
+def test_a_source_of_a_path_that_no_system_has_is_no_message() -> None:
+    def assign(path: str) -> messages.Assign:
+        source = Source(digest=blob("m").digest, start=0, end=1, holders=(A,), path=path)
+        return messages.Assign(job=JOB, ballot=BALLOT, stage=MAP, runtime="r", function="map", code=source, attempts=())
+
+    assert LINK.decode(LINK.encode(assign("/a\nb"))) == assign("/a\nb")
+    with pytest.raises(RemoteProtocolError, match="regex"):
+        LINK.decode(LINK.encode(assign("/a\0b")))
