@@ -7,7 +7,8 @@ from typing import Final
 
 import trio
 
-from p2premap.ids import JobId
+from p2premap.errors import JobLost
+from p2premap.ids import JobId, short
 from p2premap.tasks.job import JobView
 
 WARNINGS_MAX: Final = 100
@@ -31,16 +32,27 @@ class Bulletin:
         return self._views.get(job)
 
     async def after(self, job: JobId, seen: JobView | None) -> JobView:
-        """The latest view that is not `seen`; waits for it."""
-        while (view := self._views.get(job)) is None or view is seen:
-            await self._changed.setdefault(job, trio.Event()).wait()
+        """The latest view that is not `seen`; waits for it.
+
+        Raises:
+            JobLost: the job's views have been forgotten.
+        """
+        if (view := self._views.get(job)) is seen:
+            if (changed := self._changed.get(job)) is None:
+                changed = self._changed[job] = trio.Event()
+            await changed.wait()
+            view = self._views.get(job)
+        if view is None:
+            raise JobLost(f"The job {short(job)} has been over for long, and its node has forgotten it.", job=job.hex())
         return view
 
     def keep(self, jobs: Iterable[JobId]) -> None:
-        """Forget the views of all other jobs."""
+        """Forget the views of all other jobs; who waits for one of theirs is told so."""
         kept = set(jobs)
         for job in [job for job in self._views if job not in kept]:
             del self._views[job]
+            if (changed := self._changed.pop(job, None)) is not None:
+                changed.set()
 
 
 class Warnings:

@@ -20,6 +20,7 @@ from p2premap.control import Done, Refused, Trouble, Welcome
 from p2premap.errors import (
     ConfigError,
     JobError,
+    JobLost,
     JoinRefused,
     P2PRemapError,
     PeerUnreachable,
@@ -162,6 +163,8 @@ def _trouble(error: P2PRemapError) -> Trouble:
             return error.trouble
         case StoreUnwritable() | JoinRefused():
             return Trouble.REFUSED
+        case JobLost():
+            return Trouble.NOT_FOUND
         case ConfigError() | JobError():
             return Trouble.USAGE
         case PeerUnreachable():

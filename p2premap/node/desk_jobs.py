@@ -32,7 +32,7 @@ from p2premap.control import (
     Watch,
     Welcome,
 )
-from p2premap.errors import PeerUnreachable, RemoteProtocolError
+from p2premap.errors import JobLost, PeerUnreachable, RemoteProtocolError
 from p2premap.ids import JobId, NodeId, RequestId, short
 from p2premap.node.desk import Handler, RequestError, Visit
 from p2premap.node.logs import list_logs
@@ -297,10 +297,15 @@ async def cancel(visit: Visit, message: Message, _: bytes) -> None:
         done = await ask(visit, view.leader, forward, Done, timeout_s=30.0)
         await visit.say(Done(request=message.request, text=done.text))
         return
+    seen = visit.house.bulletin.latest(JobId(view.job))
     visit.house.cancel(JobId(view.job), message.reason)
-    while not over(view):
-        view = await visit.house.bulletin.after(JobId(view.job), view)
-    await visit.say(Done(request=message.request, text=f"The job is over: {view.phase.value}."))
+    try:
+        while seen is None or not over(seen):
+            seen = await visit.house.bulletin.after(JobId(view.job), seen)
+        text = f"The job is over: {seen.phase.value}."
+    except JobLost:  # only what is over is forgotten
+        text = "The job is over."
+    await visit.say(Done(request=message.request, text=text))
 
 
 async def read_part(visit: Visit, message: Message, _: bytes) -> None:

@@ -8,11 +8,12 @@ import pytest
 import trio
 import trio.testing
 
-from p2premap.control import FROM_DAEMON, FindPart, Jobs, JobUpdate, ListJobs, PartFound, Watch
+from p2premap.control import FROM_DAEMON, Cancel, Done, FindPart, Jobs, JobUpdate, ListJobs, PartFound, Watch
+from p2premap.errors import JobLost
 from p2premap.ids import Digest, JobId, NodeId
 from p2premap.node.bulletin import Bulletin
 from p2premap.node.desk import RequestError
-from p2premap.node.desk_jobs import find_part, list_jobs, watch
+from p2premap.node.desk_jobs import cancel, find_part, list_jobs, watch
 from p2premap.tasks.job import JobView, Part, Phase, Source
 from p2premap.wire import HEADER_BYTES_MAX, Message
 
@@ -32,6 +33,7 @@ class Visitor:
             core=SimpleNamespace(job_views=lambda now, prefix: [view for view in views if view.job.startswith(prefix)]),
             jobs=lambda: list(views),
             others=list,
+            cancel=lambda job, reason: None,
         )
         for view in views:
             self.house.bulletin.post(JobId(view.job), view)
@@ -126,3 +128,24 @@ async def test_many_parts_come_in_many_messages() -> None:
     assert [p.number for update in updates for p in update.view.parts] == list(range(16_000))
     assert [update.more for update in updates] == [True] * (len(updates) - 1) + [False]
     assert max(visitor.sizes) < 100_000
+
+
+async def test_who_waits_for_a_job_that_is_forgotten_is_told() -> None:
+    view = job_view(0, phase=Phase.RUNNING)
+    visitor, canceller = Visitor(view), Visitor(view)
+    canceller.house = visitor.house
+
+    async def watch_it() -> None:
+        with pytest.raises(JobLost, match="has forgotten it"):
+            await watch(visitor, Watch(request=1, job=view.job), b"")
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch_it)
+            nursery.start_soon(cancel, canceller, Cancel(request=1, job=view.job), b"")
+            await trio.testing.wait_all_tasks_blocked()
+            visitor.house.bulletin.post(JobId(view.job), job_view(0))
+            visitor.house.bulletin.keep([])
+        with pytest.raises(JobLost):
+            await visitor.house.bulletin.after(JobId(view.job), view)
+    assert canceller.answers == [Done(request=1, text="The job is over.")]
