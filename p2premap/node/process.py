@@ -170,14 +170,15 @@ class WorkerProcess:
 
     async def _gone(self) -> None:
         while self._process.poll() is None:
-            if hasattr(os, "pidfd_open"):
+            try:
                 descriptor = os.pidfd_open(self._process.pid)
-                try:
-                    await trio.lowlevel.wait_readable(descriptor)
-                finally:
-                    os.close(descriptor)
-            else:
+            except (AttributeError, OSError):  # the system has none, or none left
                 await trio.to_thread.run_sync(self._process.wait, abandon_on_cancel=True)
+                continue
+            try:
+                await trio.lowlevel.wait_readable(descriptor)
+            finally:
+                os.close(descriptor)
 
     async def aclose(self) -> None:
         """End the tree, then remove its directory. To be called once."""
