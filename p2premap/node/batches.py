@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterable
 from typing import Final, TypeAlias
 
 import trio
 
+from p2premap.errors import P2PRemapError
 from p2premap.ids import Digest
 from p2premap.node.blobs import StoreUnwritable
 from p2premap.node.staging import SourceLost, Stager
@@ -20,6 +22,18 @@ _FETCHERS: Final = 4
 
 Key: TypeAlias = tuple[int, int]
 """(task, attempt) within a batch."""
+
+
+log = logging.getLogger(__name__)
+
+
+class NodeFailed(P2PRemapError):
+    """This node could not run a batch, for a reason that nobody foresaw. Its text is one sentence."""
+
+    def __init__(self, error: BaseException) -> None:
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        super().__init__(f"This node failed: {type(error).__name__}.")
 
 
 class Batch:
@@ -38,7 +52,8 @@ class Batch:
         self.stopped = trio.Event()
         self.code: Segment | None = None
         self._stager = stager
-        self._trouble: dict[Source, SourceLost | StoreUnwritable] = {}
+        self._trouble: dict[Source, P2PRemapError] = {}
+        self._failure: NodeFailed | None = None
         self._at_hand: dict[Source, Segment] = {}
         self._changed = trio.Event()
         self._scope = trio.CancelScope()
@@ -78,8 +93,13 @@ class Batch:
 
     async def bring_sources(self) -> None:
         """Bring everything to hand; runs beside the batch before, and until `close`."""
-        with self._scope:
-            await self._bring()
+        try:
+            with self._scope:
+                await self._bring()
+        except Exception as error:
+            log.exception("the sources of a batch cannot be brought")
+            self._failure = NodeFailed(error)
+            self._notify()
 
     async def _bring(self) -> None:
         try:
@@ -112,7 +132,7 @@ class Batch:
     async def code_or_stop(self) -> AttemptEnd | None:
         """Wait for the job's code; a pattern for the ends of what is left if it cannot be had, or must not be run."""
         while self.stop is None and self.code is None:
-            if (error := self._trouble.get(self.run.code)) is not None:
+            if (error := self._trouble.get(self.run.code, self._failure)) is not None:
                 return _end_without(error, 0, 0)
             await self._changed.wait()
         if self.stop is not None:
@@ -145,7 +165,7 @@ class Batch:
         for source in attempt.sources:
             segment = self._at_hand.get(source)
             if segment is None:
-                error = self._trouble.get(source)
+                error = self._trouble.get(source, self._failure)
                 return None if error is None else _end_without(error, attempt.task, attempt.attempt)
             segments.append(segment)
         return Order(task=attempt.task, attempt=attempt.attempt, params=attempt.params, segments=tuple(segments))
@@ -170,7 +190,7 @@ def ended_alike(keys: Iterable[Key], pattern: AttemptEnd) -> tuple[AttemptEnd, .
     )
 
 
-def _end_without(error: SourceLost | StoreUnwritable, task: int, attempt: int) -> AttemptEnd:
+def _end_without(error: P2PRemapError, task: int, attempt: int) -> AttemptEnd:
     missing: tuple[Digest, ...] = (error.digest,) if isinstance(error, SourceLost) else ()
     outcome = Outcome.INPUT_LOST if isinstance(error, SourceLost) else Outcome.REFUSED
     return AttemptEnd(task=task, attempt=attempt, outcome=outcome, error=str(error), missing=missing)

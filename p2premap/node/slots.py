@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections import deque
 from typing import Final, NamedTuple
 
@@ -10,11 +11,13 @@ import trio
 
 from p2premap.ids import JobId
 from p2premap.node import logs
-from p2premap.node.batches import Batch, ended_alike
+from p2premap.node.batches import Batch, NodeFailed, ended_alike
 from p2premap.node.process import ProcessKey, StartRefused, WorkerProcess
 from p2premap.node.turn import Reporter, Surroundings, Turn
 from p2premap.tasks.events import RunBatch, StopSlot
 from p2premap.tasks.job import Outcome
+
+log = logging.getLogger(__name__)
 
 _STILLBORN_MAX: Final = 2
 """Processes that end before any attempt began: after so many in a row, this node cannot run the batch."""
@@ -120,12 +123,20 @@ class Slot:
     def _retire(self) -> None:
         process, self._process = self._process, None
         if process is not None:
-            self._nursery.start_soon(process.aclose)
+            self._nursery.start_soon(_end, process)
 
     async def _run_head(self, batch: Batch) -> None:
-        """Answer every attempt of a batch."""
+        """Answer every attempt of a batch, whatever goes wrong."""
         reporter = Reporter(self._number, batch, self._around)
         reporter.report(())
+        try:
+            await self._work_off(batch, reporter)
+        except Exception as error:
+            log.exception("slot %d cannot run a batch", self._number)
+            self._retire()
+            reporter.report_rest(Outcome.REFUSED, str(NodeFailed(error)))
+
+    async def _work_off(self, batch: Batch, reporter: Reporter) -> None:
         stillborn = 0
         while batch.left:
             if (refusal := await batch.code_or_stop()) is not None:
@@ -165,3 +176,11 @@ class Slot:
         self._process = WorkerProcess.start(key, directory)
         self._around.counters.started += 1
         return self._process
+
+
+async def _end(process: WorkerProcess) -> None:
+    """End a process that is not needed any more."""
+    try:
+        await process.aclose()
+    except Exception:
+        log.exception("a worker process cannot be ended")

@@ -127,14 +127,16 @@ class Turn:
         After an `Exit`, what is left of the batch has to run elsewhere, and the process has to be closed.
         """
         self._process.answers.clear()
-        async with trio.open_nursery() as nursery:
-            self._reporter.on_over = nursery.cancel_scope.cancel
-            nursery.start_soon(self._feed)
-            nursery.start_soon(self.watch.run)
-            nursery.start_soon(self._stop_on_request)
-            await self._listen()
-            nursery.cancel_scope.cancel()
-        self._reporter.on_over = None
+        try:
+            async with trio.open_nursery() as nursery:
+                self._reporter.on_over = nursery.cancel_scope.cancel
+                nursery.start_soon(self._feed)
+                nursery.start_soon(self.watch.run)
+                nursery.start_soon(self._stop_on_request)
+                await self._listen()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._reporter.on_over = None
         if not self._batch.left and not self._process.condemned:
             return None
         return await self._bury()

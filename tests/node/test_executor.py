@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -197,3 +198,43 @@ async def test_an_attempt_that_lies_about_its_end_is_answered(tmp_path: Path, st
         end = await b.end(f"scribble {status}")
         assert end.outcome is Outcome.CRASHED
         assert (await b.end("echo on")).outcome is Outcome.DONE
+
+
+async def test_a_source_that_breaks_the_stager_costs_its_batch_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that nobody foresaw is an answer, not the end of the node."""
+    async with bench(tmp_path) as b:
+        with monkeypatch.context() as broken:
+            broken.setattr(b.stager, "locate", fail)
+            ends = await b.ends("echo a", "echo b")
+        assert {(end.outcome, end.error) for end in ends} == {(Outcome.REFUSED, "This node failed: ZeroDivisionError.")}
+        assert (await b.end("echo on")).outcome is Outcome.DONE
+
+
+async def test_a_process_that_breaks_its_slot_costs_its_batch_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench(tmp_path) as b:
+        with monkeypatch.context() as broken:
+            broken.setattr("p2premap.node.turn.encode_orders", fail)
+            ends = await b.ends("echo a", "echo b")
+        assert {end.outcome for end in ends} == {Outcome.REFUSED}
+        assert (await b.end("echo on")).outcome is Outcome.DONE
+
+
+async def test_a_process_that_cannot_be_watched_is_waited_for_in_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench(tmp_path) as b:
+        monkeypatch.setattr(os, "pidfd_open", full, raising=False)
+        crash, after = await b.ends("exit 3", "echo on")
+        assert (crash.outcome, after.outcome) == (Outcome.CRASHED, Outcome.DONE)
+
+
+def fail(*args: object) -> None:
+    raise ZeroDivisionError
+
+
+def full(pid: int) -> int:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
