@@ -24,7 +24,7 @@ from typing import Final
 
 import trio
 
-from p2premap.errors import P2PRemapError, RemoteProtocolError
+from p2premap.errors import P2PRemapError, PeerUnreachable, RemoteProtocolError
 from p2premap.ids import JobId
 from p2premap.node.blobs import BlobStore
 from p2premap.ports import FrameStream
@@ -163,7 +163,7 @@ async def read_source(stream: FrameStream, source: Source, take: Callable[[bytes
 
     Raises:
         SourceGone: the holder does not have it.
-        PeerUnreachable: the stream broke.
+        PeerUnreachable: the stream broke or was closed.
         RemoteProtocolError: the holder sent something else.
     """
     await stream.send(ReadSource(source=source))
@@ -181,7 +181,7 @@ async def read_source(stream: FrameStream, source: Source, take: Callable[[bytes
                 raise SourceGone(text)
             case other:
                 raise RemoteProtocolError(f"{type(other).__name__} is not an answer to ReadSource")
-    raise SourceGone(f"The holder closed the stream before the end of {_name(source)}.")
+    raise PeerUnreachable(f"The holder closed the stream before the end of {_name(source)}.")
 
 
 def _name(source: Source) -> str:

@@ -250,13 +250,14 @@ class Stager:
         await self._fetch_over(stream, holder, source)
 
     async def _fetch_over(self, stream: FrameStream, holder: NodeId, source: Source) -> None:
-        writer = await trio.to_thread.run_sync(self._blobs.writer)
+        writer: Writer | None = None
         whole = False
         try:
+            writer = await trio.to_thread.run_sync(self._blobs.writer)
             with trio.CancelScope(deadline=trio.current_time() + self._idle_s) as scope:
 
-                async def take(data: bytes) -> None:
-                    await trio.to_thread.run_sync(writer.write, data)
+                async def take(data: bytes, write: Callable[[bytes], object] = writer.write) -> None:
+                    await trio.to_thread.run_sync(write, data)
                     scope.deadline = trio.current_time() + self._idle_s
 
                 await read_source(stream, source, take)
@@ -267,9 +268,10 @@ class Stager:
         finally:
             await self._put_back(stream, holder, writer, whole=whole)
 
-    async def _put_back(self, stream: FrameStream, holder: NodeId, writer: Writer, *, whole: bool) -> None:
+    async def _put_back(self, stream: FrameStream, holder: NodeId, writer: Writer | None, *, whole: bool) -> None:
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(writer.discard)
+            if writer is not None:
+                await trio.to_thread.run_sync(writer.discard)
             if whole and holder not in self._idle:
                 self._idle[holder] = stream
             else:
@@ -279,7 +281,7 @@ class Stager:
 def _same_file(source: Source) -> bool:
     try:
         status = os.stat(source.path)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: no file can have this name
         return False
     return stat.S_ISREG(status.st_mode) and status.st_mtime_ns == source.mtime_ns and status.st_size >= source.end
 
@@ -287,5 +289,5 @@ def _same_file(source: Source) -> bool:
 def _size(path: str) -> int:
     try:
         return os.stat(path).st_size
-    except OSError:
+    except (OSError, ValueError):
         return -1

@@ -153,8 +153,8 @@ async def test_a_reader_that_says_something_else_is_dropped(tmp_path: Path) -> N
         ([(Piece(last=True), b"abcd")], RemoteProtocolError),
         ([(Piece(last=False), b"")], RemoteProtocolError),
         ([(ReadSource(source=Source(digest=Digest(bytes(32)), start=0, end=3, holders=())), b"")], RemoteProtocolError),
-        ([(Piece(last=False), b"a")], SourceGone),
-        ([], SourceGone),
+        ([(Piece(last=False), b"a")], PeerUnreachable),
+        ([], PeerUnreachable),
     ],
 )
 async def test_a_holder_that_answers_wrongly_is_found_out(answer, error: type[Exception]) -> None:

@@ -199,6 +199,37 @@ async def test_an_empty_source_needs_nobody(cluster: Cluster) -> None:
     assert (content(segment), segment.name) == (b"", "/no/such/file")
 
 
+async def test_a_path_that_no_file_can_have_is_lost(cluster: Cluster) -> None:
+    digest = Digest(blake3.blake3(b"abc").digest())
+    with pytest.raises(SourceLost, match="can be read nowhere"):
+        await cluster.stager.bring(Source(digest=digest, start=0, end=3, holders=(ME,), path="/a\0b", mtime_ns=1))
+
+
+async def test_streams_are_closed_when_there_is_no_room(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, theirs = stream_pair()
+
+    async def open_bulk(node: NodeId) -> FrameStream:
+        return opened
+
+    monkeypatch.setattr(cluster.stager, "_open_bulk", open_bulk)
+    tmp_of(cluster).rmdir()
+    with pytest.raises(StoreUnwritable):
+        await cluster.stager.bring(cluster.blob(b"abc", OTHER))
+    with trio.fail_after(5):
+        assert await theirs.receive() is None
+
+
+async def test_a_stream_that_was_closed_while_it_was_idle_is_replaced(cluster: Cluster) -> None:
+    first, second = (cluster.blob(text, OTHER) for text in (b"one", b"two"))
+    await cluster.stager.bring(first)
+    kept, theirs = stream_pair()
+    theirs.finish()
+    cluster.stager._idle[OTHER] = kept
+    assert content(await cluster.stager.bring(second)) == b"two"
+    assert cluster.opened == [OTHER, OTHER]
+    await cluster.stager.aclose()
+
+
 # --- with workers -------------------------------------------------------------------------------------------------
 
 
