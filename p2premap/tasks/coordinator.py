@@ -25,10 +25,12 @@ to a lower ballot, of an abandoned stage, or told twice change nothing.
 from __future__ import annotations
 
 import math
-from typing import assert_never
+from typing import NamedTuple, assert_never
+
+import msgspec
 
 from p2premap.config import TasksConfig
-from p2premap.ids import Ballot, JobId
+from p2premap.ids import Ballot, JobId, NodeId
 from p2premap.tasks import messages
 from p2premap.tasks.director import Director
 from p2premap.tasks.events import (
@@ -38,6 +40,7 @@ from p2premap.tasks.events import (
     FromWorker,
     JobChanged,
     Tick,
+    ToWorker,
     Woke,
     WorkerDoubtful,
     WorkerLost,
@@ -51,6 +54,27 @@ from p2premap.tasks.progress import Leader
 from p2premap.tasks.reports import Reports
 from p2premap.tasks.roster import Roster
 from p2premap.tasks.state import JobState
+
+
+class _Running(NamedTuple):
+    """What only a job that goes on needs."""
+
+    state: JobState
+    roster: Roster
+    reports: Reports
+    hand_out: HandOut
+
+
+class _Ended(NamedTuple):
+    """What is kept of a job that is over; a daemon keeps many.
+
+    Args:
+        view: the last one.
+        untold: nodes that worked for it and were dead at the end.
+    """
+
+    view: JobView
+    untold: set[NodeId]
 
 
 class Coordinator:
@@ -83,8 +107,11 @@ class Coordinator:
         cells: Cells | None = None,
     ) -> None:
         self.job = job
+        self.spec = spec
+        self._ballot = ballot
         self._config = config
-        self._state = JobState(
+        self._accepted = self._view_at = now
+        state = JobState(
             job=job,
             spec=spec,
             director=director,
@@ -94,92 +121,88 @@ class Coordinator:
             now=now,
             cells=HomeCells() if cells is None else cells,
         )
-        self._roster = Roster(self._state)
-        self._reports = Reports(self._state, self._roster)
-        self._hand_out = HandOut(self._state)
-        self._view_at = now
+        roster = Roster(state)
+        self._phase: _Running | _Ended = _Running(state, roster, Reports(state, roster), HandOut(state))
 
     # --- the core's face ------------------------------------------------------------------------------------------
 
     @property
     def over(self) -> bool:
         """Whether the job has ended."""
-        return not self._state.going_on
-
-    @property
-    def spec(self) -> JobSpec:
-        """What was submitted."""
-        return self._state.spec
+        return isinstance(self._phase, _Ended)
 
     def deadline(self) -> float:
         """When it wants a `Tick`."""
-        if self.over:
+        if isinstance(self._phase, _Ended):
             return math.inf
-        shown = self._view_at if self._state.changed else math.inf
-        return min(self._roster.check_at, self._state.workers.deadline(), shown)
+        state = self._phase.state
+        shown = self._view_at if state.changed else math.inf
+        return min(self._phase.roster.check_at, state.workers.deadline(), shown)
 
     def step(self, now: float, event: CoordinatorEvent) -> list[CoordinatorEffect]:
         """Take one event; say what is to be done."""
-        state = self._state
+        if isinstance(self._phase, _Ended):
+            return self._after_end(self._phase, event)
+        state = self._phase.state
+        self._take(self._phase, now, event)
         if state.going_on:
-            self._take(now, event)
-            if state.going_on:
-                self._go_on(now)
-            self._show(now)
-        else:
-            self._after_end(event)
+            self._go_on(self._phase, now)
+        self._show(state, now)
         effects, state.effects = state.effects, []
         return effects
 
     def view(self, now: float) -> JobView:
-        """The job as people see it."""
-        state = self._state
+        """The job as people see it; once it is over, only its age changes."""
+        if isinstance(self._phase, _Ended):
+            return msgspec.structs.replace(self._phase.view, age_s=max(0.0, now - self._accepted))
+        state = self._phase.state
         return state.progress.view(now, state.runs, state.workers, state.final, state.cancelling)
 
     def check_invariants(self) -> None:
         """For tests and the simulator: what must hold after every step."""
-        self._state.check_invariants()
+        if isinstance(self._phase, _Running):
+            self._phase.state.check_invariants()
 
     # --- events ---------------------------------------------------------------------------------------------------
 
-    def _take(self, now: float, event: CoordinatorEvent) -> None:
+    def _take(self, running: _Running, now: float, event: CoordinatorEvent) -> None:
+        state, roster = running.state, running.roster
         match event:
             case Tick():
-                self._state.workers.wake_due(now)
-                self._roster.check_silence(now)
+                state.workers.wake_due(now)
+                roster.check_silence(now)
             case WorkerSeen():
-                self._roster.seen(now, event)
+                roster.seen(now, event)
             case WorkerDoubtful(node=node):
-                self._roster.doubt(node)
+                roster.doubt(node)
             case WorkerLost(node=node):
-                self._roster.lose(node)
+                roster.lose(node)
             case WorkerUnlinked(node=node):
-                self._roster.unlinked(now, node)
+                roster.unlinked(now, node)
             case Woke(lost_s=lost_s):
-                self._roster.credit(now, lost_s)
+                roster.credit(now, lost_s)
             case FromWorker(node=node, message=message):
-                self._reports.take(now, node, message)
+                running.reports.take(now, node, message)
             case CancelJob(reason=reason):
-                self._state.cancel(reason)
+                state.cancel(reason)
             case _:
                 assert_never(event)
 
-    def _after_end(self, event: CoordinatorEvent) -> None:
+    def _after_end(self, ended: _Ended, event: CoordinatorEvent) -> list[CoordinatorEffect]:
         """The job is over: whoever still works for it has not heard so."""
-        state = self._state
-        forget = messages.ForgetJob(job=state.job, ballot=state.ballot)
+        forget = messages.ForgetJob(job=self.job, ballot=self._ballot)
         match event:
             case FromWorker(node=node, message=messages.AttemptsEnded() | messages.Busy()):
-                state.say(node, forget)
-            case WorkerSeen(node=node) if (worker := state.workers.all.get(node)) and worker.touched and worker.lost:
-                worker.lost = False
-                state.say(node, forget)
+                return [ToWorker(node=node, message=forget)]
+            case WorkerSeen(node=node) if node in ended.untold:
+                ended.untold.discard(node)
+                return [ToWorker(node=node, message=forget)]
             case _:
-                pass
+                return []
 
-    def _go_on(self, now: float) -> None:
+    def _go_on(self, running: _Running, now: float) -> None:
         """What follows from what has changed: decisions, and work for who has room."""
-        state = self._state
+        state = running.state
         if state.cancelling is not None:
             if not any(worker.engaged for worker in state.workers.all.values()):
                 state.decide(Phase.CANCELLED, state.cancelling)
@@ -188,18 +211,18 @@ class Coordinator:
         while more and state.going_on:
             state.look_at_parts()
             state.pin_complete()
-            more = state.going_on and self._hand_out.all(now)
+            more = state.going_on and running.hand_out.all(now)
         if state.workers.batches:
-            self._roster.watch(now)
+            running.roster.watch(now)
 
-    def _show(self, now: float) -> None:
+    def _show(self, state: JobState, now: float) -> None:
         """Tell watchers, not too often, and always the end; then let go of what only a running job needs."""
-        state = self._state
         if state.going_on and not (state.changed and now >= self._view_at):
             return
         state.changed = False
         self._view_at = now + self._config.view_s
-        state.effects.append(JobChanged(job=self.job, view=self.view(now)))
+        view = self.view(now)
+        state.effects.append(JobChanged(job=self.job, view=view))
         if not state.going_on:
-            state.runs.clear()
-            state.by_id.clear()
+            untold = {worker.node for worker in state.workers.all.values() if worker.touched and worker.lost}
+            self._phase = _Ended(view, untold)

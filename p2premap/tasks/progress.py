@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final as Constant
 
-import msgspec
-
 from p2premap.errors import JobError
 from p2premap.ids import JobId, NodeId
 from p2premap.tasks.director import Director
@@ -48,7 +46,6 @@ class Progress:
         self._director = director
         self._accepted = accepted
         self._parts: dict[StageId, dict[int, Part]] = {}
-        self._last: JobView | None = None
 
     def commit(self, run: StageRun, task: int) -> None:
         """A task of a final stage has a (new) result.
@@ -71,9 +68,7 @@ class Progress:
     def view(
         self, now: float, runs: list[StageRun], workers: Workers, final: Final | None, cancelling: str | None
     ) -> JobView:
-        """The job now; once it is over, only its age changes."""
-        if self._last is not None:
-            return msgspec.structs.replace(self._last, age_s=max(0.0, now - self._accepted))
+        """The job now."""
         if final is not None:
             phase = final.phase
         elif workers.batches or any(run.done for run in runs):
@@ -81,7 +76,7 @@ class Progress:
         else:
             phase = Phase.WAITING
         parts = self._committed(runs)
-        view = JobView(
+        return JobView(
             job=self._job,
             name=self._spec.name,
             kind=self._spec.kind,
@@ -98,10 +93,6 @@ class Progress:
             note="" if final is not None else note(runs, workers, cancelling),
             part_count=len(parts),
         )
-        if final is not None:
-            self._last = view
-            self._parts.clear()
-        return view
 
     def _committed(self, runs: list[StageRun]) -> tuple[Part, ...]:
         return tuple(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
+import msgspec
 import pytest
 
 from p2premap.config import TasksConfig
@@ -60,6 +64,32 @@ def test_a_node_that_was_dead_at_the_end_is_told_when_it_returns() -> None:
     assert led.done("A", 1) == ["A: forget", "done"]
     assert led.seen("B") == ["B: forget"]
     assert led.seen("B") == []
+
+
+@pytest.mark.parametrize("end", ["done", "failed", "cancelled"])
+def test_of_a_job_that_is_over_only_the_last_view_is_kept(end: str) -> None:
+    led = Led(Shape(3, 1), on="AB")
+    director, facts = _director_of(led), _map_facts_of(led)
+    if end == "done":
+        for _ in range(3):
+            letter, task = next(
+                (c, t) for c in "AB" for (s, t), (n, _) in led.given.items() if n == node(c) and _out(led, t)
+            )
+            led.done(letter, task, blobs="m")
+        led.done("A", 0, stage=led.reduce, blobs="r")
+    elif end == "failed":
+        led.failed("A", 0, Outcome.RAISED)
+    else:
+        led.cancel()
+        led.ended("A", [], held=0)
+        led.failed("A", 0, Outcome.STOPPED)
+        led.failed("B", 1, Outcome.STOPPED)
+    assert led.view.phase.value == end
+    gc.collect()
+    assert director() is None, "the director holds the plan"
+    assert facts() is None, "the results of the map stage are large"
+    assert len(led.view.parts) == (1 if end == "done" else 0)
+    assert led.view == msgspec.structs.replace(led.shown[-1], age_s=led.view.age_s)
 
 
 # --- feeding slots ------------------------------------------------------------------------------------------------
@@ -587,7 +617,15 @@ def _quick(led: Led, task: int, blobs: tuple = (), seconds: float = 0.0001) -> m
 
 def _out(led: Led, task: int) -> bool:
     """Whether an attempt of this map task is out."""
-    return bool(led.core._state.by_id and led.core._state.by_id[MAP].out[task])
+    return not led.core.over and bool(led.core._phase.state.by_id[MAP].out[task])
+
+
+def _director_of(led: Led) -> weakref.ref:
+    return weakref.ref(led.core._phase.state.director)
+
+
+def _map_facts_of(led: Led) -> weakref.ref:
+    return weakref.ref(led.core._phase.state.by_id[MAP].facts)
 
 
 def _task_of(led: Led, holder: bytes) -> int:
@@ -606,6 +644,6 @@ def _lines(led: Led) -> list[str]:
 def _run_all(led: Led, *, seconds: float) -> list[str]:
     """Finish batch after batch on A; the lines of all `Assign`s."""
     while not led.core.over:
-        batch = next(iter(led.core._state.workers.all[A].batches.values()))
+        batch = next(iter(led.core._phase.state.workers.all[A].batches.values()))
         led.ended("A", [_quick(led, t, seconds=seconds) for t in batch.tasks])
     return _lines(led)

@@ -25,7 +25,7 @@ RETRIED = JobOptions(retries=5, attempts_max=5)
 def _state(led: Led) -> str:
     if led.core.over:
         return led.view.phase.value
-    run = led.core._state.by_id[MAP]
+    run = led.core._phase.state.by_id[MAP]
     return "settled" if run.is_settled(0) else "out" if run.out[0] else "waiting"
 
 
