@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 from types import TracebackType
@@ -15,6 +16,7 @@ from p2premap.worker.runtime import InputLost
 
 ERROR_CHARACTERS_MAX: Final = 2_000
 TRACEBACK_CHARACTERS_MAX: Final = 24_000
+_DISK_OF_THIS_NODE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _LOADERS: Final = (_PACKAGE, os.path.dirname(importlib.__file__) + os.sep, "<frozen importlib")
 
@@ -39,6 +41,9 @@ def end_of(task: int, attempt: int, error: BaseException) -> AttemptEnd:
             # its sentence was written for people; its traceback shows only p2premap itself
             outcome, text = Outcome.RAISED, str(error)
             detail = _user_traceback(error)
+        case OSError(errno=number) if number in _DISK_OF_THIS_NODE:
+            # in user code, or where it prints: another node's disk may do
+            outcome, text, detail = Outcome.REFUSED, _sentence(error), _user_traceback(error)
         case _:
             outcome, text, detail = Outcome.RAISED, _sentence(error), _user_traceback(error)
     return AttemptEnd(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from p2premap.node.blobs import StoreUnwritable
@@ -22,6 +24,11 @@ def raised(error: BaseException) -> BaseException:
     [
         (InputLost("the input changed.", b"d" * 32), Outcome.INPUT_LOST, "the input changed."),
         (StoreUnwritable("Cannot write: the disk is full."), Outcome.REFUSED, "Cannot write: the disk is full."),
+        (OSError(errno.ENOSPC, "full"), Outcome.REFUSED, "OSError: [Errno 28] full (test_failure.py, line "),
+        (OSError(errno.EDQUOT, "full"), Outcome.REFUSED, "OSError: [Errno "),
+        (OSError(errno.EROFS, "fixed", "a"), Outcome.REFUSED, "OSError: [Errno 30] fixed: 'a' (test_failure.py, line "),
+        (OSError(errno.ENOENT, "gone", "a"), Outcome.RAISED, "FileNotFoundError: "),
+        (OSError("no number"), Outcome.RAISED, "OSError: no number"),
         (Stopped(), Outcome.STOPPED, "It was stopped."),
         (SystemExit("bye"), Outcome.RAISED, "The code called sys.exit('bye')."),
         (MemoryError(), Outcome.RAISED, "MemoryError (test_failure.py, line "),
