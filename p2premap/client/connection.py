@@ -32,6 +32,7 @@ WELCOME_S = 1.0
 SECOND_LOOK_S = 0.05
 """A connection to a process just killed may still succeed, so a broken first word is tried again after this."""
 ANSWER_S = 30.0
+TICK_S = 0.5
 RECEIVE_BYTES = 1 << 18
 
 NO_NODE = "No p2premap node answers on this machine; start one with `p2premap node`."
@@ -156,17 +157,29 @@ class Connection:
         """Have something done; return what the daemon says about it, or ""."""
         return self.ask(make, Done, timeout_s=timeout_s).text
 
-    def stream(self, make: Callable[[RequestId], Message], answer: type[M]) -> Iterator[tuple[M, bytes]]:
+    def stream(
+        self, make: Callable[[RequestId], Message], answer: type[M], *, tick: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[M, bytes]]:
         """Send a request and yield its answers, each with its payload, for as long as the caller wants more.
 
+        Args:
+            tick: called at least twice a second while an answer is waited for; may raise to end the waiting.
+
         Raises:
-            as `ask` does.
+            as `ask` does, for each answer anew.
         """
         request = self.send(make)
-        while (frame := self.next(request, timeout_s=None)) is not None:
+        until = time.monotonic() + ANSWER_S
+        while time.monotonic() < until:
+            tick()
+            frame = self.next(request, timeout_s=min(TICK_S, ANSWER_S))
+            if frame is None:
+                continue
             if not isinstance(frame.message, answer):
                 raise RemoteProtocolError(f"The node {self.welcome.name} gave an answer that does not fit.")
             yield frame.message, frame.payload
+            until = time.monotonic() + ANSWER_S
+        raise PeerUnreachable(f"The node {self.welcome.name} did not go on within {ANSWER_S:.0f} s.")
 
     def _receive(self, until: float | None) -> Frame | None:
         """The next frame of any kind; None when the instant `until` (of the monotonic clock) has come."""

@@ -142,14 +142,17 @@ def _lost(job: bytes) -> JobLost:
     )
 
 
-def read_part(connection: Connection, job: JobId, part: int, *, leader: NodeId) -> Iterator[bytes]:
+def read_part(
+    connection: Connection, job: JobId, part: int, *, leader: NodeId, tick: Callable[[], None] = lambda: None
+) -> Iterator[bytes]:
     """The bytes of one output part, wherever it is held.
 
     Args:
         leader: of the job, as its view says.
+        tick: see `Connection.stream`.
     """
     read = partial(ReadPart, job=job, part=part, leader=leader)
-    yield from _chunks(connection.stream(lambda n: read(request=n), Chunk))
+    yield from _chunks(connection.stream(lambda n: read(request=n), Chunk, tick=tick))
 
 
 def read_log(connection: Connection, job: bytes, *, stage: int = -1, task: int = -1) -> Iterator[bytes]:

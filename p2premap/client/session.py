@@ -99,10 +99,13 @@ class Collector:
     size_bytes: int = 0
     _here: dict[int, _Fetched] = field(default_factory=dict)
 
-    def take(self, view: JobView) -> None:
+    def take(self, view: JobView, tick: Callable[[], None] = lambda: None) -> None:
         """Fetch what is new in this view, or has changed: a part that was lost may be made again with other bytes.
 
         While the job goes on, a part that cannot be had now is left for a later view: it may be being made again.
+
+        Args:
+            tick: called at least twice a second meanwhile; may raise to stop.
 
         Raises:
             JobLost: the job is over, and a part of it can be read from nobody.
@@ -113,7 +116,7 @@ class Collector:
         for part in view.parts:
             if not self._has(part):
                 with suppress(NodeUnavailable):
-                    self._fetch(view, part)
+                    self._fetch(view, part, tick)
         missing = [part for part in view.parts if not self._has(part)]
         if missing and view.phase.over:
             raise JobLost(f"Part {missing[0].number} of the output can be read from no node.", job=view.job.hex())
@@ -122,12 +125,12 @@ class Collector:
         fetched = self._here.get(part.number)
         return fetched is not None and fetched.digest == part.source.digest
 
-    def _fetch(self, view: JobView, part: Part) -> None:
+    def _fetch(self, view: JobView, part: Part, tick: Callable[[], None]) -> None:
         assert self.output is not None
         for left in reversed(range(TRIES)):
             try:
                 with self.connect() as connection:
-                    pieces = read_part(connection, JobId(view.job), part.number, leader=view.leader)
+                    pieces = read_part(connection, JobId(view.job), part.number, leader=view.leader, tick=tick)
                     size_bytes = self.output.write(part.number, pieces)
             except PeerUnreachable:
                 if not left:
@@ -168,7 +171,7 @@ def see_through(
         if view is not None:
             last = view
             seen(view)
-            collector.take(view)
+            collector.take(view) if view.phase.over else collector.take(view, tick)
         if last is None or not last.phase.over:
             tick()
     assert last is not None

@@ -32,7 +32,7 @@ from p2premap.control import (
     Watch,
     Welcome,
 )
-from p2premap.errors import JobLost, PeerUnreachable, RemoteProtocolError
+from p2premap.errors import JobLost, P2PRemapError, PeerUnreachable, RemoteProtocolError
 from p2premap.ids import JobId, NodeId, RequestId, short
 from p2premap.node.desk import Handler, RequestError, Visit
 from p2premap.node.logs import list_logs
@@ -41,12 +41,15 @@ from p2premap.node.staging import SourceLost
 from p2premap.ports import FrameStream
 from p2premap.tasks.job import JobView, Part
 from p2premap.wire import Frame, Message
+from p2premap.worker.runtime import Segment
 
 ASK_S: Final = 3.0
 """How long another member may take to answer a question that one of our clients asked."""
 
 PREFIX_BYTES_MIN: Final = 2
 CHUNK_BYTES: Final = 1 << 20
+ALIVE_S: Final = 5.0
+"""A client that waits for bytes which are on their way here gets a sign this often."""
 UPDATE_PARTS: Final = 500
 """Parts in one `JobUpdate`: about 50 KB, which take this thread about 10 ms."""
 LIST_BYTES_MAX: Final = 2 << 20
@@ -319,10 +322,7 @@ async def read_part(visit: Visit, message: Message, _: bytes) -> None:
     else:
         question = FindPart(request=PASSED_ON, job=message.job, part=message.part)
         part = (await ask(visit, leader, question, PartFound)).part
-    try:
-        segment = await visit.house.stager.bring(part.source)
-    except SourceLost as error:
-        raise RequestError(Trouble.UNREACHABLE, f"Part {part.number} cannot be had now: {error}") from None
+    segment = await _bring(visit, message.request, part)
     left, hasher = segment.end - segment.start, blake3()
     async with await trio.open_file(segment.path, "rb") as file:
         await file.seek(segment.start)
@@ -334,6 +334,36 @@ async def read_part(visit: Visit, message: Message, _: bytes) -> None:
         visit.house.stager.distrust(part.source.digest)
         raise RequestError(Trouble.REFUSED, f"Part {part.number} is damaged on disk at {segment.path}; ask again.")
     await visit.say(Chunk(request=message.request, last=True))
+
+
+async def _bring(visit: Visit, request: RequestId, part: Part) -> Segment:
+    """The part on this machine's disk. While it is on its way, the client hears that this node lives.
+
+    Raises:
+        RequestError: nobody hands it out.
+        StoreUnwritable: there is no room for it here.
+    """
+    here = trio.Event()
+
+    async def say_alive() -> None:
+        while not here.is_set():
+            with trio.move_on_after(ALIVE_S):
+                await here.wait()
+                return
+            await visit.say(Chunk(request=request))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(say_alive)
+        try:
+            found: Segment | Exception = await visit.house.stager.bring(part.source)
+        except SourceLost as error:
+            found = RequestError(Trouble.UNREACHABLE, f"Part {part.number} cannot be had now: {error}")
+        except (P2PRemapError, OSError) as error:
+            found = error
+        here.set()
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 async def find_part(visit: Visit, message: Message, _: bytes) -> None:

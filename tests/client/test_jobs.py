@@ -9,6 +9,7 @@ import blake3
 import msgspec
 import pytest
 
+from p2premap.client import connection as connection_module
 from p2premap.client import jobs as module
 from p2premap.client import session
 from p2premap.client.connection import RequestRefused, local
@@ -233,6 +234,41 @@ def test_a_part_that_breaks_off_is_fetched_again(paths: Paths) -> None:
     with FakeDaemon(paths, script) as daemon:
         Collector(partial(local, paths=paths), output).take(view(Phase.DONE, parts=1))
     assert output.parts == {0: b"whole"}
+
+
+def test_a_daemon_that_stops_in_the_middle_of_a_part_is_given_up(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "ANSWER_S", 0.2)
+
+    def script(message: Message, payload: bytes) -> Iterable[Answer]:
+        if sum(isinstance(m, ReadPart) for m in daemon.requests) == 1:
+            return [(Chunk(request=message.request), b"ha")]
+        return [(Chunk(request=message.request, last=True), b"whole")]
+
+    output = Output()
+    with FakeDaemon(paths, script) as daemon:
+        Collector(partial(local, paths=paths), output).take(view(Phase.DONE, parts=1))
+    assert output.parts == {0: b"whole"}
+
+
+def test_a_time_out_is_looked_at_while_a_part_is_waited_for(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "ANSWER_S", 5.0)
+    monkeypatch.setattr(connection_module, "TICK_S", 0.01)
+    ticks: list[int] = []
+
+    def script(message: Message, payload: bytes) -> Iterable[Answer]:
+        if isinstance(message, Watch):
+            return [JobUpdate(request=message.request, view=view(Phase.RUNNING, parts=1))]
+        return [(Chunk(request=message.request), b"ha")]
+
+    def tick() -> None:
+        ticks.append(1)
+        if len(ticks) > 5:
+            raise TimeoutError
+
+    connect = partial(local, paths=paths)
+    with FakeDaemon(paths, script) as daemon, pytest.raises(TimeoutError):
+        see_through(connect, JOB, Collector(connect, Output()), lambda v: None, tick)
+    assert sum(isinstance(m, ReadPart) for m in daemon.requests) == 1
 
 
 def test_a_part_that_nobody_can_read_is_an_error_once_the_job_is_over(paths: Paths) -> None:

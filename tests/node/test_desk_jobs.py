@@ -8,12 +8,25 @@ import pytest
 import trio
 import trio.testing
 
-from p2premap.control import FROM_DAEMON, Cancel, Done, FindPart, Jobs, JobUpdate, ListJobs, PartFound, Watch
+from p2premap.control import (
+    FROM_DAEMON,
+    Cancel,
+    Chunk,
+    Done,
+    FindPart,
+    Jobs,
+    JobUpdate,
+    ListJobs,
+    PartFound,
+    ReadPart,
+    Watch,
+)
 from p2premap.errors import JobLost
 from p2premap.ids import Digest, JobId, NodeId
 from p2premap.node.bulletin import Bulletin
 from p2premap.node.desk import RequestError
-from p2premap.node.desk_jobs import cancel, find_part, list_jobs, watch
+from p2premap.node.desk_jobs import ALIVE_S, cancel, find_part, list_jobs, read_part, watch
+from p2premap.node.staging import SourceLost
 from p2premap.tasks.job import JobView, Part, Phase, Source
 from p2premap.wire import HEADER_BYTES_MAX, Message
 
@@ -149,3 +162,17 @@ async def test_who_waits_for_a_job_that_is_forgotten_is_told() -> None:
         with pytest.raises(JobLost):
             await visitor.house.bulletin.after(JobId(view.job), view)
     assert canceller.answers == [Done(request=1, text="The job is over.")]
+
+
+async def test_a_client_hears_that_its_part_is_on_the_way(autojump_clock: trio.testing.MockClock) -> None:
+    view = job_view(0, parts=(part(0),))
+    visitor = Visitor(view)
+
+    async def bring(source: Source) -> object:
+        await trio.sleep(4 * ALIVE_S - 1)
+        raise SourceLost("Nobody has it.", source.digest)
+
+    visitor.house.stager = SimpleNamespace(bring=bring)
+    with pytest.raises(RequestError, match="Part 0 cannot be had now: Nobody has it"):
+        await read_part(visitor, ReadPart(request=1, job=JobId(view.job), part=0, leader=ME), b"")
+    assert visitor.answers == [Chunk(request=1)] * 3
