@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Final
@@ -65,17 +66,24 @@ class AllowedFiles:
 
     def __init__(self) -> None:
         self._jobs: dict[JobId, frozenset[str]] = {}
+        self._readers: Counter[str] = Counter()
 
     def allow_files(self, job: JobId, paths: Iterable[str]) -> None:
         """Let members read these absolute paths until `forget_job`."""
-        self._jobs[job] = self._jobs.get(job, frozenset()) | frozenset(paths)
+        before = self._jobs.get(job, frozenset())
+        fresh = frozenset(paths) - before
+        self._jobs[job] = before | fresh
+        self._readers.update(fresh)
 
     def forget_job(self, job: JobId) -> None:
         """The job is over: its files are read no more."""
-        self._jobs.pop(job, None)
+        for path in self._jobs.pop(job, ()):
+            self._readers[path] -= 1
+            if not self._readers[path]:
+                del self._readers[path]
 
     def __contains__(self, path: str) -> bool:
-        return any(path in paths for paths in self._jobs.values())
+        return path in self._readers
 
 
 class BulkService:

@@ -93,6 +93,32 @@ async def test_files_are_read_only_while_a_job_names_them(tmp_path: Path) -> Non
     assert await holder.ask(source) == ["input is not an input of a job submitted here."]
 
 
+async def test_whether_a_file_may_be_read_does_not_take_longer_with_many_jobs() -> None:
+    looks = 0
+
+    class Path(str):
+        __slots__ = ()
+
+        def __hash__(self) -> int:
+            nonlocal looks
+            looks += 1
+            return super().__hash__()
+
+    files = AllowedFiles()
+    for number in range(1_000):
+        files.allow_files(JobId(number.to_bytes(16)), [f"/input/{number}", "/input/of/all"])
+    assert Path("/input/of/none") not in files
+    assert looks == 1
+    for number in range(999):
+        files.allow_files(JobId(number.to_bytes(16)), ["/input/of/all"])  # once more is not twice
+        files.forget_job(JobId(number.to_bytes(16)))
+        files.forget_job(JobId(number.to_bytes(16)))
+        assert f"/input/{number}" not in files
+    assert "/input/of/all" in files
+    files.forget_job(JobId((999).to_bytes(16)))
+    assert "/input/of/all" not in files
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
