@@ -342,6 +342,8 @@ class House:
         if isinstance(accepted, JobRefused):
             self.files.forget_job(job)
             raise RequestError(Trouble.USAGE, accepted.text)
+        if (known := self.bulletin.latest(job)) is not None and known.phase.over:
+            self.files.forget_job(job)
         return accepted
 
     def cancel(self, job: JobId, reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -23,11 +24,15 @@ from p2premap.control import (
 )
 from p2premap.errors import JobLost
 from p2premap.ids import Digest, JobId, NodeId
+from p2premap.node.bulk import AllowedFiles
 from p2premap.node.bulletin import Bulletin
+from p2premap.node.core import job_id
 from p2premap.node.desk import RequestError
 from p2premap.node.desk_jobs import ALIVE_S, cancel, find_part, list_jobs, read_part, watch
+from p2premap.node.events import JobAccepted, SubmitJob
+from p2premap.node.house import House
 from p2premap.node.staging import SourceLost
-from p2premap.tasks.job import JobView, Part, Phase, Source
+from p2premap.tasks.job import BlobRef, JobSpec, JobView, Part, Phase, Source
 from p2premap.wire import HEADER_BYTES_MAX, Message
 
 pytestmark = pytest.mark.trio
@@ -176,3 +181,21 @@ async def test_a_client_hears_that_its_part_is_on_the_way(autojump_clock: trio.t
     with pytest.raises(RequestError, match="Part 0 cannot be had now: Nobody has it"):
         await read_part(visitor, ReadPart(request=1, job=JobId(view.job), part=0, leader=ME), b"")
     assert visitor.answers == [Chunk(request=1)] * 3
+
+
+@pytest.mark.parametrize("phase", [Phase.RUNNING, Phase.DONE])
+async def test_submitting_again_what_is_over_opens_no_files(phase: Phase) -> None:
+    blob = BlobRef(digest=Digest(b"b" * 32), size=1)
+    spec = JobSpec(submission_key=b"k" * 16, kind="mapreduce", name="words", code=blob, plan=blob)
+    job = job_id(spec, (ME,))
+    view = msgspec.structs.replace(job_view(phase=phase), job=job)
+
+    def deliver(event: SubmitJob) -> None:
+        answered, answer = house._submissions.pop(event.request)
+        answer.append(JobAccepted(request=event.request, job=job, copies=1))
+        answered.set()
+
+    house = Visitor(view).house
+    house._numbers, house._submissions, house._deliver, house.files = 0, {}, deliver, AllowedFiles()
+    await House.submit(house, spec, b"", ["/input"])
+    assert ("/input" in house.files) == (phase is Phase.RUNNING)
