@@ -16,7 +16,7 @@ from p2premap.worker.runtime import InputLost
 
 ERROR_CHARACTERS_MAX: Final = 2_000
 TRACEBACK_CHARACTERS_MAX: Final = 24_000
-_DISK_OF_THIS_NODE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_DISK_OF_THIS_NODE: Final = (errno.ENOSPC, errno.EDQUOT)
 _PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _LOADERS: Final = (_PACKAGE, os.path.dirname(importlib.__file__) + os.sep, "<frozen importlib")
 

@@ -26,7 +26,7 @@ def raised(error: BaseException) -> BaseException:
         (StoreUnwritable("Cannot write: the disk is full."), Outcome.REFUSED, "Cannot write: the disk is full."),
         (OSError(errno.ENOSPC, "full"), Outcome.REFUSED, "OSError: [Errno 28] full (test_failure.py, line "),
         (OSError(errno.EDQUOT, "full"), Outcome.REFUSED, "OSError: [Errno "),
-        (OSError(errno.EROFS, "fixed", "a"), Outcome.REFUSED, "OSError: [Errno 30] fixed: 'a' (test_failure.py, line "),
+        (OSError(errno.EROFS, "fixed", "a"), Outcome.RAISED, "OSError: [Errno 30] fixed: 'a' (test_failure.py, line "),
         (OSError(errno.ENOENT, "gone", "a"), Outcome.RAISED, "FileNotFoundError: "),
         (OSError("no number"), Outcome.RAISED, "OSError: no number"),
         (Stopped(), Outcome.STOPPED, "It was stopped."),
