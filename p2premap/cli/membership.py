@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
+
 import click
 
 from p2premap.cli.show import DURATION, clean, count, duration, json_option, print_json, say
-from p2premap.client.connection import local
+from p2premap.client.connection import Connection, answering, local
 from p2premap.control import Invited, Join, LeaveCluster, MakeInvite
 from p2premap.errors import ConfigError, NodeUnavailable
 from p2premap.node.paths import Paths
@@ -13,6 +16,9 @@ from p2premap.node.paths import Paths
 USES_MAX = 10_000
 VALID_MAX_S = 30 * 86_400.0
 JOIN_S = 60.0
+BACK_S = 5.0
+"""A node that begins again in another cluster takes 0.2 s; after this long it has a trouble of its own."""
+LOOK_S = 0.05
 
 
 @click.command()
@@ -54,6 +60,7 @@ def join(node: str, token: str, leaving: bool, as_json: bool) -> None:
         return
     with connection:
         text = connection.do(lambda n: Join(request=n, token=token.strip(), leave=leaving), timeout_s=JOIN_S)
+        _wait_until_back(connection)
     _done(as_json, "joined", text)
 
 
@@ -87,7 +94,21 @@ def leave(node: str, as_json: bool) -> None:
     """
     with local(node) as connection:
         text = connection.do(lambda n: LeaveCluster(request=n), timeout_s=JOIN_S)
+        _wait_until_back(connection)
     _done(as_json, "left", text)
+
+
+def _wait_until_back(connection: Connection) -> None:
+    """Return when the daemon answers in its other cluster, or after a while: the next command will tell."""
+    before, until = connection.welcome, time.monotonic() + BACK_S
+    while time.monotonic() < until:
+        with suppress(NodeUnavailable):
+            for found in answering(Paths.of_user()):
+                with found:
+                    after = found.welcome
+                    if after.pid == before.pid and after.cluster != before.cluster:
+                        return
+        time.sleep(LOOK_S)
 
 
 def _done(as_json: bool, key: str, text: str) -> None:

@@ -216,7 +216,7 @@ def local(node: str = "", *, paths: Paths | None = None) -> Connection:
         ConfigError: the runtime directory is not ours.
     """
     seen: list[str] = []
-    for connection in _answering(paths or Paths.of_user()):
+    for connection in answering(paths or Paths.of_user()):
         if _is_called(connection.welcome, node):
             return connection
         seen.append(connection.welcome.name)
@@ -231,7 +231,7 @@ def only(node: str = "", *, paths: Paths | None = None) -> Connection:
         ConfigError: several nodes are meant.
     """
     connection = local(node, paths=paths)
-    for other in _answering(paths or Paths.of_user()):
+    for other in answering(paths or Paths.of_user()):
         with other:
             if other.welcome.node != connection.welcome.node and _is_called(other.welcome, node):
                 connection.close()
@@ -240,7 +240,7 @@ def only(node: str = "", *, paths: Paths | None = None) -> Connection:
     return connection
 
 
-def _answering(paths: Paths) -> Iterator[Connection]:
+def answering(paths: Paths) -> Iterator[Connection]:
     """Connections to the daemons of this machine that answer, the oldest first.
 
     Raises:
