@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
 from p2premap.cli.show import count, duration, say, size
 from p2premap.client.session import Collector
-from p2premap.errors import ConfigError, JobCancelled, JobFailed
+from p2premap.errors import ConfigError, JobCancelled, JobFailed, P2PRemapError
 from p2premap.tasks.job import JobView, Phase
 
 PART = "part-{:05d}"
+
+
+class OutputFailed(P2PRemapError):
+    """A part could not be written here; the job itself is well."""
 
 
 class PartsDirectory:
@@ -39,14 +45,16 @@ class PartsDirectory:
             place = place.parent
         if not place.is_dir():
             raise ConfigError(f"The output directory cannot be {path}: {place} is a file.")
-        if not os.access(place, os.W_OK | os.X_OK):
-            raise ConfigError(f"Cannot write the output to {path}: {place} is not writable.")
+        try:
+            os.rmdir(tempfile.mkdtemp(prefix=".p2premap-", dir=place))  # access(2) says yes to root everywhere
+        except OSError:
+            raise ConfigError(f"Cannot write the output to {path}: {place} is not writable.") from None
 
     def write(self, part: int, pieces: Iterator[bytes]) -> int:
         """Take one whole part.
 
         Raises:
-            ConfigError: the disk is full, or gone; nothing of the part is there.
+            OutputFailed: the disk is full, or gone; nothing of the part is there.
         """
         final = self.path / PART.format(part)
         temporary = self.path / f".{final.name}.{os.getpid()}"
@@ -56,9 +64,10 @@ class PartsDirectory:
                 size = sum(file.write(piece) for piece in pieces)
             temporary.replace(final)
         except OSError as error:
-            raise ConfigError(f"Cannot write {final}: {error.strerror}.") from None
+            raise OutputFailed(f"Cannot write {final}: {error.strerror}.") from None
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
         return size
 
 
@@ -88,6 +97,19 @@ def output_to(path: str | None, *, as_json: bool) -> Target:
     if path is not None:
         return PartsDirectory(path)
     return None if as_json else StandardOutput()
+
+
+@contextmanager
+def fetchable(job: str) -> Iterator[None]:
+    """Add to the trouble of writing the output here how to have it elsewhere.
+
+    Raises:
+        OutputFailed: as inside, with that sentence.
+    """
+    try:
+        yield
+    except OutputFailed as error:
+        raise OutputFailed(f"{error} The job lives on: fetch its output with `p2premap watch {job} -o DIR`.") from None
 
 
 def raise_unless_done(view: JobView) -> None:

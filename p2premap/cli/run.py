@@ -9,7 +9,7 @@ from functools import partial
 import click
 
 from p2premap.cli.exits import Exit, TimedOut
-from p2premap.cli.output import finish, output_to, raise_unless_done
+from p2premap.cli.output import fetchable, finish, output_to, raise_unless_done
 from p2premap.cli.progress import Progress, progress_for
 from p2premap.cli.shapes import job_shape
 from p2premap.cli.show import DURATION, SIZE, clean, json_option, print_json, say
@@ -81,7 +81,8 @@ def run(
         job = hand_in(partial(local, ctx.obj), submission)
         session = Session(partial(anywhere, ctx.obj, insist=False), job, progress, target)
         try:
-            view = session.run(None if timeout is None else started + timeout)
+            with fetchable(job.hex()[:8]):
+                view = session.run(None if timeout is None else started + timeout)
         finally:  # also of a job that did not succeed, or is watched no more
             took_s = time.monotonic() - started
             if as_json and (last := session.last) is not None:

@@ -9,7 +9,7 @@ import click
 
 from p2premap.cli.exits import TimedOut
 from p2premap.cli.jobs import job_bytes
-from p2premap.cli.output import finish, output_to, raise_unless_done
+from p2premap.cli.output import fetchable, finish, output_to, raise_unless_done
 from p2premap.cli.progress import progress_for
 from p2premap.cli.shapes import job_shape
 from p2premap.cli.show import DURATION, duration, json_option, print_json
@@ -46,7 +46,8 @@ def watch(node: str, job: str, output: str | None, timeout: float | None, as_jso
                 print_json(job_shape(view), line=True)
 
         collector = Collector(connect, target, progress.collected)
-        view = see_through(connect, name, collector, seen, tick)
+        with fetchable(job):
+            view = see_through(connect, name, collector, seen, tick)
     if as_json:
         print_json(job_shape(view), line=True)
     raise_unless_done(view)
