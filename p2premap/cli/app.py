@@ -117,6 +117,9 @@ class App(click.Group):
         try:
             code = super().main(args, prog_name, **extra)
             sys.stdout.flush()
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), color=_colours())
+            return Exit.OK
         except click.ClickException as error:
             _complain(_usage_text(error))
             return Exit.USAGE

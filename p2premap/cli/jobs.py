@@ -11,9 +11,9 @@ from p2premap.cli.show import clean, count, duration, json_option, print_json, s
 from p2premap.client.jobs import cancel as cancel_job
 from p2premap.client.jobs import read_log
 from p2premap.client.reach import anywhere
-from p2premap.control import Jobs, ListJobs
+from p2premap.control import Jobs, JobUpdate, ListJobs, Watch
 from p2premap.errors import ConfigError
-from p2premap.tasks.job import JobView
+from p2premap.tasks.job import JobView, Phase
 
 
 def job_bytes(text: str) -> bytes:
@@ -105,7 +105,8 @@ def cancel(node: str, job: str, as_json: bool) -> None:
     """
     with anywhere(node, told=say) as connection:
         text = cancel_job(connection, job_bytes(job), "by `p2premap cancel`")
-    if as_json:
-        print_json({"job": job, "cancelled": True, "text": text})
-    else:
-        say(clean(text) or f"Job {clean(job)} is cancelled.")
+        if as_json:
+            view = connection.ask(lambda n: Watch(request=n, job=job_bytes(job), once=True), JobUpdate).view
+            print_json({"job": job, "cancelled": view.phase is Phase.CANCELLED, "text": text})
+            return
+    say(clean(text) or f"Job {clean(job)} is cancelled.")

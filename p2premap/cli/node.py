@@ -26,9 +26,7 @@ SLOTS_MAX = 1024
 )
 @click.option("--join", "joins", multiple=True, metavar="HOST[:PORT]", help="A member to find where mDNS is blocked.")
 @click.option("--open", "open_name", metavar="NAME", help="Anyone on this network who knows NAME may join.")
-@click.option(
-    "--slots", type=click.IntRange(0, SLOTS_MAX), default=0, metavar="N", help="Worker processes. [one a CPU]"
-)
+@click.option("--slots", type=click.IntRange(1, SLOTS_MAX), metavar="N", help="Worker processes. [one a CPU]")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="A word that jobs may ask for.")
 @click.option("--until-eof", is_flag=True, hidden=True, help="End when standard input ends.")
 @json_option
@@ -39,7 +37,7 @@ def node(
     port: int,
     joins: tuple[str, ...],
     open_name: str | None,
-    slots: int,
+    slots: int | None,
     tags: tuple[str, ...],
     until_eof: bool,
     as_json: bool,
@@ -55,7 +53,7 @@ def node(
     config = NodeConfig(
         name=name,
         port=port,
-        slots=slots,
+        slots=slots or 0,
         joins=joins,
         open_name=open_name or "",
         tags=tags,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -37,7 +40,7 @@ from p2premap.control import (
     Trouble,
     Watch,
 )
-from p2premap.ids import Digest, NodeId
+from p2premap.ids import Digest, NodeId, RequestId
 from p2premap.node import secret
 from p2premap.node.paths import Paths
 from p2premap.tasks.job import JobView, Part, Phase, Source, StageView
@@ -116,12 +119,12 @@ def script(message: Message, payload: bytes) -> Iterable[Answer]:
             return [(Chunk(request=request), b"a\t1\n"), (Chunk(request=request, last=True), b"b\t2\n")]
         case ReadLog():
             return [(Chunk(request=request, last=True), b"hello from a task\n")]
-        case Cancel() | LeaveCluster() | Stop():
+        case Cancel() | Stop():
             return [Done(request=request)]
+        case LeaveCluster():
+            return [Done(request=request), None]
         case Join(token=token):
-            if token == "good":
-                return [Done(request=request, text="Joined cluster beef with 3 nodes.")]
-            return [Refused(request=request, trouble=Trouble.REFUSED, text="The token has expired; ask for a new one.")]
+            return admit(request, token)
         case MakeInvite(uses=uses, valid_s=valid_s):
             return [Invited(request=request, token="p2p1-abc", uses=uses, valid_s=valid_s)]
         case Diagnose():
@@ -132,12 +135,19 @@ def script(message: Message, payload: bytes) -> Iterable[Answer]:
             raise AssertionError(message)
 
 
+def admit(request: RequestId, token: str) -> Iterable[Answer]:
+    if token == "good":
+        return [Done(request=request, text="Joined cluster beef with 3 nodes."), None]
+    return [Refused(request=request, trouble=Trouble.REFUSED, text="The token has expired; ask for a new one.")]
+
+
 def invoke(*args: str) -> Result:
     return CliRunner().invoke(cli, list(args), prog_name="p2premap")
 
 
 @pytest.fixture
-def daemon(paths: Paths) -> Iterable[FakeDaemon]:
+def daemon(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Iterable[FakeDaemon]:
+    monkeypatch.setattr("p2premap.cli.membership.BACK_S", 0.1)  # this one never begins again in another cluster
     with FakeDaemon(paths, script) as fake:
         yield fake
 
@@ -220,6 +230,29 @@ def test_watch_can_bring_the_output(daemon: FakeDaemon, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "part-00000").read_bytes() == b"a\t1\nb\t2\n"
 
 
+def test_output_that_cannot_be_written_is_told_before_anything_runs(daemon: FakeDaemon) -> None:
+    """Root may write everywhere, says access(2); a directory can be made only where one can be."""
+    result = invoke("watch", "89abcdef", "-o", "/proc/sys/out")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "/proc/sys is not writable" in result.stderr
+    assert not daemon.requests
+
+
+def test_output_that_fails_later_can_be_fetched_again(paths: Paths, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def spoil(message: Message, payload: bytes) -> Iterable[Answer]:
+        if isinstance(message, ReadPart):
+            (out / "part-00000").mkdir(parents=True, exist_ok=True)
+        return script(message, payload)
+
+    with FakeDaemon(paths, spoil):
+        result = invoke("watch", "89abcdef", "-o", str(out))
+    assert result.exit_code == 1
+    assert "Cannot write" in result.stderr
+    assert "`p2premap watch 89abcdef -o DIR`" in result.stderr.splitlines()[-1]
+
+
 def test_logs_go_to_standard_output_as_they_are(daemon: FakeDaemon) -> None:
     result = invoke("logs", "89abcdef", "0.3")
     assert (result.exit_code, result.stdout) == (0, "hello from a task\n")
@@ -231,6 +264,17 @@ def test_cancel(daemon: FakeDaemon) -> None:
     result = invoke("cancel", "89abcdef")
     assert (result.exit_code, result.stdout) == (0, "")
     assert "is cancelled" in result.stderr
+
+
+def test_a_job_that_is_over_is_not_cancelled(paths: Paths) -> None:
+    def over(message: Message, payload: bytes) -> Iterable[Answer]:
+        if isinstance(message, Watch):
+            return [JobUpdate(request=message.request, view=view())]
+        return [Done(request=message.request, text="The job was over already: done.")]
+
+    with FakeDaemon(paths, over):
+        found = json.loads(invoke("cancel", "89abcdef", "--json").stdout)
+        assert found == {"job": "89abcdef", "cancelled": False, "text": "The job was over already: done."}
 
 
 def test_invite_prints_the_token_alone_on_standard_output(daemon: FakeDaemon) -> None:
@@ -249,6 +293,29 @@ def test_join_says_what_the_daemon_says(daemon: FakeDaemon) -> None:
 
 def test_leave(daemon: FakeDaemon) -> None:
     assert json.loads(invoke("leave", "--json").stdout)["left"] is True
+
+
+@pytest.mark.parametrize("args", [("leave",), ("join", "good")], ids=" ".join)
+def test_the_node_answers_again_when_the_command_ends(paths: Paths, args: tuple[str, ...]) -> None:
+    """It begins again in its other cluster: the next command of a script must find it."""
+    with contextlib.ExitStack() as later:
+
+        def begin_again() -> None:
+            first.close()
+            time.sleep(0.3)
+            second = later.enter_context(FakeDaemon(paths, script))
+            second.welcome = first.welcome.replace(b"c0ffee", b"beef00")
+
+        def answer(message: Message, payload: bytes) -> Iterable[Answer]:
+            yield from filter(None, script(message, payload))
+            again.start()
+            yield None
+
+        again = threading.Thread(target=begin_again)
+        first = FakeDaemon(paths, answer)
+        assert invoke(*args).exit_code == 0
+        assert invoke("nodes").exit_code == 0
+        again.join()
 
 
 def test_doctor_names_the_remedy_and_exits_with_1_where_something_is_wrong(daemon: FakeDaemon) -> None:
@@ -326,6 +393,7 @@ WRONG = [
     (["node", "--port", "99999"], "99999 is not in the range"),
     (["node", "--join", "pi3:99999"], "--join"),
     (["node", "--name", "two words"], "without spaces"),
+    (["node", "--slots", "0"], "0 is not in the range"),
     (["node", "--tag", ""], "without spaces"),
     (["node", "--open", ""], "--open needs a name"),
     (["run", "job.py", "x", "--detach", "-o", "out"], "--detach does not wait"),
@@ -353,6 +421,12 @@ def test_every_command_has_json_and_help(home: Path) -> None:
             assert "--json" in result.stdout or name == "service"
     for name in ("install", "uninstall", "status"):
         assert "--json" in invoke("service", name, "--help").stdout
+
+
+def test_the_bare_command_shows_the_help(home: Path) -> None:
+    result = invoke()
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == invoke("--help").stdout
 
 
 def test_help_lists_each_command_once(home: Path) -> None:
