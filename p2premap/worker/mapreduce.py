@@ -213,7 +213,7 @@ def blame(error: Exception, function: str, record: str) -> Exception:
 def ignores_first(function: object) -> bool:
     """Whether a function provably never looks at its first argument: then nobody needs to make it.
 
-    For a word count the positions of lines cost as much as a twentieth of the run.
+    In a word count by lines the positions of lines cost 8 % of the run.
     """
     if not isinstance(function, FunctionType) or not function.__code__.co_argcount:
         return False
