@@ -138,7 +138,8 @@ def _updates(connection: Connection, job: bytes) -> Iterator[JobView | None]:
 
 def _lost(job: bytes) -> JobLost:
     return JobLost(
-        f"No node that answers knows the job {short(job)} any more: the machine that led it is gone.", job=job.hex()
+        f"No node that answers knows the job {short(job)} any more: the machine that led it is gone; run it again.",
+        job=job.hex(),
     )
 
 
