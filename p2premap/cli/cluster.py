@@ -73,7 +73,7 @@ def nodes(node: str, as_json: bool) -> None:
     if as_json:
         print_json([node_shape(view) for view in found.views])
         return
-    head = ("NAME", "ID", "STATE", "SLOTS", "LOAD", "FREE", "PYTHON", "ADDRESS")
+    head = ("NAME", "ID", "PID", "STATE", "SLOTS", "LOAD", "FREE", "PYTHON", "ADDRESS")
     lines = table(head, [_node_row(view) for view in found.views]).splitlines()
     click.echo(lines[0])
     for view, line in zip(found.views, lines[1:], strict=True):
@@ -89,6 +89,7 @@ def _node_row(view: NodeView) -> tuple[str, ...]:
     return (
         view.name + (" *" if view.me else ""),
         view.node.hex()[:8],
+        str(view.pid),
         view.state,
         f"{view.busy}/{view.slots}" if up else "",
         f"{view.load:.0%}" if up else "",

@@ -166,9 +166,21 @@ def test_nodes_is_a_table_with_this_node_marked(daemon: FakeDaemon) -> None:
     result = invoke("nodes")
     assert result.exit_code == 0
     head, first, second = result.stdout.splitlines()
-    assert head.split() == ["NAME", "ID", "STATE", "SLOTS", "LOAD", "FREE", "PYTHON", "ADDRESS"]
-    assert first.split() == ["pi1", "*", "00010203", "alive", "1/4", "25%", "2.5", "GB", "3.11.7", "192.168.1.20:7321"]
-    assert second.split() == ["pi2", GONE.node.hex()[:8], "dead"]
+    assert head.split() == ["NAME", "ID", "PID", "STATE", "SLOTS", "LOAD", "FREE", "PYTHON", "ADDRESS"]
+    assert first.split() == [
+        "pi1",
+        "*",
+        "00010203",
+        "4242",
+        "alive",
+        "1/4",
+        "25%",
+        "2.5",
+        "GB",
+        "3.11.7",
+        "192.168.1.20:7321",
+    ]
+    assert second.split() == ["pi2", GONE.node.hex()[:8], "1", "dead"]
 
 
 def test_nodes_json_is_a_list_of_objects(daemon: FakeDaemon) -> None:
