@@ -76,11 +76,6 @@ def cancel(connection: Connection, job: bytes, reason: str = "") -> str:
     return connection.do(lambda n: Cancel(request=n, job=job, reason=reason), timeout_s=CANCEL_S)
 
 
-def look(connection: Connection, job: bytes) -> JobView:
-    """The job as it is now, briefly (`JobView.brief`). `job` may be the beginning of its id."""
-    return connection.ask(lambda n: Watch(request=n, job=job, once=True), JobUpdate).view
-
-
 def follow(
     connect: Connect, job: bytes, *, known: bool = False, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[JobView | None]:
