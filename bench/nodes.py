@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,6 +14,7 @@ from p2premap.client.plan import plan_mapreduce
 from p2premap.client.private import START_S, STOP_S, PrivateCluster
 from p2premap.client.session import Collector, hand_in, see_through, strength
 from p2premap.control import ListNodes, Nodes, NodeView
+from p2premap.errors import ClusterError
 from p2premap.node.paths import Paths
 from p2premap.tasks.job import Phase
 
@@ -128,5 +130,17 @@ def alive(connection: Connection) -> int:
 
 
 def connect_all(cluster: PrivateCluster, names: Iterable[str]) -> list[Connection]:
-    """A connection to each of these nodes."""
-    return [local(name, paths=cluster.paths) for name in names]
+    """A connection to each of these nodes, as soon as it answers."""
+    return [_connect(cluster, name) for name in names]
+
+
+def _connect(cluster: PrivateCluster, name: str) -> Connection:
+    found: list[Connection] = []
+
+    def answers() -> bool:
+        with contextlib.suppress(ClusterError):
+            found.append(local(name, paths=cluster.paths))
+        return bool(found)
+
+    until(answers)
+    return found[0]

@@ -5,12 +5,16 @@ serial and dates are fixed), so a hash of it names the cluster. Leaves are valid
 no clock at boot, and a lost machine is shut out by a new secret, not by a date. A leaf's names prove nothing; its key
 does.
 
-`cryptography.x509` is imported only to make a certificate, and by a guest: it costs 2 MB and 40 ms.
+All fields have fixed sizes, so a certificate is a form that is filled in and signed: byte-identical under every version
+of every library, which is what a derived authority needs, and without `cryptography.x509`, which costs 2 MB and 65 ms
+at a node's first start. A test builds the same certificates with that library and compares. A guest does load it, to
+verify a signature.
 """
 
 from __future__ import annotations
 
-import datetime
+import base64
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -21,17 +25,50 @@ from p2premap.ids import NODE_ID_BYTES, NodeId
 from p2premap.node.secret import TAG_BYTES, ClusterSecret
 
 if TYPE_CHECKING:
-    from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 KEY_BYTES: Final = 32
 ORGANISATION: Final = "p2premap"
-_CA_SERIAL: Final = 1
-_NOT_BEFORE: Final = datetime.datetime(1950, 1, 1)
-_NOT_AFTER: Final = datetime.datetime(9999, 12, 31, 23, 59, 59)
 
 # SubjectPublicKeyInfo of an Ed25519 key up to the key itself (RFC 8410, section 4)
 _ED25519_INFO: Final = bytes.fromhex("302a300506032b6570032100")
+
+# The body of each certificate (TBSCertificate, RFC 5280, section 4.1) in DER, with the names of its fields
+_ALGORITHM: Final = bytes.fromhex("300506032b6570")  # Ed25519
+_NAME: Final = bytes.fromhex("3111300f060355040a0c0870327072656d6170")  # O=p2premap
+_TAG_NAME: Final = bytes.fromhex("302e") + _NAME + bytes.fromhex("3119301706035504030c10")  # ..., CN=<16 characters>
+_NODE_NAME: Final = bytes.fromhex("303e") + _NAME + bytes.fromhex("3129302706035504030c20")  # ..., CN=<32 characters>
+_VALIDITY: Final = bytes.fromhex("3020170d") + b"500101000000Z" + bytes.fromhex("180f") + b"99991231235959Z"
+_CA: Final[tuple[bytes | str, ...]] = (
+    bytes.fromhex("30820104a003020102020101") + _ALGORITHM + _TAG_NAME,  # version 3, serial 1, issuer
+    "tag",
+    _VALIDITY + _TAG_NAME,
+    "tag",
+    _ED25519_INFO,
+    "key",
+    # critical CA:true with path length 0; critical use: certificates are signed; subject key identifier
+    bytes.fromhex(
+        "a345304330120603551d130101ff040830060101ff020100300e0603551d0f0101ff040403020204301d0603551d0e04160414"
+    ),
+    "key_id",
+)
+_LEAF: Final[tuple[bytes | str, ...]] = (
+    bytes.fromhex("3082013fa003020102021101"),  # version 3, serial 0x01 and the node id
+    "serial",
+    _ALGORITHM + _TAG_NAME,
+    "tag",
+    _VALIDITY + _NODE_NAME,
+    "node",
+    _ED25519_INFO,
+    "key",
+    # critical CA:false; critical use: signatures; subject and authority key identifiers
+    bytes.fromhex("a360305e300c0603551d130101ff04023000300e0603551d0f0101ff040403020780301d0603551d0e04160414"),
+    "key_id",
+    bytes.fromhex("301f0603551d23041830168014"),
+    "ca_key_id",
+)
+_OUTER: Final = {264: bytes.fromhex("30820152"), 323: bytes.fromhex("3082018d")}  # SEQUENCE of all, by size of the body
+_PKCS8: Final = bytes.fromhex("302e020100300506032b657004220420")  # up to the seed (RFC 8410, section 7)
 
 _ORGANISATION_NAME: Final = bytes.fromhex("060355040a")
 _COMMON_NAME: Final = bytes.fromhex("0603550403")
@@ -70,82 +107,45 @@ def issue(secret: ClusterSecret, seed: bytes) -> Credentials:
         secret: the cluster's.
         seed: the node's own 32-byte Ed25519 seed.
     """
-    from cryptography import x509
-    from cryptography.hazmat.primitives import serialization
-
     authority, key = _private(secret.ca_seed), _private(seed)
-    issuer = _name(secret.tag)
-    key_id = x509.SubjectKeyIdentifier.from_public_key(authority.public_key())
-    ca = (
-        _builder(issuer, issuer, authority, _CA_SERIAL)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(sign_certificates=True), critical=True)
-        .add_extension(key_id, critical=False)
-        .sign(authority, None)
+    tag, ca_key, mine = secret.tag.encode(), authority.public_key().public_bytes_raw(), public_key(seed)
+    node = node_id(mine)
+    ca = _signed(authority, _CA, tag=tag, key=ca_key, key_id=_key_id(ca_key))
+    leaf = _signed(
+        authority,
+        _LEAF,
+        serial=node,
+        tag=tag,
+        node=node.hex().encode(),
+        key=mine,
+        key_id=_key_id(mine),
+        ca_key_id=_key_id(ca_key),
     )
-    mine = public_key(seed)
-    leaf = (
-        _builder(_name(node_id(mine).hex()), issuer, key, int.from_bytes(b"\x01" + node_id(mine), "big"))
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(sign_certificates=False), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id),
-            critical=False,
-        )
-        .sign(authority, None)
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return Credentials(ca.public_bytes(pem), leaf.public_bytes(pem), private)
+    return Credentials(_pem(ca), _pem(leaf), _pem(_PKCS8 + key.private_bytes_raw(), "PRIVATE KEY"))
+
+
+def _signed(authority: Ed25519PrivateKey, form: tuple[bytes | str, ...], **fields: bytes) -> bytes:
+    """A certificate: `form` with its named fields filled in, and the authority's signature (RFC 8410, section 3)."""
+    body = b"".join(part if isinstance(part, bytes) else fields[part] for part in form)
+    return b"".join((_OUTER[len(body)], body, _ALGORITHM, b"\x03\x41\x00", authority.sign(body)))
+
+
+def _key_id(key: bytes) -> bytes:
+    """The subject key identifier of a public key (RFC 5280, section 4.2.1.2, method 1)."""
+    return hashlib.sha1(key, usedforsecurity=False).digest()
+
+
+def _pem(der: bytes, what: str = "CERTIFICATE") -> bytes:
+    """PEM (RFC 7468)."""
+    text = base64.b64encode(der)
+    lines = [text[start : start + 64] for start in range(0, len(text), 64)]
+    return b"\n".join((f"-----BEGIN {what}-----".encode(), *lines, f"-----END {what}-----".encode(), b""))
 
 
 def _private(seed: bytes) -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     return Ed25519PrivateKey.from_private_bytes(seed)
-
-
-def _name(common: str) -> x509.Name:
-    from cryptography import x509
-    from cryptography.x509.oid import NameOID
-
-    return x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, ORGANISATION),
-            x509.NameAttribute(NameOID.COMMON_NAME, common),
-        ]
-    )
-
-
-def _builder(subject: x509.Name, issuer: x509.Name, key: Ed25519PrivateKey, serial: int) -> x509.CertificateBuilder:
-    from cryptography import x509
-
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(serial)
-        .not_valid_before(_NOT_BEFORE)
-        .not_valid_after(_NOT_AFTER)
-    )
-
-
-def _usage(*, sign_certificates: bool) -> x509.KeyUsage:
-    from cryptography import x509
-
-    return x509.KeyUsage(
-        digital_signature=not sign_certificates,
-        key_cert_sign=sign_certificates,
-        crl_sign=False,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
 
 
 def proved_id(leaf: bytes) -> NodeId:
