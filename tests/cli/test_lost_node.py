@@ -33,6 +33,8 @@ def test_a_job_and_its_watcher_outlive_a_node(texts: Path, tmp_path: Path) -> No
             views = json.loads(p2premap(home, "--node", "n1", "nodes", "--json").stdout)
             return any(view["name"] == "n2" and view["busy"] for view in views)
 
+        assert watching.stdout is not None
+        assert json.loads(watching.stdout.readline())["phase"] == "running"  # it has seen the job
         eventually(busy)
         cluster.kill("n2")
         lines, err = watching.communicate(timeout=60)
