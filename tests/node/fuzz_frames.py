@@ -76,9 +76,10 @@ def scalar(rng: random.Random, kind: object) -> object:
             return rng.random() < 0.5
         case msgspec.inspect.NoneType():
             return None
-        case msgspec.inspect.StrType(min_length=low, max_length=high):
+        case msgspec.inspect.StrType(min_length=low, max_length=high, pattern=pattern):
             size = rng.randint(low or 0, min(high or 12, (low or 0) + 12))
-            return "".join(rng.choice("abcé0 \0") for _ in range(size))
+            letters = "abcé0 " if pattern else "abcé0 \0"  # the one pattern there is refuses NUL
+            return "".join(rng.choice(letters) for _ in range(size))
         case msgspec.inspect.BytesType(min_length=low, max_length=high):
             return rng.randbytes(rng.randint(low or 0, min(high or 40, (low or 0) + 40)))
         case msgspec.inspect.EnumType(cls=cls):
