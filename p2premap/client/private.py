@@ -20,7 +20,7 @@ from pathlib import Path
 
 from p2premap.client.connection import local
 from p2premap.control import ListNodes, Nodes
-from p2premap.errors import ClusterError
+from p2premap.errors import ClusterError, NodeUnavailable, PeerUnreachable
 from p2premap.node.paths import Paths
 
 START_S = 15.0
@@ -136,11 +136,16 @@ class PrivateCluster:
     def _await_each_other(self, until: float) -> None:
         """Wait until every node sees all of them."""
         for name in self._names:
+            while not self._sees_all(name):
+                if time.monotonic() > until:
+                    raise ClusterError(f"The node {name} did not find the others within {START_S:.0f} s.")
+                time.sleep(LOOK_S)
+
+    def _sees_all(self, name: str) -> bool:
+        """Whether this node sees all of them; one that is too busy to welcome anybody does not yet."""
+        try:
             with local(name, paths=self.paths) as connection:
-                while True:
-                    views = connection.ask(lambda n: ListNodes(request=n), Nodes).views
-                    if sum(view.state == "alive" for view in views) == len(self._names):
-                        break
-                    if time.monotonic() > until:
-                        raise ClusterError(f"The node {name} did not find the others within {START_S:.0f} s.")
-                    time.sleep(LOOK_S)
+                views = connection.ask(lambda n: ListNodes(request=n), Nodes).views
+        except (NodeUnavailable, PeerUnreachable):
+            return False
+        return sum(view.state == "alive" for view in views) == len(self._names)
