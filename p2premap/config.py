@@ -25,7 +25,6 @@ class GossipConfig(_Checked, frozen=True, kw_only=True):
     period_s: float = 1.0
     ping_again_s: float = 0.1
     decide_s: float = 0.5
-    relays: int = 3
     jurors: int = 3
     refused_again_s: float = 0.05
     suspect_s: float = 2.0
@@ -87,7 +86,6 @@ class TransportConfig(_Checked, frozen=True, kw_only=True):
     ports_tried: int = 32
     hello_s: float = 3.0
     dial_s: float = 3.0
-    idle_bulk_s: float = 30.0
     outbox_frames_max: int = 10_000
     outbox_bytes_max: int = 64 << 20
     connections_max: int = 4_096

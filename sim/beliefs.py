@@ -151,8 +151,3 @@ def _shown(belief: MemberChanged | None) -> str:
 def is_dead(belief: MemberChanged) -> bool:
     """Believed to be gone, for whatever reason."""
     return belief.state in GONE
-
-
-def is_alive(belief: MemberChanged) -> bool:
-    """Believed to be well."""
-    return belief.state is MemberState.ALIVE

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 
 from p2premap import __version__
-from p2premap.control import Done, Refused, Trouble, Welcome
+from p2premap.control import Refused, Trouble, Welcome
 from p2premap.errors import (
     ConfigError,
     JobError,
@@ -150,11 +150,6 @@ class Desk:
         except OSError as error:
             text = f"The node could not do it: {error.strerror or error}."
             await visit.say(Refused(request=request, trouble=Trouble.REFUSED, text=text))
-
-    @staticmethod
-    async def done(visit: Visit, request: RequestId, text: str = "") -> None:
-        """The plain answer."""
-        await visit.say(Done(request=request, text=text))
 
 
 def _trouble(error: P2PRemapError) -> Trouble:

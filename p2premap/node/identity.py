@@ -29,7 +29,7 @@ from typing import Final
 from p2premap.errors import ConfigError
 from p2premap.ids import NODE_ID_BYTES, Boot, NodeId
 from p2premap.node.certificates import KEY_BYTES, Credentials, issue, node_id, public_key
-from p2premap.node.paths import Paths, machine_hash, private_directory
+from p2premap.node.paths import Paths, private_directory
 from p2premap.node.secret import ClusterSecret
 from p2premap.ports import Randomness
 
@@ -161,11 +161,6 @@ def take_new(paths: Paths, secret: ClusterSecret, old: Identity, randomness: Ran
         return _make(paths.nodes(secret.tag), secret, randomness)
     except OSError as error:
         raise ConfigError(f"Cannot make a new identity in {old.directory.parent}: {error.strerror}.") from None
-
-
-def machine_directory(paths: Paths, tag: str) -> Path:
-    """Where this machine's nodes of a cluster are, without making it (`leave` removes it)."""
-    return paths.state / tag / machine_hash()
 
 
 def _existing(root: Path) -> list[Path]:

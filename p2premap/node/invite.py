@@ -44,7 +44,6 @@ PREFACE: Final = b"p2premap guest 1\n"
 PREFACE_ANSWER: Final = b"p2premap host 1\n"
 GUEST_BYTES: Final = 16
 INVITES_MAX: Final = 256
-GUESTS_MAX: Final = 10_000
 USES_MAX: Final = 10_000
 VALID_MAX_S: Final = 30 * 86_400.0
 REMEMBERED_S: Final = 86_400.0

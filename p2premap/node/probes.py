@@ -27,7 +27,6 @@ from p2premap.node.paths import Paths
 from p2premap.node.secret import load
 
 _GROUPS: Final = {4: "224.0.0.251", 6: "ff02::fb"}
-ST_RDONLY: Final = 1
 
 
 class Multicast(enum.Enum):

@@ -12,7 +12,7 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-from p2premap.ids import JobId, NodeId
+from p2premap.ids import JobId
 from p2premap.wire import Count, DigestField, FilePath, NodeIdField, Record, Seconds, Short, Text
 
 INLINE_BYTES_MAX = 64 << 10
@@ -270,6 +270,3 @@ class JobView(Record, frozen=True, kw_only=True):
     def brief(self) -> JobView:
         """The same as a line of a list: without what may be long."""
         return msgspec.structs.replace(self, parts=(), detail="")
-
-
-Holders = tuple[NodeId, ...]
