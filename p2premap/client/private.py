@@ -23,7 +23,7 @@ from p2premap.control import ListNodes, Nodes
 from p2premap.errors import ClusterError, NodeUnavailable, PeerUnreachable
 from p2premap.node.paths import Paths
 
-START_S = 15.0
+START_S = 30.0
 STOP_S = 5.0
 LOOK_S = 0.02
 

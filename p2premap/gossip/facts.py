@@ -3,7 +3,9 @@
 Slow facts (capabilities, addresses of services, ledger heads) are entries like the members' records: versioned by
 their single writer, hashed, repaired (`p2premap.gossip.beliefs`, `p2premap.gossip.repair`). Load is different: it is
 out of date soon, so it is never repaired, and what it may cost is bounded in bytes (`p2premap.gossip.spread`). To
-keep it quiet, `LoadMeter` quantises with hysteresis: a value that trembles around a limit changes nothing.
+keep it quiet, `LoadMeter` quantises with hysteresis, in size and in time: a value that trembles around a limit
+changes nothing, and what the machine does (not the slots taken, which the scheduler lives on) counts once it has
+lasted. Without that, nodes that share a machine share every twitch of its CPU, and each tells it to all.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from typing import Final, NamedTuple
 LEVELS: Final = 8
 HYSTERESIS: Final = 0.25
 """How far beyond the limit of its level a quantity must go, in levels, before the level changes."""
+HELD_LOOKS: Final = 5
+"""What the machine does, other than for us, counts when this many measurements in a row showed it."""
 
 
 class LoadLevels(NamedTuple):
@@ -25,11 +29,15 @@ class LoadLevels(NamedTuple):
     user_active: int
 
 
+_BUSY_SLOTS: Final = LoadLevels._fields.index("busy_slots")
+
+
 class LoadMeter:
     """Turns measurements into the value of a `p2premap.gossip.events.SetLoad`."""
 
     def __init__(self) -> None:
         self._levels: LoadLevels | None = None
+        self._held = [0] * len(LoadLevels._fields)
 
     def measure(
         self, *, busy_slots: float, cpu: float, memory: float, battery_used: float = 0.0, user_active: bool = False
@@ -47,9 +55,20 @@ class LoadMeter:
             Five bytes, the same as before where no quantity left its level by more than the hysteresis.
         """
         parts = (busy_slots, cpu, memory, battery_used, 1.0 if user_active else 0.0)
-        before: tuple[int | None, ...] = self._levels if self._levels is not None else (None,) * len(parts)
-        self._levels = LoadLevels(*(_level(part, old) for part, old in zip(parts, before, strict=True)))
+        before = self._levels or LoadLevels(*(_level(part, None) for part in parts))
+        self._levels = LoadLevels(
+            *(self._calm(place, *pair) for place, pair in enumerate(zip(parts, before, strict=True)))
+        )
         return bytes(self._levels)
+
+    def _calm(self, place: int, part: float, before: int) -> int:
+        """The level of one quantity: the one before, until another has lasted."""
+        level = _level(part, before)
+        self._held[place] = 0 if level == before else self._held[place] + 1
+        if place != _BUSY_SLOTS and self._held[place] < HELD_LOOKS:
+            return before
+        self._held[place] = 0
+        return level
 
 
 def load_levels(value: bytes) -> LoadLevels:

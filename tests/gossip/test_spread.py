@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from p2premap.config import GossipConfig
 from p2premap.gossip.context import Context
 from p2premap.gossip.events import MemberState, SendDatagram, SendLink
-from p2premap.gossip.facts import LEVELS, LoadLevels, LoadMeter, load_levels
+from p2premap.gossip.facts import HELD_LOOKS, LEVELS, LoadLevels, LoadMeter, load_levels
 from p2premap.gossip.members import Member, MemberTable
 from p2premap.gossip.messages import MESSAGES, Ack, FactEntry, LoadEntry, MemberEntry, Rumours
 from p2premap.gossip.spread import LOADS_MAX, LoadQueue, RumourQueue, Spread, size_of
@@ -205,11 +205,28 @@ def test_a_load_that_trembles_around_a_limit_stays_where_it_is() -> None:
     assert load_levels(first) == LoadLevels(0, 3, 1, 0, 0)
     for cpu in (0.51, 0.49, 0.52, 0.5):
         assert meter.measure(busy_slots=0.0, cpu=cpu, memory=0.2) == first
+    for _ in range(HELD_LOOKS - 1):
+        assert meter.measure(busy_slots=0.0, cpu=0.56, memory=0.2) == first
     assert load_levels(meter.measure(busy_slots=0.0, cpu=0.56, memory=0.2)).cpu == 4
-    assert load_levels(meter.measure(busy_slots=0.0, cpu=0.49, memory=0.2)).cpu == 4
-    assert load_levels(meter.measure(busy_slots=1.0, cpu=0.0, memory=9.9, user_active=True)) == LoadLevels(
-        7, 0, 7, 0, 7
-    )
+    for _ in range(HELD_LOOKS):
+        assert load_levels(meter.measure(busy_slots=0.0, cpu=0.49, memory=0.2)).cpu == 4
+    for _ in range(HELD_LOOKS):
+        last = meter.measure(busy_slots=1.0, cpu=0.0, memory=9.9, user_active=True)
+    assert load_levels(last) == LoadLevels(7, 0, 7, 0, 7)
+
+
+def test_what_the_machine_does_counts_once_it_has_lasted_and_the_slots_at_once() -> None:
+    meter = LoadMeter()
+    quiet = meter.measure(busy_slots=0.0, cpu=0.05, memory=0.2)
+    for _ in range(3):  # twitches, each broken off
+        for _ in range(HELD_LOOKS - 1):
+            assert meter.measure(busy_slots=0.0, cpu=0.9, memory=0.2) == quiet
+        assert meter.measure(busy_slots=0.0, cpu=0.05, memory=0.2) == quiet
+    for _ in range(HELD_LOOKS):
+        last = meter.measure(busy_slots=0.0, cpu=0.9, memory=0.2)
+    assert load_levels(last).cpu == 7
+    assert load_levels(meter.measure(busy_slots=0.25, cpu=0.9, memory=0.2)).busy_slots == 2
+    assert load_levels(meter.measure(busy_slots=0.5, cpu=0.9, memory=0.2)).busy_slots == 4
 
 
 @given(st.lists(st.floats(-1, 2), min_size=1, max_size=30))
