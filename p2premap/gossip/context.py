@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass
 from random import Random
 from typing import Final, TypeAlias
+
+import msgspec
 
 from p2premap.config import GossipConfig
 from p2premap.gossip.events import Dial, DialEnded, GossipEffect, SendDatagram, SendLink
@@ -22,8 +23,7 @@ HEALTH_MAX: Final = 8
 DialDone: TypeAlias = Callable[[DialEnded], None]
 
 
-@dataclass(slots=True)
-class Counters:
+class Counters(msgspec.Struct):
     """How often things have happened since the start."""
 
     probes: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from p2premap.gossip.beliefs import Beliefs
 from p2premap.gossip.context import Context, Counters
@@ -11,8 +11,7 @@ from p2premap.gossip.members import Member
 from p2premap.gossip.messages import address_of
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GossipStatistics:
+class GossipStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot of one core's sizes and counters.
 
     Args:

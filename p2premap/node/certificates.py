@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import blake3
+import msgspec
 
 from p2premap.errors import RemoteProtocolError
 from p2premap.ids import NODE_ID_BYTES, NodeId
@@ -75,8 +75,7 @@ _COMMON_NAME: Final = bytes.fromhex("0603550403")
 _UTF8_STRING: Final = 0x0C
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Credentials:
+class Credentials(msgspec.Struct, frozen=True):
     """What one end of a TLS connection shows and trusts, PEM each.
 
     Args:
@@ -88,6 +87,9 @@ class Credentials:
     ca: bytes
     leaf: bytes
     key: bytes
+
+    def __repr__(self) -> str:
+        return "<Credentials>"
 
 
 def node_id(public_key: bytes) -> NodeId:

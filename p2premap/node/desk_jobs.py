@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
 from typing import Final, Generic, TypeVar
@@ -120,17 +119,16 @@ async def ask(visit: Visit, peer: NodeId, message: Message, answer: type[M], *, 
     raise PeerUnreachable(f"The node {short(peer)} did not answer within {timeout_s:.0f} s.")
 
 
-@dataclass
-class Answers(Generic[M]):
+class Answers(msgspec.Struct, Generic[M]):
     """What became of a question to all members.
 
     Args:
         silent: names of members that did not answer in time.
     """
 
-    given: list[M] = field(default_factory=list)
-    refused: list[RequestError] = field(default_factory=list)
-    silent: list[str] = field(default_factory=list)
+    given: list[M] = msgspec.field(default_factory=list)
+    refused: list[RequestError] = msgspec.field(default_factory=list)
+    silent: list[str] = msgspec.field(default_factory=list)
 
 
 async def ask_all(visit: Visit, message: Message, answer: type[M]) -> Answers[M]:

@@ -16,9 +16,9 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
 from p2premap.config import DiscoveryConfig
@@ -66,8 +66,7 @@ class Found(Event, frozen=True, kw_only=True):
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class DiscoveryStatistics:
+class DiscoveryStatistics(msgspec.Struct, frozen=True):
     """For `status --json` and bug reports."""
 
     found: int

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from p2premap.control import Foreign
 from p2premap.ids import Address
@@ -13,8 +14,7 @@ from p2premap.node.interfaces import Interface
 from p2premap.node.probes import DirectoryFacts, MulticastProbe, PortFacts
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MachineFacts:
+class MachineFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What can be seen without a daemon.
 
     Args:
@@ -31,8 +31,7 @@ class MachineFacts:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PeerFacts:
+class PeerFacts(msgspec.Struct, frozen=True, kw_only=True):
     """One other member.
 
     Args:
@@ -56,8 +55,7 @@ class PeerFacts:
     datagrams: bool | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeFacts:
+class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What the running daemon knows beside that.
 
     Args:

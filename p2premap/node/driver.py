@@ -11,9 +11,9 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
+import msgspec
 import trio
 
 E = TypeVar("E")
@@ -43,8 +43,7 @@ class Core(Protocol[E_contra, F]):
         """Take one event; say what is to be done."""
 
 
-@dataclass(frozen=True, slots=True)
-class DriverStatistics:
+class DriverStatistics(msgspec.Struct, frozen=True):
     """What the loop has seen. `lag_max_s` is the longest stall, `lost_s` all of them together."""
 
     steps: int

@@ -17,9 +17,9 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import trio
 
 from p2premap.node.blobs import BlobStore
@@ -31,8 +31,7 @@ from p2premap.tasks.events import EndJob, RunBatch, SlotReported, StopSlot
 from p2premap.tasks.job import Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class ExecutorStatistics:
+class ExecutorStatistics(msgspec.Struct, frozen=True):
     """The executor in numbers.
 
     Args:

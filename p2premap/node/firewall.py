@@ -12,8 +12,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 COMMAND_S = 5.0
 MDNS_PORT = 5353
@@ -32,8 +33,7 @@ class Kind(enum.Enum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(msgspec.Struct, frozen=True):
     """An nftables chain that sees incoming packets before this node does, and may drop them."""
 
     family: str
@@ -41,8 +41,7 @@ class Chain:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Firewall:
+class Firewall(msgspec.Struct, frozen=True):
     """What filters incoming packets on this machine.
 
     Args:

@@ -13,8 +13,9 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from p2premap.errors import JoinRefused, PeerUnreachable, RemoteProtocolError
 from p2premap.ids import Address
@@ -41,8 +42,7 @@ CONNECT_S: Final = 3.0
 EXCHANGE_S: Final = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
+class Joined(msgspec.Struct, frozen=True):
     """What the guest has got.
 
     Args:

@@ -16,12 +16,12 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+import msgspec
 import trio
 from msgspec.structs import replace
 
@@ -415,14 +415,15 @@ class House:
             ("stager", self.stager.statistics()),
             ("discovery", self.search.discovery.statistics()),
         ):
-            _flatten(name, asdict(part), counters)
+            _flatten(name, part, counters)
         return counters
 
 
-def _flatten(prefix: str, values: Mapping[Any, object], into: dict[str, int]) -> None:
-    for key, value in values.items():
-        name = f"{prefix}.{key}"
-        if isinstance(value, Mapping):
-            _flatten(name, value, into)
-        elif isinstance(value, int | float):
-            into[name] = int(value)
+def _flatten(prefix: str, part: object, into: dict[str, int]) -> None:
+    if isinstance(part, msgspec.Struct):
+        part = msgspec.structs.asdict(part)
+    if isinstance(part, Mapping):
+        for key, value in part.items():
+            _flatten(f"{prefix}.{key}", value, into)
+    elif isinstance(part, int | float):
+        into[prefix] = int(part)

@@ -22,9 +22,10 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from p2premap.errors import ConfigError
 from p2premap.ids import NODE_ID_BYTES, Boot, NodeId
@@ -47,8 +48,7 @@ NODES_MAX: Final = 256
 """Directories looked at on one machine: beyond this somebody starts nodes in a loop."""
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """Who this node is, from `claim` on.
 
     Args:
@@ -89,7 +89,7 @@ def state_paths(paths: Paths, filesystem: Callable[[Path], str] | None = None) -
     local = Path("/var/tmp") / f"p2premap-{os.getuid()}" / who  # noqa: S108  (0700, its owner is checked)
     private_directory(local.parent)
     sentence = f"{paths.state} is on a network file system ({kind}); this node keeps its data in {local}."
-    return replace(paths, state=local), sentence
+    return msgspec.structs.replace(paths, state=local), sentence
 
 
 def _filesystem(path: Path) -> str:

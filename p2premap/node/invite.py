@@ -24,7 +24,6 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Annotated, Final
 
 import msgspec
@@ -97,11 +96,10 @@ TO_GUEST: Final = Registry((GuestCa, GuestWelcome, GuestRefused), header_bytes_m
 FROM_GUEST: Final = Registry((GuestSecret,), header_bytes_max=256)
 
 
-@dataclass(slots=True)
-class _Invitation:
+class _Invitation(msgspec.Struct):
     expires_at: float
     uses: int
-    guests: set[bytes] = field(default_factory=set)
+    guests: set[bytes] = msgspec.field(default_factory=set)
 
 
 class Inviter:

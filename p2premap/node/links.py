@@ -19,9 +19,9 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+import msgspec
 import trio
 
 from p2premap.config import TransportConfig
@@ -154,8 +154,7 @@ class Link:
         return b"".join(parts) if len(parts) > 1 else parts[0]
 
 
-@dataclass(frozen=True, slots=True)
-class LinksStatistics:
+class LinksStatistics(msgspec.Struct, frozen=True):
     """How many links are up, and what waits in their outboxes."""
 
     up: int

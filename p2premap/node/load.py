@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 _LINUX = sys.platform == "linux"
 _POWER = Path("/sys/class/power_supply")
 
 
-@dataclass(frozen=True, slots=True)
-class MachineLoad:
+class MachineLoad(msgspec.Struct, frozen=True):
     """One look at the machine.
 
     Args:

@@ -12,8 +12,8 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
+import msgspec
 from zeroconf import IPVersion, ServiceInfo, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
@@ -26,8 +26,7 @@ POINTER_TTL_S = 1_200
 """How long others remember a node that ended without a word; RFC 6762's 75 minutes are for printers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(msgspec.Struct, frozen=True):
     """What this node announces.
 
     Args:
@@ -45,8 +44,7 @@ class Service:
     properties: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Sighting:
+class Sighting(msgspec.Struct, frozen=True):
     """What somebody announces; None for `properties`: withdrawn."""
 
     instance: str

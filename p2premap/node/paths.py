@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from p2premap.errors import ConfigError
 
@@ -23,8 +24,7 @@ UNIX_PATH_BYTES_MAX = 100
 """Unix socket paths end at 104 (macOS) or 108 bytes (Linux)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Paths:
+class Paths(msgspec.Struct, frozen=True):
     """The three roots. Directories are made when first asked for, mode 0700."""
 
     config: Path

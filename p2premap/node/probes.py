@@ -16,9 +16,10 @@ import socket
 import struct
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from p2premap.errors import ConfigError
 from p2premap.node.firewall import MDNS_PORT
@@ -39,8 +40,7 @@ class Multicast(enum.Enum):
     REFUSED = "refused"
 
 
-@dataclass(frozen=True, slots=True)
-class MulticastProbe:
+class MulticastProbe(msgspec.Struct, frozen=True):
     """One probe, on one interface, of one IP version (4 or 6)."""
 
     interface: str
@@ -49,8 +49,7 @@ class MulticastProbe:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class DirectoryFacts:
+class DirectoryFacts(msgspec.Struct, frozen=True):
     """A directory that the node writes to.
 
     Args:
@@ -65,8 +64,7 @@ class DirectoryFacts:
     moved: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class PortFacts:
+class PortFacts(msgspec.Struct, frozen=True):
     """A port, TCP and UDP.
 
     Args:

@@ -22,9 +22,10 @@ import hmac
 import os
 import re
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from p2premap.errors import ConfigError
 from p2premap.node.paths import private_directory
@@ -51,8 +52,7 @@ def derive(key: bytes, label: str, size: int = 32, salt: bytes = b"") -> bytes:
     return hmac.digest(extracted, label.encode() + b"\x01", "sha256")[:size]
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class ClusterSecret:
+class ClusterSecret(msgspec.Struct, frozen=True):
     """A cluster's secret and what is derived from it. Its repr shows the public tag only.
 
     Args:

@@ -15,8 +15,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from p2premap.errors import ConfigError
 
@@ -34,16 +35,14 @@ class Kind(enum.Enum):
     LAUNCHD = "launchd"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """How a command ended. A command that cannot be started ends with 127, as in a shell."""
 
     code: int
     output: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Host:
+class Host(msgspec.Struct, frozen=True, kw_only=True):
     """The system that the service is for; tests make their own.
 
     Args:
@@ -84,8 +83,7 @@ class Host:
         return self.directory / (f"{LABEL}.plist" if self.kind is Kind.LAUNCHD else UNIT)
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceStatus:
+class ServiceStatus(msgspec.Struct, frozen=True):
     """What `p2premap service` shows. `text` is one sentence, or two."""
 
     installed: bool

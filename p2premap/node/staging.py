@@ -17,9 +17,9 @@ import os
 import stat
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import trio
 
 from p2premap.errors import P2PRemapError, PeerUnreachable, RemoteProtocolError
@@ -48,8 +48,7 @@ class SourceLost(P2PRemapError):
         self.digest = digest
 
 
-@dataclass(frozen=True, slots=True)
-class StagerStatistics:
+class StagerStatistics(msgspec.Struct, frozen=True):
     """How sources came to hand so far, and fetches under way."""
 
     found: int

@@ -16,8 +16,9 @@ import binascii
 import hashlib
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from p2premap.errors import ConfigError
 from p2premap.ids import Address
@@ -31,8 +32,7 @@ _CHECKSUM_BYTES: Final = 4
 _TEXT_MAX: Final = 1_024
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Token:
+class Token(msgspec.Struct, frozen=True):
     """What an invitation says.
 
     Args:

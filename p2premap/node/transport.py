@@ -19,9 +19,9 @@ import logging
 import socket
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import trio
 
 from p2premap.config import TransportConfig
@@ -51,8 +51,7 @@ _NO_DESCRIPTORS_WAIT_S: Final = 0.1
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransportStatistics:
+class TransportStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot. `counts` by name: dials by outcome, strangers turned away by reason, datagrams."""
 
     port: int

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import msgspec
@@ -38,12 +37,11 @@ _ORDER_BYTES_MAX: Final = 4 << 20
 _BY_SOMEBODY: Final = "The worker process was killed by SIGTERM (by somebody else)."
 
 
-@dataclass(slots=True)
-class Counters:
+class Counters(msgspec.Struct):
     """What the executor has done so far."""
 
     started: int = 0
-    attempts: dict[Outcome, int] = field(default_factory=dict)
+    attempts: dict[Outcome, int] = msgspec.field(default_factory=dict)
 
 
 class Surroundings(NamedTuple):

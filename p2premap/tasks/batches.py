@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from p2premap.config import TasksConfig
 from p2premap.ids import NodeId
@@ -40,8 +41,7 @@ TASK_BYTES: Final = 24
 """What an attempt takes of an `Assign` at least."""
 
 
-@dataclass(slots=True)
-class Batch:
+class Batch(msgspec.Struct):
     """What was sent to one node in one `Assign`.
 
     Args:

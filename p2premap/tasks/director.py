@@ -9,15 +9,15 @@ whoever leads the job makes one from the same plan and the same pinned results, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from p2premap.ids import JobId, NodeId
 from p2premap.tasks.job import BlobRef, Part, Source, StageId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pinned:
+class Pinned(msgspec.Struct, frozen=True, kw_only=True):
     """The one result of a task that the stage's manifest pinned.
 
     Args:
@@ -32,8 +32,7 @@ class Pinned:
     records_out: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StagePlan:
+class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
     """A stage to run.
 
     Args:
@@ -51,8 +50,7 @@ class StagePlan:
     final: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskInput:
+class TaskInput(msgspec.Struct, frozen=True, kw_only=True):
     """What one task needs: the kind's own description and the bytes to bring to the worker."""
 
     params: bytes

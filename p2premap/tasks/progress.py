@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final as Constant
+
+import msgspec
 
 from p2premap.errors import JobError
 from p2premap.ids import JobId, NodeId
@@ -19,8 +20,7 @@ PARTS_MAX: Constant = 16_384
 """A view lists every part, and has to fit into a frame."""
 
 
-@dataclass(frozen=True, slots=True)
-class Leader:
+class Leader(msgspec.Struct, frozen=True):
     """Who leads a job, for people.
 
     Args:

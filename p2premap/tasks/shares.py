@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
+
+import msgspec
 
 from p2premap.config import TasksConfig
 from p2premap.ids import Ballot, JobId, NodeId
@@ -18,8 +19,7 @@ from p2premap.tasks import messages
 from p2premap.tasks.job import AttemptEnd, StageId
 
 
-@dataclass(slots=True, eq=False)
-class Held:
+class Held(msgspec.Struct, eq=False):
     """One batch in a slot.
 
     Args:
@@ -37,18 +37,16 @@ class Held:
     silent: bool = False
 
 
-@dataclass(slots=True)
-class Slot:
+class Slot(msgspec.Struct):
     """One worker process's place. `queue[0]` runs; `last_job`: whose process is warm there."""
 
     number: int
-    queue: deque[Held] = field(default_factory=deque)
+    queue: deque[Held] = msgspec.field(default_factory=deque)
     last_job: JobId | None = None
     stopping: bool = False
 
 
-@dataclass(slots=True)
-class LedJob:
+class LedJob(msgspec.Struct):
     """A job that this node works for.
 
     Args:
@@ -65,8 +63,8 @@ class LedJob:
     priority: int
     serial: int
     stage: StageId
-    unheard: deque[messages.AttemptsEnded] = field(default_factory=deque)
-    ends: dict[StageId, list[AttemptEnd]] = field(default_factory=dict)
+    unheard: deque[messages.AttemptsEnded] = msgspec.field(default_factory=deque)
+    ends: dict[StageId, list[AttemptEnd]] = msgspec.field(default_factory=dict)
     report_at: float = math.inf
     refused_until: float = -math.inf
     held_until: float = -math.inf

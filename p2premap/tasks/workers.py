@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Iterator
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from p2premap.config import TasksConfig
 from p2premap.ids import NodeId
@@ -14,8 +15,7 @@ from p2premap.tasks.batches import Batch
 REST_DOUBLINGS_MAX: Final = 4
 
 
-@dataclass(slots=True)
-class Worker:
+class Worker(msgspec.Struct):
     """One node.
 
     Args:
@@ -46,7 +46,7 @@ class Worker:
     touched: bool = False
     done: int = 0
     said: str = ""
-    batches: dict[int, Batch] = field(default_factory=dict)
+    batches: dict[int, Batch] = msgspec.field(default_factory=dict)
 
     @property
     def eligible(self) -> bool:

@@ -21,9 +21,10 @@ import codecs
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
+
+import msgspec
 
 from p2premap.errors import P2PRemapError
 
@@ -36,8 +37,7 @@ class JobCodeError(P2PRemapError):
     """User code did what a job file must not do. Definite: the same attempt elsewhere would end the same."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobFile:
+class JobFile(msgspec.Struct, frozen=True, kw_only=True):
     """The functions and settings of a job file.
 
     Args:

@@ -7,8 +7,9 @@ runtime sees local files only: the node has brought every source here before the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+import msgspec
 
 from p2premap.tasks.job import AttemptKey, BlobRef
 
@@ -72,8 +73,7 @@ class InputLost(Exception):
         self.digest = digest
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(msgspec.Struct, frozen=True):
     """What an attempt yields: a small value, and the blobs that it wrote."""
 
     value: bytes = b""

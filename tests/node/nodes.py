@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 import trio
+from msgspec.structs import replace
 
 from p2premap.config import TransportConfig
 from p2premap.gossip.events import DialEnded, GossipEvent
