@@ -79,6 +79,23 @@ class TasksConfig(_Checked, frozen=True, kw_only=True):
     outbox_messages_max: int = 1_000
 
 
+class ElectionConfig(_Checked, frozen=True, kw_only=True):
+    """See `p2premap.election.core`."""
+
+    heartbeat_s: float = 0.25
+    missed_s: float = 1.5
+    stand_again_s: float = 0.5
+    stagger_s: float = 0.15
+    decide_wait_s: float = 1.0
+    create_wait_s: float = 1.0
+    replace_s: float = 4.0
+    fork_s: float = 8.0
+    boot_wait_s: float = 1.0
+    resend_s: float = 0.5
+    batch_bytes_max: int = 1 << 20
+    concluded_max: int = 1_000
+
+
 class TransportConfig(_Checked, frozen=True, kw_only=True):
     """See `p2premap.node.transport`."""
 
@@ -135,5 +152,6 @@ class NodeConfig(Event, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     gossip: GossipConfig = GossipConfig()
     tasks: TasksConfig = TasksConfig()
+    election: ElectionConfig = ElectionConfig()
     transport: TransportConfig = TransportConfig()
     discovery: DiscoveryConfig = DiscoveryConfig()

@@ -1,0 +1,79 @@
+"""What a replica keeps on disk: the only memory of its promises.
+
+A record replaces the one before it with the same key: of a job, of a (job, cell), of a (job, ballot, serial).
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from p2premap.ids import Ballot
+from p2premap.wire import Count, JobIdField, NodeIdField, Record, Short
+
+
+class JobRecord(Record, frozen=True, kw_only=True):
+    """A job at one replica.
+
+    Args:
+        key: the client's submission key.
+        spec: opaque here.
+        members: the replica set of the epoch `ballot.epoch`.
+        promised: no lower ballot is followed.
+        acknowledged: a client may have been told that the job exists.
+        origin: of a fork, the job that it was forked from; b"" else.
+        view: the last view of a job that is over; b"" else.
+        gone: this node is not a replica any more (a tombstone).
+        boots: the highest boot counter seen of each member, in the order of `members`.
+    """
+
+    job: JobIdField
+    key: bytes
+    spec: bytes
+    members: tuple[NodeIdField, ...]
+    promised: Ballot
+    strict: bool = False
+    copies: Count = 3
+    acknowledged: bool = False
+    origin: bytes = b""
+    view: bytes = b""
+    gone: bool = False
+    boots: tuple[Count, ...] = ()
+
+
+class CellRecord(Record, frozen=True, kw_only=True):
+    """A cell at one replica.
+
+    Args:
+        ballot: under which the value was accepted.
+        chosen: it is decided.
+    """
+
+    job: JobIdField
+    cell: Short
+    ballot: Ballot
+    value: bytes
+    chosen: bool = False
+
+
+class StoredBatch(Record, frozen=True, kw_only=True):
+    """One fact batch of the stream of one ballot. Serial 0 is the stream's head, written by the election room."""
+
+    job: JobIdField
+    ballot: Ballot
+    serial: Count
+    batch: bytes
+
+
+class ForgetBatches(Record, frozen=True, kw_only=True):
+    """Remove all batches and cells of this job."""
+
+    job: JobIdField
+
+
+class ForgetJob(Record, frozen=True, kw_only=True):
+    """Remove everything about this job."""
+
+    job: JobIdField
+
+
+StoredRecord: TypeAlias = JobRecord | CellRecord | StoredBatch | ForgetBatches | ForgetJob
