@@ -13,12 +13,10 @@ A run ends in one of the ways of `p2premap.node.endings`; `p2premap.node.daemon`
 from __future__ import annotations
 
 import logging
-import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -32,8 +30,7 @@ from p2premap.gossip import events as gossip
 from p2premap.gossip.core import GossipCore
 from p2premap.gossip.facts import LoadMeter
 from p2premap.ids import JobId, NodeId, RequestId
-from p2premap.node import desk_jobs, desk_node, machine, scope, sockets
-from p2premap.node.blobs import BlobStore
+from p2premap.node import desk_jobs, desk_node, scope
 from p2premap.node.bulk import AllowedFiles, BulkService
 from p2premap.node.bulletin import Bulletin, Warnings
 from p2premap.node.core import NodeCore, job_id
@@ -41,19 +38,15 @@ from p2premap.node.desk import Desk, RequestError
 from p2premap.node.driver import Driver
 from p2premap.node.endings import Ending
 from p2premap.node.events import CancelJob, JobAccepted, JobRefused, NodeEffect, NodeEvent, SubmitJob, Tick
-from p2premap.node.executor import Executor
 from p2premap.node.identity import Identity
 from p2premap.node.invite import Inviter
-from p2premap.node.kinds import Kinds
-from p2premap.node.load import LoadSampler
 from p2premap.node.logs import sweep_logs
+from p2premap.node.parts import Parts
 from p2premap.node.paths import Paths
 from p2premap.node.search import Search
 from p2premap.node.secret import ClusterSecret
 from p2premap.node.staging import Stager
-from p2premap.node.store import Store
 from p2premap.node.transport import TrioTransport
-from p2premap.node.unix import serve_unix
 from p2premap.tasks import events as tasks
 from p2premap.tasks.job import JobSpec, JobView
 
@@ -79,6 +72,7 @@ class House:
         identity: claimed; released by the caller.
         started: told once the node serves clients.
         warnings: sentences from before this run.
+        parts: what it is built from; others in the simulator.
     """
 
     def __init__(
@@ -91,7 +85,9 @@ class House:
         identity: Identity,
         started: Callable[[Status], None],
         warnings: Sequence[str] = (),
+        parts: Parts = Parts(),  # noqa: B008  (a tuple of functions)
     ) -> None:
+        self._parts = parts
         self.config, self.user, self.paths, self.secret, self.identity = config, user, paths, secret, identity
         self.name = config.name or socket.gethostname().partition(".")[0][:63] or "node"
         self.bulletin = Bulletin()
@@ -110,19 +106,19 @@ class House:
     def _build(self) -> None:
         """Make the parts; nothing runs yet."""
         state = self.identity.directory
-        self.store = Store(state / "node.db")
+        self.store = self._parts.store(state / "node.db")
         self.warnings.add(self.store.warning)
-        self.blobs = BlobStore(state / "blobs")
+        self.blobs = self._parts.blobs(state / "blobs")
         self.files = AllowedFiles()
         self.bulk = BulkService(blobs=self.blobs, files=self.files)
         self.inviter = Inviter(
             secret=self.secret,
             credentials=self.identity.credentials,
             addresses=lambda: self.transport.addresses,
-            randomness=os.urandom,
+            randomness=self._parts.randomness,
         )
         self.desk = Desk(self, desk_jobs.HANDLERS | desk_node.HANDLERS)
-        self.transport = TrioTransport(
+        self.transport: TrioTransport = self._parts.transport(
             identity=self.identity,
             secret=self.secret,
             config=self._transport_config(),
@@ -135,7 +131,7 @@ class House:
             inviter=self.inviter,
             foreign=lambda seen: self.search.met_foreign(seen),
             clashed=self._on_clash,
-            randomness=os.urandom,
+            randomness=self._parts.randomness,
         )
         self.stager = Stager(
             me=self.identity.node,
@@ -143,8 +139,8 @@ class House:
             open_bulk=self.transport.open_bulk,
             neighbour_blobs=self._neighbour_blobs,
         )
-        self.executor = Executor(state=state, blobs=self.blobs, stager=self.stager, deliver=self._deliver)
-        self.search = Search(
+        self.executor = self._parts.executor(state=state, blobs=self.blobs, stager=self.stager, deliver=self._deliver)
+        self.search: Search = self._parts.search(
             me=self.identity.node,
             name=self.name,
             secret=self.secret,
@@ -177,8 +173,8 @@ class House:
                 self._make_core()
                 await nursery.start(self.executor.run)
                 nursery.start_soon(self.driver.run)
-                listener = sockets.publish(self.paths.sockets(self.secret.tag), self.identity.node)
-                await nursery.start(serve_unix, listener, self.desk.serve)
+                directory = self.paths.sockets(self.secret.tag)
+                await self._parts.door(directory, self.identity.node, self.desk.serve, nursery)
                 self._started(self.status(RequestId(0)))
                 nursery.start_soon(self.search.run)
                 nursery.start_soon(self._keep_load)
@@ -193,28 +189,27 @@ class House:
 
     def _make_core(self) -> None:
         now = trio.current_time()
-        seed = int.from_bytes(os.urandom(8), "big")
         self.gossip = GossipCore(
             me=self.identity.node,
             boot=self.identity.boot,
             name=self.name,
             addresses=self.transport.addresses,
             config=self.config.gossip,
-            rng=Random(seed),
+            rng=self._parts.random(),
             now=now,
         )
         self.core = NodeCore(
             me=self.identity.node,
             name=self.name,
             gossip=self.gossip,
-            capabilities=machine.collect(
+            capabilities=self._parts.capabilities(
                 blob_directory=Path(self.blobs.directory), slots=self.config.slots, tags=self.config.tags
             ),
-            directors=Kinds(),
+            directors=self._parts.kinds(),
             config=self.config.tasks,
             now=now,
         )
-        self.driver: Driver[NodeEvent, NodeEffect] = Driver(
+        self.driver: Driver[NodeEvent, NodeEffect] = self._parts.driver(
             self.core,
             self._perform,
             tick=Tick(),
@@ -290,7 +285,7 @@ class House:
     # --- periodic work ------------------------------------------------------------------------------------------------
 
     async def _keep_load(self) -> None:
-        sampler, meter, before = LoadSampler(), LoadMeter(), b""
+        sampler, meter, before = self._parts.load(), LoadMeter(), b""
         mine = self.core.capabilities(self.identity.node)
         assert mine is not None
         while True:
