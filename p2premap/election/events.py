@@ -116,6 +116,17 @@ class HandOver(Event, frozen=True, kw_only=True):
     """This node is about to go: have every job that it leads led by another replica, and its places refilled."""
 
 
+class StepDown(Event, frozen=True, kw_only=True):
+    """This node cannot lead the job (its plan cannot be had here): another replica must, and this one does not stand.
+
+    Args:
+        reason: one sentence, for people.
+    """
+
+    job: JobId
+    reason: str
+
+
 class AcceptFork(Event, frozen=True, kw_only=True):
     """A user makes this fork the job: the original lineage counts no more (`p2premap jobs accept FORK`)."""
 
@@ -162,6 +173,7 @@ ElectionEvent: TypeAlias = (
     | Append
     | Conclude
     | HandOver
+    | StepDown
     | AcceptFork
     | Forget
     | Persisted
