@@ -47,6 +47,7 @@ class Beliefs:
         self._born = context.now
         self._version = 0
         self._defended = False
+        self._seen_gone: NodeId | None = None
         self.clashed = False
         self.loads: dict[NodeId, LoadEntry] = {}
         self.dead: dict[NodeId, float] = {}
@@ -127,6 +128,7 @@ class Beliefs:
                 state=entry.state,
                 name=entry.name,
                 addresses=tuple(map(address_of, entry.addresses)),
+                gone=entry.node == self._seen_gone,
             )
         )
         if old is not None and not same_boot:
@@ -250,11 +252,13 @@ class Beliefs:
 
     # --- the dead ------------------------------------------------------------------------------------------------
 
-    def declare(self, node: NodeId, state: MemberState) -> None:
-        """Our own verdict about a member, in its present incarnation."""
+    def declare(self, node: NodeId, state: MemberState, *, gone: bool = False) -> None:
+        """Our own verdict about a member, in its present incarnation; `gone`: we saw that its process is no more."""
         member = self._context.table.get(node)
         if member is not None and member.entry.state < state:
+            self._seen_gone = node if gone else None
             self.hear_member(msgspec.structs.replace(member.entry, state=state, age=0), None)
+            self._seen_gone = None
 
     def aged(self, entry: MemberEntry) -> MemberEntry:
         """A record as it is sent: with the age of a death."""

@@ -213,7 +213,8 @@ class MemberChanged(Event, frozen=True, kw_only=True):
 
     Args:
         state: ALIVE also when a member is new or came back (a new boot or incarnation).
-        accepts_work: False while it is STALLED, SUSPECT, DEAD, LEFT.
+        gone: this node has seen itself that the member's process is no more; False where it is merely silent, or where
+            others say so.
     """
 
     node: NodeId
@@ -222,6 +223,7 @@ class MemberChanged(Event, frozen=True, kw_only=True):
     state: MemberState
     name: str
     addresses: tuple[Address, ...]
+    gone: bool = False
 
 
 class FactChanged(Event, frozen=True, kw_only=True):

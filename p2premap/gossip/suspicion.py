@@ -125,7 +125,7 @@ class Suspicion:
                     self._context.worsen()
                 self._reprieve(node)
             case Verdict.DEAD:
-                self._kill(node)
+                self._kill(node, gone=True)
             case Verdict.SUSPECT:
                 self._suspect(node)
             case Verdict.STALLED:
@@ -170,9 +170,9 @@ class Suspicion:
         since = doubt.silent_since if state == MemberState.SUSPECT else doubt.stalled_since
         return since is not None and self._context.now - since >= self.limit(state) - ROUNDING_S
 
-    def _kill(self, node: NodeId) -> None:
+    def _kill(self, node: NodeId, *, gone: bool = False) -> None:
         self._context.counters.deaths += 1
-        self._beliefs.declare(node, MemberState.DEAD)
+        self._beliefs.declare(node, MemberState.DEAD, gone=gone)
 
     def _accuse(self, node: NodeId, state: MemberState) -> Doubt:
         """This node's own finding: declared where it is worse than what is believed."""
