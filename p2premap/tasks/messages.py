@@ -10,6 +10,8 @@
       | ForgetJob(job) ---------------------->|   the job is over: worker processes and scratch go
       | Recount(job, attempts) -------------->|   what was said may be lost: tell again what I have not heard
       |<------- AttemptsEnded(ends) ----------|   (always one, maybe empty)
+      | Recount(job, census) ---------------->|   a new leader: what have you of this job?
+      |<------- Holding(running) -------------|   then as above
 
 Every message carries the leader's ballot: a worker refuses ballots lower than the highest it has seen for the job
 (fencing), so that a deposed leader cannot give orders.
@@ -113,6 +115,7 @@ class Recount(Message, tag=45, frozen=True, kw_only=True):
     Args:
         heard: as in `Assign`.
         number: 1, 2, 3... for this node and job; repeated in what is said from then on.
+        census: a new leader asks: `Holding` comes first.
     """
 
     job: JobIdField
@@ -121,3 +124,21 @@ class Recount(Message, tag=45, frozen=True, kw_only=True):
     attempts: tuple[tuple[Count, Count], ...] = ()
     heard: Count = 0
     number: Count = 0
+    census: bool = False
+
+
+class Holding(Message, tag=46, frozen=True, kw_only=True):
+    """What this node has of the job, for a new leader: the answer to a census, before the unheard reports.
+
+    Args:
+        number: of the `Recount` that asked.
+        running: (stage, its (task, attempt)s): those in this node's slots, and those that ended and whose end is told
+            right after this. The new leader takes them over under their numbers.
+        free: how many `Assign`s of this job the node would take now.
+    """
+
+    job: JobIdField
+    ballot: Ballot
+    number: Count
+    running: tuple[tuple[StageId, tuple[tuple[Count, Count], ...]], ...]
+    free: Count
