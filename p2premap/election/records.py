@@ -5,9 +5,9 @@ A record replaces the one before it with the same key: of a job, of a (job, cell
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from p2premap.ids import Ballot
+from p2premap.ids import Ballot, JobId
 from p2premap.wire import Count, JobIdField, NodeIdField, Record, Short
 
 
@@ -77,3 +77,20 @@ class ForgetJob(Record, frozen=True, kw_only=True):
 
 
 StoredRecord: TypeAlias = JobRecord | CellRecord | StoredBatch | ForgetBatches | ForgetJob
+
+
+class StoredStream(NamedTuple):
+    """How far one stream goes on this disk: serials 0 to `serial`, all of them. `head` is the batch of serial 0."""
+
+    job: JobId
+    ballot: Ballot
+    serial: int
+    head: bytes
+
+
+class Stored(Record, frozen=True, kw_only=True):
+    """What a replica finds on its disk when it starts."""
+
+    jobs: tuple[JobRecord, ...] = ()
+    cells: tuple[CellRecord, ...] = ()
+    streams: tuple[StoredStream, ...] = ()
