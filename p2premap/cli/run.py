@@ -26,6 +26,7 @@ from p2premap.tasks.job import JobOptions, JobView, Limits
 
 PRIORITY_MAX = 1_000
 RETRIES_MAX = 100
+COPIES_MAX = 15
 
 
 @click.command()
@@ -40,6 +41,8 @@ RETRIES_MAX = 100
 @click.option("--retries", type=click.IntRange(0, RETRIES_MAX), default=0, help="Try a task that raises again. [0]")
 @click.option("--time-limit", type=DURATION, default="0", metavar="TIME", help="Of one attempt. [none]")
 @click.option("--memory-limit", type=SIZE, default="0", metavar="SIZE", help="Of one attempt, such as 500M. [none]")
+@click.option("--copies", type=click.IntRange(1, COPIES_MAX), default=3, help="Nodes that keep the job's ledger. [3]")
+@click.option("--strict", is_flag=True, help="Wait where most of these nodes are lost, instead of going on without.")
 @json_option
 @click.pass_context
 def run(
@@ -55,6 +58,8 @@ def run(
     retries: int,
     time_limit: float,
     memory_limit: int,
+    copies: int,
+    strict: bool,
     as_json: bool,
 ) -> None:
     """Run a job over files of this machine.
@@ -67,7 +72,11 @@ def run(
     if detach and (output is not None or timeout is not None):
         raise ConfigError("--detach does not wait: fetch the output later with `p2premap watch JOB -o DIR`.")
     options = JobOptions(
-        priority=priority, retries=retries, limits=Limits(time_s=time_limit, memory_bytes=memory_limit)
+        priority=priority,
+        retries=retries,
+        limits=Limits(time_s=time_limit, memory_bytes=memory_limit),
+        copies=copies,
+        strict=strict,
     )
     started = time.monotonic()
     target = None if detach else output_to(output, as_json=as_json)

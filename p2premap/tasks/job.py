@@ -98,6 +98,7 @@ class JobOptions(Record, frozen=True, kw_only=True):
         attempts_max: crashes and exceeded limits that make a task poison.
         limits: of each attempt.
         parallel_max: attempts side by side in the whole cluster; 0: as many as there are slots.
+        skip_failed: a task that has failed for good is left out, and listed, instead of failing the job.
     """
 
     priority: int = 0
@@ -106,6 +107,7 @@ class JobOptions(Record, frozen=True, kw_only=True):
     attempts_max: Count = 3
     limits: Limits = Limits()
     parallel_max: Count = 0
+    skip_failed: bool = False
 
 
 class JobSpec(Record, frozen=True, kw_only=True):
@@ -234,6 +236,7 @@ class StageView(Record, frozen=True, kw_only=True):
     bytes_done: Count = 0
     records_out: Count = 0
     seconds: Seconds = 0.0
+    skipped: Count = 0
 
 
 class JobView(Record, frozen=True, kw_only=True):
@@ -248,6 +251,14 @@ class JobView(Record, frozen=True, kw_only=True):
         error, detail: for FAILED.
         note: one sentence about what it waits for, or "".
         part_count: how many output parts are committed.
+        copies: replicas that have the job on disk.
+        unprotected: results that only the leader knows of yet: its death now would run their tasks again.
+        unprotected_s: how long the oldest of them has been so.
+        takeovers: how often another node has taken the job over.
+        backups: attempts that were started beside a straggler.
+        retries: attempts that followed a failed one.
+        fork: the job that this one was forked from, or "".
+        skipped: tasks that failed for good and were left out: (stage, task, error), the first of them.
     """
 
     job: bytes
@@ -266,7 +277,14 @@ class JobView(Record, frozen=True, kw_only=True):
     detail: Text = ""
     note: Text = ""
     part_count: Count = 0
+    unprotected: Count = 0
+    unprotected_s: Seconds = 0.0
+    takeovers: Count = 0
+    backups: Count = 0
+    retries: Count = 0
+    fork: Short = ""
+    skipped: tuple[tuple[Short, Count, Text], ...] = ()
 
     def brief(self) -> JobView:
         """The same as a line of a list: without what may be long."""
-        return msgspec.structs.replace(self, parts=(), detail="")
+        return msgspec.structs.replace(self, parts=(), detail="", skipped=())
