@@ -72,7 +72,10 @@ class TasksConfig(_Checked, frozen=True, kw_only=True):
     recount_s: float = 5.0
     unanswered_s: float = 15.0
     idle_job_s: float = 60.0
+    orphan_s: float = 120.0
+    unheard_bytes_max: int = 64 << 20
     hold_s: float = 0.25
+    gather_s: float = 0.3
     input_losses_max: int = 10
     ledger_bytes_max: int = 1 << 30
     jobs_fenced_max: int = 10_000

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from p2premap.config import TasksConfig
 from p2premap.election.ballot import Fence, first
+from p2premap.errors import JobError
 from p2premap.ids import Digest, JobId, NodeId
 from p2premap.tasks import events
 from p2premap.tasks.coordinator import Coordinator
-from p2premap.tasks.director import Pinned, StagePlan, TaskInput
+from p2premap.tasks.director import Extension, Pinned, StagePlan, TaskInput
 from p2premap.tasks.job import AttemptEnd, BlobRef, JobSpec, Outcome, Part, Phase, StageId
 from p2premap.tasks.progress import Leader
 from p2premap.tasks.worker import WorkerCore
@@ -24,6 +25,7 @@ class NoopDirector:
     """One stage of tasks that read nothing and yield next to nothing."""
 
     runtime = "p2premap.sim.many:none"
+    streams = False
 
     def __init__(self, tasks: int) -> None:
         self._tasks = tasks
@@ -35,6 +37,14 @@ class NoopDirector:
     def next(self, number: int, results: Sequence[Pinned]) -> StagePlan | None:
         """There is no other."""
         return None
+
+    def extend(self, payload: bytes) -> Extension:
+        """No stage is open.
+
+        Raises:
+            JobError: always.
+        """
+        raise JobError("Jobs of this kind take no more tasks once they run.")
 
     def task(self, stage: StageId, task: int) -> TaskInput:
         """Always the same."""

@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 import cbor2
 from blake3 import blake3
 
-from p2premap.errors import JobRejected
+from p2premap.errors import JobError, JobRejected
 from p2premap.ids import Digest, JobId, NodeId
-from p2premap.tasks.director import Pinned, StagePlan, TaskInput
+from p2premap.tasks.director import Extension, Pinned, StagePlan, TaskInput
 from p2premap.tasks.events import RunBatch
 from p2premap.tasks.job import AttemptEnd, AttemptSpec, BlobRef, JobOptions, JobSpec, Outcome, Part, Source, StageId
 from p2premap.wire import decode_cbor
@@ -67,6 +67,7 @@ class ShapeDirector:
     """The director of a `Shape`."""
 
     runtime = "p2premap.sim.workloads:Shape"
+    streams = False
 
     def __init__(self, *, job: JobId, home: NodeId, plan: bytes) -> None:
         fields = decode_cbor(plan)
@@ -85,6 +86,14 @@ class ShapeDirector:
             return None
         self._maps = tuple(results)
         return StagePlan(name="reduce", function="reduce", tasks=self.shape.reduces, final=True)
+
+    def extend(self, payload: bytes) -> Extension:
+        """No stage is open.
+
+        Raises:
+            JobError: always.
+        """
+        raise JobError("Jobs of this kind take no more tasks once they run.")
 
     def task(self, stage: StageId, task: int) -> TaskInput:
         """A reduce task reads every blob."""

@@ -35,10 +35,14 @@ from p2premap.tasks import messages
 from p2premap.tasks.director import Director
 from p2premap.tasks.events import (
     CancelJob,
+    CellDecided,
     CoordinatorEffect,
     CoordinatorEvent,
+    Extend,
+    FactsProtected,
     FromWorker,
     JobChanged,
+    ReplicasKnown,
     Tick,
     ToWorker,
     Woke,
@@ -185,6 +189,8 @@ class Coordinator:
                 running.reports.take(now, node, message)
             case CancelJob(reason=reason):
                 state.cancel(reason)
+            case CellDecided() | FactsProtected() | Extend() | ReplicasKnown():
+                pass
             case _:
                 assert_never(event)
 

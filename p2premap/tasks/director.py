@@ -24,12 +24,14 @@ class Pinned(msgspec.Struct, frozen=True, kw_only=True):
         value: the small result.
         blobs: its large parts.
         holders: nodes that hold the blobs.
+        failed: the task has failed for good and the job goes on without it; `value` is what its failure carried.
     """
 
     value: bytes
     blobs: tuple[BlobRef, ...]
     holders: tuple[NodeId, ...]
     records_out: int = 0
+    failed: bool = False
 
 
 class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +43,8 @@ class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
         tasks: how many, numbered from 0.
         bytes_in: of all tasks' inputs, for progress; 0 if unknown.
         final: its results are the job's output parts, one a task.
+        open: more tasks may come (`Director.extend`); it is complete only once it has been closed.
+        together: its tasks run side by side, all of them or none.
     """
 
     name: str
@@ -48,6 +52,22 @@ class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
     tasks: int
     bytes_in: int = 0
     final: bool = False
+    open: bool = False
+    together: bool = False
+
+
+class Extension(msgspec.Struct, frozen=True, kw_only=True):
+    """What a payload adds to the open stage.
+
+    Args:
+        tasks: how many new ones, numbered on from the last.
+        closed: none will come after these.
+        cancelled: tasks whose results nobody wants any more; those without one end as STOPPED.
+    """
+
+    tasks: int = 0
+    closed: bool = False
+    cancelled: tuple[int, ...] = ()
 
 
 class TaskInput(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +82,9 @@ class Director(Protocol):
 
     runtime: str
     """The other half: "package.module:Class", importable on every node."""
+
+    streams: bool
+    """Somebody waits for single tasks: their ends are told as `TasksEnded`, and a failure is one task's answer."""
 
     def __init__(self, *, job: JobId, home: NodeId, plan: bytes) -> None:
         """Args: `home` submitted the job and holds its inputs; `plan` is the blob of the spec.
@@ -81,3 +104,10 @@ class Director(Protocol):
 
     def part(self, task: int, result: Pinned) -> Part | None:
         """The output part that a result of a final stage is; None if it is none."""
+
+    def extend(self, payload: bytes) -> Extension:
+        """More for the open stage. Payloads come in the same order at every leader, and a refused one never again.
+
+        Raises:
+            JobError: the payload makes no sense, or no stage of this kind is open; nothing has changed.
+        """

@@ -72,8 +72,57 @@ class CancelJob(Event, frozen=True, kw_only=True):
     reason: str
 
 
+class CellDecided(Event, frozen=True, kw_only=True):
+    """A cell of the job has a value, for ever; maybe another one than was proposed."""
+
+    cell: str
+    value: bytes
+
+
+class FactsProtected(Event, frozen=True, kw_only=True):
+    """A quorum of replicas holds every `AppendFacts` of this leader up to the `serial`-th, and all facts before it."""
+
+    serial: int
+
+
+class Extend(Event, frozen=True, kw_only=True):
+    """More tasks for the open stage; answered by `Extended` when the payload is protected.
+
+    Args:
+        payload: opaque here; the director understands it.
+        request: repeated in the answer.
+    """
+
+    payload: bytes
+    request: int = 0
+
+
+class ReplicasKnown(Event, frozen=True, kw_only=True):
+    """What the election room says of the job's replicas; shown to people.
+
+    Args:
+        copies: replicas that have it on disk.
+        fork: this is a fork of the job that is named; "": it is none.
+    """
+
+    copies: int
+    note: str = ""
+    fork: str = ""
+
+
 CoordinatorEvent: TypeAlias = (
-    Tick | WorkerSeen | WorkerDoubtful | WorkerLost | WorkerUnlinked | Woke | FromWorker | CancelJob
+    Tick
+    | WorkerSeen
+    | WorkerDoubtful
+    | WorkerLost
+    | WorkerUnlinked
+    | Woke
+    | FromWorker
+    | CancelJob
+    | CellDecided
+    | FactsProtected
+    | Extend
+    | ReplicasKnown
 )
 
 
@@ -91,7 +140,62 @@ class JobChanged(Event, frozen=True, kw_only=True):
     view: JobView
 
 
-CoordinatorEffect: TypeAlias = ToWorker | JobChanged
+class ProposeCell(Event, frozen=True, kw_only=True):
+    """Have a cell of the job decided; answered by `CellDecided`, as long as this node leads the job."""
+
+    job: JobId
+    cell: str
+    value: bytes
+
+
+class AppendFacts(Event, frozen=True, kw_only=True):
+    """Replicate the next batch of facts (`p2premap.tasks.journal`); at most one a step, numbered 1, 2, 3... by order.
+
+    `FactsProtected` says when a quorum has it.
+    """
+
+    job: JobId
+    batch: bytes
+
+
+class TasksEnded(Event, frozen=True, kw_only=True):
+    """For whoever waits for single tasks: these have their answer, and it is protected (`Director.streams`).
+
+    Args:
+        node: holds the blobs of the results.
+        ends: DONE, or the failure that is the task's answer.
+    """
+
+    job: JobId
+    stage: StageId
+    node: NodeId
+    ends: tuple[AttemptEnd, ...]
+
+
+class Extended(Event, frozen=True, kw_only=True):
+    """Answers `Extend`: a quorum has the payload, or `error` says in one sentence why it was refused.
+
+    Args:
+        first: the number of the first task that came of it.
+        tasks: how many came of it.
+    """
+
+    job: JobId
+    request: int
+    stage: StageId
+    first: int
+    tasks: int
+    error: str = ""
+
+
+class Conclude(Event, frozen=True, kw_only=True):
+    """The job is over, ``final`` is decided and everything is told: this is its last view, with every part."""
+
+    job: JobId
+    view: JobView
+
+
+CoordinatorEffect: TypeAlias = ToWorker | JobChanged | ProposeCell | AppendFacts | TasksEnded | Extended | Conclude
 
 
 # --- worker -------------------------------------------------------------------------------------------------------

@@ -99,6 +99,7 @@ class JobOptions(Record, frozen=True, kw_only=True):
         limits: of each attempt.
         parallel_max: attempts side by side in the whole cluster; 0: as many as there are slots.
         skip_failed: a task that has failed for good is left out, and listed, instead of failing the job.
+        strict: never forked: without a quorum of its replicas it waits.
     """
 
     priority: int = 0
@@ -108,6 +109,7 @@ class JobOptions(Record, frozen=True, kw_only=True):
     limits: Limits = Limits()
     parallel_max: Count = 0
     skip_failed: bool = False
+    strict: bool = False
 
 
 class JobSpec(Record, frozen=True, kw_only=True):

@@ -22,9 +22,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from p2premap.errors import JobFailed, JobRejected
+from p2premap.errors import JobError, JobFailed, JobRejected
 from p2premap.ids import DIGEST_BYTES, Digest, JobId, NodeId
-from p2premap.tasks.director import Pinned, StagePlan, TaskInput
+from p2premap.tasks.director import Extension, Pinned, StagePlan, TaskInput
 from p2premap.tasks.job import BlobRef, Part, Source, StageId
 from p2premap.wire import COUNT_MAX, Count, FilePath, Record, Short
 
@@ -226,6 +226,7 @@ class MapReduce:
     """Directs one map/reduce job; see `p2premap.tasks.director.Director`."""
 
     runtime = "p2premap.worker.mapreduce:MapReduceRuntime"
+    streams = False
 
     def __init__(self, *, job: JobId, home: NodeId, plan: bytes) -> None:
         self._home = home
@@ -249,11 +250,21 @@ class MapReduce:
             return None
         partitions, size = self._plan.partitions, 0
         for task, result in enumerate(results):
+            if result.failed:
+                continue
             if not _sound(result, partitions):
                 raise JobFailed(f"Map task {task} told nonsense about its output: {len(result.value)} bytes of value.")
             size += sum(b.size for b in result.blobs)
         self._maps = results
         return StagePlan(name=REDUCE, function=REDUCE, tasks=partitions, bytes_in=size, final=True)
+
+    def extend(self, payload: bytes) -> Extension:
+        """No stage is open.
+
+        Raises:
+            JobError: always.
+        """
+        raise JobError("Jobs of this kind take no more tasks once they run.")
 
     def task(self, stage: StageId, task: int) -> TaskInput:
         """The splits of a map task, or a partition's segments of all map tasks' blobs."""
@@ -292,6 +303,8 @@ class MapReduce:
     def _reduce_input(self, partition: int) -> TaskInput:
         sources: list[Source] = []
         for result in self._maps:
+            if result.failed:
+                continue
             start, end, digest = _segment_range(result.value, partition)
             if start == end:
                 continue

@@ -12,6 +12,8 @@
       |<------- AttemptsEnded(ends) ----------|   (always one, maybe empty)
       | Recount(job, census) ---------------->|   a new leader: what have you of this job?
       |<------- Holding(running) -------------|   then as above
+      | Keep(number, sources) --------------->|   bring this result here: its other holder may die
+      |<------- Kept(number, error) ----------|
 
 Every message carries the leader's ballot: a worker refuses ballots lower than the highest it has seen for the job
 (fencing), so that a deposed leader cannot give orders.
@@ -142,3 +144,26 @@ class Holding(Message, tag=46, frozen=True, kw_only=True):
     number: Count
     running: tuple[tuple[StageId, tuple[tuple[Count, Count], ...]], ...]
     free: Count
+
+
+class Keep(Message, tag=47, frozen=True, kw_only=True):
+    """Bring these blobs here and keep them as long as the job's results are kept; answered by one `Kept`.
+
+    Args:
+        number: of the order, for the answer; the leader never gives another of this job the same.
+        sources: whole blobs of one result, each with its present holders.
+    """
+
+    job: JobIdField
+    ballot: Ballot
+    number: Count
+    sources: tuple[Source, ...]
+
+
+class Kept(Message, tag=48, frozen=True, kw_only=True):
+    """Answers `Keep`: all of the blobs are here, or one sentence why not."""
+
+    job: JobIdField
+    ballot: Ballot
+    number: Count
+    error: Text = ""
