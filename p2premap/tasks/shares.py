@@ -15,8 +15,8 @@ import msgspec
 
 from p2premap.config import TasksConfig
 from p2premap.ids import Ballot, JobId, NodeId
-from p2premap.tasks import messages
 from p2premap.tasks.job import AttemptEnd, StageId
+from p2premap.tasks.unheard import Unheard
 
 
 class Held(msgspec.Struct, eq=False):
@@ -50,20 +50,21 @@ class LedJob(msgspec.Struct):
     """A job that this node works for.
 
     Args:
-        unheard: reports that the leader has not confirmed, with their numbers.
+        unheard: reports that the leader has not confirmed.
         ends: reports that wait for company until `report_at`.
         refused_until: it was refused, and will ask again by then at the latest.
         held_until: a place is held for it until then: it was invited, or its own batch has just ended.
         places: batches that it has in slots.
+        used: when its leader or its attempts were last heard of.
+        orphan_until: its leader is dead: without a word from that one or a successor, it is forgotten then.
     """
 
     job: JobId
     leader: NodeId
     ballot: Ballot
     priority: int
-    serial: int
+    unheard: Unheard
     stage: StageId
-    unheard: deque[messages.AttemptsEnded] = msgspec.field(default_factory=deque)
     ends: dict[StageId, list[AttemptEnd]] = msgspec.field(default_factory=dict)
     report_at: float = math.inf
     refused_until: float = -math.inf
@@ -72,10 +73,17 @@ class LedJob(msgspec.Struct):
     used: float = 0.0
     answers: int = 0
     forgotten: bool = False
+    orphan_until: float = math.inf
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether nobody leads it, as far as is known."""
+        return self.orphan_until < math.inf
 
     def competes(self, now: float) -> bool:
         """Whether it would take a place now, as far as is known."""
-        return not self.forgotten and (self.refused_until > now or self.held_until > now)
+        waits = self.refused_until > now or self.held_until > now
+        return waits and not self.forgotten and not self.orphaned
 
 
 class Shares:
@@ -125,7 +133,7 @@ class Shares:
 
     def invited(self, now: float) -> list[tuple[LedJob, int]]:
         """Jobs that were refused and for which there is a place now, which is held for them; and how many."""
-        refused = [j for j in self.jobs.values() if j.refused_until > now and j.held_until <= now]
+        refused = [j for j in self.jobs.values() if j.refused_until > now and j.held_until <= now and not j.orphaned]
         if not refused or not self._free():
             return []
         invited = []
@@ -146,15 +154,20 @@ class Shares:
         """The job's batches; with `silent`, also those of which nobody wants to hear."""
         return [h for slot in self.slots for h in slot.queue if h.job == led.job and (silent or not h.silent)]
 
+    def stages(self, led: LedJob) -> list[StageId]:
+        """Stages of which attempts are here, or have ended and were not heard of."""
+        stages = dict.fromkeys(held.stage for held in self.held(led))
+        stages.update(dict.fromkeys(stage for stage, _, _ in led.unheard.pairs()))
+        stages.update(dict.fromkeys(stage for stage, ends in led.ends.items() if ends))
+        return list(stages)
+
     def known(self, led: LedJob, stage: StageId) -> set[tuple[int, int]]:
         """Attempts of the stage that are here, or have ended and were not heard of."""
         known: set[tuple[int, int]] = set()
         for held in self.held(led):
             if held.stage == stage:
                 known.update(held.left)
-        for report in led.unheard:
-            if report.stage == stage:
-                known.update((end.task, end.attempt) for end in report.ends)
+        known.update((task, attempt) for of, task, attempt in led.unheard.pairs() if of == stage)
         known.update((end.task, end.attempt) for end in led.ends.get(stage, ()))
         return known
 

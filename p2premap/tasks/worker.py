@@ -8,12 +8,15 @@ attempts); a place is held for a moment for a job that was invited, and for one 
 
 Fencing: an order under a lower ballot than the highest seen for its job is dropped, and the ballot must be its
 sender's own. A new leader (a higher ballot) is told again what its predecessor has not heard, and everything that ends
-from then on.
+from then on. It asks by a census (`Recount`) before it gives any order: `Holding` then says which attempts this node
+answers for, those that run here and those that ended unheard, so that nobody runs them a second time.
 
 What may be lost: messages that are under way when a link breaks. Reports are numbered and kept until the leader says
-with an `Assign` or a `Recount` that it has heard them; attempts that a leader asks about and this core does not
-know end as REFUSED. A leader that is dead takes its attempts with it (`LeaderLost`). A job of which nothing was heard
-and nothing runs for `idle_job_s` is dropped, its worker processes ended; the next `Assign` starts it anew.
+with an `Assign` or a `Recount` that it has heard them (`p2premap.tasks.unheard` says how many and for how long);
+attempts that a leader asks about and this core does not know end as REFUSED. A job whose leader is dead (`LeaderLost`)
+is an orphan: what it has here runs on, and how it ends is kept and said to nobody, until a leader speaks; after
+`orphan_s` without a word it is forgotten, and what still runs for it is stopped. A job of which nothing was heard and
+nothing runs for `idle_job_s` is dropped, its worker processes ended; the next `Assign` starts it anew.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Protocol, assert_never
+from typing import Protocol, TypeAlias, assert_never
 
 from p2premap.config import TasksConfig
 from p2premap.ids import Ballot, JobId, NodeId
@@ -41,11 +44,13 @@ from p2premap.tasks.events import (
 )
 from p2premap.tasks.job import AttemptEnd, Outcome, StageId
 from p2premap.tasks.shares import Held, LedJob, Shares, Slot
+from p2premap.tasks.unheard import Unheard
 from p2premap.wire import Message
 
 REPORT_BYTES_MAX = 1 << 20
 """What one `AttemptsEnded` carries at most, so that it stays far under the cap of a frame."""
 
+Order: TypeAlias = messages.Assign | messages.StopAttempts | messages.ForgetJob | messages.Recount
 JOB_ORDERS = (messages.Assign, messages.StopAttempts, messages.ForgetJob, messages.Recount)
 
 
@@ -96,7 +101,9 @@ class WorkerCore:
         """When it wants a `Tick`."""
         if not self._jobs:
             return math.inf
-        return min(self._sweep_at, self._wake_at, *(led.report_at for led in self._jobs.values()))
+        return min(
+            self._sweep_at, self._wake_at, *(min(led.report_at, led.orphan_until) for led in self._jobs.values())
+        )
 
     def step(self, now: float, event: WorkerEvent) -> list[WorkerEffect]:
         """Take one event; say what is to be done."""
@@ -107,7 +114,7 @@ class WorkerCore:
                 self._on_order(now, node, message)
             case LeaderLost(node=node):
                 for led in [j for j in self._jobs.values() if j.leader == node]:
-                    self._forget(led, "its leader is lost")
+                    self._orphan(now, led)
             case SlotReported():
                 self._on_reported(now, event)
             case SetSlots(slots=slots):
@@ -117,6 +124,7 @@ class WorkerCore:
         self._report_due(now)
         self._invite(now)
         self._sweep(now)
+        self._bound_unheard()
         self._wake_at = self._shares.invite_at(now)
         effects, self._effects = self._effects, []
         return effects
@@ -134,9 +142,8 @@ class WorkerCore:
             self.fenced += 1
             return
         led = self._jobs.get(message.job)
-        if led is not None and led.ballot < message.ballot:
-            self._follow(now, led, message.ballot)
         if led is not None:
+            self._led_by(led, message)
             led.used = now
         match message:
             case messages.Assign():
@@ -154,19 +161,29 @@ class WorkerCore:
             case _:
                 assert_never(message)
 
-    def _follow(self, now: float, led: LedJob, ballot: Ballot) -> None:
-        """A new leader: whatever its predecessor had not heard is told to it."""
-        led.ballot, led.leader = ballot, ballot.node
-        told = [(report.stage, report.ends) for report in led.unheard]
-        led.unheard.clear()
-        for stage, ends in told:
-            self._tell(now, led, stage, ends)
+    def _led_by(self, led: LedJob, order: Order) -> None:
+        """Somebody leads the job: a new leader, or one that was thought dead, hears what was not heard so far."""
+        new = led.ballot < order.ballot
+        if new:
+            led.ballot, led.leader, led.answers = order.ballot, order.ballot.node, 0
+            heard = order.heard if isinstance(order, messages.Assign | messages.Recount) else 0
+            led.unheard.renumber(order.ballot, heard)
+        orphaned, led.orphan_until = led.orphaned, math.inf
+        if (new or orphaned) and isinstance(order, messages.Assign | messages.StopAttempts):
+            for report in led.unheard:
+                self._say(led, report)
+
+    def _orphan(self, now: float, led: LedJob) -> None:
+        """Nobody leads the job: keep what it has here for whoever will."""
+        if not led.forgotten and not led.orphaned:
+            led.orphan_until = now + self._config.orphan_s
+            led.refused_until = led.held_until = -math.inf
 
     def _on_assign(self, now: float, led: LedJob | None, order: messages.Assign) -> None:
         if led is None or led.forgotten:
             led = self._start(now, led, order.job, order.ballot, order.stage, order.heard)
         led.priority = order.priority
-        self._heard(led, order.heard)
+        led.unheard.heard(order.heard)
         known = self._shares.known(led, order.stage)
         attempts = tuple(a for a in order.attempts if (a.task, a.attempt) not in known)
         if not attempts:
@@ -175,6 +192,8 @@ class WorkerCore:
         reason = "" if slot is not None else "all slots are taken"
         if slot is not None and not self._shares.free_for(now, led):
             slot, reason = None, "other jobs are waiting for their share"
+        if led.unheard and self._unheard_bytes() > self._config.unheard_bytes_max:
+            slot, reason = None, "its leader has not confirmed what this node has finished"
         if slot is None:
             led.refused_until = now + 2 * self._config.busy_retry_s
             self._say(
@@ -213,7 +232,7 @@ class WorkerCore:
         self, now: float, known: LedJob | None, job: JobId, ballot: Ballot, stage: StageId, heard: int
     ) -> LedJob:
         """Begin, or begin again, to work for a job."""
-        led = LedJob(job, ballot.node, ballot, 0, heard, stage, used=now)
+        led = LedJob(job, ballot.node, ballot, 0, Unheard(heard), stage, used=now)
         if known is not None:
             led.places = known.places  # of batches that are being stopped
         self._jobs[job] = led
@@ -237,8 +256,10 @@ class WorkerCore:
     def _on_recount(self, now: float, led: LedJob | None, order: messages.Recount) -> None:
         if led is None or led.forgotten:
             led = self._start(now, led, order.job, order.ballot, order.stage, order.heard)
-        self._heard(led, order.heard)
+        led.unheard.heard(order.heard)
         led.answers = order.number
+        if order.census:
+            self._hold_census(now, led)
         for report in led.unheard:
             self._say(led, report)
         self._flush(now, led)
@@ -247,9 +268,24 @@ class WorkerCore:
         for piece in _pieces(unknown):
             self._tell(now, led, order.stage, piece)
 
+    def _hold_census(self, now: float, led: LedJob) -> None:
+        """Say which attempts this node answers for: those in its slots, and those whose ends are about to be told."""
+        stages = self._shares.stages(led)
+        self._say(
+            led,
+            messages.Holding(
+                job=led.job,
+                ballot=led.ballot,
+                number=led.answers,
+                running=tuple((stage, tuple(sorted(self._shares.known(led, stage)))) for stage in stages),
+                free=self._shares.free_for(now, led),
+            ),
+        )
+
     def _forget(self, led: LedJob, why: str) -> None:
         """Stop what runs for the job, and say no more about it."""
         led.forgotten = True
+        led.orphan_until = math.inf
         led.unheard.clear()
         led.ends.clear()
         led.report_at = math.inf
@@ -326,8 +362,8 @@ class WorkerCore:
         led.stage = stage
         serial = 0
         if ends:
-            led.serial += 1
-            serial = led.serial
+            led.unheard.serial += 1
+            serial = led.unheard.serial
         report = messages.AttemptsEnded(
             job=led.job,
             ballot=led.ballot,
@@ -339,23 +375,33 @@ class WorkerCore:
             held=sum(len(held.left) for held in self._shares.held(led, silent=True)),
         )
         if ends:
-            led.unheard.append(report)
+            led.unheard.keep(report)
         self._say(led, report)
 
-    def _heard(self, led: LedJob, serial: int) -> None:
-        while led.unheard and led.unheard[0].serial <= serial:
-            led.unheard.popleft()
-
     def _say(self, led: LedJob, message: Message) -> None:
-        self._effects.append(ToLeader(node=led.leader, message=message))
+        if not led.orphaned:
+            self._effects.append(ToLeader(node=led.leader, message=message))
+
+    def _unheard_bytes(self) -> int:
+        return sum(led.unheard.size for led in self._jobs.values())
+
+    def _bound_unheard(self) -> None:
+        spare = self._unheard_bytes() - 2 * self._config.unheard_bytes_max
+        if spare > 0:
+            largest = max(self._jobs.values(), key=lambda j: j.unheard.size)
+            largest.unheard.let_go_values(spare)
 
     def _sweep(self, now: float) -> None:
         """Drop jobs that nobody has spoken of for long."""
+        for led in [j for j in self._jobs.values() if j.orphan_until <= now]:
+            self._forget(led, "nobody leads the job any more")
         if now < self._sweep_at:
             return
         self._sweep_at = now + self._config.idle_job_s
-        for led in [j for j in self._jobs.values() if not j.places and now - j.used >= self._config.idle_job_s]:
-            self._forget(led, "nothing was heard of it")
+        idle = [j for j in self._jobs.values() if not j.places and now - j.used >= self._config.idle_job_s]
+        for led in idle:
+            if not (led.orphaned and led.unheard):
+                self._forget(led, "nothing was heard of it")
 
 
 def _disowned(task: int, attempt: int, outcome: Outcome) -> AttemptEnd:

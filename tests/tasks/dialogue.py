@@ -286,12 +286,29 @@ class Working:
         """A leader's job is over."""
         return self.order(messages.ForgetJob(job=job_of(job), ballot=ballot or first(leader)), leader=leader)
 
-    def recount(self, *tasks: int, job: str = "j", heard: int = 0, number: int = 1) -> list[str]:
-        """A leader wants to hear again what it may have missed."""
+    def recount(
+        self,
+        *tasks: int,
+        job: str = "j",
+        heard: int = 0,
+        number: int = 1,
+        leader: NodeId = A,
+        ballot: Ballot | None = None,
+        census: bool = False,
+    ) -> list[str]:
+        """A leader wants to hear again what it may have missed; a new one, what there is at all."""
         pairs = tuple((t, 0) for t in tasks)
         return self.order(
-            messages.Recount(job=job_of(job), ballot=first(A), stage=MAP, attempts=pairs, heard=heard, number=number),
-            leader=A,
+            messages.Recount(
+                job=job_of(job),
+                ballot=ballot or first(leader),
+                stage=MAP,
+                attempts=pairs,
+                heard=heard,
+                number=number,
+                census=census,
+            ),
+            leader=leader,
         )
 
     def order(self, message: Message, *, leader: NodeId) -> list[str]:
@@ -335,5 +352,8 @@ def _worker_line(effect: events.WorkerEffect) -> str:
         case events.ToLeader(node=to, message=messages.AttemptsEnded(ends=ends, free=free, serial=serial)):
             words = " ".join(f"{e.task}{'' if e.outcome is Outcome.DONE else ' ' + e.outcome.name}" for e in ends)
             return f"{chr(to[0])}: ended {words} free {free} serial {serial}"
+        case events.ToLeader(node=to, message=messages.Holding(running=running, free=free)):
+            words = " ".join(_attempt(AttemptSpec(task=t, attempt=a)) for _, pairs in running for t, a in pairs)
+            return f"{chr(to[0])}: holding {words} free {free}"
         case other:
             raise AssertionError(f"not said by workers: {other}")
