@@ -53,6 +53,6 @@ class Parts(NamedTuple):
     search: Callable[..., Search] = Search
     capabilities: Callable[..., Capabilities] = machine.collect
     load: Callable[[], LoadSampler] = LoadSampler
-    driver: type[Driver[NodeEvent, NodeEffect]] = Driver
+    driver: Callable[..., Driver[NodeEvent, NodeEffect]] = Driver
     kinds: Callable[[], Kinds] = Kinds
     door: Callable[[Path, NodeId, StreamHandler, trio.Nursery], Awaitable[None]] = _unix_door
