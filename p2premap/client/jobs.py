@@ -92,12 +92,14 @@ def follow(
         NodeUnavailable: no daemon answers any more.
     """
     last_seen = clock()
+    last: JobView | None = None
     while True:
         try:
             with connect() as connection:
                 for view in _updates(connection, job):
                     if view is not None:
                         known, last_seen = True, clock()
+                        view = last = _filled(view, last)
                     yield view
                     if view is not None and view.phase.over:
                         return
@@ -111,6 +113,13 @@ def follow(
                 raise
         yield None
         time.sleep(AGAIN_S)
+
+
+def _filled(view: JobView, last: JobView | None) -> JobView:
+    """Between two leaders a replica knows little of the job: what was seen last, with the word why it waits."""
+    if last is None or view.stages or view.phase.over:
+        return view
+    return msgspec.structs.replace(last, note=view.note, leader=view.leader, copies=view.copies)
 
 
 def _updates(connection: Connection, job: bytes) -> Iterator[JobView | None]:
