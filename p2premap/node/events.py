@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from p2premap.election import events as election
 from p2premap.event import Event
 from p2premap.gossip import events as gossip
-from p2premap.ids import JobId
+from p2premap.ids import JobId, NodeId
 from p2premap.ports import FrameReceived
 from p2premap.tasks import events as tasks
-from p2premap.tasks.job import JobSpec
+from p2premap.tasks import messages
+from p2premap.tasks.job import BlobRef, JobSpec
 
 # --- events -------------------------------------------------------------------------------------------------------
 
@@ -24,11 +26,13 @@ class SubmitJob(Event, frozen=True, kw_only=True):
     Args:
         request: chosen by the shell.
         plan: the bytes of `spec.plan`, whose digest the shell has checked.
+        files: absolute paths on this machine that the job's attempts may read.
     """
 
     request: int
     spec: JobSpec
     plan: bytes
+    files: tuple[str, ...] = ()
 
 
 class CancelJob(Event, frozen=True, kw_only=True):
@@ -38,8 +42,47 @@ class CancelJob(Event, frozen=True, kw_only=True):
     reason: str
 
 
+class ExtendJob(Event, frozen=True, kw_only=True):
+    """More tasks for a growing job that is led here; else nothing happens. Answered by `tasks.Extended`."""
+
+    job: JobId
+    payload: bytes
+    request: int
+
+
+class PlanRead(Event, frozen=True, kw_only=True):
+    """Answers `ReadPlan`. `error` is one sentence, or "" where `plan` is the plan."""
+
+    job: JobId
+    plan: bytes = b""
+    error: str = ""
+
+
+class BlobsKept(Event, frozen=True, kw_only=True):
+    """Answers `KeepBlobs`."""
+
+    node: NodeId
+    kept: messages.Kept
+
+
 NodeEvent: TypeAlias = (
-    Tick | FrameReceived | SubmitJob | CancelJob | tasks.SlotReported | tasks.SetSlots | gossip.GossipEvent
+    Tick
+    | FrameReceived
+    | SubmitJob
+    | CancelJob
+    | ExtendJob
+    | PlanRead
+    | BlobsKept
+    | tasks.SlotReported
+    | tasks.SetSlots
+    | gossip.GossipEvent
+    | election.Persisted
+    | election.PersistFailed
+    | election.BatchesLoaded
+    | election.Brought
+    | election.HandOver
+    | election.AcceptFork
+    | election.Forget
 )
 
 
@@ -65,6 +108,33 @@ class JobRefused(Event, frozen=True, kw_only=True):
     text: str
 
 
+class ShareFiles(Event, frozen=True, kw_only=True):
+    """Members may read these files of this machine for this job from now on."""
+
+    job: JobId
+    files: tuple[str, ...]
+
+
+class ReadPlan(Event, frozen=True, kw_only=True):
+    """Read this blob from this node's store, or bring it here; answered by `PlanRead`."""
+
+    job: JobId
+    plan: BlobRef
+
+
+class KeepBlobs(Event, frozen=True, kw_only=True):
+    """Bring the blobs of this order here, and answer the leader that gave it by `BlobsKept`."""
+
+    node: NodeId
+    order: messages.Keep
+
+
+class JobMoved(Event, frozen=True, kw_only=True):
+    """Another node leads the job now, or nobody for a moment: who watches it here must look for it anew."""
+
+    job: JobId
+
+
 NodeEffect: TypeAlias = (
     gossip.SendDatagram
     | gossip.SendLink
@@ -78,6 +148,15 @@ NodeEffect: TypeAlias = (
     | tasks.StopSlot
     | tasks.EndJob
     | tasks.JobChanged
+    | tasks.TasksEnded
+    | tasks.Extended
     | JobAccepted
     | JobRefused
+    | ShareFiles
+    | ReadPlan
+    | KeepBlobs
+    | JobMoved
+    | election.Persist
+    | election.LoadBatches
+    | election.Bring
 )
