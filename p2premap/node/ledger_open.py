@@ -1,0 +1,139 @@
+"""Opening a ledger: are its promises whole and the newest, and what of its batches can be kept?
+
+See `p2premap.node.ledger_store`. Until a ledger has been found sound nothing on disk is changed, so that whoever looks
+again comes to the same verdict.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+from p2premap.errors import ConfigError
+from p2premap.ids import Boot
+from p2premap.node.ledger_file import (
+    ALL_BATCHES,
+    NOTHING,
+    OF_STREAM,
+    SCHEMA_VERSION,
+    LedgerLost,
+    connect,
+    create,
+    damaged_ends,
+    is_damage,
+    read_mark,
+    read_seal,
+    readable,
+    remove,
+    sum_of,
+    sync_directory,
+    transaction,
+    xor,
+)
+
+
+def open_checked(path: Path, boot: Boot) -> tuple[sqlite3.Connection, str]:
+    """The database, read through, and what was healed as one sentence ("" where nothing was).
+
+    Raises:
+        LedgerLost: its promises are not whole, or not the newest.
+        ConfigError: a later release made it.
+        sqlite3.OperationalError: the disk is full, read-only or failing.
+    """
+    marked = read_mark(path)
+    if marked is not None and not path.exists():
+        raise LedgerLost(f"The ledger {path} is gone.")
+    db: sqlite3.Connection | None = None
+    try:
+        db = connect(path)
+        _check_version(db, path, marked)
+        _check_promises(db, path, boot, marked)
+        return _heal(db, path)
+    except BaseException as error:
+        if db is not None:
+            db.close()
+        if isinstance(error, sqlite3.Error) and is_damage(error):
+            raise LedgerLost(f"The ledger {path} is damaged ({error}).") from None
+        raise
+
+
+def _check_version(db: sqlite3.Connection, path: Path, marked: int | None) -> None:
+    """Makes the tables of a new database."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version > SCHEMA_VERSION:
+        raise ConfigError(f"{path} was written by a later release of p2premap; upgrade this one.")
+    if version == 0:
+        if marked is not None:
+            raise LedgerLost(f"The ledger {path} is empty.")
+        create(db)
+        sync_directory(path.parent)
+
+
+def _check_promises(db: sqlite3.Connection, path: Path, boot: Boot, marked: int | None) -> None:
+    """Raises: LedgerLost: jobs and cells are not exactly those that were written last."""
+    seal = read_seal(db)
+    if seal is None:
+        raise LedgerLost(f"The ledger {path} is damaged (its seal).")
+    if marked is None and seal.commits > 1:
+        raise LedgerLost(f"The mark beside the ledger {path} is gone: it may be an older copy.")
+    if marked is not None and seal.commits < marked:
+        raise LedgerLost(f"The ledger {path} is an older copy: it has {seal.commits} of {marked} synced writes.")
+    if seal.boot >= boot:
+        raise LedgerLost(f"The ledger {path} is of start {seal.boot} of this node, and this is start {boot}.")
+    jobs = NOTHING
+    for table in ("jobs", "cells"):
+        for record, stored in db.execute(f"SELECT record, sum FROM {table}"):  # noqa: S608
+            if sum_of(table.encode(), record) != stored:
+                raise LedgerLost(f"The ledger {path} is damaged (a row of {table}).")
+            jobs = xor(jobs, stored)
+    if jobs != seal.jobs:
+        raise LedgerLost(f"The ledger {path} is damaged (rows that do not fit its seal).")
+
+
+def _heal(db: sqlite3.Connection, path: Path) -> tuple[sqlite3.Connection, str]:
+    """Streams without their damaged ends: the promises are known to be whole."""
+    try:
+        (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(" ".join(str(found).split()))
+        bad = damaged_ends(db.execute(f"{ALL_BATCHES} ORDER BY job, epoch, n, node, serial"))
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError as error:
+        return _rebuild(db, path, error)
+    if not bad:
+        return db, ""
+    with transaction(db):
+        db.executemany(f"DELETE FROM batches WHERE {OF_STREAM} AND serial >= ?", bad)  # noqa: S608
+    return db, f"Damaged facts in the ledger {path} were dropped; they come back from other replicas."
+
+
+def _rebuild(db: sqlite3.Connection, path: Path, damage: sqlite3.DatabaseError) -> tuple[sqlite3.Connection, str]:
+    """A new database of the promises and of those batches that can be read; the damaged one is kept aside."""
+    new = path.with_name(f"{path.name}.new")
+    remove(new)
+    healed = connect(new)
+    create(healed)
+    with transaction(healed):
+        for table, places in (("seal", "?, ?, ?, ?, ?"), ("jobs", "?, ?, ?"), ("cells", "?, ?, ?, ?")):
+            rows = db.execute(f"SELECT * FROM {table}")  # noqa: S608
+            healed.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({places})", rows)  # noqa: S608
+        healed.executemany("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?)", readable(db))
+        bad = damaged_ends(healed.execute(f"{ALL_BATCHES} ORDER BY job, epoch, n, node, serial"))
+        healed.executemany(f"DELETE FROM batches WHERE {OF_STREAM} AND serial >= ?", bad)  # noqa: S608
+    healed.close()
+    aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
+    with contextlib.suppress(sqlite3.Error):
+        db.close()
+    os.link(path, aside)
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(f"{path}-wal", f"{aside}-wal")  # it would be applied to the new database
+    new.replace(path)
+    sync_directory(path.parent)
+    return connect(path), (
+        f"The ledger was damaged ({damage}): its promises are whole, facts come back from other replicas. "
+        f"The damaged file is kept as {aside}."
+    )

@@ -1,0 +1,272 @@
+"""A replica's memory on disk: jobs, cells and fact batches in one SQLite database in WAL mode, with a version.
+
+What a replica has promised it may never forget (Paxos Made Simple, 2.5), so what SQLite leaves open is closed here:
+
+- *Is it on the platter?* In WAL mode ``synchronous=NORMAL`` syncs nothing at a commit. A write that holds promises or
+  cells is committed under ``FULL``, and with it all that was committed before; fact batches alone under ``NORMAL``.
+- *Is it what was written?* SQLite checks no page. Each row carries a BLAKE3 sum of its record, and one row, the
+  *seal*, the XOR of the sums of all jobs and cells: a page that fell back to an older state is noticed, too.
+- *Is it the newest?* A damaged or lost WAL silently ends the history at an earlier commit, and an older copy of the
+  file looks sound. The seal counts the synced commits, and so does a *mark*, a small file beside the database: a
+  database that counts fewer than its mark has been rolled back.
+
+Damaged batches are dropped from the first bad one of a stream on, so that what is left is a contiguous prefix; the
+other replicas have the rest. Damaged or rolled-back promises cannot be healed: `LedgerLost`, and the node must take a
+new identity, under which it has promised nothing. Nothing is deleted: what was damaged is kept aside.
+
+Sources: sqlite.org/wal.html, sqlite.org/pragma.html (synchronous), sqlite.org/howtocorrupt.html.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from p2premap.election.records import (
+    CellRecord,
+    ForgetBatches,
+    ForgetJob,
+    JobRecord,
+    Stored,
+    StoredBatch,
+    StoredRecord,
+    StoredStream,
+)
+from p2premap.errors import ConfigError, P2PRemapError
+from p2premap.ids import Ballot, Boot, JobId, NodeId
+from p2premap.node.ledger_file import (
+    ALL_BATCHES,
+    NOTHING,
+    OF_STREAM,
+    LedgerLost,
+    Seal,
+    batch_sum,
+    damaged_ends,
+    first_sum,
+    is_damage,
+    mark_path,
+    packed,
+    read_seal,
+    sync_directory,
+    transaction,
+    why,
+    write_mark,
+    write_seal,
+    xor,
+)
+from p2premap.node.ledger_open import open_checked
+
+_FREE_PAGES_MAX: Final = 4_096
+"""Pages of 4 KiB that are kept for reuse; beyond that they go back to the file system."""
+
+
+class LedgerUnwritable(P2PRemapError):
+    """The disk is full, read-only or failing. Nothing of the write was stored; it may be tried again."""
+
+
+class LedgerDamaged(P2PRemapError):
+    """The database cannot be read any more, in whole or in part. Opening it again heals it, or finds it lost."""
+
+
+class LedgerStore:
+    """The ledger of one node. Its methods block; call them in a thread, one at a time.
+
+    Args:
+        path: the file; made if need be. The mark is beside it, under the suffix ``.mark``.
+        boot: the node's present start.
+
+    Raises:
+        LedgerLost: see there.
+        ConfigError: the directory cannot be written, the disk is full, or a later release made the file.
+    """
+
+    def __init__(self, path: Path, boot: Boot) -> None:
+        self._path = path
+        self.warning: str
+        """What was damaged and has been healed, as one sentence; "" where nothing was."""
+        self._failed = False
+        try:
+            self._db, self.warning = open_checked(path, boot)
+            try:
+                self._begin_boot(boot)
+            except BaseException:
+                self._db.close()
+                raise
+        except sqlite3.OperationalError as error:
+            raise ConfigError(
+                f"Cannot use the ledger {path}: {why(error)}. Free some space or make it writable."
+            ) from None
+        except OSError as error:
+            raise ConfigError(
+                f"Cannot use the ledger {path}: {error.strerror}. Free some space or make it writable."
+            ) from None
+
+    def _begin_boot(self, boot: Boot) -> None:
+        """From here on an older copy of this database is known as such."""
+        self._db.execute("PRAGMA incremental_vacuum").fetchall()
+        seal = read_seal(self._db)
+        assert seal is not None, "the seal was read a moment ago"
+        self._set_synchronous(full=True)
+        with transaction(self._db):
+            write_seal(self._db, seal._replace(boot=boot, commits=seal.commits + 1))
+        self._mark_file = os.open(mark_path(self._path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            write_mark(self._mark_file, seal.commits + 1)
+            os.fsync(self._mark_file)
+            sync_directory(self._path.parent)
+        except OSError:
+            os.close(self._mark_file)
+            raise
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def load(self) -> Stored:
+        """Everything but the batches: call it once, after opening, which has checked it."""
+        jobs = [msgspec.msgpack.decode(r, type=JobRecord) for (r,) in self._db.execute("SELECT record FROM jobs")]
+        cells = [msgspec.msgpack.decode(r, type=CellRecord) for (r,) in self._db.execute("SELECT record FROM cells")]
+        rows = self._db.execute(
+            "SELECT a.job, a.epoch, a.n, a.node, a.last, b.batch FROM"
+            " (SELECT job, epoch, n, node, max(serial) AS last FROM batches GROUP BY job, epoch, n, node) AS a"
+            " JOIN batches AS b USING (job, epoch, n, node) WHERE b.serial = 0"
+        )
+        streams = [
+            StoredStream(JobId(job), Ballot(epoch, n, NodeId(node)), last, head)
+            for job, epoch, n, node, last, head in rows
+        ]
+        return Stored(jobs=tuple(jobs), cells=tuple(cells), streams=tuple(streams))
+
+    def batches(self, job: JobId, beyond: Mapping[Ballot, int]) -> tuple[StoredBatch, ...]:
+        """The batches of the job's streams with a serial above `beyond[ballot]` (0 where it is not named), in order.
+
+        Raises:
+            LedgerDamaged: some cannot be read.
+        """
+        found: list[StoredBatch] = []
+        try:
+            streams = self._db.execute(
+                "SELECT DISTINCT epoch, n, node FROM batches WHERE job = ? ORDER BY epoch, n, node", (job,)
+            ).fetchall()
+            for epoch, n, node in streams:
+                ballot = Ballot(epoch, n, NodeId(node))
+                first = beyond.get(ballot, 0) + 1
+                rows = self._db.execute(
+                    f"{ALL_BATCHES} WHERE {OF_STREAM} AND serial >= ? ORDER BY serial", (job, *ballot, first)
+                ).fetchall()
+                if damaged_ends(rows, first=first):
+                    raise sqlite3.DatabaseError("a batch is not what was written")
+                found += (StoredBatch(job=job, ballot=ballot, serial=row[4], batch=row[5]) for row in rows)
+        except sqlite3.Error as error:
+            raise LedgerDamaged(f"Facts in the ledger {self._path} cannot be read: {error}.") from None
+        return tuple(found)
+
+    # --- writing --------------------------------------------------------------------------------------------------
+
+    def write(self, records: Iterable[StoredRecord], *, sync: bool) -> None:
+        """Write these in their order, all or nothing.
+
+        Args:
+            sync: return only when they, and all that was written before, would survive a power cut.
+
+        Raises:
+            LedgerUnwritable, LedgerDamaged: none of them was written.
+        """
+        try:
+            if self._failed:
+                self._recover()
+            self._set_synchronous(full=sync)
+            with transaction(self._db):
+                seal = before = self._seal()
+                forgot = False
+                for record in records:
+                    seal = seal._replace(jobs=xor(seal.jobs, self._apply(record)))
+                    forgot |= isinstance(record, ForgetBatches | ForgetJob)
+                if sync:
+                    seal = seal._replace(commits=seal.commits + 1)
+                if seal != before:
+                    write_seal(self._db, seal)
+        except sqlite3.Error as error:
+            self._failed = not isinstance(error, sqlite3.IntegrityError)
+            text = f"Cannot write the ledger {self._path}: {why(error)}."
+            raise (LedgerDamaged if is_damage(error) else LedgerUnwritable)(text) from None
+        if sync:
+            with contextlib.suppress(OSError):  # behind is safe: it only has to be no further than the database
+                write_mark(self._mark_file, seal.commits)
+        if forgot:
+            self._give_back()
+
+    def close(self) -> None:
+        """Write back and close."""
+        with contextlib.suppress(sqlite3.Error):  # what was committed is in the WAL
+            self._db.close()
+        os.close(self._mark_file)
+
+    def _apply(self, record: StoredRecord) -> bytes:
+        """Write one record; return by what it changes the seal's sum of jobs and cells."""
+        db = self._db
+        match record:
+            case JobRecord(job=job):
+                row, summed = packed(b"jobs", record)
+                was = first_sum(db.execute("SELECT sum FROM jobs WHERE job = ?", (job,)))
+                db.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?)", (job, row, summed))
+                return xor(summed, was)
+            case CellRecord(job=job, cell=cell):
+                row, summed = packed(b"cells", record)
+                was = first_sum(db.execute("SELECT sum FROM cells WHERE job = ? AND cell = ?", (job, cell)))
+                db.execute("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?)", (job, cell, row, summed))
+                return xor(summed, was)
+            case StoredBatch():
+                self._apply_batch(record)
+                return NOTHING
+            case ForgetBatches(job=job) | ForgetJob(job=job):
+                gone = [row for (row,) in db.execute("SELECT sum FROM cells WHERE job = ?", (job,))]
+                db.execute("DELETE FROM cells WHERE job = ?", (job,))
+                db.execute("DELETE FROM batches WHERE job = ?", (job,))
+                if isinstance(record, ForgetJob):
+                    gone += [row for (row,) in db.execute("SELECT sum FROM jobs WHERE job = ?", (job,))]
+                    db.execute("DELETE FROM jobs WHERE job = ?", (job,))
+                return xor(NOTHING, *gone)
+
+    def _apply_batch(self, record: StoredBatch) -> None:
+        """Raises: sqlite3.IntegrityError: it would leave a gap in its stream."""
+        stream = (record.job, *record.ballot)
+        (last,) = self._db.execute(f"SELECT max(serial) FROM batches WHERE {OF_STREAM}", stream).fetchone()  # noqa: S608
+        if record.serial > (-1 if last is None else last) + 1:
+            raise sqlite3.IntegrityError(f"batch {record.serial} does not follow batch {last}")
+        values = (*stream, record.serial, record.batch, batch_sum(*stream, record.serial, record.batch))
+        self._db.execute("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+
+    def _seal(self) -> Seal:
+        seal = read_seal(self._db)
+        if seal is None:
+            raise sqlite3.DatabaseError("its seal is damaged")
+        return seal
+
+    def _recover(self) -> None:
+        """After a failed write: what the system may have thrown away of the WAL is written once more.
+
+        A page that could not be synced counts as clean afterwards, and is lost in a power cut; a checkpoint copies all
+        of it into the database, syncs that, and begins the WAL anew.
+        """
+        busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise sqlite3.OperationalError("the log cannot be written back")
+        self._failed = False
+
+    def _give_back(self) -> None:
+        """What forgotten jobs took, beyond what is soon used again."""
+        with contextlib.suppress(sqlite3.Error):  # it is tried again after the next
+            (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+            if free > _FREE_PAGES_MAX:
+                self._db.execute(f"PRAGMA incremental_vacuum({free - _FREE_PAGES_MAX})").fetchall()
+
+    def _set_synchronous(self, *, full: bool) -> None:
+        self._db.execute(f"PRAGMA synchronous={'FULL' if full else 'NORMAL'}")
+
+
+__all__ = ["LedgerDamaged", "LedgerLost", "LedgerStore", "LedgerUnwritable"]
