@@ -65,6 +65,7 @@ class TasksConfig(_Checked, frozen=True, kw_only=True):
     queue_batches: int = 2
     stop_grace_s: float = 2.0
     busy_retry_s: float = 0.5
+    preempt_s: float = 0.5
     report_s: float = 0.05
     view_s: float = 0.1
     jobs_kept_max: int = 1_000

@@ -4,12 +4,17 @@ A slot runs one batch and has at most one more queued behind it. Of several jobs
 gets them; among equals each gets a fair share while the others want theirs. A job counts as wanting while it was
 refused and has not come back, while it is invited, and for a moment after its own batch has ended (its leader's
 next batch is on the way).
+
+A place comes free by itself within a batch's time, a tenth of a second as a rule. A job that has waited for
+`preempt_s` behind jobs of lower priority takes slots back from them, those that have run for the shortest time first:
+one slot, and twice as many each time that it has to wait again, since nobody knows how many it could use.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterator
 
 import msgspec
 
@@ -18,6 +23,8 @@ from p2premap.ids import Ballot, JobId, NodeId
 from p2premap.tasks.job import AttemptEnd, StageId
 from p2premap.tasks.unheard import Unheard
 
+PREEMPTED = "a job of higher priority took its place"
+
 
 class Held(msgspec.Struct, eq=False):
     """One batch in a slot.
@@ -25,6 +32,7 @@ class Held(msgspec.Struct, eq=False):
     Args:
         batch: its number.
         left: (task, attempt) of those that have not ended.
+        since: when it came.
         unwanted: it is to be stopped as soon as it is at the head.
         silent: nobody wants to hear how it ends.
     """
@@ -33,6 +41,7 @@ class Held(msgspec.Struct, eq=False):
     job: JobId
     stage: StageId
     left: dict[tuple[int, int], None]
+    since: float
     unwanted: str = ""
     silent: bool = False
 
@@ -53,6 +62,8 @@ class LedJob(msgspec.Struct):
         unheard: reports that the leader has not confirmed.
         ends: reports that wait for company until `report_at`.
         refused_until: it was refused, and will ask again by then at the latest.
+        waits_since: when it was first refused of late; inf: it has what it wants.
+        takes: slots that it takes back the next time that it has to.
         held_until: a place is held for it until then: it was invited, or its own batch has just ended.
         places: batches that it has in slots.
         used: when its leader or its attempts were last heard of.
@@ -68,12 +79,24 @@ class LedJob(msgspec.Struct):
     ends: dict[StageId, list[AttemptEnd]] = msgspec.field(default_factory=dict)
     report_at: float = math.inf
     refused_until: float = -math.inf
+    waits_since: float = math.inf
+    takes: int = 1
     held_until: float = -math.inf
     places: int = 0
     used: float = 0.0
     answers: int = 0
     forgotten: bool = False
     orphan_until: float = math.inf
+
+    def refuse(self, now: float, until: float) -> None:
+        """It gets no place now, and will ask again."""
+        if self.refused_until <= now:
+            self.waits_since = now
+        self.refused_until = until
+
+    def serve(self) -> None:
+        """It has got a place."""
+        self.refused_until, self.waits_since = -math.inf, math.inf
 
     @property
     def orphaned(self) -> bool:
@@ -149,6 +172,57 @@ class Shares:
             return math.inf
         ends = (t for j in self.jobs.values() for t in (j.refused_until, j.held_until))
         return min((t for t in ends if t > now), default=math.inf)
+
+    def take_back(self, now: float) -> list[Slot]:
+        """Mark what must go for jobs of higher priority that have waited long enough; its slots."""
+        marked: dict[int, Slot] = {}
+        if len(self.jobs) < 2:
+            return []
+        for led in sorted(self._waiting(now), key=lambda j: (-j.priority, j.waits_since, j.job)):
+            if self._may_take_at(led) > now or self.free_for(now, led):
+                continue
+            victims = self._beneath(led)
+            if victims and not any(h.unwanted == PREEMPTED for slot in self.slots for h in slot.queue):
+                marked |= {slot.number: slot for slot in victims[: led.takes]}
+                led.takes = min(2 * led.takes, max(1, len(self.slots)))
+                for slot in marked.values():
+                    self._mark(slot, led.priority)
+        for slot, behind in self._stuck():
+            if now - behind.since >= self._config.preempt_s and not (slot.queue[0].unwanted or behind.unwanted):
+                self._mark(slot, self.jobs[behind.job].priority)
+                marked[slot.number] = slot
+        return list(marked.values())
+
+    def take_back_at(self, now: float) -> float:
+        """When a job that waits may take slots back."""
+        times = [self._may_take_at(led) for led in self._waiting(now)]
+        times += [behind.since + self._config.preempt_s for _, behind in self._stuck()]
+        return min((t for t in times if t > now), default=math.inf)
+
+    def _waiting(self, now: float) -> list[LedJob]:
+        return [j for j in self.jobs.values() if j.refused_until > now and not (j.forgotten or j.orphaned)]
+
+    def _stuck(self) -> Iterator[tuple[Slot, Held]]:
+        """Batches that are queued behind one of lower priority."""
+        if len(self.jobs) > 1:
+            for slot in self.slots:
+                for behind in list(slot.queue)[1:]:
+                    if self.jobs[behind.job].priority > self.jobs[slot.queue[0].job].priority:
+                        yield slot, behind
+
+    def _may_take_at(self, led: LedJob) -> float:
+        return led.waits_since + self._config.preempt_s
+
+    def _beneath(self, led: LedJob) -> list[Slot]:
+        """Slots that run something of lower priority: the lowest first, then what has run for the shortest time."""
+        slots = [s for s in self.slots[: self.allowed] if s.queue and not s.queue[0].unwanted]
+        beneath = [s for s in slots if self.jobs[s.queue[0].job].priority < led.priority]
+        return sorted(beneath, key=lambda s: (self.jobs[s.queue[0].job].priority, -s.queue[0].since, s.number))
+
+    def _mark(self, slot: Slot, priority: int) -> None:
+        for held in slot.queue:
+            if self.jobs[held.job].priority < priority and not held.unwanted:
+                held.unwanted = PREEMPTED
 
     def held(self, led: LedJob, *, silent: bool = False) -> list[Held]:
         """The job's batches; with `silent`, also those of which nobody wants to hear."""

@@ -2,9 +2,10 @@
 
 Theory of operation. There is no central master: each job's leader sends `Assign`s, and this core takes them or says
 `Busy`. A slot runs one batch and has at most one more queued behind it, so that it goes on without a pause. Who gets
-a place when several jobs want it: the highest priority, then the job below its fair share. A job that was
-refused is remembered for as long as it was told to wait, and invited when there is a place for it (a `Busy` without
-attempts); a place is held for a moment for a job that was invited, and for one whose batch has just ended.
+a place when several jobs want it: the highest priority, then the job below its fair share. A higher priority also
+takes slots back (`p2premap.tasks.shares`): what ran there ends as STOPPED, which its leader does not count. A job that
+was refused is remembered for as long as it was told to wait, and invited when there is a place for it (a `Busy`
+without attempts); a place is held for a moment for a job that was invited, and for one whose batch has just ended.
 
 Fencing: an order under a lower ballot than the highest seen for its job is dropped, and the ballot must be its
 sender's own. A new leader (a higher ballot) is told again what its predecessor has not heard, and everything that ends
@@ -123,9 +124,11 @@ class WorkerCore:
                 assert_never(event)
         self._report_due(now)
         self._invite(now)
+        for slot in self._shares.take_back(now):
+            self._stop_unwanted(slot)
         self._sweep(now)
         self._bound_unheard()
-        self._wake_at = self._shares.invite_at(now)
+        self._wake_at = min(self._shares.invite_at(now), self._shares.take_back_at(now))
         effects, self._effects = self._effects, []
         return effects
 
@@ -177,7 +180,8 @@ class WorkerCore:
         """Nobody leads the job: keep what it has here for whoever will."""
         if not led.forgotten and not led.orphaned:
             led.orphan_until = now + self._config.orphan_s
-            led.refused_until = led.held_until = -math.inf
+            led.serve()
+            led.held_until = -math.inf
 
     def _on_assign(self, now: float, led: LedJob | None, order: messages.Assign) -> None:
         if led is None or led.forgotten:
@@ -195,7 +199,7 @@ class WorkerCore:
         if led.unheard and self._unheard_bytes() > self._config.unheard_bytes_max:
             slot, reason = None, "its leader has not confirmed what this node has finished"
         if slot is None:
-            led.refused_until = now + 2 * self._config.busy_retry_s
+            led.refuse(now, now + 2 * self._config.busy_retry_s)
             self._say(
                 led,
                 messages.Busy(
@@ -209,11 +213,12 @@ class WorkerCore:
                 ),
             )
             return
-        led.refused_until = -math.inf
+        led.serve()
         led.places += 1
         slot.last_job = led.job
         number = next(self._batches)
-        slot.queue.append(Held(number, led.job, order.stage, dict.fromkeys((a.task, a.attempt) for a in attempts)))
+        pairs = dict.fromkeys((a.task, a.attempt) for a in attempts)
+        slot.queue.append(Held(number, led.job, order.stage, pairs, since=now))
         self._effects.append(
             RunBatch(
                 slot=slot.number,
