@@ -15,7 +15,7 @@ import enum
 import msgspec
 
 from p2premap.ids import Address, RequestId
-from p2premap.tasks.job import JobSpec, JobView, Part
+from p2premap.tasks.job import JobSpec, JobView, Part, Source
 from p2premap.wire import Count, DigestField, JobIdField, Message, NodeIdField, Record, Registry, Seconds, Short, Text
 
 
@@ -394,15 +394,68 @@ class PartFound(Message, tag=130, frozen=True, kw_only=True):
     part: Part
 
 
+class OpenCalls(Message, tag=140, frozen=True, kw_only=True):
+    """Calls of this job (kind "calls") are handed in on this connection from now on, and their ends told on it.
+
+    Answered by one `CallsOpened`, then by `CallsEnded` again and again, until the job is over (`Done`) or cannot be
+    served here any more (`Refused`: the client opens it anew, maybe at another node).
+
+    Args:
+        first: ends of packs before this number need not be told: the client has them.
+    """
+
+    request: RequestId
+    job: JobIdField
+    first: Count = 0
+
+
+class CallsOpened(Message, tag=141, frozen=True, kw_only=True):
+    """Answers `OpenCalls`.
+
+    Args:
+        known: so many packs are known and protected; the client hands in again from there on.
+        slots: worker processes of the whole cluster.
+    """
+
+    request: RequestId
+    known: Count
+    slots: Count
+
+
+class Calls(Message, tag=142, frozen=True, kw_only=True):
+    """More calls: this frame's payload is an extension (`p2premap.tasks.calls`). Answered only where it is `Refused`.
+
+    Args:
+        request: that of the `OpenCalls` before.
+    """
+
+    request: RequestId
+    job: JobIdField
+
+
+class CallsEnded(Message, tag=143, frozen=True, kw_only=True):
+    """Packs ended: this frame's payload tells how (`p2premap.tasks.calls.unpack_ends`); `slots` as in `CallsOpened`."""
+
+    request: RequestId
+    slots: Count
+
+
+class ReadBlob(Message, tag=144, frozen=True, kw_only=True):
+    """Send these bytes of a blob, wherever they are held. Answered by `Chunk`s."""
+
+    request: RequestId
+    source: Source
+
+
 CLIENT_MESSAGES: tuple[type[Message], ...] = (
     PutBlob, Submit, Watch, ListJobs, Cancel, ReadPart, ReadLog, ListNodes, GetStatus, MakeInvite, Join,
-    LeaveCluster, Diagnose, Stop, Announce, TryAddresses, FindPart,
+    LeaveCluster, Diagnose, Stop, Announce, TryAddresses, FindPart, OpenCalls, Calls, ReadBlob,
 )  # fmt: skip
 """What a client may say."""
 
 DAEMON_MESSAGES: tuple[type[Message], ...] = (
     Welcome, Refused, Done, Submitted, JobUpdate, Jobs, Chunk, Nodes, Status, Invited, Diagnosis, Announced,
-    Tried, PartFound,
+    Tried, PartFound, CallsOpened, CallsEnded,
 )  # fmt: skip
 """What a daemon answers."""
 

@@ -40,23 +40,24 @@ def end_of(task: int, attempt: int, error: BaseException) -> AttemptEnd:
         case P2PRemapError():
             # its sentence was written for people; its traceback shows only p2premap itself
             outcome, text = Outcome.RAISED, str(error)
-            detail = _user_traceback(error)
+            detail = traceback_of(error)
         case OSError(errno=number) if number in _DISK_OF_THIS_NODE:
             # in user code, or where it prints: another node's disk may do
-            outcome, text, detail = Outcome.REFUSED, _sentence(error), _user_traceback(error)
+            outcome, text, detail = Outcome.REFUSED, sentence_of(error), traceback_of(error)
         case _:
-            outcome, text, detail = Outcome.RAISED, _sentence(error), _user_traceback(error)
+            outcome, text, detail = Outcome.RAISED, sentence_of(error), traceback_of(error)
     return AttemptEnd(
         task=task,
         attempt=attempt,
         outcome=outcome,
         error=_encodable(text[:ERROR_CHARACTERS_MAX]),
-        detail=_encodable(_shorten(detail)),
+        detail=detail,
         missing=missing,
     )
 
 
-def _sentence(error: BaseException) -> str:
+def sentence_of(error: BaseException) -> str:
+    """What was raised, and in which line of user code."""
     if isinstance(error, SystemExit):
         return f"The code called sys.exit({error.code!r})."
     try:
@@ -80,8 +81,12 @@ def _last_user_frame(traceback: TracebackType | None) -> str:
     return place
 
 
+def traceback_of(error: BaseException) -> str:
+    """The traceback as Python prints it, without the frames of p2premap that called user code, and not too long."""
+    return _encodable(_shorten(_user_traceback(error)))
+
+
 def _user_traceback(error: BaseException) -> str:
-    """The traceback as Python prints it, without the frames of p2premap that called user code."""
     from traceback import TracebackException
 
     try:

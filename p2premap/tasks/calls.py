@@ -1,0 +1,447 @@
+"""Futures: the director of jobs that grow while they run, and how calls and their results are packed.
+
+A client that has connected is one job of kind "calls", with one stage that stays open. What it hands in arrives as
+*extensions*; a task is a *pack* of calls of one function, so that a hundred quick calls cost what one costs::
+
+    extension   functions (each once a job)  |  packs  |  cancelled packs  |  holders of blobs  |  closed?
+    pack        flags, function  |  a blob, or the pickled arguments
+    result      flags, calls done, seconds  |  a blob, or the pickled results
+
+Pickles are opaque here: the client and the worker processes make and open them. Packs and functions are numbered by
+the client, 0, 1, 2..., and an extension says which are its first: so one that is handed in again, after the daemon
+that it was given to has died, adds only what is not known yet.
+
+A worker may leave calls at the end of a pack undone, when the pack takes longer than was thought: the client hands
+those in again. What ends a call is in its result, an exception too, so that no call can make the job fail; only what
+ends a whole worker process (a crash, a limit) is a task's failure.
+
+Bodies stay in the byte strings in which they came: a million packs are two arrays here, and not a million objects.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from p2premap.errors import JobError, JobRejected, RemoteProtocolError
+from p2premap.ids import DIGEST_BYTES, NODE_ID_BYTES, Digest, JobId, NodeId
+from p2premap.tasks.director import Extension, Pinned, StagePlan, TaskInput
+from p2premap.tasks.job import AttemptEnd, Part, Source, StageId
+from p2premap.wire import NodeIdField, Record
+
+KIND: Final = "calls"
+FUNCTION: Final = "calls"
+RUNTIME: Final = "p2premap.worker.calls:CallsRuntime"
+
+VERSION: Final = 1
+
+INLINE_BYTES_MAX: Final = 64 << 10
+"""Arguments of a pack beyond this travel as a blob; results too (`p2premap.tasks.job.INLINE_BYTES_MAX`)."""
+FUNCTION_BYTES_MAX: Final = 4 << 10
+"""A function beyond this travels as a blob; a smaller one goes with every pack."""
+FUNCTIONS_MAX: Final = 100_000
+PACKS_MAX: Final = 1 << 31
+
+CHUNK: Final = 1
+"""One pickle of many calls' arguments, made by `map`; else a pickle for each call."""
+STAR: Final = 2
+"""Of a chunk: each item is a tuple of arguments; else it is the one argument."""
+BLOB: Final = 4
+"""What follows is the name of a blob."""
+VOID: Final = 8
+"""Nothing is to be done: it stands for a pack whose results the client has."""
+RAISED: Final = 16
+"""Of a chunk's result: the call after the last result raised."""
+
+_EXTENSION: Final = struct.Struct("<BBQIQIII")
+_PACK: Final = struct.Struct("<BI")
+_BLOB: Final = struct.Struct(f"<{DIGEST_BYTES}sQ{NODE_ID_BYTES}s")
+_MOVED: Final = struct.Struct(f"<{DIGEST_BYTES}s{NODE_ID_BYTES}s")
+_PARAMS: Final = struct.Struct("<I")
+_RESULT: Final = struct.Struct("<BIdd")
+_RAISED_BIT: Final = 1 << 31
+_NO_FUNCTION: Final = 0xFFFFFFFF
+
+
+class BlobAt(NamedTuple):
+    """A blob and a node that has it. `size` in bytes."""
+
+    digest: Digest
+    size: int
+    holder: NodeId
+
+    def source(self) -> Source:
+        """For an attempt that reads it."""
+        return Source(digest=self.digest, start=0, end=self.size, holders=(self.holder,), blob=self.digest)
+
+
+# --- what the client hands in -------------------------------------------------------------------------------------
+
+
+def pack_body(flags: int, function: int, data: bytes | BlobAt) -> bytes:
+    """A pack: its arguments, or the blob that holds them."""
+    if isinstance(data, BlobAt):
+        return _PACK.pack(flags | BLOB, function) + _BLOB.pack(*data)
+    return _PACK.pack(flags, function) + data
+
+
+def pack_function(code: bytes | BlobAt) -> bytes:
+    """A function as an extension carries it."""
+    return b"\x01" + _BLOB.pack(*code) if isinstance(code, BlobAt) else b"\x00" + code
+
+
+def pack_calls(pickles: Sequence[bytes]) -> bytes:
+    """The pickled arguments of several calls, one after the other."""
+    lengths = array("I", map(len, pickles))
+    return b"".join((_PARAMS.pack(len(lengths)), lengths.tobytes(), *pickles))
+
+
+def unpack_calls(data: bytes | memoryview) -> list[memoryview]:
+    """What `pack_calls` packed."""
+    (count,) = _PARAMS.unpack_from(data)
+    return _pieces(memoryview(data)[_PARAMS.size :], count)
+
+
+def pack_extension(
+    *,
+    first_function: int = 0,
+    functions: Sequence[bytes] = (),
+    first: int = 0,
+    packs: Sequence[bytes] = (),
+    cancelled: Sequence[int] = (),
+    moved: Sequence[tuple[Digest, NodeId]] = (),
+    closed: bool = False,
+) -> bytes:
+    """An extension.
+
+    Args:
+        first_function, first: numbers of the first of these functions and packs.
+        cancelled: packs that need not run.
+        moved: blobs that another node has now.
+        closed: no packs come after these.
+    """
+    head = _EXTENSION.pack(
+        VERSION, closed, first_function, len(functions), first, len(packs), len(cancelled), len(moved)
+    )
+    lengths = array("I", [*map(len, functions), *map(len, packs)])
+    return b"".join(
+        (
+            head,
+            lengths.tobytes(),
+            array("Q", cancelled).tobytes(),
+            *(_MOVED.pack(digest, holder) for digest, holder in moved),
+            *functions,
+            *packs,
+        )
+    )
+
+
+class _Extension(NamedTuple):
+    closed: bool
+    first_function: int
+    functions: list[bytes]
+    first: int
+    lengths: array[int]
+    cancelled: array[int]
+    moved: list[tuple[bytes, bytes]]
+    body: int
+    """Where the first pack begins in the payload."""
+
+
+def _read(payload: bytes) -> _Extension:
+    """Raises: JobError: it is not an extension."""
+    try:
+        version, closed, first_function, functions, first, packs, cancels, moves = _EXTENSION.unpack_from(payload)
+        if version != VERSION:
+            raise JobError(f"The calls are of version {version}, this node reads {VERSION}.")
+        at = _EXTENSION.size
+        lengths, at = _array("I", payload, at, functions + packs)
+        cancelled, at = _array("Q", payload, at, cancels)
+        moved = [_MOVED.unpack_from(payload, at + n * _MOVED.size) for n in range(moves)]
+        at += moves * _MOVED.size
+    except (struct.error, ValueError) as error:
+        raise JobError(f"What the client handed in are no calls: {error}.") from None
+    code = []
+    for length in lengths[:functions]:
+        code.append(payload[at : at + length])
+        at += length
+    bodies = lengths[functions:]
+    blob_bytes = 1 + _BLOB.size
+    if (
+        at + sum(bodies) != len(payload)
+        or any(not c or (c[0] and len(c) != blob_bytes) for c in code)
+        or min(bodies, default=_PACK.size) < _PACK.size
+    ):
+        raise JobError("What the client handed in are no calls: lengths do not add up.")
+    return _Extension(bool(closed), first_function, code, first, bodies, cancelled, moved, at)
+
+
+def _array(code: str, payload: bytes, at: int, count: int) -> tuple[array[int], int]:
+    numbers = array(code)
+    end = at + count * numbers.itemsize
+    if end > len(payload):
+        raise ValueError("it ends too early")
+    numbers.frombytes(payload[at:end])
+    return numbers, end
+
+
+def _pieces(data: memoryview, count: int) -> list[memoryview]:
+    """Lengths, then so many pieces.
+
+    Raises:
+        RemoteProtocolError: lengths do not add up.
+    """
+    lengths = array("I")
+    start = count * lengths.itemsize
+    if start > len(data):
+        raise RemoteProtocolError("packed calls end too early")
+    lengths.frombytes(data[:start])
+    pieces = []
+    for length in lengths:
+        pieces.append(data[start : start + (length & ~_RAISED_BIT)])
+        start += length & ~_RAISED_BIT
+    if start > len(data):
+        raise RemoteProtocolError("packed calls end too early")
+    return pieces
+
+
+# --- what a worker is given ---------------------------------------------------------------------------------------
+
+
+class Work(NamedTuple):
+    """A pack as the runtime gets it.
+
+    Args:
+        code: the pickled function; None: it is the first source.
+        data: the arguments; None: they are the last source.
+    """
+
+    flags: int
+    code: bytes | None
+    data: memoryview | None
+
+
+def unpack_params(params: bytes) -> Work:
+    """What `Calls.task` says of a pack."""
+    (size,) = _PARAMS.unpack_from(params)
+    at = _PARAMS.size
+    code: bytes | None = None
+    if size != _NO_FUNCTION:
+        code = params[at : at + size]
+        at += size
+    flags, _ = _PACK.unpack_from(params, at)
+    return Work(flags, code, None if flags & BLOB else memoryview(params)[at + _PACK.size :])
+
+
+class Calls:
+    """See `p2premap.tasks.director.Director`."""
+
+    runtime = RUNTIME
+    streams = True
+
+    def __init__(self, *, job: JobId, home: NodeId, plan: bytes) -> None:
+        if plan:
+            raise JobRejected("A job of calls has no plan.", job=job.hex())
+        self._functions: list[bytes] = []
+        self._payloads: list[bytes] = []
+        self._in_payload = array("I")
+        self._starts = array("I")
+        self._ends = array("I")
+        self._moved: dict[bytes, NodeId] = {}
+        self._closed = False
+
+    def first(self) -> StagePlan:
+        """The one stage, empty at first."""
+        return StagePlan(name="calls", function=FUNCTION, tasks=0, open=True)
+
+    def next(self, number: int, results: Sequence[Pinned]) -> StagePlan | None:
+        """There is no other."""
+        return None
+
+    def part(self, task: int, result: Pinned) -> Part | None:
+        """Results go to the client one by one."""
+        return None
+
+    def extend(self, payload: bytes) -> Extension:
+        """Take what the client handed in.
+
+        Raises:
+            JobError: it is not an extension, leaves some out, or names what there is not; nothing has changed.
+        """
+        given = _read(payload)
+        known = len(self._starts)
+        again = known - given.first
+        functions = given.functions[len(self._functions) - given.first_function :]
+        if given.first_function > len(self._functions) or given.first > known:
+            raise JobError(f"Calls are missing before number {given.first}: {known} are known here.")
+        total = known + max(0, len(given.lengths) - again)
+        if len(self._functions) + len(functions) > FUNCTIONS_MAX or total > PACKS_MAX:
+            raise JobError("The job has too many calls or functions; connect anew.")
+        if self._closed and total > known:
+            raise JobError("The job has been closed.")
+        if any(number >= total for number in given.cancelled):
+            raise JobError("Calls are to be cancelled that were never handed in.")
+        starts, ends = _ranges(given)
+        many = len(self._functions) + len(functions)
+        for start in starts[again:]:
+            flags, function = _PACK.unpack_from(payload, start)
+            if function >= many and not flags & VOID:
+                raise JobError(f"A call is of function {function}, which is not known here.")
+        self._functions += functions
+        self._moved.update((digest, NodeId(holder)) for digest, holder in given.moved)
+        if total > known:
+            self._in_payload.extend([len(self._payloads)] * (total - known))
+            self._starts += starts[again:]
+            self._ends += ends[again:]
+            self._payloads.append(payload)
+        self._closed = self._closed or given.closed
+        return Extension(tasks=total - known, closed=self._closed, cancelled=tuple(given.cancelled))
+
+    def task(self, stage: StageId, task: int) -> TaskInput:
+        """A pack, and its function with it."""
+        body = self._payloads[self._in_payload[task]][self._starts[task] : self._ends[task]]
+        flags, function = _PACK.unpack_from(body)
+        code = b"\x00" if flags & VOID else self._functions[function]
+        if not flags & BLOB and not code[0]:
+            return TaskInput(params=b"".join((_PARAMS.pack(len(code) - 1), code[1:], body)))
+        sources = []
+        head = _PARAMS.pack(len(code) - 1) + code[1:]
+        if code[0]:
+            head = _PARAMS.pack(_NO_FUNCTION)
+            sources.append(self._source(code, 1))
+        if flags & BLOB:
+            sources.append(self._source(body, _PACK.size))
+            body = body[: _PACK.size]
+        return TaskInput(params=head + body, sources=tuple(sources))
+
+    def _source(self, data: bytes, at: int) -> Source:
+        digest, size, holder = _BLOB.unpack_from(data, at)
+        return BlobAt(Digest(digest), size, self._moved.get(digest, NodeId(holder))).source()
+
+
+def _ranges(given: _Extension) -> tuple[array[int], array[int]]:
+    """Where each pack begins and ends in the payload."""
+    starts, ends, at = array("I"), array("I"), given.body
+    for length in given.lengths:
+        starts.append(at)
+        at += length
+        ends.append(at)
+    return starts, ends
+
+
+# --- results ------------------------------------------------------------------------------------------------------
+
+
+class Done(NamedTuple):
+    """What a worker says of a pack.
+
+    Args:
+        calls: how many of it were run; the rest is to be handed in again.
+        seconds: all of them together.
+        longest: of a single call, seconds; 0 where single calls were not measured.
+        data: what follows: see `pack_answers` and `pack_chunk`; empty where it is a blob.
+    """
+
+    flags: int
+    calls: int
+    seconds: float
+    longest: float
+    data: memoryview
+
+
+def pack_done(flags: int, calls: int, seconds: float, longest: float, data: bytes = b"") -> bytes:
+    """The value of a pack's result."""
+    return _RESULT.pack(flags, calls, seconds, longest) + data
+
+
+def unpack_done(value: bytes) -> Done:
+    """The same read.
+
+    Raises:
+        RemoteProtocolError: it is no such value.
+    """
+    try:
+        flags, calls, seconds, longest = _RESULT.unpack_from(value)
+        return Done(flags, calls, seconds, longest, memoryview(value)[_RESULT.size :])
+    except struct.error as error:
+        raise RemoteProtocolError(f"not the results of calls: {error}") from None
+
+
+def pack_answers(pickles: Sequence[bytes], raised: Sequence[int]) -> bytes:
+    """The pickled results of single calls; those whose positions are in `raised` are exceptions."""
+    lengths = array("I", map(len, pickles))
+    for position in raised:
+        lengths[position] |= _RAISED_BIT
+    return b"".join((lengths.tobytes(), *pickles))
+
+
+def unpack_answers(data: memoryview, calls: int) -> tuple[list[memoryview], list[int]]:
+    """The same read: the pickles, and the positions of exceptions.
+
+    Raises:
+        RemoteProtocolError: lengths do not add up.
+    """
+    pieces = _pieces(data, calls)
+    lengths = array("I")
+    lengths.frombytes(data[: calls * lengths.itemsize])
+    if not calls or max(lengths) < _RAISED_BIT:
+        return pieces, []
+    return pieces, [position for position, length in enumerate(lengths) if length & _RAISED_BIT]
+
+
+def pack_chunk(results: bytes, error: bytes) -> bytes:
+    """The results of a chunk as one pickle of a list, and the exception that ended it, if any."""
+    return _PARAMS.pack(len(results)) + results + error
+
+
+def unpack_chunk(data: memoryview) -> tuple[memoryview, memoryview]:
+    """The same read.
+
+    Raises:
+        RemoteProtocolError: lengths do not add up.
+    """
+    if len(data) < _PARAMS.size:
+        raise RemoteProtocolError("the results of a chunk end too early")
+    (size,) = _PARAMS.unpack_from(data)
+    if _PARAMS.size + size > len(data):
+        raise RemoteProtocolError("the results of a chunk end too early")
+    return data[_PARAMS.size : _PARAMS.size + size], data[_PARAMS.size + size :]
+
+
+# --- what the client is told --------------------------------------------------------------------------------------
+
+
+class EndsOfNode(Record, frozen=True, kw_only=True):
+    """How packs ended that one node ran.
+
+    Args:
+        node: holds the blobs of their results.
+    """
+
+    node: NodeIdField
+    ends: tuple[AttemptEnd, ...]
+
+
+_out = msgspec.msgpack.Encoder()
+_in = msgspec.msgpack.Decoder(tuple[EndsOfNode, ...])
+
+
+def pack_ends(groups: Sequence[EndsOfNode]) -> bytes:
+    """What goes beside `p2premap.control.CallsEnded`."""
+    return _out.encode(groups)
+
+
+def unpack_ends(payload: bytes) -> tuple[EndsOfNode, ...]:
+    """The same read.
+
+    Raises:
+        RemoteProtocolError: it is something else.
+    """
+    try:
+        return _in.decode(payload)
+    except msgspec.DecodeError as error:
+        raise RemoteProtocolError(f"not the ends of calls: {error}") from None

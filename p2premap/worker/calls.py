@@ -1,0 +1,189 @@
+"""Calls in a worker process: the other half of `p2premap.tasks.calls`.
+
+A function is unpickled once and kept; arguments and results are pickled, by Python's own pickle where it can, else by
+cloudpickle (ten times slower, but it knows what scripts and notebooks define). What user code raises is a result like
+any other, with its traceback as text; so is what cannot be pickled.
+
+A pack was made for a few milliseconds of work. If it takes longer than `GIVE_UP_S`, the calls that have not begun go
+back to the client: a call that is slower than its brothers delays nobody for longer than it runs.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from itertools import starmap
+from typing import Any, Final
+
+import cloudpickle
+
+from p2premap.tasks.calls import (
+    BLOB,
+    CHUNK,
+    RAISED,
+    STAR,
+    VOID,
+    pack_answers,
+    pack_chunk,
+    pack_done,
+    unpack_calls,
+    unpack_params,
+)
+from p2premap.tasks.job import INLINE_BYTES_MAX
+from p2premap.worker.failure import Stopped, sentence_of, traceback_of
+from p2premap.worker.loading import load_bundle
+from p2premap.worker.runtime import Context, InputLost, Result, Segment
+
+GIVE_UP_S: Final = 0.05
+FUNCTIONS_KEPT_MAX: Final = 1_000
+_HEAD_BYTES: Final = 64
+_BLOCK_MAX: Final = 4_096
+_PROTOCOL: Final = pickle.HIGHEST_PROTOCOL
+_loads: Final = pickle.loads  # to open what users pickled is a worker's work
+
+Function = Callable[..., Any]
+
+
+class CallsRuntime:
+    """See `p2premap.worker.runtime.Runtime`."""
+
+    def __init__(self, bundle: bytes, directory: str) -> None:
+        load_bundle(bundle)
+        self._functions: OrderedDict[bytes, Function] = OrderedDict()
+
+    def run(self, function: str, params: bytes, segments: Sequence[Segment], context: Context) -> Result:
+        """Run one pack."""
+        work = unpack_params(params)
+        if work.flags & VOID:
+            return Result(pack_done(work.flags, 0, 0.0, 0.0))
+        data: bytes | memoryview = context.read(segments[-1]) if work.data is None else work.data
+        try:
+            call = self._function(work.code, segments, context)
+        except (Stopped, InputLost):
+            raise
+        except BaseException as error:
+            # it cannot be unpickled here, such as for a module that this machine lacks
+            if work.flags & CHUNK:
+                answer = pack_chunk(dumps([]), describe(error))
+                return self._result(work.flags | RAISED, 0, 0.0, 0.0, answer, context)
+            broken = describe(error)
+            pickles = [broken for _ in unpack_calls(data)]
+            answer = pack_answers(pickles, range(len(pickles)))
+            return self._result(0, len(pickles), 0.0, 0.0, answer, context)
+        if work.flags & CHUNK:
+            return self._chunk(call, work.flags, data, context)
+        return self._calls(call, data, context)
+
+    def _function(self, code: bytes | None, segments: Sequence[Segment], context: Context) -> Function:
+        key = segments[0].digest if code is None else code
+        known = self._functions.get(key)
+        if known is None:
+            known = self._functions[key] = _loads(context.read(segments[0]) if code is None else code)
+            if len(self._functions) > FUNCTIONS_KEPT_MAX:
+                self._functions.popitem(last=False)
+        return known
+
+    def _calls(self, call: Function, data: bytes | memoryview, context: Context) -> Result:
+        """Calls one by one."""
+        clock = time.perf_counter
+        answers: list[bytes] = []
+        raised: list[int] = []
+        longest = 0.0
+        began = before = clock()
+        for arguments in unpack_calls(data):
+            try:
+                args, kwargs = _loads(arguments)
+                answers.append(dumps(call(*args, **kwargs)))
+            except (Stopped, InputLost):
+                raise
+            except BaseException as error:
+                # whatever user code raises is an answer
+                raised.append(len(answers))
+                answers.append(describe(error))
+            now = clock()
+            if now - before > longest:
+                longest = now - before
+            before = now
+            if now - began > GIVE_UP_S:
+                break
+        context.count(records_out=len(answers))
+        return self._result(0, len(answers), before - began, longest, pack_answers(answers, raised), context)
+
+    def _chunk(self, call: Function, flags: int, data: bytes | memoryview, context: Context) -> Result:
+        """The calls of a `map`, in blocks that grow as long as they are quick."""
+        results: list[Any] = []
+        error = b""
+        clock = time.perf_counter
+        began = clock()
+        try:
+            rows = _loads(data)
+            every = starmap if flags & STAR else map
+            block = 1
+            while len(results) < len(rows) and clock() - began < GIVE_UP_S:
+                some = rows[len(results) : len(results) + block]
+                # extend() keeps what came before an exception
+                results.extend(every(call, some))
+                block = min(2 * block, _BLOCK_MAX)
+            seconds = clock() - began
+            context.count(records_out=len(results))
+            data = dumps(results)
+        except (Stopped, InputLost):
+            raise
+        except BaseException as raised:
+            # whatever user code raises is an answer
+            flags |= RAISED
+            error = describe(raised)
+            seconds = clock() - began
+            results, data = _picklable(results)
+        return self._result(flags, len(results), seconds, 0.0, pack_chunk(bytes(data), error), context)
+
+    def _result(self, flags: int, calls: int, seconds: float, longest: float, data: bytes, context: Context) -> Result:
+        flags &= ~BLOB
+        if len(data) + _HEAD_BYTES <= INLINE_BYTES_MAX:
+            return Result(pack_done(flags, calls, seconds, longest, data))
+        writer = context.new_blob()
+        writer.write(data)
+        return Result(pack_done(flags | BLOB, calls, seconds, longest), (writer.finish(),))
+
+
+def dumps(value: object) -> bytes:
+    """A pickle of what user code returned.
+
+    Raises:
+        Exception: it cannot be pickled.
+    """
+    try:
+        return pickle.dumps(value, _PROTOCOL)
+    except Exception:
+        # what a script defines has no module that could be imported: cloudpickle takes it by value
+        return cloudpickle.dumps(value, _PROTOCOL)  # type: ignore[no-any-return]
+
+
+def describe(error: BaseException) -> bytes:
+    """An exception for the caller: pickled if it survives that, and in words in any case."""
+    pickled = b""
+    try:
+        candidate = dumps(error)
+        _loads(candidate)  # many exceptions with arguments of their own cannot be made again
+    except Exception:  # noqa: S110  (then the words must do)
+        pass
+    else:
+        pickled = candidate
+    return pickle.dumps((pickled, sentence_of(error), traceback_of(error)), _PROTOCOL)
+
+
+def _picklable(results: list[Any]) -> tuple[list[Any], bytes]:
+    """As many of the first results as can be pickled."""
+    try:
+        return results, dumps(results)
+    except Exception:
+        kept = []
+        for result in results:
+            try:
+                dumps(result)
+            except Exception:
+                break
+            kept.append(result)
+        return kept, dumps(kept)
