@@ -1,0 +1,65 @@
+"""python -m tests.soak [--only CASE...] [--repeat N] [--seed N] --results FILE
+
+Runs trials and appends one JSON line each to FILE. Trials whose line is in FILE already are not run again: stop it
+whenever you like, and give the same command to go on. What a violation left behind is kept in FILE.evidence/. At the
+end, or with --summary alone, it prints a summary: median, min and max of each figure against its target, and each
+violation. The exit code is 1 where there are violations.
+
+Without root the cases that need machines of their own (network namespaces) are skipped, and it says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from tests.soak.cases import CASES, Case
+from tests.soak.results import append, load, summary
+from tests.soak.run import run
+
+
+def main() -> int:
+    """Returns the exit code."""
+    options = _options()
+    path: Path = options.results
+    results = load(path)
+    try:
+        for case in () if options.summary else [CASES[name] for name in options.only or CASES]:
+            done = {result["trial"] for result in results if result["case"] == case.name}
+            if reason := case.why_not():
+                print(f"{case.name}: skipped: {reason}")
+                continue
+            for number in range(case.repeat if options.repeat is None else options.repeat):
+                if number not in done:
+                    results.append(_trial(case, number, options.seed, path))
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on from here.")
+    print(summary(results))
+    return int(any(result["violations"] for result in results))
+
+
+def _trial(case: Case, number: int, seed: int, path: Path) -> dict[str, object]:
+    begun = time.monotonic()
+    result = run(case, number, seed=seed, kept=path.with_name(path.name + ".evidence"))
+    append(path, result)
+    said = "; ".join(result["violations"]) or "ok"
+    figures = {name: result[name] for name in ("next_start_s", "next_assigned_s", "again", "redone") if name in result}
+    print(f"{case.name} {number}: {said} {figures} {time.monotonic() - begun:.1f} s", flush=True)
+    return result
+
+
+def _options() -> argparse.Namespace:
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__.split("\n\n", 1)[1])
+    parser.add_argument("--only", nargs="+", choices=list(CASES), metavar="CASE", help=f"of {', '.join(CASES)}")
+    parser.add_argument("--repeat", type=int, metavar="N", help="trials of each case [20 or 50, as promised]")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of everything that is chosen [1]")
+    parser.add_argument("--results", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--summary", action="store_true", help="run nothing; print what FILE says")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""One trial from its nodes' start to their end."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from p2premap.errors import ClusterError
+from tests.soak import evidence
+from tests.soak.cases import Case
+from tests.soak.nodes import REPOSITORY, leftovers
+from tests.soak.trial import FaultMissed, Hang, Trial
+from tests.soak.work import Work
+
+TRIES = 3
+"""A fault that came after the job's end proves nothing: the trial is made again with another moment."""
+GONE_S = 5.0
+
+
+def run(case: Case, number: int, *, seed: int, kept: Path) -> dict[str, Any]:
+    """Run one trial and return its line for the results file.
+
+    Args:
+        number: from 0; with the case's name and `seed` it fixes everything that is chosen.
+        kept: a directory for the evidence of violations.
+    """
+    for attempt in range(TRIES):
+        begun = time.monotonic()
+        try:
+            trial = _run(case, f"{seed}/{case.name}/{number}/{attempt}", kept / f"{case.name}-{number}")
+        except FaultMissed:
+            continue
+        return {
+            "case": case.name,
+            "trial": number,
+            "seed": seed,
+            "missed": attempt,
+            "commit": commit(),
+            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+            "took_s": round(time.monotonic() - begun, 2),
+            **trial.facts,
+            "violations": trial.violations,
+        }
+    raise FaultMissed(f"{case.name} trial {number}: the job was over before the fault, {TRIES} times")
+
+
+def _run(case: Case, seed: str, kept: Path) -> Trial:
+    rng = Random(seed)
+    cluster = case.cluster()
+    work = Work(cluster.work_dir, cluster.inputs_dir, rng, **case.work)  # type: ignore[arg-type]
+    trial = Trial(cluster, rng, work, case.limit_s)
+    try:
+        with cluster:
+            _strike(case, trial)
+            if trial.violations:
+                evidence.save(cluster, trial.job, kept)
+                trial.facts["evidence"] = str(kept)
+    except (ClusterError, TimeoutError) as error:
+        trial.violations.append(f"the nodes did not start: {error}")
+    until = time.monotonic() + GONE_S
+    while (left := leftovers(cluster.home)) and time.monotonic() < until:
+        time.sleep(0.05)
+    trial.check(not left, f"processes {left} were left over")
+    return trial
+
+
+def _strike(case: Case, trial: Trial) -> None:
+    """Run the case; whatever it raises is a violation.
+
+    Raises:
+        FaultMissed: the fault came too late.
+    """
+    try:
+        case.run(trial)
+    except FaultMissed:
+        raise
+    except Hang as error:
+        trial.violations.append(f"HANG: {error}")
+        _judge_anyway(trial)
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        trial.violations.append(f"{type(error).__name__}: {error} ({where.name})")
+        trial.facts["traceback"] = traceback.format_exc()[-4000:]
+        _judge_anyway(trial)
+
+
+def _judge_anyway(trial: Trial) -> None:
+    """Figures of a trial that did not come to its end."""
+    if trial.fault_at and "again" not in trial.facts:
+        with contextlib.suppress(Exception):
+            trial.judge([])
+
+
+def commit() -> str:
+    """The commit that is tried, with a + where files differ from it."""
+    told = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+", "--abbrev=8"], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    return told.stdout.strip() or "unknown"

@@ -1,0 +1,91 @@
+"""The harness must see what it looks for: wrong results, finished work that runs again, trials already made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from random import Random
+
+from tests.soak.cases import CASES
+from tests.soak.nodes import Cluster
+from tests.soak.results import append, load, summary
+from tests.soak.trial import Before, Trial
+from tests.soak.work import Work
+
+
+def work(tmp_path: Path) -> Work:
+    return Work(tmp_path / "work", tmp_path / "inputs", Random(1), maps=8)
+
+
+def trial(tmp_path: Path, marks: list[tuple[str, int, int, int, float]], before: Before) -> Trial:
+    """One whose attempts told these (what, stage, task, attempt, at) on the node ada; the fault was at 10."""
+    made = Trial(Cluster(()), Random(1), work(tmp_path), 60.0)
+    lines = [json.dumps([what, stage, "", task, attempt, "/ada/", at]) for what, stage, task, attempt, at in marks]
+    made.work.marks.write_text("\n".join(lines) + "\n")
+    made.facts["tasks"] = 3
+    made.fault_at, made.over_at, made.before = 10.0, 20.0, before
+    made.cluster.__exit__()
+    return made
+
+
+def test_a_missing_word_is_a_wrong_result(tmp_path: Path) -> None:
+    done = work(tmp_path)
+    buckets: dict[int, list[tuple[str, int]]] = {}
+    for word, times in sorted(done.answer.items()):
+        buckets.setdefault(int(word[1:]) % done.reduces, []).append((word, times))
+    right = {number: f"{number}\t{json.dumps(pairs)}\n".encode() for number, pairs in buckets.items()}
+    assert done.wrong(right) == ""
+    del right[0]
+    assert "missing" in done.wrong(right)
+
+
+TOLD = [
+    ("start", 0, 0, 0, 1.0),
+    ("end", 0, 0, 0, 2.0),
+    ("start", 0, 1, 0, 2.0),
+    ("end", 0, 1, 0, 9.9),
+    ("start", 0, 1, 1_000, 11.5),
+    ("end", 0, 1, 1_000, 12.0),
+    ("start", 0, 2, 1_000, 12.0),
+    ("end", 0, 2, 1_000, 13.0),
+]
+
+
+def test_what_was_unprotected_may_run_again_and_nothing_else(tmp_path: Path) -> None:
+    fair = trial(tmp_path, TOLD, Before("ada", 2, 1, 0.1))
+    fair.judge([])
+    assert not fair.violations
+    assert (fair.facts["again"], fair.facts["redone"]) == (1, 0)
+    assert (fair.facts["next_start_s"], fair.facts["next_assigned_s"]) == (1.5, 1.5)
+    unfair = trial(tmp_path, TOLD, Before("ada", 2, 0, 0.0))
+    unfair.judge([])
+    assert unfair.facts["redone"] == 1
+    assert "ran again although 2 were protected" in unfair.violations[0]
+
+
+def test_a_task_that_never_ended_is_seen(tmp_path: Path) -> None:
+    short = trial(tmp_path, TOLD[:-1], Before("ada", 2, 1, 0.1))
+    short.judge([])
+    assert short.violations == ["2 of 3 tasks ended by their own account"]
+
+
+def test_results_are_kept_and_a_torn_line_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "results"
+    line = {"case": "leader-3", "commit": "c0ffee", "violations": [], "redone": 0}
+    for number, seconds in enumerate((0.1, 0.2, 4.0)):
+        append(path, {**line, "trial": number, "next_assigned_s": seconds})
+    with path.open("a") as file:
+        file.write('{"case": "leader-3", "tri')
+    results = load(path)
+    assert [result["trial"] for result in results] == [0, 1, 2]
+    append(path, {**line, "trial": 3, "violations": ["wrong"]})
+    told = summary(load(path))
+    assert "leader-3: 4 trials, 1 with violations (commit c0ffee)" in told
+    assert "median   0.200  min   0.100  max   4.000" in told
+    assert "MISSED" in told
+    assert "trial 3: wrong" in told
+
+
+def test_every_promised_count_is_the_default() -> None:
+    assert {CASES[name].repeat for name in ("leader-3", "leader-5", "two-first", "two-second")} == {50}
+    assert {CASES[name].repeat for name in ("cut-3", "frozen-3", "restart-3", "client-3")} == {20}
