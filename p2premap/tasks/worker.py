@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from typing import Protocol, TypeAlias, assert_never
 
 from p2premap.config import TasksConfig
@@ -39,17 +38,14 @@ from p2premap.tasks.events import (
     SlotReported,
     StopSlot,
     Tick,
-    ToLeader,
     WorkerEffect,
     WorkerEvent,
 )
-from p2premap.tasks.job import AttemptEnd, Outcome, StageId
+from p2premap.tasks.job import Outcome, StageId
 from p2premap.tasks.shares import Held, LedJob, Shares, Slot
+from p2premap.tasks.telling import Teller
 from p2premap.tasks.unheard import Unheard
 from p2premap.wire import Message
-
-REPORT_BYTES_MAX = 1 << 20
-"""What one `AttemptsEnded` carries at most, so that it stays far under the cap of a frame."""
 
 Order: TypeAlias = messages.Assign | messages.StopAttempts | messages.ForgetJob | messages.Recount
 JOB_ORDERS = (messages.Assign, messages.StopAttempts, messages.ForgetJob, messages.Recount)
@@ -80,6 +76,7 @@ class WorkerCore:
         self._shares = Shares(slots, config)
         self._jobs = self._shares.jobs
         self._effects: list[WorkerEffect] = []
+        self._teller = Teller(self._shares, config, lambda effect: self._effects.append(effect))
         self._sweep_at = now + config.idle_job_s
         self._wake_at = math.inf
         self._batches = itertools.count(1)
@@ -122,12 +119,12 @@ class WorkerCore:
                 self._shares.resize(slots)
             case _:
                 assert_never(event)
-        self._report_due(now)
-        self._invite(now)
+        self._teller.report_due(now)
+        self._teller.invite(now)
         for slot in self._shares.take_back(now):
             self._stop_unwanted(slot)
         self._sweep(now)
-        self._bound_unheard()
+        self._teller.bound_unheard()
         self._wake_at = min(self._shares.invite_at(now), self._shares.take_back_at(now))
         effects, self._effects = self._effects, []
         return effects
@@ -173,8 +170,7 @@ class WorkerCore:
             led.unheard.renumber(order.ballot, heard)
         orphaned, led.orphan_until = led.orphaned, math.inf
         if (new or orphaned) and isinstance(order, messages.Assign | messages.StopAttempts):
-            for report in led.unheard:
-                self._say(led, report)
+            self._teller.tell_again(led)
 
     def _orphan(self, now: float, led: LedJob) -> None:
         """Nobody leads the job: keep what it has here for whoever will."""
@@ -196,22 +192,11 @@ class WorkerCore:
         reason = "" if slot is not None else "all slots are taken"
         if slot is not None and not self._shares.free_for(now, led):
             slot, reason = None, "other jobs are waiting for their share"
-        if led.unheard and self._unheard_bytes() > self._config.unheard_bytes_max:
+        if led.unheard and self._teller.unheard_bytes() > self._config.unheard_bytes_max:
             slot, reason = None, "its leader has not confirmed what this node has finished"
         if slot is None:
             led.refuse(now, now + 2 * self._config.busy_retry_s)
-            self._say(
-                led,
-                messages.Busy(
-                    job=led.job,
-                    ballot=led.ballot,
-                    stage=order.stage,
-                    attempts=tuple((a.task, a.attempt) for a in attempts),
-                    free=0,
-                    reason=reason,
-                    retry_s=self._config.busy_retry_s,
-                ),
-            )
+            self._teller.refuse(led, order.stage, attempts, reason)
             return
         led.serve()
         led.places += 1
@@ -255,8 +240,7 @@ class WorkerCore:
             self._stop_unwanted(slot)
         unknown = wanted - self._shares.known(led, order.stage)
         if unknown:
-            ends = [_disowned(task, attempt, Outcome.STOPPED) for task, attempt in sorted(unknown)]
-            self._tell(now, led, order.stage, ends)
+            self._teller.disown(now, led, order.stage, sorted(unknown), Outcome.STOPPED)
 
     def _on_recount(self, now: float, led: LedJob | None, order: messages.Recount) -> None:
         if led is None or led.forgotten:
@@ -264,28 +248,12 @@ class WorkerCore:
         led.unheard.heard(order.heard)
         led.answers = order.number
         if order.census:
-            self._hold_census(now, led)
-        for report in led.unheard:
-            self._say(led, report)
-        self._flush(now, led)
+            self._teller.answer_census(now, led)
+        self._teller.tell_again(led)
+        self._teller.flush(now, led)
         known = self._shares.known(led, order.stage)
-        unknown = [_disowned(t, a, Outcome.REFUSED) for t, a in order.attempts if (t, a) not in known]
-        for piece in _pieces(unknown):
-            self._tell(now, led, order.stage, piece)
-
-    def _hold_census(self, now: float, led: LedJob) -> None:
-        """Say which attempts this node answers for: those in its slots, and those whose ends are about to be told."""
-        stages = self._shares.stages(led)
-        self._say(
-            led,
-            messages.Holding(
-                job=led.job,
-                ballot=led.ballot,
-                number=led.answers,
-                running=tuple((stage, tuple(sorted(self._shares.known(led, stage)))) for stage in stages),
-                free=self._shares.free_for(now, led),
-            ),
-        )
+        unknown = [pair for pair in order.attempts if pair not in known]
+        self._teller.disown(now, led, order.stage, unknown, Outcome.REFUSED)
 
     def _forget(self, led: LedJob, why: str) -> None:
         """Stop what runs for the job, and say no more about it."""
@@ -305,17 +273,6 @@ class WorkerCore:
         if led.forgotten and not led.places:
             self._jobs.pop(led.job, None)
             self._effects.append(EndJob(job=led.job))
-
-    # --- places ---------------------------------------------------------------------------------------------------
-
-    def _invite(self, now: float) -> None:
-        for led, free in self._shares.invited(now):
-            self._say(
-                led,
-                messages.Busy(
-                    job=led.job, ballot=led.ballot, stage=led.stage, attempts=(), free=free, reason="", retry_s=0.0
-                ),
-            )
 
     # --- reports --------------------------------------------------------------------------------------------------
 
@@ -339,7 +296,7 @@ class WorkerCore:
             if not held.unwanted:
                 led.held_until = now + self._config.hold_s
             self._stop_unwanted(slot)
-            self._flush(now, led)
+            self._teller.flush(now, led)
             self._end_if_idle(led)
             self._shares.trim()
 
@@ -348,53 +305,6 @@ class WorkerCore:
             slot.stopping = True
             head, grace_s = slot.queue[0], self._config.stop_grace_s
             self._effects.append(StopSlot(slot=slot.number, batch=head.batch, grace_s=grace_s, reason=head.unwanted))
-
-    def _report_due(self, now: float) -> None:
-        for led in self._jobs.values():
-            if led.report_at <= now:
-                self._flush(now, led)
-
-    def _flush(self, now: float, led: LedJob) -> None:
-        """Tell the leader what has ended."""
-        led.report_at = math.inf
-        ends, led.ends = led.ends, {}
-        for stage, group in ends.items():
-            for piece in _pieces(group):
-                self._tell(now, led, stage, piece)
-
-    def _tell(self, now: float, led: LedJob, stage: StageId, ends: Sequence[AttemptEnd]) -> None:
-        """Report, and keep the report until it has been heard."""
-        led.stage = stage
-        serial = 0
-        if ends:
-            led.unheard.serial += 1
-            serial = led.unheard.serial
-        report = messages.AttemptsEnded(
-            job=led.job,
-            ballot=led.ballot,
-            stage=stage,
-            ends=tuple(ends),
-            free=self._shares.free_for(now, led),
-            serial=serial,
-            answers=led.answers,
-            held=sum(len(held.left) for held in self._shares.held(led, silent=True)),
-        )
-        if ends:
-            led.unheard.keep(report)
-        self._say(led, report)
-
-    def _say(self, led: LedJob, message: Message) -> None:
-        if not led.orphaned:
-            self._effects.append(ToLeader(node=led.leader, message=message))
-
-    def _unheard_bytes(self) -> int:
-        return sum(led.unheard.size for led in self._jobs.values())
-
-    def _bound_unheard(self) -> None:
-        spare = self._unheard_bytes() - 2 * self._config.unheard_bytes_max
-        if spare > 0:
-            largest = max(self._jobs.values(), key=lambda j: j.unheard.size)
-            largest.unheard.let_go_values(spare)
 
     def _sweep(self, now: float) -> None:
         """Drop jobs that nobody has spoken of for long."""
@@ -407,23 +317,3 @@ class WorkerCore:
         for led in idle:
             if not (led.orphaned and led.unheard):
                 self._forget(led, "nothing was heard of it")
-
-
-def _disowned(task: int, attempt: int, outcome: Outcome) -> AttemptEnd:
-    return AttemptEnd(task=task, attempt=attempt, outcome=outcome, error="this node does not know the attempt")
-
-
-def _pieces(ends: list[AttemptEnd]) -> list[list[AttemptEnd]]:
-    """Groups that fit into one message each."""
-    pieces: list[list[AttemptEnd]] = [[]]
-    size = 0
-    for end in ends:
-        cost = (
-            64 + len(end.value) + 48 * len(end.blobs) + 4 * (len(end.detail) + len(end.error)) + 34 * len(end.missing)
-        )
-        if pieces[-1] and size + cost > REPORT_BYTES_MAX:
-            pieces.append([])
-            size = 0
-        pieces[-1].append(end)
-        size += cost
-    return pieces

@@ -1,40 +1,29 @@
-"""A coordinator or a worker core, spoken to in few words, for tests that read as dialogues."""
+"""A coordinator, spoken to in few words, for tests that read as dialogues."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from p2premap.config import TasksConfig
-from p2premap.election.ballot import Fence, first
+from p2premap.election.ballot import first
 from p2premap.ids import Ballot, Digest, JobId, NodeId
 from p2premap.sim.workloads import Shape, ShapeDirector, digest_of, spec_of
 from p2premap.tasks import events, messages
 from p2premap.tasks.coordinator import Coordinator
 from p2premap.tasks.job import (
     AttemptEnd,
-    AttemptSpec,
     BlobRef,
     JobOptions,
     JobView,
-    Limits,
     Outcome,
     Source,
     StageId,
 )
 from p2premap.tasks.progress import Leader
-from p2premap.tasks.worker import WorkerCore
 from p2premap.wire import Message
+from tests.tasks.working import MAP, A, attempt_line, node
 
 JOB = JobId(b"job-job-job-job!")
-MAP = StageId(0, b"")
-
-
-def node(letter: str) -> NodeId:
-    """A node by its letter."""
-    return NodeId(letter.encode() * 16)
-
-
-A, B, C = node("A"), node("B"), node("C")
 BALLOT = first(A)
 
 
@@ -205,7 +194,7 @@ class Led:
             case messages.Assign(stage=stage, attempts=attempts, function=function):
                 for spec in attempts:
                     self.given[stage, spec.task] = (effect.node, spec.attempt)
-                return f"{to}: {function} {' '.join(map(_attempt, attempts))}"
+                return f"{to}: {function} {' '.join(map(attempt_line, attempts))}"
             case messages.StopAttempts(attempts=pairs):
                 return f"{to}: stop {' '.join(f'{t}' for t, _ in pairs) or 'all'}"
             case messages.Recount(attempts=pairs, heard=heard, number=number):
@@ -230,130 +219,3 @@ class Led:
     def reduce(self) -> StageId:
         """The id of the last reduce stage of which something was given out."""
         return [s for s, _ in self.given if s.number == 1][-1]
-
-
-def _attempt(spec: AttemptSpec) -> str:
-    return f"{spec.task}" if spec.attempt == 0 else f"{spec.task}.{spec.attempt}"
-
-
-class Working:
-    """A worker core on node C.
-
-    Args:
-        slots: of the node.
-    """
-
-    def __init__(self, slots: int = 1, *, config: TasksConfig | None = None) -> None:
-        self.now = 0.0
-        self.effects: list[events.WorkerEffect] = []
-        self.core = WorkerCore(me=C, slots=slots, config=config or TasksConfig(), fence=Fence(100), now=0.0)
-
-    def assign(
-        self,
-        *tasks: int,
-        job: str = "j",
-        leader: NodeId = A,
-        ballot: Ballot | None = None,
-        priority: int = 0,
-        heard: int = 0,
-        attempt: int = 0,
-    ) -> list[str]:
-        """A leader hands out tasks."""
-        return self.order(
-            messages.Assign(
-                job=job_of(job),
-                ballot=ballot or first(leader),
-                stage=MAP,
-                runtime="r",
-                function="map",
-                code=Source(digest=digest_of(b"code"), start=0, end=4, holders=(leader,), blob=digest_of(b"code")),
-                attempts=tuple(AttemptSpec(task=t, attempt=attempt) for t in tasks),
-                limits=Limits(),
-                priority=priority,
-                heard=heard,
-            ),
-            leader=leader,
-        )
-
-    def stop(self, *tasks: int, job: str = "j", leader: NodeId = A) -> list[str]:
-        """A leader wants these stopped; none: all."""
-        pairs = tuple((t, 0) for t in tasks)
-        return self.order(
-            messages.StopAttempts(job=job_of(job), ballot=first(leader), stage=MAP, attempts=pairs), leader=leader
-        )
-
-    def forget(self, *, job: str = "j", leader: NodeId = A, ballot: Ballot | None = None) -> list[str]:
-        """A leader's job is over."""
-        return self.order(messages.ForgetJob(job=job_of(job), ballot=ballot or first(leader)), leader=leader)
-
-    def recount(
-        self,
-        *tasks: int,
-        job: str = "j",
-        heard: int = 0,
-        number: int = 1,
-        leader: NodeId = A,
-        ballot: Ballot | None = None,
-        census: bool = False,
-    ) -> list[str]:
-        """A leader wants to hear again what it may have missed; a new one, what there is at all."""
-        pairs = tuple((t, 0) for t in tasks)
-        return self.order(
-            messages.Recount(
-                job=job_of(job),
-                ballot=ballot or first(leader),
-                stage=MAP,
-                attempts=pairs,
-                heard=heard,
-                number=number,
-                census=census,
-            ),
-            leader=leader,
-        )
-
-    def order(self, message: Message, *, leader: NodeId) -> list[str]:
-        """A leader says this."""
-        return self.hear(events.FromLeader(node=leader, message=message))
-
-    def report(
-        self, slot: int, *tasks: int, over: bool = True, outcome: Outcome = Outcome.DONE, attempt: int = 0
-    ) -> list[str]:
-        """The executor reports ends."""
-        ends = tuple(AttemptEnd(task=t, attempt=attempt, outcome=outcome, seconds=0.1) for t in tasks)
-        return self.hear(events.SlotReported(slot=slot, ends=ends, batch_over=over))
-
-    def tick(self) -> list[str]:
-        """Time passes until the deadline."""
-        self.now = self.core.deadline()
-        return self.hear(events.Tick())
-
-    def hear(self, event: events.WorkerEvent) -> list[str]:
-        """Tell it, and say in short lines what it wants."""
-        self.effects = self.core.step(self.now, event)
-        self.core.check_invariants()
-        return [_worker_line(effect) for effect in self.effects]
-
-
-def job_of(letter: str) -> JobId:
-    """A job by its letter."""
-    return JobId(letter.encode() * 16)
-
-
-def _worker_line(effect: events.WorkerEffect) -> str:
-    match effect:
-        case events.RunBatch(slot=slot, job=job, attempts=attempts):
-            return f"slot {slot}: run {chr(job[0])} {' '.join(map(_attempt, attempts))}"
-        case events.StopSlot(slot=slot):
-            return f"slot {slot}: stop"
-        case events.EndJob(job=job):
-            return f"end {chr(job[0])}"
-        case events.ToLeader(node=to, message=messages.Busy(attempts=pairs, free=free, job=job)):
-            return f"{chr(to[0])}: busy {chr(job[0])} {' '.join(str(t) for t, _ in pairs)} free {free}"
-        case events.ToLeader(node=to, message=messages.AttemptsEnded(ends=ends, free=free, serial=serial)):
-            words = " ".join(f"{e.task}{'' if e.outcome is Outcome.DONE else ' ' + e.outcome.name}" for e in ends)
-            return f"{chr(to[0])}: ended {words} free {free} serial {serial}"
-        case events.ToLeader(node=to, message=messages.Holding(running=running, free=free)):
-            words = " ".join(_attempt(AttemptSpec(task=t, attempt=a)) for _, pairs in running for t, a in pairs)
-            return f"{chr(to[0])}: holding {words} free {free}"
-        case other:
-            raise AssertionError(f"not said by workers: {other}")

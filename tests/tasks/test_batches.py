@@ -14,7 +14,8 @@ from p2premap.tasks.batches import Candidate, Sizer, TaskQueue, assign_bytes
 from p2premap.tasks.director import TaskInput
 from p2premap.tasks.job import AttemptSpec, Source
 from p2premap.tasks.locations import Locations
-from tests.tasks.dialogue import A, B, C, blob
+from tests.tasks.dialogue import blob
+from tests.tasks.working import A, B, C
 
 CONFIG = TasksConfig()
 

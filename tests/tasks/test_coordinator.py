@@ -14,7 +14,8 @@ from p2premap.sim.workloads import Shape
 from p2premap.tasks import messages
 from p2premap.tasks.events import Woke
 from p2premap.tasks.job import JobOptions, Outcome, Phase
-from tests.tasks.dialogue import MAP, A, B, Led, blob, node
+from tests.tasks.dialogue import Led, blob
+from tests.tasks.working import MAP, A, B, node
 
 # --- a job without trouble ----------------------------------------------------------------------------------------
 

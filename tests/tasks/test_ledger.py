@@ -22,7 +22,8 @@ from p2premap.tasks.ledger import (
     StageFacts,
     manifest_cell,
 )
-from tests.tasks.dialogue import A, B, C, blob
+from tests.tasks.dialogue import blob
+from tests.tasks.working import A, B, C
 
 TASKS = 4
 

@@ -9,7 +9,8 @@ from p2premap.protocol import LINK
 from p2premap.sim.workloads import Shape
 from p2premap.tasks import messages
 from p2premap.tasks.job import RESULT_BLOBS_MAX, AttemptEnd, Outcome, Phase, Source
-from tests.tasks.dialogue import BALLOT, JOB, MAP, A, Led, blob
+from tests.tasks.dialogue import BALLOT, JOB, Led, blob
+from tests.tasks.working import MAP, A
 
 
 @pytest.mark.parametrize("attempt", [1, 2**33])

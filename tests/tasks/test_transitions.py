@@ -17,7 +17,8 @@ from p2premap.ids import Ballot
 from p2premap.sim.workloads import Shape
 from p2premap.tasks.events import Woke
 from p2premap.tasks.job import AttemptEnd, JobOptions, Outcome
-from tests.tasks.dialogue import MAP, B, Led, blob
+from tests.tasks.dialogue import Led, blob
+from tests.tasks.working import MAP, B
 
 RETRIED = JobOptions(retries=5, attempts_max=5)
 

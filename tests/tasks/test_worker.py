@@ -14,8 +14,8 @@ from p2premap.config import TasksConfig
 from p2premap.ids import Ballot, NodeId
 from p2premap.tasks import events, messages
 from p2premap.tasks.job import AttemptEnd, Outcome
-from p2premap.tasks.worker import REPORT_BYTES_MAX
-from tests.tasks.dialogue import MAP, A, B, Working, job_of
+from p2premap.tasks.telling import REPORT_BYTES_MAX
+from tests.tasks.working import MAP, A, B, Working, job_of
 
 # --- places -------------------------------------------------------------------------------------------------------
 

@@ -6,10 +6,9 @@ import math
 
 from p2premap.config import TasksConfig
 from p2premap.ids import Ballot
-from p2premap.sim.workloads import digest_of
 from p2premap.tasks import events, messages
 from p2premap.tasks.job import AttemptEnd, BlobRef, Outcome
-from tests.tasks.dialogue import A, B, Working, job_of
+from tests.tasks.working import CODE, A, B, Working, job_of
 
 NEXT = Ballot(0, 1, B)
 LOST = events.LeaderLost(node=A)
@@ -135,7 +134,7 @@ def test_too_much_unheard_brings_no_new_batch() -> None:
 
 def test_far_too_much_unheard_costs_the_oldest_values_and_no_blob() -> None:
     node = Working(slots=4, config=TasksConfig(unheard_bytes_max=2_000))
-    blob = BlobRef(digest=digest_of(b"b"), size=1 << 30)
+    blob = BlobRef(digest=CODE, size=1 << 30)
     for task in range(4):
         node.assign(task)
     node.hear(LOST)

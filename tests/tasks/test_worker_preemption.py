@@ -5,7 +5,7 @@ from __future__ import annotations
 from p2premap.config import TasksConfig
 from p2premap.tasks import events
 from p2premap.tasks.job import Outcome
-from tests.tasks.dialogue import A, B, Working
+from tests.tasks.working import A, B, Working
 
 WAIT_S = TasksConfig().preempt_s
 
