@@ -25,6 +25,12 @@ NOTHING: Final = bytes(SUM_BYTES)
 
 _APPLICATION: Final = 0x70327072
 """``application_id``: what file(1) and a person can tell the file by."""
+_DAMAGE: Final = (
+    *(sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_SCHEMA),
+    *(sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG),
+)
+UNREADABLE: Final = (sqlite3.Error, UnicodeDecodeError, TypeError, ValueError)
+"""What reading a damaged database may raise: names, texts and types in it are checked by nobody before."""
 _MARK: Final = b"%020d\n"
 
 _SCHEMA: Final = """
@@ -100,6 +106,12 @@ def create(db: sqlite3.Connection) -> None:
         write_seal(db, Seal(boot=0, commits=0, jobs=NOTHING))
 
 
+def vacuum(db: sqlite3.Connection, pages: int = 0) -> None:
+    """Give so many free pages back to the file system; 0: all."""
+    # sqlite3 takes one step of a statement without columns, and each step gives back one page; a script runs to its end
+    db.executescript(f"PRAGMA incremental_vacuum({pages})")
+
+
 @contextlib.contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
     """All or nothing; after some errors SQLite has rolled back by itself already."""
@@ -163,21 +175,30 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def is_damage(error: sqlite3.Error) -> bool:
-    """Whether the file is not what SQLite wrote; `sqlite3.OperationalError` means the system instead."""
-    return type(error) is sqlite3.DatabaseError
+def is_damage(error: Exception) -> bool:
+    """Whether the file is not what SQLite wrote, and not the system at fault."""
+    return not isinstance(error, sqlite3.Error) or type(error) is sqlite3.DatabaseError or _code(error) in _DAMAGE
+
+
+def is_io_failure(error: sqlite3.Error) -> bool:
+    """Whether the disk failed to read, write or sync; it may have lost what was written before."""
+    return _code(error) == sqlite3.SQLITE_IOERR
 
 
 def why(error: sqlite3.Error) -> str:
     """The reason, in a person's words."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return {
         sqlite3.SQLITE_FULL: "the disk is full",
         sqlite3.SQLITE_READONLY: "the file system is read-only",
         sqlite3.SQLITE_IOERR: "the disk fails (input or output error)",
         sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
         sqlite3.SQLITE_BUSY: "another program uses it",
-    }.get(code, str(error))
+    }.get(_code(error), str(error))
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code; 0 where an error was not SQLite's."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
@@ -223,13 +244,20 @@ def damaged_ends(rows: Iterable[BatchRow], *, first: int = 0) -> Sequence[Stream
             stream, expected = (job, epoch, n, node), first
         if stream in bad:
             continue
-        if serial != expected or batch_sum(job, epoch, n, node, serial, batch) != stored:
+        if serial != expected or not _is_written(job, epoch, n, node, serial, batch, stored):
             bad[stream] = expected
         expected += 1
     return [(*stream, serial) for stream, serial in bad.items()]
 
 
+def _is_written(job: bytes, epoch: int, n: int, node: bytes, serial: int, batch: bytes, stored: bytes) -> bool:
+    try:
+        return batch_sum(job, epoch, n, node, serial, batch) == stored
+    except TypeError:  # SQLite gives a column whatever type its bytes say
+        return False
+
+
 def readable(db: sqlite3.Connection) -> Iterator[BatchRow]:
     """Batches in the order in which they were written, as far as the file can be read."""
-    with contextlib.suppress(sqlite3.DatabaseError):
+    with contextlib.suppress(*UNREADABLE):
         yield from db.execute(f"{ALL_BATCHES} NOT INDEXED ORDER BY rowid")

@@ -1,12 +1,13 @@
 """Opening a ledger: are its promises whole and the newest, and what of its batches can be kept?
 
-See `p2premap.node.ledger_store`. Until a ledger has been found sound nothing on disk is changed, so that whoever looks
-again comes to the same verdict.
+See `p2premap.node.ledger_store`. Of a ledger that is lost nothing is mended or removed (SQLite may write its log back
+when it closes it), so that whoever looks again comes to the same verdict.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sqlite3
 import time
@@ -19,6 +20,7 @@ from p2premap.node.ledger_file import (
     NOTHING,
     OF_STREAM,
     SCHEMA_VERSION,
+    UNREADABLE,
     LedgerLost,
     connect,
     create,
@@ -55,7 +57,7 @@ def open_checked(path: Path, boot: Boot) -> tuple[sqlite3.Connection, str]:
     except BaseException as error:
         if db is not None:
             db.close()
-        if isinstance(error, sqlite3.Error) and is_damage(error):
+        if isinstance(error, UNREADABLE) and is_damage(error):
             raise LedgerLost(f"The ledger {path} is damaged ({error}).") from None
         raise
 
@@ -100,9 +102,9 @@ def _heal(db: sqlite3.Connection, path: Path) -> tuple[sqlite3.Connection, str]:
         if found != "ok":
             raise sqlite3.DatabaseError(" ".join(str(found).split()))
         bad = damaged_ends(db.execute(f"{ALL_BATCHES} ORDER BY job, epoch, n, node, serial"))
-    except sqlite3.OperationalError:
-        raise
-    except sqlite3.DatabaseError as error:
+    except UNREADABLE as error:
+        if not is_damage(error):
+            raise
         return _rebuild(db, path, error)
     if not bad:
         return db, ""
@@ -111,7 +113,7 @@ def _heal(db: sqlite3.Connection, path: Path) -> tuple[sqlite3.Connection, str]:
     return db, f"Damaged facts in the ledger {path} were dropped; they come back from other replicas."
 
 
-def _rebuild(db: sqlite3.Connection, path: Path, damage: sqlite3.DatabaseError) -> tuple[sqlite3.Connection, str]:
+def _rebuild(db: sqlite3.Connection, path: Path, damage: Exception) -> tuple[sqlite3.Connection, str]:
     """A new database of the promises and of those batches that can be read; the damaged one is kept aside."""
     new = path.with_name(f"{path.name}.new")
     remove(new)
@@ -125,7 +127,8 @@ def _rebuild(db: sqlite3.Connection, path: Path, damage: sqlite3.DatabaseError) 
         bad = damaged_ends(healed.execute(f"{ALL_BATCHES} ORDER BY job, epoch, n, node, serial"))
         healed.executemany(f"DELETE FROM batches WHERE {OF_STREAM} AND serial >= ?", bad)  # noqa: S608
     healed.close()
-    aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
+    name = f"{path.name}.damaged-{int(time.time())}"
+    aside = next(p for n in itertools.count() if not (p := path.with_name(f"{name}-{n}" if n else name)).exists())
     with contextlib.suppress(sqlite3.Error):
         db.close()
     os.link(path, aside)

@@ -44,17 +44,19 @@ from p2premap.node.ledger_file import (
     ALL_BATCHES,
     NOTHING,
     OF_STREAM,
+    UNREADABLE,
     LedgerLost,
-    Seal,
     batch_sum,
     damaged_ends,
     first_sum,
     is_damage,
+    is_io_failure,
     mark_path,
     packed,
     read_seal,
     sync_directory,
     transaction,
+    vacuum,
     why,
     write_mark,
     write_seal,
@@ -90,7 +92,7 @@ class LedgerStore:
         self._path = path
         self.warning: str
         """What was damaged and has been healed, as one sentence; "" where nothing was."""
-        self._failed = False
+        self._unsynced = False
         try:
             self._db, self.warning = open_checked(path, boot)
             try:
@@ -98,7 +100,7 @@ class LedgerStore:
             except BaseException:
                 self._db.close()
                 raise
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             raise ConfigError(
                 f"Cannot use the ledger {path}: {why(error)}. Free some space or make it writable."
             ) from None
@@ -109,10 +111,9 @@ class LedgerStore:
 
     def _begin_boot(self, boot: Boot) -> None:
         """From here on an older copy of this database is known as such."""
-        self._db.execute("PRAGMA incremental_vacuum").fetchall()
+        vacuum(self._db)
         seal = read_seal(self._db)
         assert seal is not None, "the seal was read a moment ago"
-        self._set_synchronous(full=True)
         with transaction(self._db):
             write_seal(self._db, seal._replace(boot=boot, commits=seal.commits + 1))
         self._mark_file = os.open(mark_path(self._path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -161,7 +162,7 @@ class LedgerStore:
                 if damaged_ends(rows, first=first):
                     raise sqlite3.DatabaseError("a batch is not what was written")
                 found += (StoredBatch(job=job, ballot=ballot, serial=row[4], batch=row[5]) for row in rows)
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             raise LedgerDamaged(f"Facts in the ledger {self._path} cannot be read: {error}.") from None
         return tuple(found)
 
@@ -177,26 +178,18 @@ class LedgerStore:
             LedgerUnwritable, LedgerDamaged: none of them was written.
         """
         try:
-            if self._failed:
-                self._recover()
-            self._set_synchronous(full=sync)
+            if self._unsynced:
+                self._write_back()
+            self._db.execute(f"PRAGMA synchronous={'FULL' if sync else 'NORMAL'}")
             with transaction(self._db):
-                seal = before = self._seal()
-                forgot = False
-                for record in records:
-                    seal = seal._replace(jobs=xor(seal.jobs, self._apply(record)))
-                    forgot |= isinstance(record, ForgetBatches | ForgetJob)
-                if sync:
-                    seal = seal._replace(commits=seal.commits + 1)
-                if seal != before:
-                    write_seal(self._db, seal)
+                commits, forgot = self._apply_all(records, sync=sync)
         except sqlite3.Error as error:
-            self._failed = not isinstance(error, sqlite3.IntegrityError)
+            self._unsynced = is_io_failure(error)
             text = f"Cannot write the ledger {self._path}: {why(error)}."
             raise (LedgerDamaged if is_damage(error) else LedgerUnwritable)(text) from None
         if sync:
             with contextlib.suppress(OSError):  # behind is safe: it only has to be no further than the database
-                write_mark(self._mark_file, seal.commits)
+                write_mark(self._mark_file, commits)
         if forgot:
             self._give_back()
 
@@ -205,6 +198,20 @@ class LedgerStore:
         with contextlib.suppress(sqlite3.Error):  # what was committed is in the WAL
             self._db.close()
         os.close(self._mark_file)
+
+    def _apply_all(self, records: Iterable[StoredRecord], *, sync: bool) -> tuple[int, bool]:
+        """How many synced commits there are with this one, and whether it forgets a job."""
+        changed, commits, forgot = NOTHING, 0, False
+        for record in records:
+            changed = xor(changed, self._apply(record))
+            forgot |= isinstance(record, ForgetBatches | ForgetJob)
+        if sync or changed != NOTHING:
+            seal = read_seal(self._db)
+            if seal is None:
+                raise sqlite3.DatabaseError("its seal is damaged")
+            commits = seal.commits + sync
+            write_seal(self._db, seal._replace(jobs=xor(seal.jobs, changed), commits=commits))
+        return commits, forgot
 
     def _apply(self, record: StoredRecord) -> bytes:
         """Write one record; return by what it changes the seal's sum of jobs and cells."""
@@ -241,32 +248,23 @@ class LedgerStore:
         values = (*stream, record.serial, record.batch, batch_sum(*stream, record.serial, record.batch))
         self._db.execute("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?)", values)
 
-    def _seal(self) -> Seal:
-        seal = read_seal(self._db)
-        if seal is None:
-            raise sqlite3.DatabaseError("its seal is damaged")
-        return seal
+    def _write_back(self) -> None:
+        """After a sync that failed: what the system may have thrown away of the WAL is written once more.
 
-    def _recover(self) -> None:
-        """After a failed write: what the system may have thrown away of the WAL is written once more.
-
-        A page that could not be synced counts as clean afterwards, and is lost in a power cut; a checkpoint copies all
-        of it into the database, syncs that, and begins the WAL anew.
+        A page that could not be synced counts as clean afterwards, and would be missing after a power cut, and with it
+        all that follows in the WAL. A checkpoint copies the WAL into the database, syncs that, and begins it anew.
         """
         busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
-            raise sqlite3.OperationalError("the log cannot be written back")
-        self._failed = False
+            raise sqlite3.OperationalError("its log cannot be written back")
+        self._unsynced = False
 
     def _give_back(self) -> None:
         """What forgotten jobs took, beyond what is soon used again."""
         with contextlib.suppress(sqlite3.Error):  # it is tried again after the next
             (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
             if free > _FREE_PAGES_MAX:
-                self._db.execute(f"PRAGMA incremental_vacuum({free - _FREE_PAGES_MAX})").fetchall()
-
-    def _set_synchronous(self, *, full: bool) -> None:
-        self._db.execute(f"PRAGMA synchronous={'FULL' if full else 'NORMAL'}")
+                vacuum(self._db, free - _FREE_PAGES_MAX)
 
 
 __all__ = ["LedgerDamaged", "LedgerLost", "LedgerStore", "LedgerUnwritable"]
