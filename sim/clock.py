@@ -15,10 +15,15 @@ class Clock:
     """The clock and its queue. Nothing in a world happens but by `at` and `run_until`."""
 
     def __init__(self) -> None:
-        self.now = 0.0
         self.done = 0
+        self._now = 0.0
         self._entry = 0
         self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+
+    @property
+    def now(self) -> float:
+        """Seconds since the beginning."""
+        return self._now
 
     def at(self, when: float, action: Callable[..., None], *args: object) -> None:
         """Do it at that instant; what lies in the past is done now."""
@@ -46,13 +51,13 @@ class Clock:
         same_instant = 0
         while queue and queue[0][0] <= until:
             when, _, action, args = heapq.heappop(queue)
-            same_instant = same_instant + 1 if when == self.now else 0
+            same_instant = same_instant + 1 if when == self._now else 0
             if same_instant > _SAME_INSTANT_MAX:
                 raise LocalProtocolError(f"{_SAME_INSTANT_MAX} things to do at {when:.6f} s: time does not pass")
-            self.now = when
+            self._now = when
             self.done += 1
             action(*args)
             if stop is not None and stop():
                 return True
-        self.now = until
+        self._now = until
         return False

@@ -104,6 +104,7 @@ class World:
         network: how good the network is.
         check_every: `check_invariants` is called after every so many steps; 0: never.
         replay: the command that repeats this run, for failures.
+        clock: one that something else moves, or the world's own.
     """
 
     def __init__(
@@ -114,10 +115,11 @@ class World:
         network: NetworkConfig | None = None,
         check_every: int = 1,
         replay: str = "",
+        clock: Clock | None = None,
     ) -> None:
         self.seed = seed
         self.replay = replay or f"the world of seed {seed}"
-        self.clock = Clock()
+        self.clock = clock or Clock()
         self.trace = Trace()
         self.seats: list[Seat] = []
         self.observers: list[Observer] = []
@@ -408,9 +410,10 @@ class World:
                     self.crash(seat)
             if seat.life != life:
                 return
-            self._perform(seat, effect)
+            self.act(seat, effect)
 
-    def _perform(self, seat: Seat, effect: object) -> None:
+    def act(self, seat: Seat, effect: object) -> None:
+        """Do what a node asks for, and show it to whoever looks."""
         if isinstance(effect, SendDatagram):
             data = self._encode(effect.message)
             self.trace.add(self.now, seat.index, _SENT, effect.peer + data, effect.message, "<")

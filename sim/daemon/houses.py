@@ -1,0 +1,509 @@
+"""A world whose machines run houses: the whole daemon but for sockets, processes and the real disk.
+
+`simulate` makes the world and runs a story in it; the story is an async function that submits jobs, breaks things and
+looks at what came of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import tempfile
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from random import Random
+from typing import Final, TypeVar, cast
+
+import trio
+
+from p2premap.config import NodeConfig
+from p2premap.errors import LocalProtocolError, P2PRemapError
+from p2premap.gossip import events as gossip
+from p2premap.gossip.messages import MESSAGES as GOSSIP_MESSAGES
+from p2premap.ids import JobId, NodeId
+from p2premap.node.capabilities import Capabilities
+from p2premap.node.certificates import KEY_BYTES, issue
+from p2premap.node.endings import Ending
+from p2premap.node.events import NodeEffect, NodeEvent
+from p2premap.node.house import House
+from p2premap.node.identity import Identity
+from p2premap.node.parts import Parts
+from p2premap.node.paths import Paths
+from p2premap.node.secret import SECRET_BYTES, ClusterSecret
+from p2premap.node.streams import StreamFrames
+from p2premap.ports import FrameReceived, FrameStream, StreamHandler
+from p2premap.protocol import FROM_CLIENT, FROM_DAEMON
+from p2premap.sim.checkers import ENDS
+from p2premap.sim.daemon import determinism
+from p2premap.sim.daemon.clock import TrioClock
+from p2premap.sim.daemon.pipes import Pipe, pair
+from p2premap.sim.daemon.shell import (
+    BlobDisk,
+    VirtualBlobs,
+    VirtualDriver,
+    VirtualKinds,
+    VirtualLoad,
+    VirtualSearch,
+    VirtualStore,
+    VirtualTransport,
+)
+from p2premap.sim.daemon.slots import Pace, Runtimes, VirtualExecutor
+from p2premap.sim.hosts import Host, Life
+from p2premap.sim.machines import Disk, Seat
+from p2premap.sim.network import NetworkConfig
+from p2premap.sim.world import InvariantBroken, World
+from p2premap.tasks.job import StageId
+from p2premap.wire import Frame, FrameDecoder, Message
+
+T = TypeVar("T")
+
+HINTS: Final = 3
+"""Others that a node hears of at its start, as by mDNS; and as many hear of it."""
+
+_SECRET: Final = ClusterSecret(bytes(SECRET_BYTES))
+_NETWORK: Final = (gossip.SendDatagram, gossip.SendLink, gossip.Dial, gossip.Hangup)
+
+
+@functools.cache
+def _credentials() -> object:
+    """Nobody looks at them here, and making them costs more than simulating a second."""
+    return issue(_SECRET, bytes(KEY_BYTES))
+
+
+class HouseHost:
+    """One life of one node.
+
+    Args:
+        daemons: the world.
+        seat: the machine.
+        life: what it is to run.
+    """
+
+    def __init__(self, daemons: DaemonWorld, seat: Seat, life: Life) -> None:
+        self.world = daemons.world
+        self.seat = seat
+        self.node = life.node
+        self.life = seat.life
+        self.random = life.random
+        self.pace = daemons.pace
+        self.disk = daemons.disk_of(seat)
+        self.fenced = False
+        self.serves = False
+        self.deliver: Callable[[NodeEvent], None]
+        self.scope = trio.CancelScope()
+        self._daemons = daemons
+        self._early: list[NodeEvent] = []
+        self._pipes: list[Pipe] = []
+        self._running = trio.Event()
+        self._running.set()
+        self._door: tuple[StreamHandler, trio.Nursery] | None = None
+        self.house = self._build(life)
+
+    def _build(self, life: Life) -> House:
+        seat, root = self.seat, self._daemons.directory / f"{self.seat.index}"
+        numbers = itertools.count()
+        parts = Parts(
+            randomness=lambda size: life.random(f"secrets {next(numbers)}").randbytes(size),
+            random=lambda: life.random(f"protocols {next(numbers)}"),
+            capabilities=self._capabilities,
+            **self._makers(),  # type: ignore[arg-type]  # they stand for classes without being of them
+        )
+        paths = Paths(root / "config", root / "state", root / "run")
+        return House(
+            config=self._daemons.config_of(seat),
+            user=paths,
+            paths=paths,
+            secret=_SECRET,
+            identity=Identity(
+                node=life.node,
+                boot=life.boot,
+                directory=root / f"{seat.identities}",
+                credentials=_credentials(),  # type: ignore[arg-type]
+                lock=-1,
+            ),
+            started=self._on_started,
+            parts=parts,
+        )
+
+    def _makers(self) -> dict[str, object]:
+        """Of the parts that are others here."""
+        return {
+            "store": VirtualStore,
+            "blobs": functools.partial(VirtualBlobs, self),
+            "transport": functools.partial(VirtualTransport, self),
+            "executor": functools.partial(VirtualExecutor, self, self._daemons.runtimes),
+            "search": functools.partial(VirtualSearch, self),
+            "load": VirtualLoad,
+            "driver": functools.partial(VirtualDriver, self),
+            "kinds": VirtualKinds,
+            "door": self._open_door,
+        }
+
+    def _capabilities(self, *, slots: int, **_: object) -> Capabilities:
+        return Capabilities(machine=self.node, slots=slots, cpus=slots, memory_bytes=16 << 30, pid=self.seat.index + 1)
+
+    # --- its life -------------------------------------------------------------------------------------------------
+
+    async def live(self) -> None:
+        """Run until the end of this life."""
+        with self.scope:
+            try:
+                ending = await self.house.run()
+            except Exception as error:
+                if not self.fenced:
+                    raise self._broken(error) from error
+                return
+            if ending is Ending.NEW_IDENTITY and not self.fenced:
+                self.world.crash(self.seat)
+                self.world.start(self.seat, Disk.LOST)
+
+    def _broken(self, error: BaseException) -> InvariantBroken:
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if isinstance(error, InvariantBroken):
+            return error
+        return self.world.broken("daemon", f"{self.seat} ended: {error!r}", self.seat)
+
+    def _on_started(self, _: object) -> None:
+        self.serves = True
+        for event in self._early:
+            self.deliver(event)
+
+    def ended(self, word: str) -> None:
+        """The process is gone: nothing that it still does reaches anybody."""
+        self.fenced = True
+        self.serves = False
+        for pipe in self._pipes:
+            pipe.process_ended(kernel_speaks=word != "off")
+        self.disk.crash(power=word == "off")
+        self._running.set()
+        self.scope.cancel()
+
+    def stopped(self, stopped: bool) -> None:
+        """The process stands still, or runs again."""
+        if stopped:
+            self._running = trio.Event()
+        else:
+            self._running.set()
+
+    async def awake(self) -> None:
+        """Wait until the process runs."""
+        while not self._running.is_set():
+            await self._running.wait()
+
+    # --- p2premap.sim.hosts.Host ----------------------------------------------------------------------------------
+
+    def step(self, now: float, event: object) -> Sequence[object]:
+        """The house's own driver takes the step."""
+        if self.serves:
+            self.deliver(cast(NodeEvent, event))
+        else:
+            self._early.append(cast(NodeEvent, event))
+        return ()
+
+    def deadline(self) -> float:
+        """The driver asks trio."""
+        return float("inf")
+
+    def perform(self, effect: object) -> None:
+        """The house has."""
+
+    def frame(self, sender: NodeId, message: Message, payload: bytes) -> object:
+        if isinstance(message, GOSSIP_MESSAGES):
+            if payload:
+                raise LocalProtocolError("gossip has no payloads")
+            return gossip.Received(sender=sender, address=None, message=message)
+        return FrameReceived(peer=sender, frame=Frame(message, payload))
+
+    def check_invariants(self) -> None:
+        """`watched` does, after each step."""
+
+    # --- what its parts ask ---------------------------------------------------------------------------------------
+
+    def act(self, effect: object) -> None:
+        """Show an effect to the world, which carries it out if it concerns the network."""
+        if self.fenced:
+            return
+        if self.seat.effects_left is not None:
+            self.seat.effects_left -= 1
+            if self.seat.effects_left < 0:
+                self.world.crash(self.seat)
+                return
+        self.world.act(self.seat, effect)
+
+    def watching(self, perform: Callable[[NodeEffect], None]) -> Callable[[NodeEffect], None]:
+        """`perform`, seen by the world; nothing, once the process is gone."""
+
+        def one(effect: NodeEffect) -> None:
+            if not isinstance(effect, _NETWORK):
+                self.act(effect)
+            if not self.fenced:
+                perform(effect)
+
+        return one
+
+    def watched(self, core: object) -> _Watched:
+        """The core, its invariants checked after each step."""
+        return _Watched(self, core)
+
+    def count(self, what: str) -> None:
+        """Something has really happened here."""
+        self._daemons.counts[what] += 1
+
+    def ran(self, job: JobId, stage: StageId, task: int) -> None:
+        """An attempt of this task has run to its end here."""
+        self._daemons.runs[job, stage.number, task] += 1
+
+    @property
+    def slow(self) -> bool:
+        """Whether its attempts take long."""
+        return self.seat.index in self._daemons.slow
+
+    # --- streams --------------------------------------------------------------------------------------------------
+
+    def hold(self, pipe: Pipe) -> None:
+        """This process holds this end."""
+        self._pipes = [held for held in self._pipes if not held.over]
+        self._pipes.append(pipe)
+
+    def serve(self, pipe: Pipe, service: str, peer: NodeId) -> None:
+        """A member has opened a stream to this node."""
+        self.hold(pipe)
+        cast(VirtualTransport, self.house.transport).accept(pipe, service, peer)
+
+    async def _open_door(self, directory: Path, node: NodeId, handler: StreamHandler, nursery: trio.Nursery) -> None:
+        self._door = (handler, nursery)
+
+    def visit(self) -> FrameStream | None:
+        """A client of this machine connects; None where nobody serves it."""
+        if self._door is None or not self.serves:
+            return None
+        handler, nursery = self._door
+        near, far = pair(self.world, self.seat, self.seat)
+        self.hold(far)
+        frames = StreamFrames(far, peer=None, sends=FROM_DAEMON, decoder=FrameDecoder(FROM_CLIENT), local=True)
+        nursery.start_soon(self.guard, handler, frames)
+        return StreamFrames(near, peer=None, sends=FROM_CLIENT, decoder=FrameDecoder(FROM_DAEMON))
+
+    async def guard(self, handler: StreamHandler, frames: StreamFrames) -> None:
+        """Serve one stream; its trouble is its own."""
+        try:
+            with contextlib.suppress(P2PRemapError):
+                await handler(frames)
+        finally:
+            await frames.aclose()
+
+
+class _Watched:
+    """A core whose invariants are checked after every step."""
+
+    def __init__(self, host: HouseHost, core: object) -> None:
+        self._host = host
+        self._core = cast(_Core, core)
+        self.deadline = self._core.deadline
+
+    def step(self, now: float, event: NodeEvent) -> Sequence[NodeEffect]:
+        try:
+            effects = self._core.step(now, event)
+            self._core.check_invariants()
+        except AssertionError as error:
+            seat = self._host.seat
+            raise self._host.world.broken("core", f"{seat} broke its own invariant: {error!r}", seat) from error
+        self._host.world.steps += 1
+        return effects
+
+
+class _Core:
+    """What is watched."""
+
+    deadline: Callable[[], float]
+    step: Callable[[float, NodeEvent], Sequence[NodeEffect]]
+    check_invariants: Callable[[], None]
+
+
+class DaemonWorld:
+    """Nodes 0 to n-1, each a house, none started yet.
+
+    Args:
+        nodes: how many.
+        seed: of everything.
+        directory: for their blobs; empty.
+        nursery: lives as long as the world.
+        slots: of each.
+        network: how good the network is.
+        pace: how well attempts run.
+        config: of each node; its name and slots are set here.
+        replay: the command that repeats this run.
+    """
+
+    kinds: tuple[type, ...] = ()
+
+    def __init__(
+        self,
+        nodes: int,
+        *,
+        seed: int,
+        directory: Path,
+        nursery: trio.Nursery,
+        slots: int = 2,
+        network: NetworkConfig | None = None,
+        pace: Pace | None = None,
+        config: NodeConfig | None = None,
+        replay: str = "",
+    ) -> None:
+        clock = TrioClock()
+        self.directory = directory
+        self.pace = pace or Pace()
+        self.runtimes = Runtimes()
+        self.counts: Counter[str] = Counter()
+        self.runs: Counter[tuple[JobId, int, int]] = Counter()
+        self.slow: set[int] = set()
+        self._nursery = nursery
+        self._slots = slots
+        self._config = config or NodeConfig()
+        self._disks: dict[int, BlobDisk] = {}
+        self.world = World(seed=seed, hosts=self._make, network=network, clock=clock, replay=replay)
+        self.random: Random = self.world.random("story")
+        self.world.observe(self)
+        for _ in range(nodes):
+            self.world.add()
+        nursery.start_soon(clock.run)
+
+    def config_of(self, seat: Seat) -> NodeConfig:
+        """What the owner of this machine asked for."""
+        config = self._config
+        return NodeConfig(
+            name=seat.name, slots=self._slots, gossip=config.gossip, tasks=config.tasks, election=config.election
+        )
+
+    def disk_of(self, seat: Seat) -> BlobDisk:
+        """A machine's disk."""
+        if seat.index not in self._disks:
+            self._disks[seat.index] = BlobDisk(self.world.random(seat.index, "disk"))
+        return self._disks[seat.index]
+
+    def host_of(self, seat: Seat) -> HouseHost:
+        """The process on a machine that runs."""
+        assert isinstance(seat.host, HouseHost)
+        return seat.host
+
+    def _make(self, life: Life) -> Host:
+        host = HouseHost(self, self.world.owners[life.node], life)
+        self._nursery.start_soon(host.live)
+        return host
+
+    # --- Observer -------------------------------------------------------------------------------------------------
+
+    def effect(self, seat: Seat, effect: object) -> None:
+        """Not of interest."""
+
+    def told(self, seat: Seat, event: object) -> None:
+        """Not of interest."""
+
+    def fault(self, seat: Seat, word: str) -> None:
+        self.counts[word] += 1
+        if word in ENDS:
+            self.host_of(seat).ended(word)
+        elif word in ("pause", "resume"):
+            self.host_of(seat).stopped(word == "pause")
+        elif word == "start":
+            others = [other for other in self.world.live() if other is not seat]
+            for other in self.random.sample(others, min(HINTS, len(others))):
+                later_s = self.random.uniform(0.005, 0.05)
+                for one, two in ((seat, other), (other, seat)):
+                    self.world.clock.after(later_s, self.world.hint, one, gossip.Hinted(address=two.address, node=None))
+
+    # --- stories --------------------------------------------------------------------------------------------------
+
+    async def start_all(self, limit_s: float = 30.0) -> None:
+        """Start every node; return when all know all.
+
+        Raises:
+            InvariantBroken: `forms`: not within the limit.
+        """
+        for seat in self.world.seats:
+            self.world.start(seat)
+            await trio.sleep(0.01)
+        await self.until(self._all_know_all, limit_s, "forms", "the nodes do not find each other")
+
+    async def until(self, done: Callable[[], bool], limit_s: float, checker: str, text: str) -> None:
+        """Let time pass until `done`.
+
+        Raises:
+            InvariantBroken: by the checker's name: not within the limit.
+        """
+        until = trio.current_time() + limit_s
+        while not done():
+            if trio.current_time() >= until:
+                raise self.world.broken(checker, text)
+            await trio.sleep(0.05)
+
+    def _all_know_all(self) -> bool:
+        live = self.world.live()
+        for seat in live:
+            host = self.host_of(seat)
+            if not host.serves:
+                return False
+            views = host.house.core.node_views(trio.current_time())
+            if sum(view.slots > 0 and view.state == "alive" for view in views) < len(live):
+                return False
+        return True
+
+
+Story = Callable[[DaemonWorld], Awaitable[T]]
+
+
+def simulate(
+    story: Story[T],
+    *,
+    nodes: int,
+    seed: int,
+    slots: int = 2,
+    network: NetworkConfig | None = None,
+    pace: Pace | None = None,
+    config: NodeConfig | None = None,
+    replay: str = "",
+) -> T:
+    """Run a story among so many nodes, in virtual time.
+
+    Args:
+        story: given the world, no node of which runs yet.
+
+    Raises:
+        InvariantBroken: something that must hold did not.
+    """
+
+    async def main(directory: str) -> T:
+        async with trio.open_nursery() as nursery:
+            daemons = DaemonWorld(
+                nodes,
+                seed=seed,
+                directory=Path(directory),
+                nursery=nursery,
+                slots=slots,
+                network=network,
+                pace=pace,
+                config=config,
+                replay=replay,
+            )
+            told = await story(daemons)
+            for seat in daemons.world.seats:
+                daemons.world.crash(seat)
+            nursery.cancel_scope.cancel()
+        return told
+
+    with tempfile.TemporaryDirectory(prefix="p2premap-sim-") as directory:
+        try:
+            return determinism.run(seed, main, directory)
+        except BaseExceptionGroup as errors:
+            raise _first(errors) from None
+
+
+def _first(error: BaseException) -> BaseException:
+    """What went wrong, out of the groups that nurseries wrap around it; a broken invariant before all else."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    found = [_first(inner) for inner in error.exceptions]
+    return next((inner for inner in found if isinstance(inner, InvariantBroken)), found[0])

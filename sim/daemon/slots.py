@@ -1,0 +1,260 @@
+"""An executor without processes: attempts run in this very process, at one instant, and then take virtual time.
+
+It brings sources, answers attempts and stops batches with the daemon's own `Batch` and `Stager`. A user's functions
+run for real, on real bytes; what all nodes share is the module that they live in, so a job whose functions keep
+something in global variables sees those of every node.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from p2premap.node.batches import Batch, ended_alike
+from p2premap.node.blobs import BlobStore
+from p2premap.node.executor import ExecutorStatistics
+from p2premap.node.staging import Stager
+from p2premap.sim.workloads import ShapeDirector, run_shape
+from p2premap.tasks.events import EndJob, RunBatch, SlotReported, StopSlot
+from p2premap.tasks.job import AttemptEnd, AttemptKey, BlobRef, Outcome, Source
+from p2premap.worker.context import AttemptContext
+from p2premap.worker.failure import end_of
+from p2premap.worker.messages import Order
+from p2premap.worker.runtime import Runtime
+
+if TYPE_CHECKING:
+    from p2premap.sim.daemon.houses import HouseHost
+
+START_S: Final = 0.1
+"""A worker process that has crashed is replaced in about so long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How well attempts run.
+
+    Args:
+        task_s: what one takes, on average.
+        crash: the chance of an attempt to crash its worker process.
+        jitter: durations vary by this part of themselves.
+        slow: so many times slower at a node that is slow.
+    """
+
+    task_s: float = 0.1
+    crash: float = 0.0
+    jitter: float = 0.5
+    slow: float = 10.0
+
+
+class Runtimes:
+    """The code of jobs, loaded once for all nodes."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[str, bytes], Runtime] = {}
+
+    def of(self, name: str, digest: bytes, load: Callable[[], bytes], directory: str) -> Runtime:
+        """The runtime of a job.
+
+        Raises:
+            Exception: what user code raises when it is imported.
+        """
+        if (name, digest) not in self._made:
+            module, _, attribute = name.partition(":")
+            self._made[name, digest] = getattr(importlib.import_module(module), attribute)(load(), directory)
+        return self._made[name, digest]
+
+
+class VirtualExecutor:
+    """Runs batches as `p2premap.node.executor.Executor` promises.
+
+    Args:
+        host: whose.
+        runtimes: shared by all nodes.
+        state, blobs, stager, deliver: as there.
+    """
+
+    def __init__(
+        self,
+        host: HouseHost,
+        runtimes: Runtimes,
+        *,
+        state: Path,
+        blobs: BlobStore,
+        stager: Stager,
+        deliver: Callable[[SlotReported], None],
+        **_: object,
+    ) -> None:
+        self.logs = str(state / "logs")
+        self._host = host
+        self._runtimes = runtimes
+        self._state = state
+        self._blobs = blobs
+        self._stager = stager
+        self._deliver = deliver
+        self._random = host.random("executor")
+        self._slots: dict[int, _Slot] = {}
+        self._ended: Counter[Outcome] = Counter()
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled."""
+        self._blobs.clear_temporary()
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            await trio.sleep_forever()
+
+    def perform(self, effect: RunBatch | StopSlot | EndJob) -> None:
+        """Begin what the core asks for."""
+        match effect:
+            case RunBatch(slot=number):
+                slot = self._slots.get(number)
+                if slot is None:
+                    assert self._nursery is not None
+                    slot = self._slots[number] = _Slot()
+                    self._nursery.start_soon(self._work, slot)
+                batch = Batch(effect, self._stager)
+                slot.queue.append(batch)
+                assert self._nursery is not None
+                self._nursery.start_soon(batch.bring_sources)
+                slot.wake.set()
+            case StopSlot(slot=number):
+                for batch in self._slots[number].queue if number in self._slots else ():
+                    if batch.run.batch == effect.batch and batch.left:
+                        batch.request_stop(effect)
+            case EndJob():
+                pass
+
+    def running(self) -> list[object]:
+        """Nothing that lasts."""
+        return []
+
+    def statistics(self) -> ExecutorStatistics:
+        """A snapshot."""
+        return ExecutorStatistics(0, 0, dict(self._ended))
+
+    # --- a slot ---------------------------------------------------------------------------------------------------
+
+    async def _work(self, slot: _Slot) -> None:
+        while True:
+            while not slot.queue:
+                slot.wake = trio.Event()
+                await slot.wake.wait()
+            batch = slot.queue[0]
+            await self._turn(batch)
+            batch.close()
+            slot.queue.popleft()
+
+    async def _turn(self, batch: Batch) -> None:
+        """Answer every attempt of a batch."""
+        if not batch.left:
+            self._report(batch, ())
+            return
+        if (refusal := await batch.code_or_stop()) is not None:
+            self._report(batch, ended_alike(tuple(batch.left), refusal))
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_when_asked, batch, nursery.cancel_scope)
+            while batch.left:
+                await self._next(batch)
+            nursery.cancel_scope.cancel()
+        if batch.left:
+            assert batch.stop is not None
+            stopped = AttemptEnd(task=0, attempt=0, outcome=Outcome.STOPPED, error=batch.stop.reason)
+            self._report(batch, ended_alike(tuple(batch.left), stopped))
+
+    async def _next(self, batch: Batch) -> None:
+        for order in await batch.next_orders(1, 1 << 20):
+            if isinstance(order, AttemptEnd):
+                self._report(batch, (order,))
+                continue
+            seconds = self._seconds()
+            await trio.sleep(seconds)
+            await self._host.awake()
+            if self._random.random() < self._host.pace.crash:
+                error = "The worker process was killed by SIGSEGV."
+                crashed = AttemptEnd(task=order.task, attempt=order.attempt, outcome=Outcome.CRASHED, error=error)
+                self._host.count("worker crash")
+                self._report(batch, (crashed,))
+                await trio.sleep(START_S)
+                continue
+            end = self._run(batch, order, seconds)
+            if not (end.outcome is Outcome.INPUT_LOST and batch.worth_again(end)):
+                self._report(batch, (end,))
+
+    def _seconds(self) -> float:
+        pace = self._host.pace
+        varied = pace.task_s * (1 + self._random.uniform(-1, 1) * pace.jitter)
+        return varied * (pace.slow if self._host.slow else 1.0)
+
+    def _report(self, batch: Batch, ends: Iterable[AttemptEnd]) -> None:
+        fresh = tuple(end for end in ends if batch.left.pop((end.task, end.attempt), None) is not None)
+        self._ended.update(end.outcome for end in fresh)
+        if fresh or not batch.left:
+            self._deliver(SlotReported(slot=batch.run.slot, ends=fresh, batch_over=not batch.left))
+
+    # --- an attempt -----------------------------------------------------------------------------------------------
+
+    def _run(self, batch: Batch, order: Order, seconds: float) -> AttemptEnd:
+        run = batch.run
+        context = AttemptContext(
+            AttemptKey(run.job, run.stage, order.task, order.attempt), str(self._state / "scratch"), self._blobs
+        )
+        self._host.ran(run.job, run.stage, order.task)
+        if run.runtime == ShapeDirector.runtime:
+            spec = batch.left[order.task, order.attempt]
+            segments = dict(zip(spec.sources, order.segments, strict=True))
+
+            def read(source: Source) -> bytes | None:
+                return context.read(segments[source])
+
+            return run_shape(run, spec, read, self._write, seconds=seconds)
+        try:
+            code = batch.code
+            assert code is not None
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                runtime = self._runtimes.of(
+                    run.runtime, run.code.digest, lambda: context.read(code), str(self._state / "code")
+                )
+                result = runtime.run(run.function, order.params, order.segments, context)
+        except BaseException as error:
+            if isinstance(error, (KeyboardInterrupt, trio.Cancelled)):
+                raise
+            return end_of(order.task, order.attempt, error)
+        finally:
+            context.close()
+        return AttemptEnd(
+            task=order.task,
+            attempt=order.attempt,
+            outcome=Outcome.DONE,
+            value=result.value,
+            blobs=result.blobs,
+            seconds=seconds,
+            records_in=context.records_in,
+            records_out=context.records_out,
+        )
+
+    def _write(self, content: bytes) -> BlobRef:
+        return self._blobs.put(content)
+
+
+class _Slot:
+    """A slot's queue."""
+
+    def __init__(self) -> None:
+        self.queue: deque[Batch] = deque()
+        self.wake = trio.Event()
+
+
+async def _stop_when_asked(batch: Batch, scope: trio.CancelScope) -> None:
+    await batch.stopped.wait()
+    assert batch.stop is not None
+    await trio.sleep(batch.stop.grace_s / 2)
+    scope.cancel()
