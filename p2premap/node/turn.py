@@ -10,6 +10,9 @@ was stopped on request               STOPPED                       STOPPED
 ===================================  ============================  ===========================================
 
 An attempt that began just after the one for which its process was stopped is run again: it has done no wrong.
+
+Of a process that is being ended nothing is reported before nothing of its tree is left: whoever hears that an attempt
+was stopped may rely on it that nothing of it goes on.
 """
 
 from __future__ import annotations
@@ -117,6 +120,7 @@ class Turn:
         self._batch = batch
         self._reporter = reporter
         self._around = around
+        self._late: dict[Key, AttemptEnd] = {}
         self.watch: Final = Watch(process, batch.run.limits, log_bytes_max=around.log_bytes_max, harvest=self._take)
 
     async def run(self) -> Exit | None:
@@ -211,7 +215,11 @@ class Turn:
             if end.outcome is Outcome.INPUT_LOST and self._batch.worth_again(end):
                 continue
             ends.append(self._explain_stop(end) if end.outcome is Outcome.STOPPED else end)
-        self._reporter.report(ends)
+        if self._process.condemned:
+            for end in ends:
+                self._late.setdefault((end.task, end.attempt), end)
+        else:
+            self._reporter.report(ends)
 
     def _explain_stop(self, end: AttemptEnd) -> AttemptEnd:
         """The worker only knows that the soft signal came."""
@@ -228,6 +236,7 @@ class Turn:
         page = self._process.page
         await trio.to_thread.run_sync(self._around.blobs.clear_temporary, page.pid)
         self._take(page.journal())
+        self._reporter.report(self._late.values())
         key = self._process.answers.get(page.running)
         if self._batch.stop is not None:
             self._reporter.report_rest(Outcome.STOPPED, self._batch.stop.reason)

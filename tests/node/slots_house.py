@@ -132,7 +132,7 @@ def found(directory: Path, pattern: str) -> list[Path]:
 
 async def gone(pid: int) -> None:
     """Wait until there is no such process (a zombie counts as gone)."""
-    await until(lambda: not _alive(pid))
+    await until(lambda: not alive(pid))
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -141,7 +141,8 @@ async def until(holds: Callable[[], bool]) -> None:
         await trio.sleep(0.002)
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether there is such a process (a zombie does not count)."""
     if sys.platform != "linux":
         import psutil
 

@@ -14,7 +14,7 @@ import trio
 from p2premap.node.processes import descendants
 from p2premap.tasks.events import EndJob, StopSlot
 from p2premap.tasks.job import Limits, Outcome
-from tests.node.slots_house import JOB, bench, exists, found, gone
+from tests.node.slots_house import JOB, alive, bench, exists, found, gone
 
 pytestmark = pytest.mark.trio
 
@@ -37,6 +37,21 @@ async def test_stop_reaches_a_grandchild_that_left_its_session(tmp_path: Path) -
         with pytest.raises(ProcessLookupError):
             os.kill(grandchild, 0)
         assert b.reports[0].ends[0].outcome is Outcome.STOPPED
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(time_s=0.3)], ids=["stopped", "over its time limit"])
+async def test_nothing_of_the_tree_lives_when_the_end_is_told(tmp_path: Path, limits: Limits) -> None:
+    """The worker itself tells at once that the soft signal has come; the grandchild is only being killed then."""
+    async with bench(tmp_path / "node") as b:
+        left_alive: list[bool] = []
+        b.on_report = lambda report: left_alive.append(alive(read_pid(tmp_path / "pid")))
+        b.executor.perform(b.batch(f"family {tmp_path}/pid", limits=limits))
+        await exists(tmp_path / "pid.ready")
+        if not limits.time_s:
+            b.executor.perform(StopSlot(slot=0, batch=1, grace_s=30.0, reason="It was cancelled."))
+        await b.over()
+        assert left_alive == [False]
+        assert b.reports[0].ends[0].outcome is (Outcome.TIME_LIMIT if limits.time_s else Outcome.STOPPED)
 
 
 async def test_a_limit_reaches_a_grandchild_that_left_its_session(tmp_path: Path) -> None:
