@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import trio
 
-from p2premap.ids import NodeId
+from p2premap.ids import Boot, NodeId
 from p2premap.node import machine, sockets
 from p2premap.node.blobs import BlobStore
 from p2premap.node.capabilities import Capabilities
@@ -18,6 +18,7 @@ from p2premap.node.driver import Driver
 from p2premap.node.events import NodeEffect, NodeEvent
 from p2premap.node.executor import Executor
 from p2premap.node.kinds import Kinds
+from p2premap.node.ledger_store import LedgerStore
 from p2premap.node.load import LoadSampler
 from p2premap.node.search import Search
 from p2premap.node.store import Store
@@ -48,6 +49,7 @@ class Parts(NamedTuple):
     random: Callable[[], Random] = _random
     store: Callable[[Path], Store] = Store
     blobs: Callable[[Path], BlobStore] = BlobStore
+    ledger: Callable[[Path, Boot], LedgerStore] = LedgerStore
     transport: Callable[..., TrioTransport] = TrioTransport
     executor: Callable[..., Executor] = Executor
     search: Callable[..., Search] = Search
