@@ -32,6 +32,9 @@ from p2premap.node.store import Store
 from p2premap.node.transport import TrioTransport
 
 REMEMBER_S: Final = 30.0
+SETTLE_S: Final = 0.3
+"""Members come in groups: those seen within this are written down at once."""
+
 MDNS_LATER_S: Final = 1.0
 """A node that is not open to the network browses too, but only after it has come up: zeroconf is slow to load."""
 
@@ -72,6 +75,7 @@ class Search:
         self._post, self._warnings = post, warnings
         self._alive: set[NodeId] = set()
         self._where: dict[NodeId, tuple[Address, ...]] = {}
+        self._moved = trio.Event()
         self._met: dict[str, Foreign] = {}
         self.discovery = Discovery(
             me=me,
@@ -119,7 +123,10 @@ class Search:
 
     async def _keep_peers(self) -> None:
         while True:
-            await trio.sleep(REMEMBER_S)
+            with trio.move_on_after(REMEMBER_S):
+                await self._moved.wait()  # a program whose node dies now finds the others by what is written here
+                self._moved = trio.Event()
+                await trio.sleep(SETTLE_S)
             await trio.to_thread.run_sync(self.remember)
 
     def remember(self) -> None:
@@ -138,6 +145,8 @@ class Search:
         if member.state in (MemberState.DEAD, MemberState.LEFT):
             self._alive.discard(member.node)
             return
+        if member.node not in self._alive or self._where.get(member.node) != member.addresses:
+            self._moved.set()
         self._alive.add(member.node)
         self._where[member.node] = member.addresses
         if not self._transport.network and any(not is_loopback(a.host) for a in member.addresses):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from p2premap.client.private import PrivateCluster
+from p2premap.client.reach import _addresses
 from tests.cluster import eventually, p2premap, private
 
 
@@ -67,3 +68,21 @@ def test_without_its_own_node_a_machine_asks_members_that_it_knew(
     assert p2premap(guest.home, "status").exit_code == 69
     refused = p2premap(guest.home, "run", "examples/wordcount.py", __file__)
     assert refused.exit_code == 69
+
+
+def test_whoever_was_met_a_moment_ago_is_remembered_after_a_power_cut() -> None:
+    with private(["inviting"]) as inviting, private(["invited"]) as invited:
+        token = p2premap(inviting.home, "invite").stdout.strip()
+        assert p2premap(invited.home, "join", token).exit_code == 0
+        eventually(lambda: names(inviting.home) == {"inviting", "invited"})
+        remembered = eventually(lambda: list(_addresses(inviting.paths, tag(inviting))), within_s=5.0)
+        assert remembered
+        inviting.kill("inviting")
+        found = p2premap(inviting.home, "nodes")
+        assert found.exit_code == 0, found.stderr
+        assert found.stderr == "No node runs on this machine; invited answers.\n"
+
+
+def tag(cluster: PrivateCluster) -> str:
+    """The public name of the cluster that these nodes are in."""
+    return str(json.loads(p2premap(cluster.home, "status", "--json").stdout)["cluster"])
