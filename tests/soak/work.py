@@ -150,4 +150,7 @@ class Work:
         if found == self.answer:
             return ""
         missing, surplus = self.answer - found, found - self.answer
-        return f"counts differ from a plain count: missing {dict(missing)}, too many {dict(surplus)}"
+        return (
+            f"{sum(self.answer.values())} words by a plain count; of these {sum(missing.values())} are missing, "
+            f"{sum(surplus.values())} are too many"
+        )
