@@ -45,7 +45,6 @@ from p2premap.node.parts import Parts
 from p2premap.node.paths import Paths
 from p2premap.node.search import Search
 from p2premap.node.secret import ClusterSecret
-from p2premap.node.staging import Stager
 from p2premap.node.transport import TrioTransport
 from p2premap.tasks import events as tasks
 from p2premap.tasks.job import JobSpec, JobView
@@ -133,7 +132,7 @@ class House:
             clashed=self._on_clash,
             randomness=self._parts.randomness,
         )
-        self.stager = Stager(
+        self.stager = self._parts.stager(
             me=self.identity.node,
             blobs=self.blobs,
             open_bulk=self.transport.open_bulk,

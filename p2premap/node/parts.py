@@ -21,6 +21,7 @@ from p2premap.node.kinds import Kinds
 from p2premap.node.ledger_store import LedgerStore
 from p2premap.node.load import LoadSampler
 from p2premap.node.search import Search
+from p2premap.node.staging import Stager
 from p2premap.node.store import Store
 from p2premap.node.transport import TrioTransport
 from p2premap.node.unix import serve_unix
@@ -51,6 +52,7 @@ class Parts(NamedTuple):
     blobs: Callable[[Path], BlobStore] = BlobStore
     ledger: Callable[[Path, Boot], LedgerStore] = LedgerStore
     transport: Callable[..., TrioTransport] = TrioTransport
+    stager: Callable[..., Stager] = Stager
     executor: Callable[..., Executor] = Executor
     search: Callable[..., Search] = Search
     capabilities: Callable[..., Capabilities] = machine.collect
