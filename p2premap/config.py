@@ -66,6 +66,8 @@ class TasksConfig(_Checked, frozen=True, kw_only=True):
     stop_grace_s: float = 2.0
     busy_retry_s: float = 0.5
     preempt_s: float = 0.5
+    limit_s: float = 2.0
+    relief_s: float = 10.0
     report_s: float = 0.05
     view_s: float = 0.1
     jobs_kept_max: int = 1_000
@@ -98,6 +100,22 @@ class ElectionConfig(_Checked, frozen=True, kw_only=True):
     resend_s: float = 0.5
     batch_bytes_max: int = 1 << 20
     concluded_max: int = 1_000
+
+
+class OwnerLimits(_Checked, frozen=True, kw_only=True):
+    """What a machine's owner keeps for other things; see `p2premap.tasks.allowance`.
+
+    Args:
+        load_max: the part of all CPUs that may be in use, by this node and by others together; 0: no limit.
+        memory_free_bytes_min: memory that shall stay free.
+        only_when_idle: work only while nobody else uses the machine.
+        not_on_battery: work only while it does not run from its battery.
+    """
+
+    load_max: float = 0.0
+    memory_free_bytes_min: int = 0
+    only_when_idle: bool = False
+    not_on_battery: bool = False
 
 
 class TransportConfig(_Checked, frozen=True, kw_only=True):
@@ -146,6 +164,7 @@ class NodeConfig(Event, frozen=True, kw_only=True):
         joins: addresses typed with ``--join`` ("host:port").
         open_name: the NAME of ``--open NAME``; "" means a secret cluster.
         tags: for placement.
+        limits: what the machine's owner keeps for other things.
     """
 
     name: str = ""
@@ -154,6 +173,7 @@ class NodeConfig(Event, frozen=True, kw_only=True):
     joins: tuple[str, ...] = ()
     open_name: str = ""
     tags: tuple[str, ...] = ()
+    limits: OwnerLimits = OwnerLimits()
     gossip: GossipConfig = GossipConfig()
     tasks: TasksConfig = TasksConfig()
     election: ElectionConfig = ElectionConfig()

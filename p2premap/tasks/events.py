@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from p2premap.config import OwnerLimits
 from p2premap.event import Event
 from p2premap.ids import JobId, NodeId
 from p2premap.tasks.job import AttemptEnd, AttemptSpec, JobView, Limits, Source, StageId
@@ -232,7 +233,34 @@ class SetSlots(Event, frozen=True, kw_only=True):
     slots: int
 
 
-WorkerEvent: TypeAlias = Tick | FromLeader | LeaderLost | SlotReported | SetSlots
+class SetLimits(Event, frozen=True, kw_only=True):
+    """The owner keeps something of the machine for other things from now on; `MachineNow` then says how it is."""
+
+    limits: OwnerLimits
+
+
+class MachineNow(Event, frozen=True, kw_only=True):
+    """How the machine is; once a second, where the owner has set limits.
+
+    Args:
+        cpus: that it has.
+        others_cpus: CPUs that programs use which this node has not started, on average since the last time.
+        memory_free_bytes: what programs could still take.
+        user_active: somebody has typed in the last minutes.
+    """
+
+    cpus: int
+    others_cpus: float
+    memory_free_bytes: int
+    on_battery: bool
+    user_active: bool
+
+
+class StopTaking(Event, frozen=True, kw_only=True):
+    """This node is about to go: it takes no more batches, of any job."""
+
+
+WorkerEvent: TypeAlias = Tick | FromLeader | LeaderLost | SlotReported | SetSlots | SetLimits | MachineNow | StopTaking
 
 
 class ToLeader(Event, frozen=True, kw_only=True):

@@ -29,14 +29,18 @@ from typing import Protocol, TypeAlias, assert_never
 from p2premap.config import TasksConfig
 from p2premap.ids import Ballot, JobId, NodeId
 from p2premap.tasks import messages
+from p2premap.tasks.allowance import Allowance
 from p2premap.tasks.events import (
     EndJob,
     FromLeader,
     LeaderLost,
+    MachineNow,
     RunBatch,
+    SetLimits,
     SetSlots,
     SlotReported,
     StopSlot,
+    StopTaking,
     Tick,
     WorkerEffect,
     WorkerEvent,
@@ -73,6 +77,7 @@ class WorkerCore:
         self.me = me
         self._config = config
         self._fence = fence
+        self._allowance = Allowance(slots, config)
         self._shares = Shares(slots, config)
         self._jobs = self._shares.jobs
         self._effects: list[WorkerEffect] = []
@@ -87,8 +92,13 @@ class WorkerCore:
 
     @property
     def slots(self) -> int:
-        """Worker processes allowed."""
+        """Worker processes that are offered now."""
         return self._shares.allowed
+
+    @property
+    def held_back(self) -> str:
+        """Why not all that the owner gave are offered, as half a sentence; "" where they are."""
+        return self._allowance.offer.why
 
     @property
     def busy(self) -> int:
@@ -116,7 +126,17 @@ class WorkerCore:
             case SlotReported():
                 self._on_reported(now, event)
             case SetSlots(slots=slots):
-                self._shares.resize(slots)
+                self._allowance.resize(slots)
+                self._offer()
+            case SetLimits(limits=limits):
+                self._allowance.limit(limits)
+                self._offer()
+            case MachineNow():
+                self._allowance.hear(now, event)
+                self._offer()
+            case StopTaking():
+                self._allowance.draining = True
+                self._offer()
             case _:
                 assert_never(event)
         self._teller.report_due(now)
@@ -189,7 +209,7 @@ class WorkerCore:
         if not attempts:
             return
         slot = self._shares.place(led)
-        reason = "" if slot is not None else "all slots are taken"
+        reason = "" if slot is not None else self.held_back or "all slots are taken"
         if slot is not None and not self._shares.free_for(now, led):
             slot, reason = None, "other jobs are waiting for their share"
         if led.unheard and self._teller.unheard_bytes() > self._config.unheard_bytes_max:
@@ -299,6 +319,16 @@ class WorkerCore:
             self._teller.flush(now, led)
             self._end_if_idle(led)
             self._shares.trim()
+
+    def _offer(self) -> None:
+        """Offer as many slots as may be offered now."""
+        offer = self._allowance.offer
+        self._shares.resize(offer.slots)
+        if offer.urgent:
+            for slot in self._shares.slots[offer.slots :]:
+                for held in slot.queue:
+                    held.unwanted = held.unwanted or f"this node gives up its work: {offer.why}"
+                self._stop_unwanted(slot)
 
     def _stop_unwanted(self, slot: Slot) -> None:
         if slot.queue and slot.queue[0].unwanted and not slot.stopping:
