@@ -15,8 +15,9 @@ from typing import Final, NamedTuple
 import msgspec
 from blake3 import blake3
 
-from p2premap.election.records import CellRecord, JobRecord
+from p2premap.election.records import CellRecord, JobRecord, StoredStream
 from p2premap.errors import P2PRemapError
+from p2premap.ids import Ballot, JobId, NodeId
 
 SCHEMA_VERSION: Final = 1
 SUM_BYTES: Final = 16
@@ -255,6 +256,18 @@ def _is_written(job: bytes, epoch: int, n: int, node: bytes, serial: int, batch:
         return batch_sum(job, epoch, n, node, serial, batch) == stored
     except TypeError:  # SQLite gives a column whatever type its bytes say
         return False
+
+
+def streams(db: sqlite3.Connection) -> list[StoredStream]:
+    """How far each stream goes."""
+    rows = db.execute(
+        "SELECT a.job, a.epoch, a.n, a.node, a.last, b.batch FROM"
+        " (SELECT job, epoch, n, node, max(serial) AS last FROM batches GROUP BY job, epoch, n, node) AS a"
+        " JOIN batches AS b USING (job, epoch, n, node) WHERE b.serial = 0"
+    )
+    return [
+        StoredStream(JobId(job), Ballot(epoch, n, NodeId(node)), last, head) for job, epoch, n, node, last, head in rows
+    ]
 
 
 def readable(db: sqlite3.Connection) -> Iterator[BatchRow]:

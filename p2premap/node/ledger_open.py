@@ -11,10 +11,13 @@ import itertools
 import os
 import sqlite3
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from p2premap.errors import ConfigError
-from p2premap.ids import Boot
+from p2premap.election.records import StoredStream
+from p2premap.election.streams import decode_head
+from p2premap.errors import ConfigError, RemoteProtocolError
+from p2premap.ids import Ballot, Boot, JobId
 from p2premap.node.ledger_file import (
     ALL_BATCHES,
     NOTHING,
@@ -30,6 +33,7 @@ from p2premap.node.ledger_file import (
     read_seal,
     readable,
     remove,
+    streams,
     sum_of,
     sync_directory,
     transaction,
@@ -101,16 +105,40 @@ def _heal(db: sqlite3.Connection, path: Path) -> tuple[sqlite3.Connection, str]:
         (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
             raise sqlite3.DatabaseError(" ".join(str(found).split()))
-        bad = damaged_ends(db.execute(f"{ALL_BATCHES} ORDER BY job, epoch, n, node, serial"))
+        dropped = _drop_damaged(db)
     except UNREADABLE as error:
         if not is_damage(error):
             raise
         return _rebuild(db, path, error)
-    if not bad:
-        return db, ""
-    with transaction(db):
-        db.executemany(f"DELETE FROM batches WHERE {OF_STREAM} AND serial >= ?", bad)  # noqa: S608
-    return db, f"Damaged facts in the ledger {path} were dropped; they come back from other replicas."
+    return db, f"Damaged facts in the ledger {path} were dropped; they come back from other replicas." * dropped
+
+
+def _drop_damaged(db: sqlite3.Connection) -> bool:
+    """Keep of each stream what is a contiguous prefix and has its base; whether anything had to go."""
+    bad = damaged_ends(db.execute(f"{ALL_BATCHES} ORDER BY job, epoch, n, node, serial"))
+    if bad:
+        with transaction(db):
+            db.executemany(f"DELETE FROM batches WHERE {OF_STREAM} AND serial >= ?", bad)  # noqa: S608
+    unfounded = [(stream.job, *stream.ballot) for stream in _unfounded(streams(db))]
+    if unfounded:
+        with transaction(db):
+            db.executemany(f"DELETE FROM batches WHERE {OF_STREAM}", unfounded)  # noqa: S608
+    return bool(bad or unfounded)
+
+
+def _unfounded(found: Iterable[StoredStream]) -> Iterator[StoredStream]:
+    """Streams whose leader had, when it began, what is not here any more: see `p2premap.election.streams`."""
+    held: dict[tuple[JobId, Ballot], int] = {}
+    for stream in sorted(found):  # a base names lower ballots only
+        try:
+            base = decode_head(stream.head)
+        except RemoteProtocolError:
+            yield stream
+            continue
+        if all(held.get((stream.job, ballot), -1) >= serial for ballot, serial in base.items()):
+            held[stream.job, stream.ballot] = stream.serial
+        else:
+            yield stream
 
 
 def _rebuild(db: sqlite3.Connection, path: Path, damage: Exception) -> tuple[sqlite3.Connection, str]:
@@ -124,8 +152,7 @@ def _rebuild(db: sqlite3.Connection, path: Path, damage: Exception) -> tuple[sql
             rows = db.execute(f"SELECT * FROM {table}")  # noqa: S608
             healed.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({places})", rows)  # noqa: S608
         healed.executemany("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?)", readable(db))
-        bad = damaged_ends(healed.execute(f"{ALL_BATCHES} ORDER BY job, epoch, n, node, serial"))
-        healed.executemany(f"DELETE FROM batches WHERE {OF_STREAM} AND serial >= ?", bad)  # noqa: S608
+    _drop_damaged(healed)
     healed.close()
     name = f"{path.name}.damaged-{int(time.time())}"
     aside = next(p for n in itertools.count() if not (p := path.with_name(f"{name}-{n}" if n else name)).exists())

@@ -36,7 +36,6 @@ from p2premap.election.records import (
     Stored,
     StoredBatch,
     StoredRecord,
-    StoredStream,
 )
 from p2premap.errors import ConfigError, P2PRemapError
 from p2premap.ids import Ballot, Boot, JobId, NodeId
@@ -54,6 +53,7 @@ from p2premap.node.ledger_file import (
     mark_path,
     packed,
     read_seal,
+    streams,
     sync_directory,
     transaction,
     vacuum,
@@ -131,16 +131,7 @@ class LedgerStore:
         """Everything but the batches: call it once, after opening, which has checked it."""
         jobs = [msgspec.msgpack.decode(r, type=JobRecord) for (r,) in self._db.execute("SELECT record FROM jobs")]
         cells = [msgspec.msgpack.decode(r, type=CellRecord) for (r,) in self._db.execute("SELECT record FROM cells")]
-        rows = self._db.execute(
-            "SELECT a.job, a.epoch, a.n, a.node, a.last, b.batch FROM"
-            " (SELECT job, epoch, n, node, max(serial) AS last FROM batches GROUP BY job, epoch, n, node) AS a"
-            " JOIN batches AS b USING (job, epoch, n, node) WHERE b.serial = 0"
-        )
-        streams = [
-            StoredStream(JobId(job), Ballot(epoch, n, NodeId(node)), last, head)
-            for job, epoch, n, node, last, head in rows
-        ]
-        return Stored(jobs=tuple(jobs), cells=tuple(cells), streams=tuple(streams))
+        return Stored(jobs=tuple(jobs), cells=tuple(cells), streams=tuple(streams(self._db)))
 
     def batches(self, job: JobId, beyond: Mapping[Ballot, int]) -> tuple[StoredBatch, ...]:
         """The batches of the job's streams with a serial above `beyond[ballot]` (0 where it is not named), in order.
@@ -150,10 +141,10 @@ class LedgerStore:
         """
         found: list[StoredBatch] = []
         try:
-            streams = self._db.execute(
+            ballots = self._db.execute(
                 "SELECT DISTINCT epoch, n, node FROM batches WHERE job = ? ORDER BY epoch, n, node", (job,)
             ).fetchall()
-            for epoch, n, node in streams:
+            for epoch, n, node in ballots:
                 ballot = Ballot(epoch, n, NodeId(node))
                 first = beyond.get(ballot, 0) + 1
                 rows = self._db.execute(

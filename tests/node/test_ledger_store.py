@@ -26,6 +26,7 @@ from p2premap.election.records import (
     StoredRecord,
     StoredStream,
 )
+from p2premap.election.streams import encode_head
 from p2premap.errors import ConfigError
 from p2premap.ids import Ballot, Boot, JobId, NodeId
 from p2premap.node.ledger_file import SCHEMA_VERSION
@@ -33,6 +34,7 @@ from p2premap.node.ledger_store import LedgerDamaged, LedgerLost, LedgerStore, L
 
 A, B = NodeId(b"a" * 16), NodeId(b"b" * 16)
 JOB, OTHER = JobId(b"j" * 16), JobId(b"o" * 16)
+HEAD = encode_head({})
 FIRST, SECOND = Ballot(0, 0, A), Ballot(0, 1, B)
 
 
@@ -45,7 +47,9 @@ def cell(name: str, value: bytes = b"value", ballot: Ballot = FIRST, of: JobId =
 
 
 def batch(serial: int, content: bytes = b"", ballot: Ballot = FIRST, of: JobId = JOB) -> StoredBatch:
-    return StoredBatch(job=of, ballot=ballot, serial=serial, batch=content or b"batch %d" % serial)
+    return StoredBatch(
+        job=of, ballot=ballot, serial=serial, batch=content or (b"batch %d" % serial if serial else HEAD)
+    )
 
 
 def stream(count: int, ballot: Ballot = FIRST, of: JobId = JOB) -> Iterator[StoredBatch]:
@@ -61,7 +65,7 @@ def filled(path: Path, *, batches: int = 20, size: int = 400) -> Stored:
     """A ledger of two jobs, closed; what it holds."""
     store = LedgerStore(path, Boot(1))
     store.write([job(), cell("manifest/0"), cell("final"), job(OTHER), cell("final", of=OTHER)], sync=True)
-    store.write([batch(0, b"head")], sync=True)
+    store.write([batch(0)], sync=True)
     for serial in range(1, batches + 1):
         store.write([batch(serial, b"%d" % serial * size)], sync=False)
     stored = store.load()
@@ -83,7 +87,7 @@ def test_what_was_written_is_there_after_a_restart(path: Path) -> None:
     assert again.load() == Stored(
         jobs=(job(promised=SECOND),),
         cells=(cell("final", b"two", SECOND),),
-        streams=(StoredStream(JOB, FIRST, 3, b"batch 0"), StoredStream(JOB, SECOND, 2, b"batch 0")),
+        streams=(StoredStream(JOB, FIRST, 3, HEAD), StoredStream(JOB, SECOND, 2, HEAD)),
     )
     assert again.batches(JOB, {FIRST: 2, SECOND: 1}) == (batch(3), batch(2, ballot=SECOND))
     assert again.batches(JOB, {FIRST: 9}) == (batch(1, ballot=SECOND), batch(2, ballot=SECOND))
@@ -109,7 +113,7 @@ def test_a_batch_that_would_leave_a_gap_is_refused_with_all_that_came_with_it(pa
         store.write([cell("final"), batch(3)], sync=True)
     store.write([batch(2)], sync=False)
     assert store.load().cells == ()
-    assert store.load().streams == (StoredStream(JOB, FIRST, 2, b"batch 0"),)
+    assert store.load().streams == (StoredStream(JOB, FIRST, 2, HEAD),)
     store.close()
 
 
@@ -138,7 +142,8 @@ def test_what_forgotten_jobs_took_goes_back_to_the_file_system(path: Path) -> No
 record = st.one_of(
     st.builds(job, st.sampled_from([JOB, OTHER]), st.sampled_from([FIRST, SECOND])),
     st.builds(cell, st.sampled_from(["a", "b"]), st.binary(max_size=9), of=st.sampled_from([JOB, OTHER])),
-    st.builds(batch, st.integers(0, 3), st.binary(max_size=9), st.sampled_from([FIRST, SECOND])),
+    st.builds(batch, st.integers(1, 3), st.binary(max_size=9), st.sampled_from([FIRST, SECOND])),
+    st.builds(batch, st.just(0), ballot=st.sampled_from([FIRST, SECOND])),
     st.sampled_from([ForgetBatches(job=JOB), ForgetJob(job=JOB), ForgetJob(job=OTHER)]),
 )
 
@@ -290,6 +295,21 @@ def test_a_damaged_batch_costs_its_stream_only_what_follows(path: Path) -> None:
     assert opened(path, 10) == (stored, "")
 
 
+def test_a_stream_goes_with_what_its_leader_had_when_it_began(path: Path) -> None:
+    third = Ballot(0, 2, A)
+    store = LedgerStore(path, Boot(1))
+    store.write([job(), *stream(9)], sync=True)
+    store.write([batch(0, encode_head({FIRST: 6}), SECOND), batch(1, ballot=SECOND)], sync=True)
+    store.write([batch(0, encode_head({FIRST: 3}), third), batch(1, ballot=third)], sync=True)
+    store.close()
+    db = sqlite3.connect(path)
+    db.execute("UPDATE batches SET batch = 'x' WHERE serial = 5 AND n = 0")
+    db.commit()
+    db.close()
+    stored, _ = kept(opened(path))
+    assert [(s.ballot, s.serial) for s in stored.streams] == [(FIRST, 4), (third, 1)]
+
+
 def test_a_stream_without_its_head_is_no_stream(path: Path) -> None:
     filled(path)
     db = sqlite3.connect(path)
@@ -408,13 +428,15 @@ from pathlib import Path
 from p2premap.ids import Boot
 from p2premap.node.ledger_store import LedgerStore
 from p2premap.election.records import *
+from p2premap.election.streams import encode_head
 from p2premap.ids import *
 A, JOB = NodeId(b"a" * 16), JobId(b"j" * 16)
 store = LedgerStore(Path(sys.argv[1]), Boot(int(sys.argv[2])))
 first = max([s.serial for s in store.load().streams], default=-1) + 1
 for n in range(first, 10**9):
     ballot = Ballot(0, n, A)
-    store.write([StoredBatch(job=JOB, ballot=Ballot(0, 0, A), serial=n, batch=bytes(n % 5000))], sync=False)
+    content = bytes(n % 5000) if n else encode_head({})
+    store.write([StoredBatch(job=JOB, ballot=Ballot(0, 0, A), serial=n, batch=content)], sync=False)
     store.write([JobRecord(job=JOB, key=b"", spec=b"", members=(A,), promised=ballot)], sync=True)
     print(n, flush=True)
 """
