@@ -11,6 +11,7 @@ Without root the cases that need machines of their own (network namespaces) are 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.soak.run import run
 def main() -> int:
     """Returns the exit code."""
     options = _options()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # its nodes and namespaces go before it does
     path: Path = options.results
     results = load(path)
     try:

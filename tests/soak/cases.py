@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -147,32 +148,91 @@ def _lose_two(trial: Trial, options: JobOptions) -> list[Node]:
 
 def cut_leader(trial: Trial) -> None:
     """The leader's machine loses the network in mid-job, and has it again when the job is over."""
-    trial.submit(trial.cluster.nodes["n1"])
-    trial.await_moment()
-    victim = trial.leader()
-    at = time.monotonic()
-    trial.cluster.isolate(victim)
-    assert victim.runs
-    trial.struck(at)
-    winner = trial.see_through(but=[victim])
-    trial.judge([victim])
-    trial.cluster.heal()
-    returned(trial, victim, winner)
+    _apart(trial, _cut, lead=True)
+
+
+def cut_other(trial: Trial) -> None:
+    """The same of a machine that works for the job and does not lead it."""
+    _apart(trial, _cut, lead=False)
 
 
 def freeze_leader(trial: Trial) -> None:
     """The leader's machine stands still in mid-job, and goes on when the job is over."""
+    _apart(trial, _freeze, lead=True)
+
+
+def freeze_other(trial: Trial) -> None:
+    """The same of a machine that works for the job and does not lead it."""
+    _apart(trial, _freeze, lead=False)
+
+
+def _apart(trial: Trial, strike: Callable[[Trial, Node], float], *, lead: bool) -> None:
     trial.submit(trial.cluster.nodes["n1"])
     trial.await_moment()
-    victim = trial.leader()
-    victim.freezer = Freezer(victim.pid)
-    trial.facts["frozen_by"] = victim.freezer.how
-    trial.struck(victim.freezer.freeze())
+    leader = trial.leader()
+    victim = leader if lead else trial.any_node(but=[leader])
+    trial.struck(strike(trial, victim))
     assert victim.runs
     winner = trial.see_through(but=[victim])
     trial.judge([victim])
-    victim.freezer.thaw()
+    if victim.freezer is not None:
+        victim.freezer.thaw()
+    else:
+        trial.cluster.heal()
     returned(trial, victim, winner)
+
+
+def _cut(trial: Trial, victim: Node) -> float:
+    at = time.monotonic()
+    trial.cluster.isolate(victim)
+    return at
+
+
+def _freeze(trial: Trial, victim: Node) -> float:
+    victim.freezer = Freezer(victim.pid)
+    trial.facts["frozen_by"] = victim.freezer.how
+    return victim.freezer.freeze()
+
+
+def kill_two_leaders(trial: Trial) -> None:
+    """SIGKILL to the leader, and to its successor once the lost replica has been replaced."""
+    trial.submit(trial.any_node())
+    trial.await_moment(most=0.3)
+    first = trial.leader()
+    first_at = first.kill()
+    views: list[JobView] = []
+
+    def replaced() -> bool:
+        with trial.cluster.connect() as line:
+            views.append(trial.view(line))
+        return views[-1].leader.hex() != first.id and views[-1].copies == 3
+
+    trial.facts["copies_again_s"] = trial.wait(replaced, 20.0, "the lost replica is not replaced")
+    trial.facts["first_next_assigned_s"] = trial.first_of_next_term(first_at)
+    second = trial.cluster.by_id(views[-1].leader)
+    trial.look_at(second)
+    trial.struck(second.kill())
+    trial.see_through()
+    trial.judge([first, second])
+    agree(trial)
+
+
+def kill_at_submission(trial: Trial) -> None:
+    """SIGKILL to the node that a client hands its job to, somewhere about then: there is one job, and it ends."""
+    home = trial.any_node()
+    delay_s = trial.rng.uniform(0.0, 0.25)
+    trial.facts["killed_after_s"] = round(delay_s, 3)
+    killed: list[float] = []
+    timer = threading.Timer(delay_s, lambda: killed.append(home.kill()))
+    timer.start()
+    try:
+        trial.submit(home, elsewhere=True)
+    finally:
+        timer.join()
+    trial.struck(killed[0])
+    trial.see_through()
+    trial.judge([home])
+    agree(trial)
 
 
 def terminate_leader(trial: Trial) -> None:
@@ -331,6 +391,10 @@ CASES: dict[str, Case] = {
         Case("other-3", kill_other, repeat=20),
         Case("cut-3", cut_leader, machines=True, targets=SLOW),
         Case("frozen-3", freeze_leader, machines=True, targets=SLOW),
+        Case("cut-other", cut_other, machines=True),
+        Case("frozen-other", freeze_other, machines=True),
+        Case("again-5", kill_two_leaders, nodes=5, work={"least_s": 0.2, "most_s": 0.6}),
+        Case("submit-3", kill_at_submission),
         Case("restart-3", kill_all),
         Case("lost-two", lose_two, repeat=20),
         Case("lost-two-strict", lose_two_strict, repeat=20),

@@ -16,6 +16,8 @@ Result = dict[str, Any]
 FIGURES = (
     ("next_start_s", "s until a task starts anywhere"),
     ("next_assigned_s", "s until a task that the next leader gave out starts"),
+    ("copies_again_s", "s until there were three replicas again"),
+    ("first_next_assigned_s", "s until the first successor's first task started"),
     ("seconds_after_fault", "s until the job was over"),
     ("up_again_s", "s until all nodes were up again"),
     ("stepped_down_s", "s until the old leader told the others' end"),

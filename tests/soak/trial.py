@@ -87,8 +87,12 @@ class Trial:
 
     # --- the job ----------------------------------------------------------------------------------------------------
 
-    def submit(self, home: Node, options: JobOptions | None = None) -> None:
-        """Hand the job in at this node, which leads it from then on."""
+    def submit(self, home: Node, options: JobOptions | None = None, *, elsewhere: bool = False) -> None:
+        """Hand the job in at this node, which leads it from then on.
+
+        Args:
+            elsewhere: where this node does not answer (any more), at another.
+        """
         self.home = home
         submission = plan_mapreduce(
             str(self.work.file),
@@ -98,7 +102,14 @@ class Trial:
             options=options,
         )
         self.facts["tasks"] = submission.tasks + self.work.reduces
-        self.job = hand_in(home.connect, submission)
+
+        def connect() -> Connection:
+            try:
+                return home.connect()
+            except P2PRemapError:
+                return self.cluster.connect()
+
+        self.job = hand_in(connect if elsewhere else home.connect, submission)
 
     @property
     def tasks(self) -> int:
@@ -132,6 +143,11 @@ class Trial:
                 if now > self.until - self.limit_s / 2:
                     raise Hang(f"only {self.work.ended()} of {self.tasks} tasks ended in half of the time")
                 time.sleep(LOOK_S)
+
+    def look_at(self, leader: Node) -> None:
+        """Ask the leader how the job is."""
+        with leader.connect() as line:
+            self._look(line)
 
     def _look(self, line: Connection) -> None:
         view = self.view(line)
@@ -233,6 +249,12 @@ class Trial:
             )
             failed = sum(stage.failed_attempts for stage in stages)
             self.check(not failed, f"{failed} attempts failed, as the job counts them")
+
+    def first_of_next_term(self, at: float) -> float:
+        """Seconds from this instant until a task started that a later leader gave out; -1: none did."""
+        marks = self.work.told()
+        term = max((mark.term for mark in marks if mark.at <= at), default=0)
+        return next((round(m.at - at, 4) for m in marks if m.what == "start" and m.at > at and m.term > term), -1.0)
 
     def _first(self, name: str, starts: list[Mark]) -> None:
         if starts:
