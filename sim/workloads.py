@@ -97,7 +97,8 @@ class ShapeDirector:
 
     def task(self, stage: StageId, task: int) -> TaskInput:
         """A reduce task reads every blob."""
-        params = cbor2.dumps((task, self.shape.steady, self.shape.inline))
+        seconds = self.shape.reduce_s if stage.number else self.shape.map_s
+        params = cbor2.dumps((task, self.shape.steady, self.shape.inline, seconds))
         if stage.number == 0 or self.shape.inline:
             return TaskInput(params=params)
         return TaskInput(
@@ -118,6 +119,12 @@ class ShapeDirector:
         return Part(number=task, source=source, records=result.records_out)
 
 
+def seconds_of(spec: AttemptSpec) -> float:
+    """How long one attempt takes, on average."""
+    _, _, _, seconds = cbor2.loads(spec.params)
+    return float(seconds)
+
+
 def run_shape(
     batch: RunBatch,
     spec: AttemptSpec,
@@ -132,7 +139,7 @@ def run_shape(
         read: the bytes of a source; None where no holder has it.
         write: keeps a blob at the node that runs the attempt.
     """
-    task, steady, inline = cbor2.loads(spec.params)
+    task, steady, inline, _ = cbor2.loads(spec.params)
     contents = [(source, read(source)) for source in spec.sources]
     missing = tuple(source.digest for source, content in contents if content is None)
     if missing:
