@@ -114,36 +114,46 @@ class BulkService:
 
     async def _send_source(self, stream: FrameStream, source: Source) -> None:
         try:
-            file = await trio.to_thread.run_sync(self._open, source, limiter=self._limiter)
+            file, offset = await trio.to_thread.run_sync(self._open, source, limiter=self._limiter)
         except (SourceGone, OSError) as error:
             await stream.send(NoSuch(text=_sentence(source, error)))
             return
+        end = offset + source.size
         try:
-            offset = source.start
             while True:
-                size = min(PIECE_BYTES, source.end - offset)
+                size = min(PIECE_BYTES, end - offset)
                 data = await trio.to_thread.run_sync(os.pread, file, size, offset, limiter=self._limiter)
                 offset += len(data)
                 if size and not data:
                     await stream.send(NoSuch(text=f"{_name(source)} ends before byte {source.end}."))
                     return
-                await stream.send(Piece(last=offset == source.end), data)
-                if offset == source.end:
+                await stream.send(Piece(last=offset == end), data)
+                if offset == end:
                     return
         except OSError as error:
             await stream.send(NoSuch(text=_sentence(source, error)))
         finally:
             os.close(file)
 
-    def _open(self, source: Source) -> int:
-        """A descriptor of the file behind `source`. Runs in a thread.
+    def _open(self, source: Source) -> tuple[int, int]:
+        """A descriptor of the file behind `source`, or of a copy of exactly its bytes, and where they begin in it.
+
+        Runs in a thread.
 
         Raises:
-            SourceGone: not allowed, not a regular file, changed, or too short.
+            SourceGone: not allowed, not a regular file, changed, or too short; and there is no copy.
             OSError: the system does not let us.
         """
         if source.end < source.start:
             raise SourceGone(f"{_name(source)} has no such range.")
+        try:
+            return self._open_original(source), source.start
+        except (SourceGone, OSError):
+            if self._blobs.size(source.digest) != source.size:
+                raise
+            return os.open(self._blobs.path(source.digest), os.O_RDONLY | os.O_CLOEXEC), 0
+
+    def _open_original(self, source: Source) -> int:
         if source.blob is not None:
             path = self._blobs.path(source.blob)
         elif source.path in self._files:

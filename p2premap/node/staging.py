@@ -17,6 +17,7 @@ import os
 import stat
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -26,6 +27,7 @@ from p2premap.errors import P2PRemapError, PeerUnreachable, RemoteProtocolError
 from p2premap.ids import Digest, NodeId
 from p2premap.node.blobs import BlobCorrupt, BlobError, BlobStore, Writer, blob_path
 from p2premap.node.bulk import SourceGone, read_source
+from p2premap.node.keep import keep_local
 from p2premap.ports import FrameStream
 from p2premap.tasks.job import Source
 from p2premap.worker.runtime import Segment
@@ -153,6 +155,30 @@ class Stager:
         self._codes[source] = segment = segment._replace(verified=True)
         return segment
 
+    async def keep(self, source: Source) -> None:
+        """Have the source whole and checked in this node's own store, so that it can be handed on from here.
+
+        After a power cut it is still there.
+
+        Raises:
+            SourceLost: no holder could give it.
+            StoreUnwritable: there is no room for it here.
+        """
+        while (other := self._fetching.get(source.digest)) is not None:
+            await other.wait()
+        done = self._fetching[source.digest] = trio.Event()
+        try:
+            neighbours = [directory for h in source.holders if (directory := self._neighbour_blobs(h)) is not None]
+            kept = await trio.to_thread.run_sync(
+                keep_local, self._blobs, source, neighbours, limiter=self._readers, abandon_on_cancel=False
+            )
+            if not kept:
+                async with self._fetches:
+                    await self._fetch(source, durable=True)
+        finally:
+            del self._fetching[source.digest]
+            done.set()
+
     def distrust(self, digest: Digest) -> None:
         """What was handed out as this source was something else: no shortcuts for it any more."""
         self._distrusted[digest] = None
@@ -208,14 +234,14 @@ class Stager:
 
     # --- from others ---
 
-    async def _fetch(self, source: Source) -> Segment:
+    async def _fetch(self, source: Source, *, durable: bool = False) -> Segment:
         reasons = []
         for holder in source.holders:
             if holder == self._me:
                 reasons.append("it is not here any more")
                 continue
             try:
-                await self._fetch_from(holder, source)
+                await self._fetch_from(holder, source, durable=durable)
             except (SourceGone, PeerUnreachable, RemoteProtocolError, BlobCorrupt) as error:
                 reasons.append(f"from {holder.hex()[:8]}: {str(error).rstrip('.')}")
                 continue
@@ -226,7 +252,7 @@ class Stager:
         what = source.path or f"blob {source.digest.hex()[:16]}"
         raise SourceLost(f"{what} can be read nowhere ({'; '.join(reasons) or 'nobody holds it'}).", source.digest)
 
-    async def _fetch_from(self, holder: NodeId, source: Source) -> None:
+    async def _fetch_from(self, holder: NodeId, source: Source, *, durable: bool) -> None:
         """Fetch into our store.
 
         Raises:
@@ -236,7 +262,7 @@ class Stager:
         kept = self._idle.pop(holder, None)
         if kept is not None:
             try:
-                await self._fetch_over(kept, holder, source)
+                await self._fetch_over(kept, holder, source, durable=durable)
             except PeerUnreachable:
                 pass  # it was closed while it was idle
             else:
@@ -246,13 +272,13 @@ class Stager:
             stream = await self._open_bulk(holder)
         if stream is None:
             raise PeerUnreachable(f"it did not answer within {self._idle_s:g} s.")
-        await self._fetch_over(stream, holder, source)
+        await self._fetch_over(stream, holder, source, durable=durable)
 
-    async def _fetch_over(self, stream: FrameStream, holder: NodeId, source: Source) -> None:
+    async def _fetch_over(self, stream: FrameStream, holder: NodeId, source: Source, *, durable: bool) -> None:
         writer: Writer | None = None
         whole = False
         try:
-            writer = await trio.to_thread.run_sync(self._blobs.writer)
+            writer = await trio.to_thread.run_sync(partial(self._blobs.writer, durable=durable))
             with trio.CancelScope(deadline=trio.current_time() + self._idle_s) as scope:
 
                 async def take(data: bytes, write: Callable[[bytes], object] = writer.write) -> None:
