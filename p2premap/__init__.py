@@ -6,7 +6,10 @@ it does not name may change. See `p2premap.errors` for the tree of errors.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from p2premap.errors import (
+    CallFailed,
     ClusterError,
     ConfigError,
     JobCancelled,
@@ -25,9 +28,17 @@ from p2premap.errors import (
     RemoteProtocolError,
 )
 
+if TYPE_CHECKING:
+    from concurrent.futures import as_completed
+
+    from p2premap.client.cluster import Cluster, Future, connect
+
 __all__ = [
+    "CallFailed",
+    "Cluster",
     "ClusterError",
     "ConfigError",
+    "Future",
     "JobCancelled",
     "JobError",
     "JobFailed",
@@ -43,6 +54,21 @@ __all__ = [
     "ProtocolError",
     "RemoteProtocolError",
     "__version__",
+    "as_completed",
+    "connect",
 ]
 
 __version__ = "0.1.0"
+
+_LATER = dict.fromkeys(("Cluster", "Future", "connect"), "p2premap.client.cluster") | {
+    "as_completed": "concurrent.futures"
+}
+
+
+def __getattr__(name: str) -> object:
+    """What only programs need is imported when they first name it: a command or a node starts without it."""
+    if (module := _LATER.get(name)) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(module), name)

@@ -16,6 +16,7 @@
       JobError
         JobRejected               definite: the job never existed
         JobFailed                 definite: the job ended with an error that names the task
+        CallFailed                definite: a call of `submit` or `map` has no answer
         JobCancelled              definite
         JobLost                   indefinite: nobody who knows the job can be reached
 
@@ -95,6 +96,20 @@ class JobFailed(JobError):
 
     Args:
         message: one sentence that names the task.
+        job: the job's id in hexadecimal.
+        detail: the remote traceback, exit signal or log tail; may be long.
+    """
+
+    def __init__(self, message: str, *, job: str = "", detail: str = "") -> None:
+        super().__init__(message, job=job)
+        self.detail = detail
+
+
+class CallFailed(JobError):
+    """A call has no answer: its worker process died or went over a limit, or raised what cannot be sent. Definite.
+
+    Args:
+        message: one sentence.
         job: the job's id in hexadecimal.
         detail: the remote traceback, exit signal or log tail; may be long.
     """

@@ -6,6 +6,7 @@
     Connection.ask(...)        one request, its one answer
     Connection.stream(...)     one request, its many answers
     Connection.next(...)       for those who must look up between two answers
+    Connection.post(...)       for those who say more while they listen
 
 A connection carries one request at a time; who needs two things at once opens two. What is sent and received is
 `p2premap.control`, checked by the same registry that the daemon uses.
@@ -13,6 +14,7 @@ A connection carries one request at a time; who needs two things at once opens t
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections import deque
@@ -72,6 +74,7 @@ class Connection:
 
     def __init__(self, stream: socket.socket, where: str, *, welcome_s: float = WELCOME_S) -> None:
         self._socket = stream
+        self._outward: socket.socket | None = None
         self._where = where
         self._decoder = FrameDecoder(FROM_DAEMON)
         self._frames: deque[Frame] = deque()
@@ -96,6 +99,8 @@ class Connection:
     def close(self) -> None:
         """Hang up; never raises."""
         self._socket.close()
+        if self._outward is not None:
+            self._outward.close()
 
     def send(self, make: Callable[[RequestId], Message], payload: bytes | memoryview = b"") -> RequestId:
         """Send the request that `make` builds around a fresh number; return the number.
@@ -113,6 +118,28 @@ class Connection:
         except OSError as error:
             raise self._gone(error) from None
         return request
+
+    def post(self, message: Message, payload: bytes | memoryview = b"") -> None:
+        """Say something that has no answer of its own; another thread may be waiting in `next` meanwhile.
+
+        Raises:
+            PeerUnreachable: the daemon is gone. Indefinite.
+            LocalProtocolError: the message is over a cap.
+        """
+        data = encode_frame(FROM_CLIENT, message, payload)
+        try:
+            if self._outward is None:
+                # a socket object has one timeout, and `next` sets it
+                self._outward = self._socket.dup()
+                self._outward.settimeout(ANSWER_S)
+            self._outward.sendall(data)
+        except OSError as error:
+            raise self._gone(error) from None
+
+    def hang_up(self) -> None:
+        """Have whoever waits in `next` see the end at once; never raises. `close` is still to be called."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def next(self, request: RequestId, *, timeout_s: float | None = ANSWER_S) -> Frame | None:
         """The next answer to this request; None when the time is over. Late answers to earlier requests are dropped.

@@ -157,15 +157,16 @@ def read_part(
         tick: see `Connection.stream`.
     """
     read = partial(ReadPart, job=job, part=part, leader=leader)
-    yield from _chunks(connection.stream(lambda n: read(request=n), Chunk, tick=tick))
+    yield from chunks(connection.stream(lambda n: read(request=n), Chunk, tick=tick))
 
 
 def read_log(connection: Connection, job: bytes, *, stage: int = -1, task: int = -1) -> Iterator[bytes]:
     """What the job's attempts printed; -1 means all."""
-    yield from _chunks(connection.stream(lambda n: ReadLog(request=n, job=job, stage=stage, task=task), Chunk))
+    yield from chunks(connection.stream(lambda n: ReadLog(request=n, job=job, stage=stage, task=task), Chunk))
 
 
-def _chunks(answers: Iterator[tuple[Chunk, bytes]]) -> Iterator[bytes]:
+def chunks(answers: Iterator[tuple[Chunk, bytes]]) -> Iterator[bytes]:
+    """The bytes of an answer that comes in pieces."""
     for chunk, payload in answers:
         yield payload
         if chunk.last:

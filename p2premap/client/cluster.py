@@ -1,0 +1,225 @@
+"""`p2premap.connect()`: the cluster as an `Executor` of the standard library.
+
+A connected program is one job (kind "calls"), acknowledged once; calls are handed in on it, and their results are
+facts in its ledger like any other. The program may run anywhere where a node answers; without one, a private node is
+started for as long as the connection is open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
+from functools import partial
+from typing import Any, TypeVar
+
+import blake3
+
+from p2premap.client.callline import CallLine
+from p2premap.client.connection import Connection, local
+from p2premap.client.jobs import Connect
+from p2premap.client.locals import bundle_of_program
+from p2premap.client.mapping import Results
+from p2premap.client.packs import Call, Mapped
+from p2premap.client.pickles import dumps
+from p2premap.client.plan import Submission
+from p2premap.client.private import PrivateCluster
+from p2premap.client.reach import anywhere
+from p2premap.client.session import hand_in, strength
+from p2premap.errors import NodeUnavailable
+from p2premap.ids import Digest, JobId
+from p2premap.node.paths import Paths
+from p2premap.tasks.calls import KIND
+from p2premap.tasks.job import BlobRef, JobOptions, JobSpec
+
+SUBMISSION_KEY_BYTES = 16
+
+T = TypeVar("T")
+
+
+class Future(futures.Future[T]):
+    """The result of one call that is being made, or waits. See `concurrent.futures.Future`.
+
+    It is pending until its result is here. `cancel` can stop a call that runs.
+    """
+
+    _call: Call | None = None
+    _line: CallLine | None = None
+
+    def cancel(self) -> bool:
+        """Have the call not made, or stopped; False if its result is here already."""
+        with self._condition:
+            before = self._state
+        if not super().cancel():
+            return False
+        if before == "PENDING":
+            with contextlib.suppress(futures.InvalidStateError):
+                self.set_running_or_notify_cancel()
+            if self._line is not None and self._call is not None:
+                self._line.cancel(self._call)
+        return True
+
+
+class Cluster(futures.Executor):
+    """The cluster that a program is connected to. Make one with `connect`; it may be used by many threads.
+
+    Args:
+        connect: opens a connection to any daemon.
+        name: of the job, for people.
+        options: of the job.
+        private: nodes that end with this connection.
+    """
+
+    def __init__(
+        self, connect: Connect, *, name: str, options: JobOptions, private: contextlib.ExitStack | None = None
+    ) -> None:
+        self._private = private
+        self._closing = threading.Lock()
+        self._shut = False
+        with connect() as connection:
+            slots = strength(connection).slots
+        self._line = CallLine(connect, hand_in(connect, _submission(name, options)), slots)
+
+    @property
+    def job(self) -> JobId:
+        """The id of this program's job, such as for `p2premap watch`."""
+        return self._line.job
+
+    def submit(self, fn: Callable[..., T], /, *args: object, **kwargs: object) -> Future[T]:
+        """Call ``fn(*args, **kwargs)`` on some node.
+
+        What cannot be sent is the future's exception.
+
+        Raises:
+            RuntimeError: after `shutdown`.
+            JobError: the job of this program was cancelled, or lost.
+        """
+        if self._shut:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        future: Future[T] = Future()
+        try:
+            call = Call(self._line.function(fn), dumps((args, kwargs)), future)
+        except Exception as error:
+            # the caller sees it where it would see what the call raises
+            future.set_exception(error)
+            return future
+        future._call, future._line = call, self._line
+        self._line.submit(call)
+        return future
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        ordered: bool = True,
+    ) -> Iterator[T]:
+        """As the built-in `map`, with calls side by side on all nodes, begun at once.
+
+        Args:
+            timeout: seconds from now until the last result must be here.
+            chunksize: calls in one task; None: as many as are quick.
+            ordered: results come in the order of the inputs; else as they come.
+
+        Raises:
+            RuntimeError: after `shutdown`.
+            TimeoutError: while iterating.
+            Exception: while iterating: what a call raised, in its place. What cannot be pickled raises likewise.
+        """
+        if self._shut:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        if chunksize is not None and chunksize < 1:
+            raise ValueError("chunksize must be at least 1.")
+        until = None if timeout is None else time.monotonic() + timeout
+        star = len(iterables) != 1
+        rows = list(zip(*iterables, strict=False)) if star else list(iterables[0])
+        results = Results(len(rows), ordered=ordered)
+        line = self._line
+        mapped = Mapped(line.function(fn), rows, star=star, chunk=chunksize or 0, sink=results.take)
+        line.submit_map(mapped)
+        return results.iterate(until, partial(line.drop_map, mapped))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let the job end once every call has its result.
+
+        Args:
+            wait: return only then.
+            cancel_futures: do not make calls that have not been sent to the cluster.
+        """
+        with self._closing:
+            first, self._shut = not self._shut, True
+        if cancel_futures:
+            for call in self._line.cancel_waiting():
+                call.future.cancel()
+        if not first:
+            return
+        if wait:
+            self._finish()
+        else:
+            threading.Thread(target=self._finish, name="p2premap-shutdown").start()
+
+    def _finish(self) -> None:
+        self._line.await_idle()
+        self._line.close()
+        if self._private is not None:
+            self._private.close()
+
+    def __exit__(self, kind: object, value: object, traceback: object) -> None:
+        self.shutdown(wait=True, cancel_futures=kind is not None)
+
+
+def connect(
+    node: str = "", *, name: str = "", copies: int = 3, slots: int = 0, told: Callable[[str], None] | None = None
+) -> Cluster:
+    """Connect this program to the cluster.
+
+    Args:
+        node: the name of a node of this machine to prefer; "": the first that answers.
+        name: of the job that this program becomes, for people; "": the script's.
+        copies: how many nodes should hold its ledger.
+        slots: worker processes of the private node that is started where none answers; 0: one a CPU.
+        told: hears sentences such as that one was started; by default they are printed to stderr.
+
+    Raises:
+        ClusterError: the node that was named does not answer, or none can be started.
+        JobRejected: the cluster does not take the job.
+    """
+    say = told if told is not None else lambda text: print(text, file=sys.stderr, flush=True)
+    options = JobOptions(copies=copies)
+    title = name or os.path.basename(getattr(sys.modules["__main__"], "__file__", None) or "interactive")
+    try:
+        anywhere(node).close()
+    except NodeUnavailable:
+        if node:
+            raise
+        return _privately(title, options, slots or os.cpu_count() or 1, say)
+    reach: Callable[[], Connection] = partial(anywhere, node, insist=False)
+    return Cluster(reach, name=title, options=options)
+
+
+def _privately(name: str, options: JobOptions, slots: int, say: Callable[[str], None]) -> Cluster:
+    with contextlib.ExitStack() as stack:
+        private = stack.enter_context(PrivateCluster(["private"], slots=slots))
+        say("No p2premap node runs on this machine: a private one runs for as long as this program is connected.")
+        paths: Paths = private.paths
+        return Cluster(partial(local, paths=paths), name=name, options=options, private=stack.pop_all())
+
+
+def _submission(name: str, options: JobOptions) -> Submission:
+    code, plan = bundle_of_program(), b""
+    blobs = tuple((Digest(blake3.blake3(data).digest()), data) for data in (code, plan))
+    refs = [BlobRef(digest=digest, size=len(data)) for digest, data in blobs]
+    spec = JobSpec(
+        submission_key=os.urandom(SUBMISSION_KEY_BYTES),
+        kind=KIND,
+        name=name[:255],
+        code=refs[0],
+        plan=refs[1],
+        options=options,
+    )
+    return Submission(spec=spec, blobs=blobs, files=(), bytes_in=0, tasks=0)

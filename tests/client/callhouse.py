@@ -1,0 +1,139 @@
+"""A scripted daemon that makes calls: the real director and the real runtime, in its own thread, without a cluster."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+from blake3 import blake3
+
+from p2premap.control import (
+    Calls,
+    CallsEnded,
+    CallsOpened,
+    Chunk,
+    Done,
+    ListNodes,
+    Nodes,
+    NodeView,
+    OpenCalls,
+    PutBlob,
+    ReadBlob,
+    Submit,
+    Submitted,
+)
+from p2premap.ids import Digest, JobId, NodeId
+from p2premap.node.blobs import BlobStore
+from p2premap.node.paths import Paths
+from p2premap.tasks.calls import Calls as Director
+from p2premap.tasks.calls import EndsOfNode, pack_ends
+from p2premap.tasks.job import AttemptEnd, AttemptKey, Outcome, Source, StageId
+from p2premap.wire import Message
+from p2premap.worker.calls import CallsRuntime
+from p2premap.worker.context import AttemptContext
+from p2premap.worker.runtime import Segment
+from tests.fakedaemon import NODE, Answer, FakeDaemon
+
+JOB = JobId(b"j" * 16)
+STAGE = StageId(0, b"")
+
+
+class CallHouse:
+    """What several scripted daemons share: the job.
+
+    `crash` names functions' results that stand for a worker's death: a value that is equal to one ends its task.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.blobs = BlobStore(directory / "blobs")
+        self.director = Director(job=JOB, home=NODE, plan=b"")
+        self.runtime: CallsRuntime | None = None
+        self.code = b""
+        self.ends: dict[int, AttemptEnd] = {}
+        self.tasks = 0
+        self.ran: list[int] = []
+        self.cancelled: set[int] = set()
+        self.crashing = 0
+        """So many of the next tasks end as a dead worker process does."""
+        self.deaf = False
+        """Nothing is run: what is handed in stays known only."""
+        self.forget_after: int | None = None
+        """Packs from this number on are taken for lost, once."""
+        self.lock = threading.Lock()
+        self._directory = directory
+        self._uploads: dict[bytes, bytes] = {}
+
+    def daemon(self, paths: Paths, *, node: NodeId = NODE, name: str = "pi1") -> FakeDaemon:
+        """One more that serves this job."""
+        return FakeDaemon(paths, self.script, node=node, name=name)
+
+    def script(self, message: Message, payload: bytes) -> Iterable[Answer]:
+        """Answers of a daemon."""
+        with self.lock:
+            yield from self._answer(message, payload)
+
+    def _answer(self, message: Message, payload: bytes) -> Iterable[Answer]:
+        match message:
+            case ListNodes(request=request):
+                view = NodeView(node=NODE, name="pi1", state="alive", pid=1, boot=1, slots=2)
+                yield Nodes(request=request, views=(view,))
+            case PutBlob(request=request, digest=digest, last=last):
+                data = self._uploads.pop(digest, b"") + payload
+                if last:
+                    self.blobs.put(data)
+                else:
+                    self._uploads[digest] = data
+                yield Done(request=request)
+            case Submit(request=request, spec=spec):
+                self.code = self.blobs.get(spec.code.digest)
+                yield Submitted(request=request, job=JOB, copies=1)
+            case OpenCalls(request=request, first=first):
+                yield CallsOpened(request=request, known=self.tasks, slots=2)
+                told = tuple(end for number, end in sorted(self.ends.items()) if number >= first)
+                yield CallsEnded(request=request, slots=2), pack_ends([EndsOfNode(node=NODE, ends=told)])
+            case Calls(request=request):
+                extension = self.director.extend(payload)
+                self.tasks += extension.tasks
+                self.cancelled.update(extension.cancelled)
+                if extension.closed:
+                    yield Done(request=request)
+                elif not self.deaf:
+                    ends = self.run()
+                    yield CallsEnded(request=request, slots=2), pack_ends([EndsOfNode(node=NODE, ends=ends)])
+            case ReadBlob(request=request, source=source):
+                yield Chunk(request=request, last=True), self.blobs.get(source.digest)
+            case _:
+                raise AssertionError(message)
+
+    def run(self) -> tuple[AttemptEnd, ...]:
+        """Run every task that has no end."""
+        fresh = []
+        for task in range(self.tasks):
+            if task not in self.ends:
+                self.ran.append(task)
+                self.ends[task] = self._attempt(task)
+                fresh.append(self.ends[task])
+        return tuple(fresh)
+
+    def _attempt(self, task: int) -> AttemptEnd:
+        if task in self.cancelled:
+            return AttemptEnd(task=task, attempt=0, outcome=Outcome.STOPPED, error="cancelled")
+        if self.crashing:
+            self.crashing -= 1
+            return AttemptEnd(task=task, attempt=0, outcome=Outcome.CRASHED, error="The worker process died.")
+        if self.runtime is None:
+            self.runtime = CallsRuntime(self.code, str(self._directory))
+        given = self.director.task(STAGE, task)
+        context = AttemptContext(AttemptKey(JOB, STAGE, task, 0), str(self._directory), self.blobs)
+        result = self.runtime.run("calls", given.params, [self._segment(s) for s in given.sources], context)
+        context.close()
+        return AttemptEnd(task=task, attempt=0, outcome=Outcome.DONE, value=result.value, blobs=result.blobs)
+
+    def _segment(self, source: Source) -> Segment:
+        return Segment(self.blobs.path(Digest(source.digest)), source.start, source.end, source.digest, False, "")
+
+
+def digest(data: bytes) -> Digest:
+    """The name of a blob."""
+    return Digest(blake3(data).digest())
