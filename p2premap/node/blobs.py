@@ -159,10 +159,11 @@ class BlobStore:
             return False
         return True
 
-    def adopt(self, path: str, digest: Digest) -> None:
+    def adopt(self, path: str, digest: Digest, *, durable: bool = False) -> None:
         """Take a file on the same file system as this blob, by a hard link; the caller has checked its bytes.
 
-        After a power cut it is still there.
+        Args:
+            durable: return only when it would survive a power cut.
 
         Raises:
             OSError: it cannot be linked from there.
@@ -171,18 +172,22 @@ class BlobStore:
         os.makedirs(os.path.dirname(ours), mode=0o700, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             os.link(path, ours, follow_symlinks=False)
-        self.renew(digest)
-        descriptor = os.open(ours, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        _sync_directory(os.path.dirname(ours))
+        self.renew(digest, durable=durable)
 
-    def renew(self, digest: Digest) -> None:
-        """It is wanted now: `sweep` counts its age from here."""
-        with contextlib.suppress(OSError):
-            os.utime(self.path(digest))
+    def renew(self, digest: Digest, *, durable: bool = False) -> None:
+        """A blob that is here is wanted now: `sweep` counts its age from this moment.
+
+        Args:
+            durable: return only when it would survive a power cut.
+
+        Raises:
+            OSError: it is not here, or the disk fails.
+        """
+        path = self.path(digest)
+        os.utime(path)
+        if durable:
+            _sync(path)
+            _sync(os.path.dirname(path))
 
     def clear_temporary(self, pid: int | None = None) -> None:
         """Remove what the writers of a process that died left behind; of all processes, before this node writes."""
@@ -266,7 +271,7 @@ class Writer:
                 os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
                 os.rename(self._temporary, path)
             if self._durable:
-                _sync_directory(os.path.dirname(path))
+                _sync(os.path.dirname(path))
         except OSError as error:
             self.discard()
             raise _unwritable(self._directory, error) from None
@@ -295,8 +300,8 @@ def _unwritable(directory: str, error: OSError) -> StoreUnwritable:
     return StoreUnwritable(f"Cannot write to {directory}: {what}.")
 
 
-def _sync_directory(directory: str) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+def _sync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

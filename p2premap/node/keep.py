@@ -29,21 +29,22 @@ class _Place(NamedTuple):
     blob: bool
 
 
-def keep_local(blobs: BlobStore, source: Source, neighbours: Iterable[str]) -> bool:
+def keep_local(blobs: BlobStore, source: Source, neighbours: Iterable[str], *, durable: bool = False) -> bool:
     """Have the source in the store, from this machine's disks; False where they do not have it.
 
     Args:
         neighbours: directories of blobs of other nodes on this machine.
+        durable: return only when it would survive a power cut.
 
     Raises:
         StoreUnwritable: there is no room for it.
     """
-    with contextlib.suppress(BlobError):
+    with contextlib.suppress(BlobError, OSError):
         blobs.check(source.digest)
-        blobs.renew(source.digest)
+        blobs.renew(source.digest, durable=durable)
         return True
     for place in _places(blobs, source, neighbours):
-        if (place.blob and _link(blobs, source, place.path)) or _copy(blobs, source, place):
+        if (place.blob and _link(blobs, source, place.path, durable)) or _copy(blobs, source, place, durable):
             return True
     return False
 
@@ -59,24 +60,24 @@ def _places(blobs: BlobStore, source: Source, neighbours: Iterable[str]) -> Iter
         yield _Place(source.path, source.start, blob=False)
 
 
-def _link(blobs: BlobStore, source: Source, path: str) -> bool:
+def _link(blobs: BlobStore, source: Source, path: str, durable: bool) -> bool:
     """Whether the file is now a blob of ours, checked."""
     if not _hashes_to(path, source.digest, source.size):
         return False
     try:
-        blobs.adopt(path, source.digest)
+        blobs.adopt(path, source.digest, durable=durable)
     except OSError:  # another file system, or one without links
         return False
     return True
 
 
-def _copy(blobs: BlobStore, source: Source, place: _Place) -> bool:
+def _copy(blobs: BlobStore, source: Source, place: _Place, durable: bool) -> bool:
     left = source.size
     try:
         file = os.open(place.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError):
         return False
-    writer = blobs.writer(durable=True)
+    writer = blobs.writer(durable=durable)
     try:
         while left and (data := os.pread(file, min(_READ_BYTES, left), place.start + source.size - left)):
             writer.write(data)

@@ -155,10 +155,11 @@ class Stager:
         self._codes[source] = segment = segment._replace(verified=True)
         return segment
 
-    async def keep(self, source: Source) -> None:
+    async def keep(self, source: Source, *, durable: bool = False) -> None:
         """Have the source whole and checked in this node's own store, so that it can be handed on from here.
 
-        After a power cut it is still there.
+        Args:
+            durable: return only when it would survive a power cut.
 
         Raises:
             SourceLost: no holder could give it.
@@ -169,12 +170,11 @@ class Stager:
         done = self._fetching[source.digest] = trio.Event()
         try:
             neighbours = [directory for h in source.holders if (directory := self._neighbour_blobs(h)) is not None]
-            kept = await trio.to_thread.run_sync(
-                keep_local, self._blobs, source, neighbours, limiter=self._readers, abandon_on_cancel=False
-            )
+            keep = partial(keep_local, self._blobs, source, neighbours, durable=durable)
+            kept = await trio.to_thread.run_sync(keep, limiter=self._readers)
             if not kept:
                 async with self._fetches:
-                    await self._fetch(source, durable=True)
+                    await self._fetch(source, durable=durable)
         finally:
             del self._fetching[source.digest]
             done.set()

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -229,16 +229,18 @@ class MapReduce:
     streams = False
 
     def __init__(self, *, job: JobId, home: NodeId, plan: bytes) -> None:
-        self._home = home
+        self._holders: tuple[NodeId, ...] = (home,)
         self._plan = unpack_plan(plan)
+        self.input_bytes = sum(end - start for _, start, end in _SPLIT.iter_unpack(self._plan.splits))
         self._block_bytes = min(max(MERGE_BYTES // self._plan.tasks, BLOCK_BYTES_MIN), BLOCK_BYTES_MAX)
         self._maps: Sequence[Pinned] = ()
 
     def first(self) -> StagePlan:
         """The map stage."""
         plan = self._plan
-        size = sum(end - start for _, start, end in _SPLIT.iter_unpack(plan.splits))
-        return StagePlan(name=MAP, function=MAP, tasks=plan.tasks, bytes_in=size, final=plan.partitions == 0)
+        return StagePlan(
+            name=MAP, function=MAP, tasks=plan.tasks, bytes_in=self.input_bytes, final=plan.partitions == 0
+        )
 
     def next(self, number: int, results: Sequence[Pinned]) -> StagePlan | None:
         """The reduce stage, after the map stage of a job that has one.
@@ -278,6 +280,19 @@ class MapReduce:
         source = Source(digest=blob.digest, start=0, end=blob.size, holders=result.holders, blob=blob.digest)
         return Part(number=task, source=source, records=result.records_out)
 
+    def input_files(self) -> Iterable[str]:
+        """See `p2premap.tasks.inputs.ReadsInputs`."""
+        return dict.fromkeys(file.path for file in self._plan.files)
+
+    def inputs(self) -> Iterator[Source]:
+        """See `p2premap.tasks.inputs.ReadsInputs`."""
+        return (self._source(split) for task in range(self._plan.tasks) for split in self._plan.splits_of(task))
+
+    def spread(self, holders: Sequence[NodeId]) -> None:
+        """See `p2premap.tasks.inputs.ReadsInputs`."""
+        home = self._holders[0]
+        self._holders = (home, *(node for node in holders if node != home))
+
     def _map_input(self, task: int) -> TaskInput:
         plan = self._plan
         splits = plan.splits_of(task)
@@ -295,7 +310,7 @@ class MapReduce:
             digest=Digest(split.digest),
             start=split.start,
             end=split.end,
-            holders=(self._home,),
+            holders=self._holders,
             path=file.path,
             mtime_ns=file.mtime_ns,
         )

@@ -1,0 +1,203 @@
+"""What a replica needs of a job beside its ledger: its plan, its code, and small inputs, in its own store.
+
+::
+
+    core --Bring(job, source)--> plan, code, inputs --> Brought       a new replica; nothing of it is left to the source
+    core --ReadPlan(job)-------> plan ----------------> PlanRead      a replica is about to lead
+    core --KeepBlobs(order)----> results -------------> BlobsKept     a second holder of what a task made
+
+Which inputs a job has only its kind knows: the plan is opaque here, and the director made from it is asked
+(`p2premap.tasks.inputs`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, TypeAlias
+
+import msgspec
+import trio
+
+from p2premap.election.events import Bring, Brought
+from p2premap.election.records import JobRecord
+from p2premap.errors import P2PRemapError
+from p2premap.ids import Digest, JobId, NodeId
+from p2premap.node.blobs import BlobError, BlobStore
+from p2premap.node.events import BlobsKept, KeepBlobs, PlanRead, ReadPlan
+from p2premap.node.jobs import Charter, MakeDirector
+from p2premap.node.staging import Stager
+from p2premap.tasks.director import Director
+from p2premap.tasks.inputs import ReadsInputs, to_copy
+from p2premap.tasks.job import BlobRef, JobSpec, Source
+from p2premap.tasks.messages import Kept
+
+Asked: TypeAlias = Bring | ReadPlan | KeepBlobs
+Answer: TypeAlias = Brought | PlanRead | BlobsKept
+
+SIDE_BY_SIDE: Final = 8
+"""Orders that are carried out at a time, and copies for one of them; the others wait."""
+
+log = logging.getLogger(__name__)
+
+
+class Bringer:
+    """Carries out `Bring`, `ReadPlan` and `KeepBlobs`.
+
+    Args:
+        me: this node.
+        blobs: its store.
+        stager: fetches what is not there.
+        directors: kinds of jobs by name.
+        share: lets members read these files of this machine for a job (`p2premap.node.bulk.AllowedFiles.allow_files`).
+        deliver: takes each answer.
+    """
+
+    def __init__(
+        self,
+        *,
+        me: NodeId,
+        blobs: BlobStore,
+        stager: Stager,
+        directors: Mapping[str, MakeDirector],
+        share: Callable[[JobId, Sequence[str]], None],
+        deliver: Callable[[Answer], None],
+    ) -> None:
+        self._me = me
+        self._blobs = blobs
+        self._stager = stager
+        self._directors = directors
+        self._share = share
+        self._deliver = deliver
+        self._sources: dict[JobId, NodeId] = {}
+        self._copied: dict[JobId, tuple[Digest, ...]] = {}
+        self._limit = trio.CapacityLimiter(SIDE_BY_SIDE)
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery  # each order is a background task of its own
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+
+    def perform(self, asked: Asked) -> None:
+        """Begin what the core asks for; answered through `deliver`. Only while `run` runs."""
+        assert self._nursery is not None, "perform() needs run()"
+        self._nursery.start_soon(self._carry_out, asked)
+
+    def blobs_in_use(self) -> set[Digest]:
+        """Copies of inputs of jobs that are not over: they may be asked for however old they are."""
+        return {digest for digests in self._copied.values() for digest in digests}
+
+    def forget(self, job: JobId) -> None:
+        """The job is over, or this node is not a replica of it any more."""
+        self._sources.pop(job, None)
+        self._copied.pop(job, None)
+
+    async def resume(self, records: Iterable[JobRecord]) -> None:
+        """After a start: files of this machine that jobs read may be read again, and copies count as in use."""
+        for record in records:
+            if record.view or record.gone:
+                continue
+            job = JobId(record.job)
+            try:
+                charter = Charter.decode(record.spec)
+                director = await self._director(job, charter, holders=())
+            except (P2PRemapError, msgspec.DecodeError) as error:
+                log.warning("the job %s cannot be led here now: %s", job.hex()[:8], error)
+                continue
+            self._note(job, charter, director)
+
+    async def _carry_out(self, asked: Asked) -> None:
+        async with self._limit:
+            match asked:
+                case Bring():
+                    answer: Answer = await self._bring(asked)
+                case ReadPlan():
+                    answer = await self._read_plan(asked)
+                case KeepBlobs():
+                    answer = await self._keep(asked)
+        self._deliver(answer)
+
+    async def _bring(self, asked: Bring) -> Brought:
+        self._sources[asked.job] = asked.source
+        try:
+            charter = Charter.decode(asked.spec)
+            holders = tuple(dict.fromkeys((asked.source, charter.home)))
+            await self._stager.keep(_whole(charter.spec.code, holders), durable=True)
+            director = await self._director(asked.job, charter, holders)
+            await self._copy_inputs(asked, director)
+        except (P2PRemapError, msgspec.DecodeError) as error:
+            return Brought(job=asked.job, error=str(error))
+        self._note(asked.job, charter, director)
+        return Brought(job=asked.job)
+
+    async def _copy_inputs(self, asked: Bring, director: Director) -> None:
+        """Raises: SourceLost, StoreUnwritable: an input is not here now."""
+        failed: list[P2PRemapError] = []
+        left = iter(to_copy(director))
+
+        async def copy_some() -> None:
+            for source in left:
+                holders = tuple(dict.fromkeys((*source.holders, asked.source)))
+                try:
+                    await self._stager.keep(msgspec.structs.replace(source, holders=holders))
+                except P2PRemapError as error:
+                    failed.append(error)
+                    nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(SIDE_BY_SIDE):
+                nursery.start_soon(copy_some)
+        if failed:
+            raise failed[0]
+
+    async def _read_plan(self, asked: ReadPlan) -> PlanRead:
+        source = self._sources.get(asked.job)
+        try:
+            plan = await self._plan(asked.plan, () if source is None else (source,))
+        except P2PRemapError as error:
+            return PlanRead(job=asked.job, error=str(error))
+        return PlanRead(job=asked.job, plan=plan)
+
+    async def _keep(self, asked: KeepBlobs) -> BlobsKept:
+        order, error = asked.order, ""
+        try:
+            for source in order.sources:
+                await self._stager.keep(source)
+        except P2PRemapError as trouble:
+            error = str(trouble)
+        kept = Kept(job=order.job, ballot=order.ballot, number=order.number, error=error)
+        return BlobsKept(node=asked.node, kept=kept)
+
+    async def _director(self, job: JobId, charter: Charter, holders: tuple[NodeId, ...]) -> Director:
+        """Raises: P2PRemapError: there is no plan, or no module for it, here."""
+        spec: JobSpec = charter.spec
+        plan = await self._plan(spec.plan, holders)
+        make = self._directors.get(spec.kind)
+        if make is None:
+            raise P2PRemapError(f"No module for jobs of kind {spec.kind!r} is installed here.")
+        return make(job=job, home=charter.home, plan=plan)
+
+    async def _plan(self, ref: BlobRef, holders: tuple[NodeId, ...]) -> bytes:
+        """Raises: SourceLost, StoreUnwritable, BlobError: it is not here and cannot be had."""
+        try:
+            return await trio.to_thread.run_sync(self._blobs.get, Digest(ref.digest))
+        except BlobError:
+            if not holders:
+                raise
+        await self._stager.keep(_whole(ref, holders), durable=True)
+        return await trio.to_thread.run_sync(self._blobs.get, Digest(ref.digest))
+
+    def _note(self, job: JobId, charter: Charter, director: Director) -> None:
+        self._copied[job] = tuple(Digest(source.digest) for source in to_copy(director))
+        if charter.home == self._me and isinstance(director, ReadsInputs):
+            self._share(job, list(director.input_files()))
+
+
+def _whole(ref: BlobRef, holders: tuple[NodeId, ...]) -> Source:
+    return Source(digest=ref.digest, start=0, end=ref.size, holders=holders, blob=ref.digest)
