@@ -199,6 +199,8 @@ class NodeView(Record, frozen=True, kw_only=True):
         memory_bytes, memory_free_bytes: of the machine.
         me: this is the node that answers.
         since_s: for how long it has been in this state, as far as the node that answers knows.
+        held_back: why it offers fewer slots than its owner gave it, as half a sentence; "" where it does not.
+        host: what its machine calls itself.
     """
 
     node: NodeIdField
@@ -219,6 +221,8 @@ class NodeView(Record, frozen=True, kw_only=True):
     tags: tuple[Short, ...] = ()
     me: bool = False
     since_s: Seconds = 0.0
+    held_back: Short = ""
+    host: Short = ""
 
 
 class ListNodes(Message, tag=114, frozen=True, kw_only=True):

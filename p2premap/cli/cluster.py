@@ -38,18 +38,30 @@ def _status_lines(found: Status) -> list[tuple[str, str]]:
     me = found.me
     dead = f", {click.style(f'{found.dead} dead', fg='red')}" if found.dead else ""
     lines = [
-        ("node", f"{clean(me.name)} ({me.node.hex()[:8]}), pid {me.pid}, p2premap {clean(me.version)}"),
+        ("node", f"{clean(me.name)} ({me.node.hex()[:8]}){_host(me)}, pid {me.pid}, p2premap {clean(me.version)}"),
         (
             "cluster",
             f"{_cluster_name(found)}: {count(found.members, 'node')}{dead}, {count(found.jobs_running, 'job')} running",
         ),
         ("reach", _reach(found)),
-        ("slots", f"{me.busy} of {me.slots} busy, load {me.load:.0%}, {size(me.memory_free_bytes)} memory free"),
+        ("slots", f"{me.busy} of {me.slots} busy{_held_back(me)}, {_load(me)}"),
         ("state in", clean(found.state_dir)),
     ]
     for other in found.foreign:
         lines.append(("nearby", f"cluster {clean(other.cluster)} at {clean(other.address)}: {clean(other.hint)}"))
     return lines
+
+
+def _host(me: NodeView) -> str:
+    return f" on {clean(me.host)}" if me.host and me.host != me.name else ""
+
+
+def _held_back(me: NodeView) -> str:
+    return f" (no more, because {clean(me.held_back)})" if me.held_back else ""
+
+
+def _load(me: NodeView) -> str:
+    return f"load {me.load:.0%}, {size(me.memory_free_bytes)} memory free"
 
 
 def _cluster_name(found: Status) -> str:
@@ -74,10 +86,15 @@ def nodes(node: str, as_json: bool) -> None:
         print_json([node_shape(view) for view in found.views])
         return
     head = ("NAME", "ID", "PID", "STATE", "SLOTS", "LOAD", "FREE", "PYTHON", "ADDRESS")
-    lines = table(head, [_node_row(view) for view in found.views]).splitlines()
+    spare = ("PYTHON", "FREE", "PID", "LOAD", "ADDRESS")
+    lines = table(head, [_node_row(view) for view in found.views], spare=spare).splitlines()
     click.echo(lines[0])
     for view, line in zip(found.views, lines[1:], strict=True):
         click.echo(line.replace(f" {view.state} ", " " + click.style(view.state, fg=_colour(view)) + " ", 1))
+    for view in found.views:
+        if view.held_back and view.state == "alive":
+            offered = f"{clean(view.name)} ({view.node.hex()[:8]}) offers {count(view.slots, 'slot')}"
+            say(f"{offered}: {clean(view.held_back)}.")
 
 
 def _colour(view: NodeView) -> str | None:

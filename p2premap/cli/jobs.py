@@ -46,7 +46,8 @@ def jobs(node: str, as_json: bool) -> None:
     if as_json:
         print_json([job_shape(view) for view in found.views])
     elif found.views:
-        click.echo(table(("ID", "NAME", "STATE", "DONE", "AGE", "LEADER"), [_job_row(view) for view in found.views]))
+        head = ("ID", "NAME", "STATE", "DONE", "AGE", "LEADER")
+        click.echo(table(head, [_job_row(view) for view in found.views], spare=("LEADER", "AGE")))
     else:
         say("No jobs yet. Start one with `p2premap run FILE INPUTS...`.")
     if found.left_out:

@@ -9,9 +9,9 @@ import threading
 
 import click
 
-from p2premap.cli.show import clean, json_option, print_json, say
+from p2premap.cli.show import SIZE, clean, json_option, print_json, say
 from p2premap.client.connection import only
-from p2premap.config import NodeConfig
+from p2premap.config import NodeConfig, OwnerLimits
 from p2premap.control import Status, Stop
 from p2premap.errors import ConfigError
 
@@ -27,8 +27,19 @@ SLOTS_MAX = 1024
 )
 @click.option("--join", "joins", multiple=True, metavar="HOST[:PORT]", help="A member to find where mDNS is blocked.")
 @click.option("--open", "open_name", metavar="NAME", help="Anyone on this network who knows NAME may join.")
-@click.option("--slots", type=click.IntRange(1, SLOTS_MAX), metavar="N", help="Worker processes. [one a CPU]")
+@click.option(
+    "--slots", "--max-workers", type=click.IntRange(1, SLOTS_MAX), metavar="N", help="Worker processes. [one a CPU]"
+)
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="A word that jobs may ask for.")
+@click.option(
+    "--max-load",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="X",
+    help="Part of all CPUs that may be in use, by others too, such as 0.5. [no limit]",
+)
+@click.option("--min-free-memory", type=SIZE, default="0", metavar="SIZE", help="Memory to leave free. [no limit]")
+@click.option("--only-when-idle", is_flag=True, help="Work only while nobody else uses this machine.")
+@click.option("--not-on-battery", is_flag=True, help="Work only while it does not run from its battery.")
 @click.option("--until-eof", is_flag=True, hidden=True, help="End when standard input ends.")
 @json_option
 @click.pass_context
@@ -40,6 +51,10 @@ def node(
     open_name: str | None,
     slots: int | None,
     tags: tuple[str, ...],
+    max_load: float | None,
+    min_free_memory: int,
+    only_when_idle: bool,
+    not_on_battery: bool,
     until_eof: bool,
     as_json: bool,
 ) -> None:
@@ -58,6 +73,12 @@ def node(
         joins=joins,
         open_name=open_name or "",
         tags=tags,
+        limits=OwnerLimits(
+            load_max=max_load or 0.0,
+            memory_free_bytes_min=min_free_memory,
+            only_when_idle=only_when_idle,
+            not_on_battery=not_on_battery,
+        ),
     )
     gc.disable()  # what is loaded now stays: looking through them again and again takes a tenth of the start
     from p2premap.node.daemon import run_node  # 0.3 s of trio that no other command pays

@@ -28,6 +28,8 @@ def node_shape(view: NodeView) -> Json:
         "memory_bytes": view.memory_bytes,
         "memory_free_bytes": view.memory_free_bytes,
         "tags": list(view.tags),
+        "host": view.host,
+        "held_back": view.held_back,
     }
 
 

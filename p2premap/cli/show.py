@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -118,10 +119,25 @@ DURATION = Parsed("duration", parse_duration)
 SIZE = Parsed("size", parse_size)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as need be."""
+def columns() -> int:
+    """How wide the terminal is; who reads a pipe wants everything."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, spare: Sequence[str] = ()) -> str:
+    """Columns as wide as need be.
+
+    Args:
+        spare: columns to do without, the first one first, where the terminal is too narrow for all.
+    """
     cells = [[clean(c) for c in row] for row in rows]
     widths = [max([len(head[i]), *(len(row[i]) for row in cells)]) for i in range(len(head))]
+    for name in spare:
+        if sum(widths) + 2 * (len(widths) - 1) <= columns():
+            break
+        kept = [i for i in range(len(head)) if head[i] != name]
+        head, widths = [head[i] for i in kept], [widths[i] for i in kept]
+        cells = [[row[i] for i in kept] for row in cells]
 
     def line(row: Sequence[str]) -> str:
         return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

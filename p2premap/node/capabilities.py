@@ -25,10 +25,12 @@ class Capabilities(Record, frozen=True, kw_only=True):
     Args:
         machine: a hash that differs from machine to machine: nodes with the same one share disk and memory.
         blob_directory: where its blobs lie: a node of the same machine and user opens them as files.
-        slots: worker processes that its owner allows.
+        slots: worker processes that it offers now.
         system: such as "Linux 6.1.0 x86_64".
         python: such as "3.11.2".
         version: of p2premap.
+        host: what the machine calls itself.
+        held_back: why it offers fewer slots than its owner gave it, as half a sentence; "" where it does not.
     """
 
     machine: Annotated[bytes, msgspec.Meta(max_length=32)]
@@ -41,6 +43,8 @@ class Capabilities(Record, frozen=True, kw_only=True):
     version: Short = ""
     pid: Count = 0
     tags: Annotated[tuple[Short, ...], msgspec.Meta(max_length=TAGS_MAX)] = ()
+    held_back: Short = ""
+    host: Short = ""
 
     def encode(self) -> bytes:
         """As the fact's value."""

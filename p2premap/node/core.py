@@ -208,8 +208,8 @@ class NodeCore:
                     self._to_job(now, self._running[job], tasks.CancelJob(reason=reason))
             case tasks.SlotReported():
                 self._to_worker_core(now, event)
-            case tasks.SetSlots():
-                self._set_slots(now, event)
+            case tasks.SetSlots() | tasks.SetLimits() | tasks.MachineNow() | tasks.StopTaking():
+                self._offer(now, event)
             case gossip.LinkUp(peer=peer, boot=boot):
                 self._to_gossip(now, event)
                 self._link_up(now, peer, boot)
@@ -230,11 +230,16 @@ class NodeCore:
         for job in [c for c in self._running.values() if c.deadline() <= now]:
             self._to_job(now, job, tasks.Tick())
 
-    def _set_slots(self, now: float, event: tasks.SetSlots) -> None:
-        self._capabilities = msgspec.structs.replace(self._capabilities, slots=event.slots)
+    def _offer(self, now: float, event: tasks.WorkerEvent) -> None:
+        """What this node offers may have changed: tell everybody."""
         self._to_worker_core(now, event)
-        self._to_gossip(now, gossip.SetFact(key=FACT, value=self._capabilities.encode()))
-        self._to_jobs(now, self._myself())
+        offered = msgspec.structs.replace(
+            self._capabilities, slots=self.worker.slots, held_back=self.worker.held_back[:255]
+        )
+        if offered != self._capabilities:
+            self._capabilities = offered
+            self._to_gossip(now, gossip.SetFact(key=FACT, value=offered.encode()))
+            self._to_jobs(now, self._myself())
 
     # --- gossip ---------------------------------------------------------------------------------------------------
 
@@ -439,6 +444,8 @@ class NodeCore:
             tags=abilities.tags,
             me=me,
             since_s=now - (seat.since if seat is not None else self._born),
+            held_back=abilities.held_back,
+            host=abilities.host,
         )
 
 

@@ -75,6 +75,9 @@ NodeEvent: TypeAlias = (
     | BlobsKept
     | tasks.SlotReported
     | tasks.SetSlots
+    | tasks.SetLimits
+    | tasks.MachineNow
+    | tasks.StopTaking
     | gossip.GossipEvent
     | election.Persisted
     | election.PersistFailed

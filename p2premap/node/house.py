@@ -24,7 +24,7 @@ import trio
 from msgspec.structs import replace
 
 from p2premap import __version__
-from p2premap.config import NodeConfig, TransportConfig
+from p2premap.config import NodeConfig, OwnerLimits, TransportConfig
 from p2premap.control import Finding, NodeView, Status, Trouble
 from p2premap.gossip import events as gossip
 from p2premap.gossip.core import GossipCore
@@ -41,6 +41,7 @@ from p2premap.node.events import CancelJob, JobAccepted, JobRefused, NodeEffect,
 from p2premap.node.identity import Identity
 from p2premap.node.invite import Inviter
 from p2premap.node.logs import sweep_logs
+from p2premap.node.others import OthersSampler, machine_now
 from p2premap.node.parts import Parts
 from p2premap.node.paths import Paths
 from p2premap.node.search import Search
@@ -284,9 +285,12 @@ class House:
     # --- periodic work ------------------------------------------------------------------------------------------------
 
     async def _keep_load(self) -> None:
-        sampler, meter, before = self._parts.load(), LoadMeter(), b""
+        sampler, others, meter, before = self._parts.load(), OthersSampler(), LoadMeter(), b""
         mine = self.core.capabilities(self.identity.node)
         assert mine is not None
+        limited = self.config.limits != OwnerLimits()
+        if limited:
+            self._deliver(tasks.SetLimits(limits=self.config.limits))
         while True:
             try:
                 look = sampler.look()
@@ -294,6 +298,8 @@ class House:
                 log.warning("this machine's load cannot be read: %s", error.strerror)
                 await trio.sleep(LOAD_S)
                 continue
+            if limited:
+                self._deliver(machine_now(look, await trio.to_thread.run_sync(others.look), cpus=mine.cpus))
             value = meter.measure(
                 busy_slots=self.core.worker.busy / max(1, mine.slots),
                 cpu=look.cpu,

@@ -36,4 +36,5 @@ def collect(*, blob_directory: Path, slots: int, tags: tuple[str, ...] = ()) -> 
         version=__version__,
         pid=os.getpid(),
         tags=tags[:TAGS_MAX],
+        host=platform.node()[:255],
     )

@@ -22,6 +22,7 @@ _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
 _LINUX: Final = sys.platform == "linux"
 
 
@@ -100,6 +101,24 @@ def proportional_bytes(root: int) -> int:
     Slower than `resident_bytes` (the kernel walks the page tables), and the same where there is no /proc.
     """
     return sum(map(_proportional, descendants(root)))
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process has used so far, with that of children that it has waited for; 0 if it is gone."""
+    if not _LINUX:
+        import psutil
+
+        try:
+            times = psutil.Process(pid).cpu_times()
+        except psutil.Error:
+            return 0.0
+        return float(times.user + times.system + times.children_user + times.children_system)
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        return sum(map(int, fields[11:15])) / _TICKS
+    except (OSError, ValueError):
+        return 0.0
 
 
 def _resident(pid: int) -> int:

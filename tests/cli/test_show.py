@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from p2premap.cli import show
 from p2premap.cli.live import LiveProgress
 from p2premap.cli.progress import LINE_S, PlainProgress, Rate
 from p2premap.cli.show import clean, duration, parse_duration, parse_size, size, table
@@ -73,6 +74,14 @@ def test_whatever_is_typed_is_a_number_or_a_sentence(text: str) -> None:
 @given(st.text())
 def test_clean_text_has_no_control_characters(text: str) -> None:
     assert all(c.isprintable() or ord(c) >= 0xA0 for c in clean(text))
+
+
+def test_a_narrow_terminal_shows_fewer_columns_and_no_folds(monkeypatch: pytest.MonkeyPatch) -> None:
+    head, rows = ("NAME", "PID", "ADDRESS"), [("ada", "17", "192.168.1.20:7321")]
+    for width, shown in ((40, head), (28, head), (27, ("NAME", "ADDRESS")), (20, ("NAME",)), (2, ("NAME",))):
+        monkeypatch.setattr(show, "columns", lambda width=width: width)
+        first = click.unstyle(table(head, rows, spare=("PID", "ADDRESS"))).splitlines()[0]
+        assert tuple(first.split()) == shown
 
 
 def test_a_table_has_columns() -> None:

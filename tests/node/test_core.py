@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import cbor2
 import pytest
 
-from p2premap.config import TasksConfig
+from p2premap.config import OwnerLimits, TasksConfig
 from p2premap.control import Stop
 from p2premap.election.ballot import first
 from p2premap.errors import RemoteProtocolError
@@ -351,12 +351,24 @@ def test_another_leaders_work_is_done_and_told() -> None:
     assert [end.task for end in told.ends] == [0]
 
 
-def test_when_a_leader_dies_its_attempts_are_stopped() -> None:
+def test_when_a_leader_dies_its_attempts_run_on_for_its_successor() -> None:
     node = Node()
     node.member(B)
     node.frame(B, _assign(B))
     effects = node.member(B, MemberState.DEAD)
-    assert [e.slot for e in effects if isinstance(e, tasks.StopSlot)] == [0]
+    assert not [e for e in effects if isinstance(e, tasks.StopSlot)]
+    assert node.core.worker.busy == 1
+
+
+def test_what_the_owner_keeps_for_other_things_is_told_to_everybody() -> None:
+    node = Node()
+    node.step(tasks.SetLimits(limits=OwnerLimits(not_on_battery=True)))
+    for _ in range(4):
+        node.now += 1.0
+        node.step(tasks.MachineNow(cpus=2, others_cpus=0.0, memory_free_bytes=1, on_battery=True, user_active=False))
+    told = [event for event in node.gossip.told if isinstance(event, gossip.SetFact) and event.key == FACT]
+    offered = [Capabilities.decode(event.value) for event in told]
+    assert [(it.slots, it.held_back) for it in offered] == [(1, ""), (0, "it runs from its battery")]
 
 
 def test_a_member_cannot_speak_for_another() -> None:
