@@ -38,7 +38,7 @@ from p2premap.node.logs import list_logs
 from p2premap.node.logs import read_log as read_log_file
 from p2premap.node.staging import SourceLost
 from p2premap.ports import FrameStream
-from p2premap.tasks.job import JobView, Part
+from p2premap.tasks.job import JobView, Part, Source
 from p2premap.wire import Frame, Message
 from p2premap.worker.runtime import Segment
 
@@ -320,22 +320,35 @@ async def read_part(visit: Visit, message: Message, _: bytes) -> None:
     else:
         question = FindPart(request=PASSED_ON, job=message.job, part=message.part)
         part = (await ask(visit, leader, question, PartFound)).part
-    segment = await _bring(visit, message.request, part)
+    await send_source(visit, message.request, part.source, f"Part {part.number}")
+
+
+async def send_source(visit: Visit, request: RequestId, source: Source, what: str) -> None:
+    """Send these bytes as `Chunk`s, wherever they are held.
+
+    Args:
+        what: they are, for people: the subject of a sentence.
+
+    Raises:
+        RequestError: nobody hands them out, or they are damaged.
+        StoreUnwritable: there is no room for them here.
+    """
+    segment = await _bring(visit, request, source, what)
     left, hasher = segment.end - segment.start, blake3()
     async with await trio.open_file(segment.path, "rb") as file:
         await file.seek(segment.start)
         while left and (piece := await file.read(min(CHUNK_BYTES, left))):
             left -= len(piece)
             hasher.update(piece)
-            await visit.say(Chunk(request=message.request), piece)
-    if hasher.digest() != part.source.digest:
-        visit.house.stager.distrust(part.source.digest)
-        raise RequestError(Trouble.REFUSED, f"Part {part.number} is damaged on disk at {segment.path}; ask again.")
-    await visit.say(Chunk(request=message.request, last=True))
+            await visit.say(Chunk(request=request), piece)
+    if hasher.digest() != source.digest:
+        visit.house.stager.distrust(source.digest)
+        raise RequestError(Trouble.REFUSED, f"{what} is damaged on disk at {segment.path}; ask again.")
+    await visit.say(Chunk(request=request, last=True))
 
 
-async def _bring(visit: Visit, request: RequestId, part: Part) -> Segment:
-    """The part on this machine's disk. While it is on its way, the client hears that this node lives.
+async def _bring(visit: Visit, request: RequestId, source: Source, what: str) -> Segment:
+    """The bytes on this machine's disk. While they are on their way, the client hears that this node lives.
 
     Raises:
         RequestError: nobody hands it out.
@@ -353,9 +366,9 @@ async def _bring(visit: Visit, request: RequestId, part: Part) -> Segment:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(say_alive)
         try:
-            found: Segment | Exception = await visit.house.stager.bring(part.source)
+            found: Segment | Exception = await visit.house.stager.bring(source)
         except SourceLost as error:
-            found = RequestError(Trouble.UNREACHABLE, f"Part {part.number} cannot be had now: {error}")
+            found = RequestError(Trouble.UNREACHABLE, f"{what} cannot be had now: {error}")
         except (P2PRemapError, OSError) as error:
             found = error
         here.set()
