@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from p2premap import control
+from p2premap.election import messages as election
 from p2premap.gossip import messages as gossip
 from p2premap.tasks import messages as tasks
 from p2premap.wire import Registry
@@ -26,7 +27,7 @@ TASKS: tuple[type, ...] = (
     tasks.Holding, tasks.Keep, tasks.Kept,
 )  # fmt: skip
 
-LINK = Registry((*gossip.MESSAGES, *TASKS))
+LINK = Registry((*gossip.MESSAGES, *TASKS, *election.MESSAGES))
 """What the link between two members may carry."""
 
 FROM_CLIENT = control.FROM_CLIENT

@@ -127,6 +127,13 @@ class StepDown(Event, frozen=True, kw_only=True):
     reason: str
 
 
+class FindJob(Event, frozen=True, kw_only=True):
+    """Which job is known under this submission key, here or at any living member? Answered by one `KeyAnswer`."""
+
+    request: int
+    key: bytes
+
+
 class AcceptFork(Event, frozen=True, kw_only=True):
     """A user makes this fork the job: the original lineage counts no more (`p2premap jobs accept FORK`)."""
 
@@ -174,6 +181,7 @@ ElectionEvent: TypeAlias = (
     | Conclude
     | HandOver
     | StepDown
+    | FindJob
     | AcceptFork
     | Forget
     | Persisted
@@ -238,6 +246,13 @@ class CreateFailed(Event, frozen=True, kw_only=True):
 
     request: int
     text: str
+
+
+class KeyAnswer(Event, frozen=True, kw_only=True):
+    """Answers `FindJob` of the same request; None: nobody who answered within a round knows one."""
+
+    request: int
+    job: JobId | None
 
 
 class Lead(Event, frozen=True, kw_only=True):
@@ -315,6 +330,7 @@ ElectionEffect: TypeAlias = (
     | Bring
     | Created
     | CreateFailed
+    | KeyAnswer
     | Lead
     | Deposed
     | Decided

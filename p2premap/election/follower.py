@@ -1,0 +1,156 @@
+"""What a replica does with what leaders and candidates send it.
+
+Every function takes the job, the sender and the message, and answers through the context: at once where the answer
+rests on nothing new, else when that is on disk.
+"""
+
+from __future__ import annotations
+
+from p2premap.election.context import Context
+from p2premap.election.job import Job
+from p2premap.election.messages import (
+    Accept,
+    Accepted,
+    Append,
+    Batches,
+    Beat,
+    Chosen,
+    Moved,
+    Nack,
+    Over,
+    Prepare,
+    Promise,
+)
+from p2premap.election.records import StoredBatch
+from p2premap.election.streams import portions
+from p2premap.ids import Ballot, NodeId
+
+
+def inactive(context: Context, job: Job, node: NodeId) -> bool:
+    """Whether the job is over or not ours any more; then the sender is told so."""
+    record = job.replica.record
+    if record.view:
+        context.send(node, Over(job=record.job, view=record.view))
+    elif record.gone:
+        context.send(node, Moved(job=record.job, promised=record.promised, members=record.members))
+    else:
+        return False
+    return True
+
+
+def _follows(context: Context, job: Job, node: NodeId, ballot: Ballot) -> bool:
+    """Whether what comes under this ballot is to be followed; the sender is told where it is not."""
+    if inactive(context, job, node):
+        return False
+    promised = job.replica.promised
+    if ballot.epoch > promised.epoch:
+        job.want(node)
+        return False
+    if ballot.epoch < promised.epoch:
+        context.send(node, Moved(job=job.replica.job, promised=promised, members=job.replica.members))
+        return False
+    if not job.obey(ballot):
+        context.send(node, Nack(job=job.replica.job, promised=promised))
+        return False
+    return True
+
+
+def on_beat(context: Context, job: Job, node: NodeId, beat: Beat) -> None:
+    """The leader is there; is anything of what it has lacking here?"""
+    if not _follows(context, job, node, beat.ballot) or node != beat.ballot.node:
+        return
+    job.heard(node, beat.copies)
+    replica = job.replica
+    held = replica.streams.serials.get(beat.ballot, -1)
+    if held < beat.serial or replica.chosen < beat.cells:
+        job.want(node)
+    _ack(context, job, node, beat.ballot)
+
+
+def on_append(context: Context, job: Job, node: NodeId, append: Append) -> None:
+    """Batches of the leader's own stream."""
+    ballot = append.ballot
+    if not _follows(context, job, node, ballot) or node != ballot.node:
+        return
+    job.heard(node)
+    replica = job.replica
+    batches = [
+        StoredBatch(job=replica.job, ballot=ballot, serial=append.serial + n, batch=batch)
+        for n, batch in enumerate(append.batches)
+    ]
+    if not replica.store(batches, lambda: _ack(context, job, node, ballot)):
+        if replica.streams.serials.get(ballot, -1) < append.serial:
+            job.want(node)
+        else:
+            _ack(context, job, node, ballot)
+
+
+def on_batches(context: Context, job: Job, node: NodeId, message: Batches) -> None:
+    """Facts that were lacking here, from whoever had them."""
+    if job.replica.active:
+        job.replica.store(message.batches, lambda: _ack(context, job, node, job.replica.promised))
+
+
+def _ack(context: Context, job: Job, node: NodeId, ballot: Ballot) -> None:
+    """Tell a leader how far its stream is on disk here, unless a higher ballot has been promised since."""
+    replica = job.replica
+    if node == ballot.node and ballot == replica.promised and replica.active:
+        # who may have forgotten a promise to another leader must not make this one believe that its facts are safe
+        counts = job.boots.confirmed(replica.members)
+        context.ack(node, replica.job, ballot, replica.durable.get(ballot) if counts else None)
+
+
+def on_accept(context: Context, job: Job, node: NodeId, message: Accept) -> None:
+    """Accept a value."""
+    if not job.votes and node != context.me:
+        return
+    if not _follows(context, job, node, message.ballot) or node != message.ballot.node:
+        return
+    job.heard(node)
+    replica = job.replica
+    answer = Accepted(job=replica.job, ballot=message.ballot, cell=message.cell)
+    known = replica.cells.get(message.cell)
+    if known is not None and known.chosen:
+        context.send(node, Chosen(cells=(known,)))
+    elif known is not None and known.ballot == message.ballot:
+        replica.write(sync=True, then=lambda: context.send(node, answer))
+    else:
+        replica.accept(message.ballot, message.cell, message.value, lambda: context.send(node, answer))
+
+
+def on_prepare(context: Context, job: Job, node: NodeId, message: Prepare) -> None:
+    """Promise, and send the facts that the candidate lacks."""
+    replica = job.replica
+    if not replica.active or message.ballot.epoch != replica.promised.epoch:
+        _follows(context, job, node, message.ballot)
+        return
+    if not job.votes or node not in replica.members or node != message.ballot.node:
+        return
+    if not _follows(context, job, node, message.ballot):
+        return
+    job.wait(context.config.missed_s)
+    vector = dict(message.vector)
+
+    def answer(batches: tuple[StoredBatch, ...]) -> None:
+        if replica.promised != message.ballot or not replica.active:
+            return
+        for portion in portions(batches, context.config.batch_bytes_max):
+            context.send(node, Batches(batches=portion))
+        promise = Promise(
+            job=replica.job, ballot=message.ballot, vector=tuple(sorted(held.items())), cells=replica.promised_cells()
+        )
+        context.send(node, promise)
+
+    held = dict(replica.streams.serials)
+    if replica.streams.exceeds(vector):
+        replica.write(sync=True, then=lambda: replica.load_beyond(vector, answer))
+    else:
+        replica.write(sync=True, then=lambda: answer(()))
+
+
+def on_chosen(job: Job, message: Chosen) -> None:
+    """Cells are decided."""
+    if job.replica.active:
+        for cell in message.cells:
+            if cell.job == job.replica.job:
+                job.decide(cell.cell, cell.ballot, cell.value)

@@ -1,0 +1,424 @@
+"""One job at this node: its replica, and the part that this node plays: follower, candidate or leader.
+
+::
+
+              silence, or the leader is dead            a quorum promised
+    follower ------------------------------> candidate ------------------> leader
+        ^                                        |                            |
+        +----- a higher ballot is heard of ------+----------------------------+
+
+A follower hears its leader at least every `heartbeat_s`; after `missed_s` of silence it stands, those of the living
+members that come first in the replica set a little earlier than others (`stagger_s`), so that mostly one stands.
+It does not stand where it could not win or not lead: without a quorum in reach, without its boot confirmed
+(`boots`), without the job's plan on its disk. Timers only say when; who leads is said by promises alone.
+"""
+
+from __future__ import annotations
+
+import math
+
+from p2premap.election.ballot import first, successor
+from p2premap.election.boots import BootCheck
+from p2premap.election.candidate import Candidacy
+from p2premap.election.context import Context
+from p2premap.election.events import Bring, Decided, Deposed, Lead, LeaderKnown, Protected
+from p2premap.election.leader import Leadership
+from p2premap.election.messages import Beats, Boots, JobStored, StandNow, Want
+from p2premap.election.quorum import is_quorum, needed
+from p2premap.election.replica import Replica
+from p2premap.ids import Ballot, NodeId
+
+BRING_AGAIN_S = 2.0
+"""What could not be brought here is tried again after so long, from another member."""
+
+
+class Job:
+    """One job at this node.
+
+    Args:
+        replica: what it keeps.
+        brought: all that is needed to lead it is here.
+        boots: whether this replica may vote.
+    """
+
+    def __init__(self, context: Context, replica: Replica, *, brought: bool, boots: BootCheck) -> None:
+        self._context = context
+        self.replica = replica
+        self.boots = boots
+        self.candidacy: Candidacy | None = None
+        self.leadership: Leadership | None = None
+        self.leader: NodeId | None = None
+        self.copies = 1
+        self.brought = brought
+        self.unfit = ""
+        """Why this node cannot lead it, whoever asks; "" where it can."""
+        self.highest = replica.promised
+        """The highest ballot heard of."""
+        self.stand_at = math.inf
+        self._bring_at = math.inf
+        self._bring_from: NodeId | None = None
+        self._wanted_at = -math.inf
+        self._told: tuple[NodeId | None, int, str] | None = None
+        self.no_quorum_since = math.inf
+        self.tell_stored: NodeId | None = None
+        """Who waits to hear that the job is on disk and brought here."""
+        self._on_disk = False
+
+    # --- views ------------------------------------------------------------------------------------------------------
+
+    @property
+    def leads(self) -> bool:
+        """Whether this node leads it now, as its tasks know."""
+        return self.leadership is not None and self.leadership.ready
+
+    @property
+    def votes(self) -> bool:
+        """Whether this node's word counts in its elections."""
+        return self._context.me in self.replica.members and self.boots.confirmed(self.replica.members)
+
+    def note(self) -> str:
+        """What the job waits for; "" where it does not wait."""
+        replica = self.replica
+        if not replica.active or self.leader is not None:
+            return ""
+        silent = [n for n in replica.members if not self._context.reachable(n)]
+        if is_quorum(replica.members, [n for n in replica.members if n not in silent]):
+            return ""
+        names = ", ".join(node.hex()[:8] for node in silent)
+        return f"{needed(replica.members)} of {len(replica.members)} replicas are needed; no answer from {names}."
+
+    def announce(self) -> None:
+        """Tell who leads, if that is news."""
+        if self.leadership is not None:
+            self.copies = max(1, self.leadership.copies)
+        told = (self.leader, self.copies, self.note())
+        if told != self._told and self.replica.active:
+            self._told = told
+            fork = self.replica.job.hex()[:8] if self.replica.record.origin else ""
+            self._context.out.append(
+                LeaderKnown(job=self.replica.job, leader=told[0], copies=told[1], note=told[2], fork=fork)
+            )
+
+    # --- time -------------------------------------------------------------------------------------------------------
+
+    def deadline(self) -> float:
+        """When it wants a look."""
+        if not self.replica.active:
+            return math.inf
+        if self.leadership is not None:
+            return min(self.leadership.deadline(), self._bring_at)
+        if self.candidacy is not None:
+            return min(self.candidacy.deadline(), self._bring_at)
+        return min(self.stand_at, self._bring_at)
+
+    def tick(self) -> None:
+        """Whatever is due."""
+        if not self.replica.active:
+            return
+        now = self._context.now
+        if self._bring_at <= now:
+            self.bring(self._next_source())
+        if self.leadership is not None:
+            self.leadership.tick()
+        elif self.candidacy is not None:
+            if self.candidacy.deadline() <= now:
+                self._go_on_standing(self.candidacy)
+        elif self.stand_at <= now:
+            self._silent()
+
+    def wait(self, seconds: float) -> None:
+        """Stand when nobody has been heard for so long, and a little later for each living member before this one."""
+        self.stand_at = self._context.now + seconds + self._rank() * self._context.config.stagger_s
+
+    def _rank(self) -> int:
+        rank = 0
+        for node in self.replica.members:
+            if node == self._context.me:
+                break
+            rank += node != self.leader and self._context.alive(node)
+        return rank
+
+    def woke(self) -> None:
+        """Nobody was silent while this process did not run."""
+        if self.stand_at < math.inf:
+            self.wait(self._context.config.missed_s)
+
+    # --- standing ---------------------------------------------------------------------------------------------------
+
+    def _silent(self) -> None:
+        """The leader is silent, or there is none."""
+        self.leader = None
+        self._ask_boots()
+        if self.may_stand():
+            self.stand()
+        else:
+            self.wait(self._context.config.missed_s)
+        self.announce()
+
+    def _ask_boots(self) -> None:
+        """Ask once more whether this boot is known: an answer may have been lost."""
+        for node in self.replica.members:
+            if self.boots.wants(node) and self._context.reachable(node):
+                self._context.send(node, Boots(boot=self._context.boot, jobs=(self.replica.job,)))
+
+    def may_stand(self) -> bool:
+        """Whether it makes sense to."""
+        reachable = [node for node in self.replica.members if self._context.reachable(node)]
+        return self.votes and self.brought and not self.unfit and self.replica.has_quorum(reachable)
+
+    def stand(self) -> None:
+        """Become a candidate, under a ballot higher than any that was heard of."""
+        self.stand_at = math.inf
+        self.highest = max(self.highest, self.replica.promised)
+        ballot = successor(self.highest, self._context.me)
+        self.highest = ballot
+        self.candidacy = Candidacy(self._context, self.replica, ballot, self._won)
+        self.candidacy.start(lambda candidacy: self.candidacy is candidacy)
+
+    def _go_on_standing(self, candidacy: Candidacy) -> None:
+        if self.may_stand():
+            candidacy.ask_again()
+        else:
+            self.candidacy = None
+            self.wait(self._context.config.missed_s)
+            self.announce()
+
+    def _won(self, candidacy: Candidacy) -> None:
+        self.candidacy = None
+        self.leader = self._context.me
+        self.no_quorum_since = math.inf
+        leadership = self._lead(candidacy.ballot)
+        for cell in candidacy.chosen():
+            self.decide(cell.cell, cell.ballot, cell.value)
+        adopted = candidacy.adopted()
+
+        def begun(history: tuple[bytes, ...]) -> None:
+            self._begun(leadership, history)
+            for node, promise in candidacy.promises.items():
+                if node != self._context.me:
+                    leadership.feed(node, dict(promise.vector))
+            for cell in adopted:
+                if not self.is_chosen(cell.cell):
+                    leadership.propose(cell.cell, cell.value)
+
+        leadership.begin(begun)
+        self.beat()
+        self.announce()
+
+    def beat(self) -> None:
+        """Tell all members at once who leads."""
+        if self.leadership is not None:
+            beats = Beats(beats=(self.leadership.beat(),))
+            for node in self.leadership.others():
+                if self._context.reachable(node):
+                    self._context.send(node, beats)
+
+    def _lead(self, ballot: Ballot) -> Leadership:
+        leadership = Leadership(
+            self._context, self.replica, ballot, decided=self._decided, protected=lambda s: self._protected(ballot, s)
+        )
+        self.leadership = leadership
+        return leadership
+
+    def lead_first(self) -> Leadership:
+        """Lead a job that was just created here."""
+        self.leader = self._context.me
+        leadership = self._lead(first(self._context.me))
+        leadership.begin_first()
+        return leadership
+
+    def begin_first(self) -> None:
+        """It is created, as its client will be told."""
+        if self.leadership is not None and not self.leadership.ready:
+            self._begun(self.leadership, ())
+        self.announce()
+
+    def _begun(self, leadership: Leadership, history: tuple[bytes, ...]) -> None:
+        leadership.ready = True
+        decided = {cell.cell: cell.value for cell in self.replica.chosen_cells()}
+        self._context.out.append(
+            Lead(
+                job=self.replica.job,
+                record=self.replica.record,
+                ballot=leadership.ballot,
+                decided=decided,
+                history=history,
+            )
+        )
+        if leadership.protected >= 0:
+            self._protected(leadership.ballot, leadership.protected)
+
+    def _protected(self, ballot: Ballot, serial: int) -> None:
+        leadership = self.leadership
+        if leadership is not None and leadership.ready and leadership.ballot == ballot:
+            self._context.out.append(Protected(job=self.replica.job, serial=serial))
+
+    # --- stepping down ----------------------------------------------------------------------------------------------
+
+    def step_down(self, wait_s: float) -> None:
+        """Lead no more, and stand no more for so long."""
+        self.candidacy = None
+        leadership, self.leadership = self.leadership, None
+        if leadership is not None:
+            leadership.deposed = True
+            self.leader = None
+            if leadership.ready:
+                self._context.out.append(Deposed(job=self.replica.job))
+        self.wait(wait_s)
+
+    def refused(self, promised: Ballot) -> None:
+        """A member has promised a higher ballot than ours."""
+        self.highest = max(self.highest, promised)
+        ballot = self.ballot
+        if ballot is not None and promised > ballot:
+            config = self._context.config
+            self.step_down(config.stand_again_s * (0.5 + self._context.rng.random()))
+            self.announce()
+
+    @property
+    def ballot(self) -> Ballot | None:
+        """Under which this node leads or stands."""
+        if self.leadership is not None:
+            return self.leadership.ballot
+        return self.candidacy.ballot if self.candidacy is not None else None
+
+    def obey(self, ballot: Ballot) -> bool:
+        """Somebody else leads, or stands, under this ballot: follow it, unless a higher one is promised."""
+        replica = self.replica
+        if not replica.admits(ballot):
+            return False
+        self.highest = max(self.highest, ballot)
+        if ballot != replica.promised:
+            if self.leadership is not None or self.candidacy is not None:
+                self.step_down(self._context.config.missed_s)
+            replica.promise(ballot)
+            self.leader = None
+        return True
+
+    def heard(self, leader: NodeId, copies: int | None = None) -> None:
+        """The leader has said something, under the promised ballot."""
+        self.leader = leader
+        if copies is not None:
+            self.copies = copies
+        self.no_quorum_since = math.inf
+        self.wait(self._context.config.missed_s)
+        self.announce()
+
+    # --- others -----------------------------------------------------------------------------------------------------
+
+    def met(self, node: NodeId) -> None:
+        """A node is here, for the first time, again, or in another life."""
+        if self.leadership is not None:
+            self.leadership.unlinked(node)
+        if self.candidacy is not None:
+            self.candidacy.ask(node)
+        self.announce()
+
+    def lost(self, node: NodeId) -> None:
+        """A node is dead or has left."""
+        if self.leader == node:
+            self.leader = None
+            self.wait(0.0)
+        if self.leadership is not None:
+            self.leadership.tick()
+        self.announce()
+
+    def boot_known(self, node: NodeId, highest: int) -> None:
+        """A member tells which boot of this node it knew."""
+        if highest > self._context.boot:
+            self.boots.forgot()
+        else:
+            self.boots.hear(node)
+        if self.candidacy is None and self.leadership is None and self.leader is None and self.votes:
+            self.wait(self._context.config.boot_wait_s)
+
+    def hand_over(self) -> None:
+        """Have another member stand: the one that has most."""
+        leadership = self.leadership
+        if leadership is None:
+            return
+        others = [n for n in self.replica.members if n != self._context.me and self._context.alive(n)]
+        if others:
+            self._context.send(max(others, key=lambda n: leadership.follower(n).acked), StandNow(job=self.replica.job))
+
+    def retire(self) -> None:
+        """The job is over."""
+        self.step_down(math.inf)
+        self._bring_at = math.inf
+
+    # --- cells ------------------------------------------------------------------------------------------------------
+
+    def is_chosen(self, cell: str) -> bool:
+        """Whether this node knows that it is decided."""
+        known = self.replica.cells.get(cell)
+        return known is not None and known.chosen
+
+    def decide(self, cell: str, ballot: Ballot, value: bytes) -> None:
+        """Somebody tells that it is decided."""
+        if self.replica.choose(cell, ballot, value):
+            self._decided(cell, value)
+
+    def _decided(self, cell: str, value: bytes) -> None:
+        if self.leadership is not None:
+            self.leadership.proposals.pop(cell, None)
+        self._context.out.append(Decided(job=self.replica.job, cell=cell, value=value))
+
+    # --- being a replica --------------------------------------------------------------------------------------------
+
+    def want(self, node: NodeId) -> None:
+        """Ask for what is lacking here, if that was not done just now."""
+        now = self._context.now
+        if now < self._wanted_at + self._context.config.resend_s:
+            return
+        self._wanted_at = now
+        replica = self.replica
+        cells = tuple(cell.cell for cell in replica.chosen_cells())
+        self._context.send(node, Want(job=replica.job, known=True, vector=replica.streams.vector(), cells=cells))
+
+    def bring(self, source: NodeId) -> None:
+        """Have what is needed to lead the job brought here."""
+        self._bring_at = math.inf
+        self._bring_from = source
+        self._context.out.append(Bring(job=self.replica.job, spec=self.replica.record.spec, source=source))
+
+    def bring_from_others(self) -> None:
+        """The same, from whichever member can be reached."""
+        self.bring(self._next_source())
+
+    def on_brought(self, error: str) -> None:
+        """It is here, or could not be had."""
+        self.brought = not error
+        self._bring_from = None if self.brought else self._bring_from
+        if error:
+            self._bring_at = self._context.now + BRING_AGAIN_S
+        self._tell_stored(answered=True)
+
+    def is_stored(self) -> None:
+        """The record is on disk."""
+        self._on_disk = True
+        self._tell_stored(answered=self.brought or self._bring_at < math.inf)
+
+    def _tell_stored(self, *, answered: bool) -> None:
+        """Whoever had the job stored here is told once, when it is on disk and bringing it has been tried."""
+        if self.tell_stored is not None and self._on_disk and answered:
+            node, self.tell_stored = self.tell_stored, None
+            self._context.send(node, self.stored())
+
+    def _next_source(self) -> NodeId:
+        members = self.replica.members
+        start = members.index(self._bring_from) + 1 if self._bring_from in members else 0
+        for node in (*members[start:], *members[:start]):
+            if node != self._context.me and self._context.reachable(node):
+                return node
+        return self._context.me
+
+    def stored(self) -> JobStored:
+        """That it is on disk here."""
+        record = self.replica.record
+        return JobStored(job=record.job, promised=record.promised, boot=self._context.boot, brought=self.brought)
+
+    def unfit_for(self, reason: str) -> None:
+        """This node cannot lead it."""
+        self.unfit = reason
+        self.step_down(self._context.config.missed_s)
+        self.announce()

@@ -1,0 +1,185 @@
+"""How a job comes to be: creation by its home, and the search for a submission key.
+
+**Creation.** A job's id is bound to its first replica set, so that no id has two. The home stores the job, then has
+the other members store it; it leads under the ballot (0, 0, home) without any election: storing the job *is* a promise
+of that ballot, since nobody who has not stored it can have promised another. When all living members have answered,
+or `create_wait_s` has passed, the client is told in how many copies its job exists: as it really is. A member that
+was not reached is a member nevertheless; it catches up, or is replaced.
+
+**Keys.** A client that does not know whether its job was accepted submits it again, perhaps elsewhere, under the same
+key. So a node first asks the others which job they know by it. A home that restarts and finds a job that it had not yet
+acknowledged asks too: where another job has the key, the client was told of that one, and this one is dropped.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from p2premap.election.ballot import first
+from p2premap.election.context import Context
+from p2premap.election.events import Created, CreateFailed, CreateJob, KeyAnswer
+from p2premap.election.job import Job
+from p2premap.election.messages import Batches, FindKey, JobStored, KeyFound, StoreJob
+from p2premap.election.records import JobRecord, StoredBatch
+from p2premap.election.streams import encode_head
+from p2premap.ids import JobId, NodeId
+
+
+def first_record(context: Context, event: CreateJob) -> JobRecord:
+    """The record of a job that is created here."""
+    return JobRecord(
+        job=event.job,
+        key=event.key,
+        spec=event.spec,
+        members=event.members,
+        promised=first(context.me),
+        strict=event.strict,
+        copies=event.copies,
+        boots=tuple(context.boot_of(node) for node in event.members),
+    )
+
+
+def first_head(job: JobId, home: NodeId) -> StoredBatch:
+    """The head of the home's stream: it begins with nothing."""
+    return StoredBatch(job=job, ballot=first(home), serial=0, batch=encode_head({}))
+
+
+class Creation:
+    """A job that is being created here.
+
+    Args:
+        event: what was asked for.
+        job: at this node; its record is on disk.
+    """
+
+    __slots__ = ("_context", "_event", "_job", "_until", "copies", "done", "waiting")
+
+    def __init__(self, context: Context, event: CreateJob, job: Job) -> None:
+        self._context = context
+        self._event = event
+        self._job = job
+        self._until = math.inf
+        self.copies = 1
+        self.done = False
+        self.waiting: set[NodeId] = set()
+
+    def start(self) -> None:
+        """The record is on disk: have the other members store it."""
+        context = self._context
+        self._until = context.now + context.config.create_wait_s
+        self.waiting = {n for n in self._job.replica.members if n != context.me and context.alive(n)}
+        self._job.lead_first()
+        for node in self._job.replica.members:
+            if node != context.me and context.reachable(node):
+                context.send(node, StoreJob(record=self._job.replica.record))
+                context.send(node, Batches(batches=(first_head(self._job.replica.job, context.me),)))
+        self.check()
+
+    def stored(self, node: NodeId, message: JobStored) -> None:
+        """A member has it on disk."""
+        if node in self.waiting:
+            self.waiting.discard(node)
+            self.copies += message.brought
+        self.check()
+
+    def lost(self, node: NodeId) -> None:
+        """A member is not expected to answer any more."""
+        self.waiting.discard(node)
+        self.check()
+
+    def deadline(self) -> float:
+        """When the others are not waited for any longer."""
+        return self._until
+
+    def check(self) -> None:
+        """Whether the client can be told."""
+        if self.done or self._until == math.inf or (self.waiting and self._context.now < self._until):
+            return
+        self.done = True
+        self._until = math.inf
+        replica = self._job.replica
+        if replica.active:
+            replica.update(msgspec.structs.replace(replica.record, acknowledged=True), self._acknowledged)
+
+    def _acknowledged(self) -> None:
+        event = self._event
+        self._context.out.append(Created(request=event.request, job=event.job, copies=self.copies))
+        self._job.begin_first()
+
+    def failed(self, text: str) -> None:
+        """It could not be written here."""
+        self.done = True
+        self._context.out.append(CreateFailed(request=self._event.request, text=text))
+
+
+class Inquiry:
+    """A search for a key among the living members.
+
+    Args:
+        request: of `FindJob`; None where this node itself wants to know.
+    """
+
+    __slots__ = ("job", "key", "request", "until", "waiting")
+
+    def __init__(self, key: bytes, request: int | None, waiting: set[NodeId], until: float) -> None:
+        self.key = key
+        self.request = request
+        self.waiting = waiting
+        self.until = until
+        self.job: JobId | None = None
+
+
+class Inquiries:
+    """The searches of one core."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._running: dict[int, Inquiry] = {}
+        self._next = 0
+
+    def start(self, key: bytes, request: int | None, known: JobId | None) -> None:
+        """Ask all living members, unless this node knows already."""
+        context = self._context
+        alive = [node for node in context.peers if context.alive(node)] if known is None else []
+        self._next += 1
+        inquiry = Inquiry(key, request, set(alive), context.now + context.config.create_wait_s)
+        inquiry.job = known
+        self._running[self._next] = inquiry
+        for node in alive:
+            context.send(node, FindKey(request=self._next, key=key))
+        self._check(self._next)
+
+    def found(self, node: NodeId, message: KeyFound) -> None:
+        """A member answers."""
+        inquiry = self._running.get(message.request)
+        if inquiry is None or node not in inquiry.waiting:
+            return
+        inquiry.waiting.discard(node)
+        if message.job:
+            inquiry.job = JobId(message.job)
+        self._check(message.request)
+
+    def lost(self, node: NodeId) -> None:
+        """A member will not answer."""
+        for number, inquiry in list(self._running.items()):
+            inquiry.waiting.discard(node)
+            self._check(number)
+
+    def deadline(self) -> float:
+        """When the next one ends without all answers."""
+        return min((inquiry.until for inquiry in self._running.values()), default=math.inf)
+
+    def tick(self) -> None:
+        """End those that have waited long enough."""
+        for number in list(self._running):
+            self._check(number)
+
+    def _check(self, number: int) -> None:
+        inquiry = self._running[number]
+        if inquiry.job is None and inquiry.waiting and self._context.now < inquiry.until:
+            return
+        del self._running[number]
+        if inquiry.request is not None:
+            self._context.out.append(KeyAnswer(request=inquiry.request, job=inquiry.job))
