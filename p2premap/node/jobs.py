@@ -1,0 +1,481 @@
+"""The jobs of one node: its election core and the coordinators of the jobs that it leads, put together. Pure.
+
+::
+
+    SubmitJob --> FindJob --> (known under its key: accepted) --> CreateJob --> Created --> JobAccepted
+    Lead --> plan at hand? else ReadPlan --> Coordinator(history, decided)
+    Coordinator --ProposeCell, AppendFacts, Conclude--> ElectionCore --CellDecided, FactsProtected--> Coordinator
+    Deposed --> the coordinator goes, and with it every order it could still give
+    Concluded --> the last view, at every replica
+
+The two rooms never call each other: what one says is translated here into what the other hears.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, Protocol
+
+import cbor2
+import msgspec
+from blake3 import blake3
+
+from p2premap.config import TasksConfig
+from p2premap.election import events as election
+from p2premap.election.core import ElectionCore
+from p2premap.errors import JobError
+from p2premap.ids import JOB_ID_BYTES, NODE_ID_BYTES, Ballot, Digest, JobId, NodeId, short
+from p2premap.node.events import (
+    CancelJob,
+    ExtendJob,
+    JobAccepted,
+    JobMoved,
+    JobRefused,
+    NodeEffect,
+    PlanRead,
+    ReadPlan,
+    ShareFiles,
+    SubmitJob,
+)
+from p2premap.tasks import events as tasks
+from p2premap.tasks import messages
+from p2premap.tasks.coordinator import Coordinator
+from p2premap.tasks.director import Director
+from p2premap.tasks.job import JobSpec, JobView, Phase
+from p2premap.tasks.progress import Leader
+from p2premap.wire import Message, NodeIdField, Record
+
+TOLD_WHILE_WAITING_MAX: Final = 10_000
+NOBODY: Final = NodeId(bytes(NODE_ID_BYTES))
+"""Stands for the leader of a job that nobody leads."""
+
+
+class MakeDirector(Protocol):
+    """A kind of job: makes the director of one job from its plan."""
+
+    def __call__(self, *, job: JobId, home: NodeId, plan: bytes) -> Director:
+        """See `p2premap.tasks.director.Director.__init__`."""
+
+
+class Charter(Record, frozen=True, kw_only=True):
+    """What the replicas keep of a job from its first moment: what was submitted, and where.
+
+    Args:
+        home: the node that took it, on whose machine its inputs are.
+    """
+
+    spec: JobSpec
+    home: NodeIdField
+
+    def encode(self) -> bytes:
+        """As `p2premap.election.events.CreateJob.spec`."""
+        return msgspec.msgpack.encode(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Charter:
+        """From a replica's record, which a member wrote."""
+        return msgspec.msgpack.decode(data, type=cls)
+
+
+class _Submission(msgspec.Struct):
+    """A job that is being handed in."""
+
+    event: SubmitJob
+    job: JobId | None = None
+    again: list[int] = msgspec.field(default_factory=list)
+    """Further requests under the same key."""
+
+
+class _Waiting(msgspec.Struct):
+    """A job that this node leads as soon as its plan is at hand; what it is told until then."""
+
+    lead: election.Lead
+    told: deque[tasks.CoordinatorEvent] = msgspec.field(default_factory=deque)
+
+
+class Jobs:
+    """See the module.
+
+    Args:
+        me: this node.
+        leader: the same, for people.
+        core: the election core.
+        directors: kinds of jobs by name (entry point group ``p2premap.modules``).
+        config: intervals and limits.
+        send: sends a message to a node, this one included.
+        emit: takes an effect for the shell.
+        workers: the nodes that can work now.
+        candidates: nodes that could be replicas of a new job, the best first, without this one.
+    """
+
+    def __init__(
+        self,
+        *,
+        me: NodeId,
+        leader: Leader,
+        core: ElectionCore,
+        directors: Mapping[str, MakeDirector],
+        config: TasksConfig,
+        send: Callable[[float, NodeId, Message], None],
+        emit: Callable[[NodeEffect], None],
+        workers: Callable[[], Iterable[tasks.WorkerSeen]],
+        candidates: Callable[[], Iterable[NodeId]],
+    ) -> None:
+        self.core = core
+        self.me = me
+        self._leader = leader
+        self._directors = directors
+        self._config = config
+        self._send = send
+        self._emit = emit
+        self._workers = workers
+        self._candidates = candidates
+        self._led: dict[JobId, Coordinator] = {}
+        self._waiting: dict[JobId, _Waiting] = {}
+        self._plans: dict[JobId, bytes] = {}
+        self._concluded: dict[JobId, JobView] = {}
+        self._forks: dict[JobId, JobId] = {}
+        """Jobs that nobody leads, and the fork of each that this node leads in its place."""
+        self._submissions: dict[int, _Submission] = {}
+        self._by_key: dict[bytes, int] = {}
+
+    # --- the face -------------------------------------------------------------------------------------------------
+
+    def deadline(self) -> float:
+        """When it wants a `tick`."""
+        return min(self.core.deadline(), min((c.deadline() for c in self._led.values()), default=math.inf))
+
+    def tick(self, now: float) -> None:
+        """The deadline has come."""
+        if self.core.deadline() <= now:
+            self.elect(now, election.Tick())
+        for job in [c for c in self._led.values() if c.deadline() <= now]:
+            self._to(now, job, tasks.Tick())
+
+    def leads(self, job: JobId) -> bool:
+        """Whether this node leads it now, or a fork of it that stands for it here."""
+        return self._meant(job) in self._led
+
+    @property
+    def led(self) -> int:
+        """How many jobs this node leads that are not over."""
+        return sum(not job.over for job in self._led.values())
+
+    def views(self, now: float, prefix: bytes = b"") -> list[JobView]:
+        """What this node knows of the jobs whose id begins so: those that it leads, replicates, or saw end."""
+        found = {job: led.view(now) for job, led in self._led.items() if job.startswith(prefix)}
+        for job, view in self._concluded.items():
+            if job.startswith(prefix):
+                found.setdefault(job, view)
+        for origin, fork in self._forks.items():
+            if origin.startswith(prefix) and (led := self._led.get(fork)) is not None:
+                found.setdefault(origin, _as(origin, led.view(now)))
+        for job in self.core.jobs():
+            if job.startswith(prefix) and job not in found and (outline := self._outline(job)) is not None:
+                found[job] = outline
+        return list(found.values())
+
+    def blobs_in_use(self) -> set[Digest]:
+        """Code and plans of jobs that are not over: they may be asked for however old they are."""
+        specs = [charter.spec for charter in map(self.charter, self.core.jobs()) if charter is not None]
+        return {blob.digest for spec in specs for blob in (spec.code, spec.plan)}
+
+    def charter(self, job: JobId) -> Charter | None:
+        """What was submitted, and where; None of a job that is over, or of which no replica is here."""
+        state = self.core.job(job)
+        if state is None or state.record.view or state.record.gone:
+            return None
+        return Charter.decode(state.record.spec)
+
+    def check_invariants(self) -> None:
+        """For tests and the simulator: what must hold after every step."""
+        self.core.check_invariants()
+        for job in self._led.values():
+            job.check_invariants()
+
+    def _meant(self, job: JobId) -> JobId:
+        """The fork that stands for a job whose replicas are lost, or the job itself."""
+        return self._forks.get(job, job) if job not in self._led else job
+
+    # --- events ---------------------------------------------------------------------------------------------------
+
+    def submit(self, now: float, event: SubmitJob) -> None:
+        """A client hands in a job: found under its key, or created."""
+        key = event.spec.submission_key
+        if (other := self._by_key.get(key)) is not None:
+            self._submissions[other].again.append(event.request)
+            return
+        self._submissions[event.request] = _Submission(event)
+        self._by_key[key] = event.request
+        self.elect(now, election.FindJob(request=event.request, key=key))
+
+    def cancel(self, now: float, event: CancelJob) -> None:
+        """End a job that is led here."""
+        if (job := self._led.get(self._meant(event.job))) is not None:
+            self._to(now, job, tasks.CancelJob(reason=event.reason))
+
+    def extend(self, now: float, event: ExtendJob) -> None:
+        """More tasks for a job that is led here."""
+        self._tell(now, self._meant(event.job), tasks.Extend(payload=event.payload, request=event.request))
+
+    def report(self, now: float, sender: NodeId, job: JobId, ballot: Ballot, message: Message) -> None:
+        """A worker says something about a job."""
+        led = self._led.get(job)
+        if led is not None:
+            self._to(now, led, tasks.FromWorker(node=sender, message=message))
+        elif job in self._waiting:
+            self._tell(now, job, tasks.FromWorker(node=sender, message=message))
+        elif ballot.node == self.me and self.charter(job) is None:
+            # led by a former life of this node, and over or forgotten
+            self._send(now, sender, messages.ForgetJob(job=job, ballot=ballot))
+
+    def tell_all(self, now: float, event: tasks.CoordinatorEvent) -> None:
+        """Something that concerns every job."""
+        for job in list(self._led.values()):
+            self._to(now, job, event)
+
+    def elect(self, now: float, event: election.ElectionEvent) -> None:
+        """Something for the election room."""
+        for effect in self.core.step(now, event):
+            self._elected(now, effect)
+
+    def plan_read(self, now: float, event: PlanRead) -> None:
+        """The plan of a job that this node is to lead."""
+        if event.error:
+            self._cannot_lead(now, event.job, event.error)
+        else:
+            self._lead(now, event.job, event.plan)
+
+    # --- what the election room says ------------------------------------------------------------------------------
+
+    def _elected(self, now: float, effect: election.ElectionEffect) -> None:
+        match effect:
+            case election.ToReplica(node=node, message=message):
+                self._send(now, node, message)
+            case election.Persist() | election.LoadBatches() | election.Bring():
+                self._emit(effect)
+            case election.KeyAnswer(request=request, job=job):
+                self._found(now, request, job)
+            case election.Created(request=request, job=job, copies=copies):
+                self._answer(request, JobAccepted(request=request, job=job, copies=copies))
+            case election.CreateFailed(request=request, text=text):
+                self._refuse(request, text)
+            case _:
+                self._elected_of_job(now, effect)
+
+    def _elected_of_job(self, now: float, effect: election.ElectionEffect) -> None:
+        match effect:
+            case election.Lead():
+                self._begin(now, effect)
+            case election.Deposed(job=job):
+                self._stop_leading(job)
+            case election.Decided(job=job, cell=cell, value=value):
+                self._tell(now, job, tasks.CellDecided(cell=cell, value=value))
+            case election.Protected(job=job, serial=serial):
+                self._tell(now, job, tasks.FactsProtected(serial=serial))
+            case election.Concluded(job=job, view=view):
+                self._conclude(job, view)
+            case election.Dropped(job=job):
+                self._stop_leading(job)
+                self._plans.pop(job, None)
+            case election.LeaderKnown():
+                self._leader_known(now, effect)
+            case election.Forked(job=job, origin=origin):
+                self._forks[origin] = job
+
+    def _leader_known(self, now: float, effect: election.LeaderKnown) -> None:
+        if effect.leader is not None:
+            self._forks.pop(effect.job, None)
+        known = tasks.ReplicasKnown(copies=effect.copies, note=effect.note, fork=effect.fork)
+        self._tell(now, effect.job, known)
+        if effect.job not in self._led:
+            self._emit(JobMoved(job=effect.job))
+
+    def _found(self, now: float, request: int, known: JobId | None) -> None:
+        """The job has an earlier submission under the same key, or is new."""
+        submission = self._submissions.get(request)
+        if submission is None:
+            return
+        if known is not None:
+            self._answer(request, JobAccepted(request=request, job=known, copies=self._copies(known)))
+            return
+        event = submission.event
+        spec = event.spec
+        members = (self.me, *list(self._candidates())[: max(spec.options.copies, 1) - 1])
+        job = submission.job = job_id(spec, members)
+        try:
+            self._check(job, spec, event.plan)
+        except JobError as error:
+            self._refuse(request, str(error))
+            return
+        self._plans[job] = event.plan
+        self._emit(ShareFiles(job=job, files=event.files))
+        self.elect(
+            now,
+            election.CreateJob(
+                request=request,
+                job=job,
+                members=members,
+                key=spec.submission_key,
+                spec=Charter(spec=spec, home=self.me).encode(),
+                strict=spec.options.strict,
+                copies=max(spec.options.copies, 1),
+            ),
+        )
+
+    def _check(self, job: JobId, spec: JobSpec, plan: bytes) -> None:
+        """Raises: JobError: this node will not lead it."""
+        if spec.kind not in self._directors:
+            raise JobError(f"No module for jobs of kind {spec.kind!r} is installed on {self._leader.name}.")
+        if self.led >= self._config.jobs_kept_max:
+            raise JobError(f"{self._leader.name} leads {self.led} jobs already; try again when some have ended.")
+        self._directors[spec.kind](job=job, home=self.me, plan=plan).first()
+
+    def _answer(self, request: int, answer: JobAccepted) -> None:
+        if (submission := self._submissions.pop(request, None)) is None:
+            return
+        self._by_key.pop(submission.event.spec.submission_key, None)
+        for number in (request, *submission.again):
+            self._emit(msgspec.structs.replace(answer, request=number))
+
+    def _refuse(self, request: int, text: str) -> None:
+        if (submission := self._submissions.pop(request, None)) is None:
+            return
+        self._by_key.pop(submission.event.spec.submission_key, None)
+        if submission.job is not None:
+            self._plans.pop(submission.job, None)
+        for number in (request, *submission.again):
+            self._emit(JobRefused(request=number, text=text))
+
+    # --- leading --------------------------------------------------------------------------------------------------
+
+    def _begin(self, now: float, lead: election.Lead) -> None:
+        """This node leads a job: with its plan, which may have to be read first."""
+        self._waiting[lead.job] = _Waiting(lead)
+        if (plan := self._plans.get(lead.job)) is not None:
+            self._lead(now, lead.job, plan)
+        else:
+            spec = Charter.decode(lead.record.spec).spec
+            self._emit(ReadPlan(job=lead.job, plan=spec.plan))
+
+    def _lead(self, now: float, job: JobId, plan: bytes) -> None:
+        waiting = self._waiting.pop(job, None)
+        if waiting is None:
+            return  # deposed while the plan was being read
+        lead = waiting.lead
+        charter = Charter.decode(lead.record.spec)
+        try:
+            make = self._directors.get(charter.spec.kind)
+            if make is None:
+                raise JobError(f"No module for jobs of kind {charter.spec.kind!r} is installed here.")
+            coordinator = Coordinator(
+                job=job,
+                spec=charter.spec,
+                director=make(job=job, home=charter.home, plan=plan),
+                leader=self._leader,
+                ballot=lead.ballot,
+                config=self._config,
+                now=now,
+                history=lead.history,
+                decided=lead.decided,
+            )
+        except JobError as error:
+            self._waiting[job] = waiting
+            self._cannot_lead(now, job, str(error))
+            return
+        self._plans[job] = plan
+        self._led[job] = coordinator
+        for seen in self._workers():
+            self._to(now, coordinator, seen)
+        if (state := self.core.job(job)) is not None:
+            known = tasks.ReplicasKnown(copies=state.copies, note=state.note, fork=state.fork)
+            self._to(now, coordinator, known)
+        for event in waiting.told:
+            self._to(now, coordinator, event)
+
+    def _cannot_lead(self, now: float, job: JobId, why: str) -> None:
+        """What the job needs is not on this node: another replica may have it."""
+        if self._waiting.pop(job, None) is not None:
+            self.elect(now, election.StepDown(job=job, reason=why))
+
+    def _stop_leading(self, job: JobId) -> None:
+        self._waiting.pop(job, None)
+        if self._led.pop(job, None) is not None:
+            self._emit(JobMoved(job=job))
+
+    def _tell(self, now: float, job: JobId, event: tasks.CoordinatorEvent) -> None:
+        if (led := self._led.get(job)) is not None:
+            self._to(now, led, event)
+        elif (waiting := self._waiting.get(job)) is not None and len(waiting.told) < TOLD_WHILE_WAITING_MAX:
+            waiting.told.append(event)
+
+    def _to(self, now: float, job: Coordinator, event: tasks.CoordinatorEvent) -> None:
+        for effect in job.step(now, event):
+            match effect:
+                case tasks.ToWorker(node=node, message=message):
+                    self._send(now, node, message)
+                case tasks.ProposeCell(cell=cell, value=value):
+                    self.elect(now, election.Propose(job=job.job, cell=cell, value=value))
+                case tasks.AppendFacts(batch=batch):
+                    self.elect(now, election.Append(job=job.job, batch=batch))
+                case tasks.Conclude(view=view):
+                    self.elect(now, election.Conclude(job=job.job, view=msgspec.msgpack.encode(view)))
+                case tasks.JobChanged(view=view):
+                    self._emit(effect)
+                    for origin in [origin for origin, fork in self._forks.items() if fork == job.job]:
+                        self._emit(tasks.JobChanged(job=origin, view=_as(origin, view)))
+                case _:
+                    self._emit(effect)
+
+    # --- jobs that are over, and jobs of others -------------------------------------------------------------------
+
+    def _conclude(self, job: JobId, data: bytes) -> None:
+        view = msgspec.msgpack.decode(data, type=JobView)
+        self._plans.pop(job, None)
+        self._concluded[job] = view
+        while len(self._concluded) > self._config.jobs_kept_max:
+            oldest = next(iter(self._concluded))
+            del self._concluded[oldest]
+            self._led.pop(oldest, None)
+        if job not in self._led:
+            self._emit(tasks.JobChanged(job=job, view=view))
+
+    def _outline(self, job: JobId) -> JobView | None:
+        """A job that another node leads, or nobody for now; None where this node does not keep it (any more)."""
+        state = self.core.job(job)
+        if state is None or state.record.gone:
+            return None
+        if state.record.view:
+            return msgspec.msgpack.decode(state.record.view, type=JobView)
+        spec = Charter.decode(state.record.spec).spec
+        return JobView(
+            job=job,
+            name=spec.name,
+            kind=spec.kind,
+            phase=Phase.WAITING,
+            leader=state.leader if state.leader is not None else NOBODY,
+            leader_name="",
+            leader_pid=0,
+            age_s=0.0,
+            copies=state.copies,
+            note=state.note or ("" if state.leader is not None else "Its replicas are electing a leader."),
+            fork=state.fork,
+        )
+
+    def _copies(self, job: JobId) -> int:
+        state = self.core.job(job)
+        return state.copies if state is not None else 1
+
+
+def _as(origin: JobId, view: JobView) -> JobView:
+    """A fork as those see it who asked for the job that it was forked from."""
+    return msgspec.structs.replace(view, job=origin, fork=short(view.job))
+
+
+def job_id(spec: JobSpec, replicas: Iterable[NodeId]) -> JobId:
+    """The job's id: a digest over (submission key, spec digest, first replica set), so that no id can have two."""
+    spec_digest = blake3(cbor2.dumps(msgspec.to_builtins(spec, builtin_types=(bytes,)))).digest()
+    bound = cbor2.dumps((spec.submission_key, spec_digest, tuple(replicas)))
+    return JobId(blake3(bound).digest(JOB_ID_BYTES))
