@@ -1,0 +1,203 @@
+"""What a replica brings to its own store, so that the job outlives the machine that submitted it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+from blake3 import blake3
+
+from p2premap.election.events import Bring, Brought
+from p2premap.election.records import JobRecord
+from p2premap.ids import Ballot, Digest, JobId
+from p2premap.node.bring import Answer, Asked, Bringer
+from p2premap.node.events import BlobsKept, KeepBlobs, PlanRead, ReadPlan
+from p2premap.node.jobs import Charter
+from p2premap.tasks import inputs
+from p2premap.tasks.inputs import dependence, name_holders, to_copy
+from p2premap.tasks.job import BlobRef, JobSpec, Source, StageId
+from p2premap.tasks.mapreduce import KIND, InputFile, MapReduce, Split, pack_plan
+from p2premap.tasks.messages import Keep, Kept
+from tests.node.slots_house import ME
+from tests.node.test_staging import HOME, OTHER, Cluster
+
+JOB = JobId(b"j" * 16)
+TEXT = b"one\ntwo\nthree\n"
+CUTS = ((0, 4), (4, 8), (8, 14))
+
+
+class Submitted:
+    """A job over one file at HOME: its blobs are in HOME's store, its file under a path of HOME's."""
+
+    def __init__(self, cluster: Cluster, root: Path) -> None:
+        self.file = root / "input"
+        self.file.write_bytes(TEXT)
+        files = [InputFile(path=str(self.file), name="input", mtime_ns=self.file.stat().st_mtime_ns)]
+        splits = [[Split(0, a, b, blake3(TEXT[a:b]).digest())] for a, b in CUTS]
+        self.plan = pack_plan(files=files, tasks=splits, partitions=0, compression="none")
+        refs = [cluster.stores[HOME].put(blob) for blob in (b"code", self.plan)]
+        self.spec = JobSpec(submission_key=b"k", kind=KIND, name="n", code=refs[0], plan=refs[1])
+        self.charter = Charter(spec=self.spec, home=HOME).encode()
+        cluster.files[HOME].allow_files(JOB, [str(self.file)])
+        self.bring = Bring(job=JOB, spec=self.charter, source=HOME)
+
+    def record(self, **changes: object) -> JobRecord:
+        record = JobRecord(job=JOB, key=b"k", spec=self.charter, members=(HOME, ME), promised=Ballot(0, 0, HOME))
+        return msgspec.structs.replace(record, **changes)
+
+    def director(self) -> MapReduce:
+        return MapReduce(job=JOB, home=HOME, plan=self.plan)
+
+
+class Replica:
+    """A running bringer, and what it answered."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.answers: list[Answer] = []
+        self.shared: dict[JobId, Sequence[str]] = {}
+        self._more = trio.Event()
+        self.bringer = Bringer(
+            me=HOME,
+            blobs=cluster.mine,
+            stager=cluster.stager,
+            directors={KIND: MapReduce},
+            share=self.shared.__setitem__,
+            deliver=self._take,
+        )
+
+    def _take(self, answer: Answer) -> None:
+        self.answers.append(answer)
+        self._more.set()
+
+    async def ask(self, asked: Asked) -> Answer:
+        self._more = trio.Event()
+        self.bringer.perform(asked)
+        with trio.fail_after(10):
+            await self._more.wait()
+        return self.answers.pop()
+
+
+@asynccontextmanager
+async def replica(cluster: Cluster) -> AsyncIterator[Replica]:
+    made = Replica(cluster)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(made.bringer.run)
+        yield made
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, nursery: trio.Nursery) -> Cluster:
+    return Cluster(tmp_path, nursery)
+
+
+@pytest.fixture
+def job(cluster: Cluster, tmp_path: Path) -> Submitted:
+    return Submitted(cluster, tmp_path)
+
+
+@pytest.mark.trio
+async def test_a_replica_needs_the_submitting_machine_no_more(cluster: Cluster, job: Submitted) -> None:
+    async with replica(cluster) as mine:
+        assert await mine.ask(job.bring) == Brought(job=JOB)
+        cluster.down.add(HOME)
+        job.file.unlink()
+        assert await mine.ask(ReadPlan(job=JOB, plan=job.spec.plan)) == PlanRead(job=JOB, plan=job.plan)
+        assert cluster.mine.get(Digest(job.spec.code.digest)) == b"code"
+        for (a, b), source in zip(CUTS, job.director().inputs(), strict=True):
+            assert cluster.mine.get(Digest(source.digest)) == TEXT[a:b]
+            assert (await cluster.stager.bring(source)).path == cluster.mine.path(Digest(source.digest))
+        assert mine.bringer.blobs_in_use() == {source.digest for source in job.director().inputs()}
+        mine.bringer.forget(JOB)
+        assert mine.bringer.blobs_in_use() == set()
+
+
+@pytest.mark.trio
+async def test_another_replica_has_it_where_the_home_has_gone(cluster: Cluster, job: Submitted) -> None:
+    for blob in (b"code", job.plan, *(TEXT[a:b] for a, b in CUTS)):
+        cluster.stores[OTHER].put(blob)
+    cluster.down.add(HOME)
+    job.file.unlink()
+    async with replica(cluster) as mine:
+        assert await mine.ask(msgspec.structs.replace(job.bring, source=OTHER)) == Brought(job=JOB)
+    assert set(cluster.opened) == {HOME, OTHER}
+
+
+@pytest.mark.trio
+async def test_what_cannot_be_had_is_a_sentence(cluster: Cluster, job: Submitted) -> None:
+    async with replica(cluster) as mine:
+        job.file.write_bytes(TEXT.upper())
+        answer = await mine.ask(job.bring)
+        assert isinstance(answer, Brought)
+        assert "can be read nowhere" in answer.error
+        shutil.rmtree(cluster.stores[HOME].directory)
+        cluster.mine.delete(Digest(job.spec.plan.digest))
+        answer = await mine.ask(job.bring)
+        assert isinstance(answer, Brought)
+        assert "can be read nowhere" in answer.error
+        answer = await mine.ask(msgspec.structs.replace(job.bring, spec=b"nonsense"))
+        assert isinstance(answer, Brought)
+        assert answer.error
+        unknown = ReadPlan(job=JobId(b"x" * 16), plan=BlobRef(digest=Digest(b"d" * 32), size=1))
+        answer = await mine.ask(unknown)
+        assert isinstance(answer, PlanRead)
+        assert "no blob" in answer.error
+
+
+@pytest.mark.trio
+async def test_large_inputs_stay_where_they_are(
+    cluster: Cluster, job: Submitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "COPIED_BYTES_MAX", len(TEXT) - 1)
+    async with replica(cluster) as mine:
+        assert await mine.ask(job.bring) == Brought(job=JOB)
+        assert mine.bringer.blobs_in_use() == set()
+    director = job.director()
+    name_holders(director, (HOME, ME))
+    assert director.task(StageId(0, b""), 0).sources[0].holders == (HOME,)
+    assert dependence(director, "anna") == (
+        "Its inputs (0 MB) are only on anna: without that machine the job waits for it."
+    )
+
+
+@pytest.mark.trio
+async def test_replicas_are_named_as_holders_after_the_home(cluster: Cluster, job: Submitted) -> None:
+    director = job.director()
+    assert dependence(director, "anna") == ""
+    assert len(to_copy(director)) == len(CUTS)
+    name_holders(director, (OTHER, HOME, ME))
+    assert director.task(StageId(0, b""), 2).sources[0].holders == (HOME, OTHER, ME)
+    name_holders(director, (HOME, ME))
+    assert director.task(StageId(0, b""), 0).sources[0].holders == (HOME, ME)
+
+
+@pytest.mark.trio
+async def test_after_a_start_the_homes_files_may_be_read_again(cluster: Cluster, job: Submitted) -> None:
+    async with replica(cluster) as mine:
+        cluster.mine.put(job.plan)
+        over = job.record(job=JobId(b"o" * 16), view=b"view")
+        broken = job.record(job=JobId(b"b" * 16), spec=b"nonsense")
+        await mine.bringer.resume([broken, over, job.record()])
+        assert mine.shared == {JOB: [str(job.file)]}
+        assert len(mine.bringer.blobs_in_use()) == len(CUTS)
+
+
+@pytest.mark.trio
+async def test_results_are_kept_and_the_leader_hears_of_it(cluster: Cluster) -> None:
+    ref = cluster.stores[OTHER].put(b"result")
+    source = Source(digest=ref.digest, start=0, end=ref.size, holders=(OTHER,), blob=ref.digest)
+    order = Keep(job=JOB, ballot=Ballot(0, 0, HOME), number=3, sources=(source,))
+    async with replica(cluster) as mine:
+        answer = await mine.ask(KeepBlobs(node=HOME, order=order))
+        assert answer == BlobsKept(node=HOME, kept=Kept(job=JOB, ballot=order.ballot, number=3))
+        assert cluster.mine.get(ref.digest) == b"result"
+        cluster.stores[OTHER].delete(ref.digest)
+        cluster.mine.delete(ref.digest)
+        answer = await mine.ask(KeepBlobs(node=HOME, order=order))
+        assert isinstance(answer, BlobsKept)
+        assert "can be read nowhere" in answer.kept.error
