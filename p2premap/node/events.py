@@ -50,6 +50,13 @@ class ExtendJob(Event, frozen=True, kw_only=True):
     request: int
 
 
+class RetellEnds(Event, frozen=True, kw_only=True):
+    """Whoever waits for single tasks of a job that is led here has come anew: see `tasks.Retell`."""
+
+    job: JobId
+    first: int
+
+
 class PlanRead(Event, frozen=True, kw_only=True):
     """Answers `ReadPlan`. `error` is one sentence, or "" where `plan` is the plan."""
 
@@ -71,6 +78,7 @@ NodeEvent: TypeAlias = (
     | SubmitJob
     | CancelJob
     | ExtendJob
+    | RetellEnds
     | PlanRead
     | BlobsKept
     | tasks.SlotReported

@@ -98,6 +98,12 @@ class Extend(Event, frozen=True, kw_only=True):
     request: int = 0
 
 
+class Retell(Event, frozen=True, kw_only=True):
+    """Whoever waits for single tasks has come anew: tell the ends of tasks from this number on again, as `TasksEnded`."""
+
+    first: int
+
+
 class ReplicasKnown(Event, frozen=True, kw_only=True):
     """What the election room says of the job's replicas; shown to people.
 
@@ -123,6 +129,7 @@ CoordinatorEvent: TypeAlias = (
     | CellDecided
     | FactsProtected
     | Extend
+    | Retell
     | ReplicasKnown
 )
 
