@@ -290,14 +290,18 @@ def blob_path(directory: str, digest: Digest) -> str:
     return f"{directory}/{name[:2]}/{name}"
 
 
-def _unwritable(directory: str, error: OSError) -> StoreUnwritable:
-    what = {
+def why_unwritable(error: OSError) -> str:
+    """Why something could not be written, in a person's words."""
+    return {
         errno.ENOSPC: "the disk is full",
         errno.EDQUOT: "the disk quota is used up",
         errno.EROFS: "the file system is read-only",
         errno.EACCES: "this user may not write there",
     }.get(error.errno or 0, error.strerror or str(error))
-    return StoreUnwritable(f"Cannot write to {directory}: {what}.")
+
+
+def _unwritable(directory: str, error: OSError) -> StoreUnwritable:
+    return StoreUnwritable(f"Cannot write to {directory}: {why_unwritable(error)}.")
 
 
 def _sync(path: str) -> None:
