@@ -99,7 +99,7 @@ class Extend(Event, frozen=True, kw_only=True):
 
 
 class Retell(Event, frozen=True, kw_only=True):
-    """Whoever waits for single tasks has come anew: tell the ends of tasks from this number on again, as `TasksEnded`."""
+    """Whoever waits for single tasks has come anew: say `TasksEnded` again, of tasks from this number on."""
 
     first: int
 
