@@ -7,15 +7,14 @@ from typing import Final
 
 import trio
 
-from p2premap.errors import JobLost
-from p2premap.ids import JobId, short
+from p2premap.ids import JobId
 from p2premap.tasks.job import JobView
 
 WARNINGS_MAX: Final = 100
 
 
 class Bulletin:
-    """The latest view of each job led here, and who waits for the next one."""
+    """The latest view of each job that is led here, or that this node saw end; and who waits for the next one."""
 
     def __init__(self) -> None:
         self._views: dict[JobId, JobView] = {}
@@ -24,35 +23,45 @@ class Bulletin:
     def post(self, job: JobId, view: JobView) -> None:
         """A newer view."""
         self._views[job] = view
-        if (event := self._changed.pop(job, None)) is not None:
-            event.set()
+        self._wake(job)
 
     def latest(self, job: JobId) -> JobView | None:
         """The latest view; None if there is none (any more)."""
         return self._views.get(job)
 
-    async def after(self, job: JobId, seen: JobView | None) -> JobView:
-        """The latest view that is not `seen`; waits for it.
-
-        Raises:
-            JobLost: the job's views have been forgotten.
-        """
+    async def after(self, job: JobId, seen: JobView | None) -> JobView | None:
+        """The latest view that is not `seen`; waits for it. None: the job is led elsewhere now, or forgotten."""
         if (view := self._views.get(job)) is seen:
-            if (changed := self._changed.get(job)) is None:
-                changed = self._changed[job] = trio.Event()
-            await changed.wait()
+            await self._event(job).wait()
             view = self._views.get(job)
-        if view is None:
-            raise JobLost(f"The job {short(job)} has been over for long, and its node has forgotten it.", job=job.hex())
         return view
+
+    async def moved(self, job: JobId, *, within_s: float) -> None:
+        """Wait until something is known to have changed about the job, or so many seconds."""
+        with trio.move_on_after(within_s):
+            await self._event(job).wait()
+
+    def move(self, job: JobId) -> None:
+        """Somebody else leads the job, or nobody: what was known here is not the latest any more."""
+        if (view := self._views.get(job)) is None or not view.phase.over:
+            self._views.pop(job, None)
+            self._wake(job)
 
     def keep(self, jobs: Iterable[JobId]) -> None:
         """Forget the views of all other jobs; who waits for one of theirs is told so."""
         kept = set(jobs)
         for job in [job for job in self._views if job not in kept]:
             del self._views[job]
-            if (changed := self._changed.pop(job, None)) is not None:
-                changed.set()
+            self._wake(job)
+
+    def _event(self, job: JobId) -> trio.Event:
+        if (changed := self._changed.get(job)) is None:
+            changed = self._changed[job] = trio.Event()
+        return changed
+
+    def _wake(self, job: JobId) -> None:
+        if (event := self._changed.pop(job, None)) is not None:
+            event.set()
 
 
 class Warnings:

@@ -9,8 +9,8 @@
     |  GossipCore --MemberChanged, FactChanged--> WorkerSeen / Doubtful / Lost --> Coordinators   |
     |      ^                                      LeaderLost ------------------> WorkerCore       |
     |      +-- WantLink (something waits in the outbox)                                           |
-    |  Coordinator --ToWorker--> [ this node's WorkerCore | a link | the outbox ]                 |
-    |  WorkerCore  --ToLeader--> [ this node's Coordinator | a link | the outbox ]                |
+    |  Jobs (ElectionCore, Coordinators) --> [ this node's WorkerCore | a link | the outbox ]     |
+    |  WorkerCore                        --> [ this node's Jobs       | a link | the outbox ]     |
     +---------------------------------------------------------------------------------------------+
 
 The rooms never call each other: what one says is translated here into what another hears. Messages between this
@@ -19,38 +19,48 @@ node's own cores take no network and arrive within the same step.
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-import cbor2
 import msgspec
-from blake3 import blake3
 
 from p2premap.config import TasksConfig
 from p2premap.control import NodeView
-from p2premap.election.ballot import Fence, first
-from p2premap.errors import JobError, RemoteProtocolError
+from p2premap.election import events as election
+from p2premap.election.ballot import Fence
+from p2premap.election.core import ElectionCore
+from p2premap.election.messages import MESSAGES as LEDGER
+from p2premap.errors import RemoteProtocolError
 from p2premap.gossip import events as gossip
 from p2premap.gossip.events import GossipEffect, GossipEvent, MemberState, MemberView
 from p2premap.gossip.facts import LEVELS, load_levels
-from p2premap.ids import JOB_ID_BYTES, Boot, Digest, JobId, NodeId
+from p2premap.ids import Boot, NodeId
 from p2premap.node.capabilities import FACT, Capabilities
-from p2premap.node.events import CancelJob, JobAccepted, JobRefused, NodeEffect, NodeEvent, SubmitJob, Tick
+from p2premap.node.events import (
+    BlobsKept,
+    CancelJob,
+    ExtendJob,
+    KeepBlobs,
+    NodeEffect,
+    NodeEvent,
+    PlanRead,
+    RetellEnds,
+    SubmitJob,
+    Tick,
+)
+from p2premap.node.jobs import Jobs, MakeDirector
 from p2premap.node.outbox import Outbox
 from p2premap.ports import FrameReceived
 from p2premap.tasks import events as tasks
 from p2premap.tasks import messages
-from p2premap.tasks.coordinator import Coordinator
-from p2premap.tasks.director import Director
-from p2premap.tasks.job import JobSpec, JobView
+from p2premap.tasks.job import JobView
 from p2premap.tasks.progress import Leader
 from p2premap.tasks.worker import WorkerCore
 from p2premap.wire import Message
 
 ORDERS = (messages.Assign, messages.StopAttempts, messages.ForgetJob, messages.Recount)
-REPORTS = (messages.Busy, messages.AttemptsEnded)
+REPORTS = (messages.Busy, messages.AttemptsEnded, messages.Holding, messages.Kept)
 
 SEATS_MAX = 100_000
 """Members that are remembered, dead ones included; gossip has a limit of its own for living ones."""
@@ -67,13 +77,6 @@ class Gossip(Protocol):
 
     def members(self) -> Sequence[MemberView]:
         """Everybody it knows, this node included or not."""
-
-
-class MakeDirector(Protocol):
-    """A kind of job: makes the director of one job from its plan."""
-
-    def __call__(self, *, job: JobId, home: NodeId, plan: bytes) -> Director:
-        """See `p2premap.tasks.director.Director.__init__`."""
 
 
 class Seat:
@@ -98,6 +101,7 @@ class NodeCore:
         gossip: the membership core of this node.
         capabilities: what this node offers.
         directors: kinds of jobs by name (entry point group ``p2premap.modules``).
+        elections: the core of the ledgers of which this node keeps a replica.
         config: intervals and limits of the task rooms.
         now: the clock's present value.
     """
@@ -110,6 +114,7 @@ class NodeCore:
         gossip: Gossip,
         capabilities: Capabilities,
         directors: Mapping[str, MakeDirector],
+        elections: ElectionCore,
         config: TasksConfig,
         now: float,
     ) -> None:
@@ -120,13 +125,21 @@ class NodeCore:
             me=me, slots=capabilities.slots, config=config, fence=Fence(config.jobs_fenced_max), now=now
         )
         self._config = config
-        self._directors = directors
         self._capabilities = capabilities
         self._seats: dict[NodeId, Seat] = {}
         self._links: dict[NodeId, Boot] = {}
         self._outbox = Outbox(config.outbox_messages_max)
-        self._jobs: dict[JobId, Coordinator] = {}
-        self._running: dict[JobId, Coordinator] = {}
+        self.jobs = Jobs(
+            me=me,
+            leader=Leader(me, name, capabilities.pid),
+            core=elections,
+            directors=directors,
+            config=config,
+            send=self._send,
+            emit=self._emit,
+            workers=self._workers,
+            candidates=self._candidates,
+        )
         self._inbox: deque[Message] = deque()
         self._effects: list[NodeEffect] = []
         self._published = False
@@ -144,7 +157,7 @@ class NodeCore:
             self.gossip.deadline(),
             self.worker.deadline(),
             self._outbox.deadline(),
-            min((c.deadline() for c in self._running.values()), default=math.inf),
+            self.jobs.deadline(),
         )
 
     def step(self, now: float, event: NodeEvent) -> list[NodeEffect]:
@@ -161,13 +174,8 @@ class NodeCore:
         return effects
 
     def job_views(self, now: float, prefix: bytes = b"") -> list[JobView]:
-        """The jobs that this node leads or led and whose id begins so, in the order of their submission."""
-        return [led.view(now) for job, led in self._jobs.items() if job.startswith(prefix)]
-
-    def job_view(self, now: float, job: JobId) -> JobView | None:
-        """One of them."""
-        led = self._jobs.get(job)
-        return led.view(now) if led is not None else None
+        """The jobs that this node leads, replicates or saw end, and whose id begins so."""
+        return self.jobs.views(now, prefix)
 
     def capabilities(self, node: NodeId) -> Capabilities | None:
         """What a member published."""
@@ -181,16 +189,10 @@ class NodeCore:
         views = [self._node_view(now, member) for member in self.gossip.members()]
         return sorted(views, key=lambda view: (not view.me, view.name, view.node))
 
-    def blobs_in_use(self) -> set[Digest]:
-        """Code and plans of the jobs that run here: they may be asked for however old they are."""
-        specs = [job.spec for job in self._running.values()]
-        return {blob.digest for spec in specs for blob in (spec.code, spec.plan)}
-
     def check_invariants(self) -> None:
         """For tests and the simulator: what must hold after every step."""
         self.worker.check_invariants()
-        for job in self._running.values():
-            job.check_invariants()
+        self.jobs.check_invariants()
         assert not self._inbox, "a message to this node itself was left behind"
 
     # --- events ---------------------------------------------------------------------------------------------------
@@ -201,11 +203,8 @@ class NodeCore:
                 self._tick(now)
             case FrameReceived(peer=peer, frame=frame):
                 self._route(now, peer, frame.message)
-            case SubmitJob():
-                self._submit(now, event)
-            case CancelJob(job=job, reason=reason):
-                if job in self._running:
-                    self._to_job(now, self._running[job], tasks.CancelJob(reason=reason))
+            case BlobsKept(node=node, kept=kept):
+                self._send(now, node, kept)
             case tasks.SlotReported():
                 self._to_worker_core(now, event)
             case tasks.SetSlots() | tasks.SetLimits() | tasks.MachineNow() | tasks.StopTaking():
@@ -218,7 +217,23 @@ class NodeCore:
                 self._link_down(now, peer, boot)
             case gossip.Woke(lost_s=lost_s):
                 self._to_gossip(now, event)
-                self._to_jobs(now, tasks.Woke(lost_s=lost_s))
+                self.jobs.elect(now, election.Woke(lost_s=lost_s))
+                self.jobs.tell_all(now, tasks.Woke(lost_s=lost_s))
+            case (
+                SubmitJob()
+                | CancelJob()
+                | ExtendJob()
+                | RetellEnds()
+                | PlanRead()
+                | election.Persisted()
+                | election.PersistFailed()
+                | election.BatchesLoaded()
+                | election.Brought()
+                | election.HandOver()
+                | election.AcceptFork()
+                | election.Forget()
+            ):
+                self.jobs.take(now, event)
             case _:
                 self._to_gossip(now, event)
 
@@ -227,8 +242,7 @@ class NodeCore:
             self._to_gossip(now, gossip.Tick())
         if self.worker.deadline() <= now:
             self._to_worker_core(now, tasks.Tick())
-        for job in [c for c in self._running.values() if c.deadline() <= now]:
-            self._to_job(now, job, tasks.Tick())
+        self.jobs.tick(now)
 
     def _offer(self, now: float, event: tasks.WorkerEvent) -> None:
         """What this node offers may have changed: tell everybody."""
@@ -239,7 +253,10 @@ class NodeCore:
         if offered != self._capabilities:
             self._capabilities = offered
             self._to_gossip(now, gossip.SetFact(key=FACT, value=offered.encode()))
-            self._to_jobs(now, self._myself())
+            self.jobs.tell_all(now, self._myself())
+
+    def _emit(self, effect: NodeEffect) -> None:
+        self._effects.append(effect)
 
     # --- gossip ---------------------------------------------------------------------------------------------------
 
@@ -273,11 +290,15 @@ class NodeCore:
         seat.name, seat.boot, seat.state = change.name, change.boot, change.state
         match change.state:
             case MemberState.ALIVE:
+                self.jobs.elect(now, election.PeerSeen(node=node, boot=change.boot))
                 self._seen(now, node, seat)
             case MemberState.STALLED | MemberState.SUSPECT:
-                self._to_jobs(now, tasks.WorkerDoubtful(node=node))
+                self.jobs.elect(now, election.PeerDoubtful(node=node))
+                self.jobs.tell_all(now, tasks.WorkerDoubtful(node=node))
             case MemberState.DEAD | MemberState.LEFT:
                 self._gone(now, node)
+                certain = change.gone or change.state is MemberState.LEFT
+                self.jobs.elect(now, election.PeerGone(node=node, certain=certain))
 
     def _forget_dead_seat(self) -> None:
         """Beyond `SEATS_MAX` the member that has been gone for longest is forgotten here."""
@@ -289,7 +310,7 @@ class NodeCore:
     def _gone(self, now: float, node: NodeId) -> None:
         self._outbox.forget(node)
         self._to_worker_core(now, tasks.LeaderLost(node=node))
-        self._to_jobs(now, tasks.WorkerLost(node=node))
+        self.jobs.tell_all(now, tasks.WorkerLost(node=node))
 
     def _on_capabilities(self, now: float, node: NodeId, value: bytes) -> None:
         seat = self._seats.get(node)
@@ -308,7 +329,22 @@ class NodeCore:
 
     def _seen(self, now: float, node: NodeId, seat: Seat) -> None:
         if (event := _worker_seen(node, seat)) is not None:
-            self._to_jobs(now, event)
+            self.jobs.tell_all(now, event)
+
+    def _workers(self) -> list[tasks.WorkerSeen]:
+        """Who can work now: this node first."""
+        alive = (_worker_seen(n, seat) for n, seat in sorted(self._seats.items()) if seat.state is MemberState.ALIVE)
+        return [self._myself(), *(seen for seen in alive if seen is not None)]
+
+    def _candidates(self) -> list[NodeId]:
+        """Who could keep a replica of a new job: those on other machines first, in an order of each node's own."""
+        mine, me = self._capabilities.machine, int.from_bytes(self.me)
+        alive = {
+            node: seat.capabilities
+            for node, seat in self._seats.items()
+            if seat.state is MemberState.ALIVE and seat.capabilities is not None
+        }
+        return sorted(alive, key=lambda node: (alive[node].machine == mine, int.from_bytes(node) ^ me))
 
     def _myself(self) -> tasks.WorkerSeen:
         return tasks.WorkerSeen(
@@ -319,7 +355,7 @@ class NodeCore:
 
     def _link_up(self, now: float, peer: NodeId, boot: Boot) -> None:
         if peer in self._links:
-            self._to_jobs(now, tasks.WorkerUnlinked(node=peer))  # it replaces one that may have lost something
+            self._unlinked(now, peer)  # it replaces one that may have lost something
         self._links[peer] = boot
         for message in self._outbox.take(peer):
             self._effects.append(gossip.SendLink(peer=peer, message=message))
@@ -328,7 +364,12 @@ class NodeCore:
         if self._links.get(peer) != boot:
             return  # the end of a link to an earlier life of the peer
         del self._links[peer]
-        self._to_jobs(now, tasks.WorkerUnlinked(node=peer))
+        self._unlinked(now, peer)
+
+    def _unlinked(self, now: float, peer: NodeId) -> None:
+        """What was under way between it and this node may be lost."""
+        self.jobs.elect(now, election.PeerUnlinked(node=peer))
+        self.jobs.tell_all(now, tasks.WorkerUnlinked(node=peer))
 
     def _send(self, now: float, peer: NodeId, message: Message) -> None:
         if peer == self.me:
@@ -343,12 +384,11 @@ class NodeCore:
         if isinstance(message, ORDERS):
             self._to_worker_core(now, tasks.FromLeader(node=sender, message=message))
         elif isinstance(message, REPORTS):
-            job = self._jobs.get(message.job)
-            if job is not None:
-                self._to_job(now, job, tasks.FromWorker(node=sender, message=message))
-            elif message.ballot.node == self.me:
-                # led by a former life of this node, and forgotten
-                self._send(now, sender, messages.ForgetJob(job=message.job, ballot=message.ballot))
+            self.jobs.report(now, sender, message.job, message.ballot, message)
+        elif isinstance(message, messages.Keep):
+            self._effects.append(KeepBlobs(node=sender, order=message))
+        elif isinstance(message, LEDGER):
+            self.jobs.elect(now, election.FromReplica(node=sender, message=message))
         else:
             self.refused_messages += 1
 
@@ -359,64 +399,6 @@ class NodeCore:
                     self._send(now, node, message)
                 case _:
                     self._effects.append(effect)
-
-    def _to_jobs(self, now: float, event: tasks.CoordinatorEvent) -> None:
-        for job in list(self._jobs.values()):
-            self._to_job(now, job, event)
-
-    def _to_job(self, now: float, job: Coordinator, event: tasks.CoordinatorEvent) -> None:
-        for effect in job.step(now, event):
-            match effect:
-                case tasks.ToWorker(node=node, message=message):
-                    self._send(now, node, message)
-                case _:
-                    self._effects.append(effect)
-        if job.over and self._running.pop(job.job, None) is not None:
-            self._forget_oldest()
-
-    # --- jobs -----------------------------------------------------------------------------------------------------
-
-    def _submit(self, now: float, event: SubmitJob) -> None:
-        spec = event.spec
-        job = job_id(spec, (self.me,))
-        if job in self._jobs:
-            self._effects.append(JobAccepted(request=event.request, job=job, copies=1))
-            return
-        try:
-            coordinator = self._lead(now, job, spec, event.plan)
-        except JobError as error:
-            self._effects.append(JobRefused(request=event.request, text=str(error)))
-            return
-        self._jobs[job] = self._running[job] = coordinator
-        self._effects.append(JobAccepted(request=event.request, job=job, copies=1))
-        self._to_job(now, coordinator, self._myself())
-        for node, seat in sorted(self._seats.items()):
-            seen = _worker_seen(node, seat)
-            if seen is not None and seat.state is MemberState.ALIVE:
-                self._to_job(now, coordinator, seen)
-
-    def _lead(self, now: float, job: JobId, spec: JobSpec, plan: bytes) -> Coordinator:
-        """Raises: JobError: this node will not lead it."""
-        make = self._directors.get(spec.kind)
-        if make is None:
-            raise JobError(f"No module for jobs of kind {spec.kind!r} is installed on {self.name}.")
-        if len(self._running) >= self._config.jobs_kept_max:
-            raise JobError(f"{self.name} leads {len(self._running)} jobs already; try again when some have ended.")
-        return Coordinator(
-            job=job,
-            spec=spec,
-            director=make(job=job, home=self.me, plan=plan),
-            leader=Leader(self.me, self.name, self._capabilities.pid),
-            ballot=first(self.me),
-            config=self._config,
-            now=now,
-        )
-
-    def _forget_oldest(self) -> None:
-        """Of jobs that are over, `jobs_kept_max` stay for listing."""
-        while len(self._jobs) - len(self._running) > self._config.jobs_kept_max:
-            oldest = next(job for job in self._jobs if job not in self._running)
-            del self._jobs[oldest]
 
     # --- views ----------------------------------------------------------------------------------------------------
 
@@ -456,11 +438,4 @@ def _worker_seen(node: NodeId, seat: Seat) -> tasks.WorkerSeen | None:
     return tasks.WorkerSeen(node=node, name=seat.name, slots=abilities.slots, machine=abilities.machine or node)
 
 
-def job_id(spec: JobSpec, replicas: Iterable[NodeId]) -> JobId:
-    """The job's id: a digest over (submission key, spec digest, first replica set), so that no id can have two."""
-    spec_digest = blake3(cbor2.dumps(msgspec.to_builtins(spec, builtin_types=(bytes,)))).digest()
-    bound = cbor2.dumps((spec.submission_key, spec_digest, tuple(replicas)))
-    return JobId(blake3(bound).digest(JOB_ID_BYTES))
-
-
-__all__ = ["Gossip", "MakeDirector", "NodeCore", "NodeEffect", "NodeEvent", "job_id"]
+__all__ = ["Gossip", "NodeCore", "NodeEffect", "NodeEvent"]

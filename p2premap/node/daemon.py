@@ -23,6 +23,7 @@ from p2premap.node import identity as identities
 from p2premap.node.endings import Ending
 from p2premap.node.house import House
 from p2premap.node.joins import parse_join
+from p2premap.node.ledger_file import LedgerLost
 from p2premap.node.paths import Paths
 from p2premap.node.secret import ClusterSecret, load_or_make, open_secret
 
@@ -110,15 +111,20 @@ class Lives:
         identity = identities.claim(paths, secret)
         try:
             while True:
-                house = self._house = House(
-                    config=self._config,
-                    user=user,
-                    paths=paths,
-                    secret=secret,
-                    identity=identity,
-                    started=self._started,
-                    warnings=(*warnings, moved),
-                )
+                try:
+                    house = self._house = House(
+                        config=self._config,
+                        user=user,
+                        paths=paths,
+                        secret=secret,
+                        identity=identity,
+                        started=self._started,
+                        warnings=(*warnings, moved),
+                    )
+                except LedgerLost as error:
+                    warnings.append(str(error))
+                    identity = identities.take_new(paths, secret, identity)
+                    continue
                 ending = await house.run()
                 self._house = None
                 if ending is not Ending.NEW_IDENTITY or self._stopped:

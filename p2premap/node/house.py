@@ -26,20 +26,36 @@ from msgspec.structs import replace
 from p2premap import __version__
 from p2premap.config import NodeConfig, OwnerLimits, TransportConfig
 from p2premap.control import Finding, NodeView, Status, Trouble
+from p2premap.election import events as election
+from p2premap.election.core import ElectionCore
 from p2premap.gossip import events as gossip
 from p2premap.gossip.core import GossipCore
 from p2premap.gossip.facts import LoadMeter
 from p2premap.ids import JobId, NodeId, RequestId
-from p2premap.node import desk_jobs, desk_node, scope
+from p2premap.node import desk_calls, desk_jobs, desk_node, desk_watch, scope
+from p2premap.node.bring import Bringer
 from p2premap.node.bulk import AllowedFiles, BulkService
 from p2premap.node.bulletin import Bulletin, Warnings
-from p2premap.node.core import NodeCore, job_id
+from p2premap.node.core import NodeCore
 from p2premap.node.desk import Desk, RequestError
 from p2premap.node.driver import Driver
 from p2premap.node.endings import Ending
-from p2premap.node.events import CancelJob, JobAccepted, JobRefused, NodeEffect, NodeEvent, SubmitJob, Tick
+from p2premap.node.events import (
+    CancelJob,
+    JobAccepted,
+    JobMoved,
+    JobRefused,
+    KeepBlobs,
+    NodeEffect,
+    NodeEvent,
+    ReadPlan,
+    ShareFiles,
+    SubmitJob,
+    Tick,
+)
 from p2premap.node.identity import Identity
 from p2premap.node.invite import Inviter
+from p2premap.node.ledger import Ledger
 from p2premap.node.logs import sweep_logs
 from p2premap.node.others import OthersSampler, machine_now
 from p2premap.node.parts import Parts
@@ -57,6 +73,8 @@ LOAD_S: Final = 1.0
 TIDY_S: Final = 3600.0
 KEEP_S: Final = 7 * 86_400.0
 LEAVE_S: Final = 1.0
+HAND_OVER_S: Final = 2.0
+"""How long a node that is about to go waits until its jobs are led by others; they would elect a leader anyway."""
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +116,7 @@ class House:
         self._ending = Ending.STOP
         self._over = trio.Event()
         self._left = trio.Event()
+        self._idle = trio.Event()
         self._submissions: dict[int, tuple[trio.Event, list[JobAccepted | JobRefused]]] = {}
         self._numbers = 0
         self._examiner: Examiner | None = None
@@ -106,6 +125,9 @@ class House:
     def _build(self) -> None:
         """Make the parts; nothing runs yet."""
         state = self.identity.directory
+        self._records = self._parts.ledger(state / "ledger.db", self.identity.boot)
+        self.warnings.add(self._records.warning)
+        self.ledger = Ledger(store=self._records, deliver=self._deliver, damaged=self._on_damage)
         self.store = self._parts.store(state / "node.db")
         self.warnings.add(self.store.warning)
         self.blobs = self._parts.blobs(state / "blobs")
@@ -117,7 +139,7 @@ class House:
             addresses=lambda: self.transport.addresses,
             randomness=self._parts.randomness,
         )
-        self.desk = Desk(self, desk_jobs.HANDLERS | desk_node.HANDLERS)
+        self.desk = Desk(self, desk_jobs.HANDLERS | desk_watch.HANDLERS | desk_calls.HANDLERS | desk_node.HANDLERS)
         self.transport: TrioTransport = self._parts.transport(
             identity=self.identity,
             secret=self.secret,
@@ -140,6 +162,16 @@ class House:
             neighbour_blobs=self._neighbour_blobs,
         )
         self.executor = self._parts.executor(state=state, blobs=self.blobs, stager=self.stager, deliver=self._deliver)
+        self.calls = desk_calls.CallLines(self._deliver, self.slots, self.led_jobs)
+        self.kinds = self._parts.kinds()
+        self.bringer = Bringer(
+            me=self.identity.node,
+            blobs=self.blobs,
+            stager=self.stager,
+            directors=self.kinds,
+            share=self.files.allow_files,
+            deliver=self._deliver,
+        )
         self.search: Search = self._parts.search(
             me=self.identity.node,
             name=self.name,
@@ -171,11 +203,15 @@ class House:
                 if self.secret.open_name or scope.is_open(self.user):
                     self.transport.open_to_network()
                 self._make_core()
+                await nursery.start(self.ledger.run)
+                await nursery.start(self.bringer.run)
+                await self.bringer.resume(self._stored.jobs)
                 await nursery.start(self.executor.run)
                 nursery.start_soon(self.driver.run)
                 directory = self.paths.sockets(self.secret.tag)
                 await self._parts.door(directory, self.identity.node, self.desk.serve, nursery)
                 self._started(self.status(RequestId(0)))
+                nursery.start_soon(self.calls.run)
                 nursery.start_soon(self.search.run)
                 nursery.start_soon(self._keep_load)
                 nursery.start_soon(self._keep_tidy)
@@ -185,10 +221,12 @@ class House:
         finally:
             self.search.remember()
             self.store.close()
+            self._records.close()
         return self._ending
 
     def _make_core(self) -> None:
         now = trio.current_time()
+        self._stored = self._records.load()
         self.gossip = GossipCore(
             me=self.identity.node,
             boot=self.identity.boot,
@@ -205,7 +243,16 @@ class House:
             capabilities=self._parts.capabilities(
                 blob_directory=Path(self.blobs.directory), slots=self.config.slots, tags=self.config.tags
             ),
-            directors=self._parts.kinds(),
+            directors=self.kinds,
+            elections=ElectionCore(
+                me=self.identity.node,
+                boot=self.identity.boot,
+                name=self.name,
+                config=self.config.election,
+                rng=self._parts.random(),
+                now=now,
+                stored=self._stored,
+            ),
             config=self.config.tasks,
             now=now,
         )
@@ -218,11 +265,20 @@ class House:
         )
 
     async def _say_goodbye(self) -> None:
-        """Tell the others, within `LEAVE_S`; a node that only restarts does not leave."""
+        """Hand jobs over, then tell the others; a node that only takes another name does neither."""
         if self._ending is not Ending.NEW_IDENTITY:
+            with trio.move_on_after(HAND_OVER_S):
+                if self.core.jobs.led:
+                    self._deliver(election.HandOver())
+                    await self._idle.wait()
             with trio.move_on_after(LEAVE_S):
                 self._deliver(gossip.Leave())
                 await self._left.wait()
+
+    def _look_whether_idle(self) -> None:
+        """Whether somebody else leads every job that this node led, when it is about to go."""
+        if self._over.is_set() and not self.core.jobs.led:
+            self._idle.set()
 
     def end(self, ending: Ending) -> None:
         """End this run in good order."""
@@ -250,26 +306,53 @@ class House:
                 self.transport.hangup(peer)
             case tasks.RunBatch() | tasks.StopSlot() | tasks.EndJob():
                 self.executor.perform(effect)
-            case tasks.JobChanged(job=job, view=view):
-                self._on_job(job, view)
             case gossip.MemberChanged():
                 self.search.on_member(effect)
-            case JobAccepted(request=request) | JobRefused(request=request):
-                answered, answer = self._submissions.pop(request)
-                answer.append(effect)
-                answered.set()
             case gossip.IdentityClash(reason=reason):
                 self._on_clash(reason)
             case gossip.Left():
                 self._left.set()
             case gossip.FactChanged():
                 pass
+            case _:
+                self._perform_for_jobs(effect)
+
+    def _perform_for_jobs(self, effect: NodeEffect) -> None:
+        match effect:
+            case election.Persist():
+                self.ledger.persist(effect)
+            case election.LoadBatches():
+                self.ledger.load_batches(effect)
+            case election.Bring() | ReadPlan() | KeepBlobs():
+                self.bringer.perform(effect)
+            case tasks.JobChanged(job=job, view=view):
+                self._on_job(job, view)
+            case JobMoved(job=job):
+                self.calls.hear(effect)
+                self.bulletin.move(job)
+                self._look_whether_idle()
+            case ShareFiles(job=job, files=files):
+                self.files.allow_files(job, files)
+            case JobAccepted(request=request) | JobRefused(request=request):
+                answered, answer = self._submissions.pop(request)
+                answer.append(effect)
+                answered.set()
+            case tasks.TasksEnded() | tasks.Extended():
+                self.calls.hear(effect)
 
     def _on_job(self, job: JobId, view: JobView) -> None:
         self.bulletin.post(job, view)
         if view.phase.over:
+            self._look_whether_idle()
+            self.calls.over(job)
+            self.bringer.forget(job)
             self.files.forget_job(job)
             self.bulletin.keep(JobId(v.job) for v in self.jobs())
+
+    def _on_damage(self, text: str) -> None:
+        log.warning("opening the ledger anew: %s", text)
+        self.warnings.add(text)
+        self.end(Ending.RESTART)
 
     def _on_clash(self, reason: str) -> None:
         log.warning("taking a new identity: %s", reason)
@@ -314,7 +397,7 @@ class House:
     async def _keep_tidy(self) -> None:
         """Results and logs stay for `KEEP_S`; what a job that goes on for longer misses then is made again."""
         while True:
-            keep = self.core.blobs_in_use()
+            keep = self.core.jobs.blobs_in_use() | self.bringer.blobs_in_use()
             try:
                 await trio.to_thread.run_sync(partial(self.blobs.sweep, older_s=KEEP_S, keep=keep))
                 await trio.to_thread.run_sync(partial(sweep_logs, self.executor.logs, older_s=KEEP_S))
@@ -333,17 +416,11 @@ class House:
         self._numbers += 1
         answered, answer = trio.Event(), list[JobAccepted | JobRefused]()
         self._submissions[self._numbers] = (answered, answer)
-        # an attempt may ask for a file before this task runs again: allowed first, under the id that the job will have
-        job = job_id(spec, (self.identity.node,))
-        self.files.allow_files(job, files)
-        self._deliver(SubmitJob(request=self._numbers, spec=spec, plan=plan))
+        self._deliver(SubmitJob(request=self._numbers, spec=spec, plan=plan, files=tuple(files)))
         await answered.wait()
         (accepted,) = answer
         if isinstance(accepted, JobRefused):
-            self.files.forget_job(job)
             raise RequestError(Trouble.USAGE, accepted.text)
-        if (known := self.bulletin.latest(job)) is not None and known.phase.over:
-            self.files.forget_job(job)
         return accepted
 
     def cancel(self, job: JobId, reason: str) -> None:
@@ -353,6 +430,14 @@ class House:
     def jobs(self) -> list[JobView]:
         """The jobs that this node leads or led."""
         return self.core.job_views(trio.current_time())
+
+    def led_jobs(self) -> list[JobView]:
+        """Those that it leads and that are not over."""
+        return [view for view in self.jobs() if self.core.jobs.leads(JobId(view.job)) and not view.phase.over]
+
+    def slots(self) -> int:
+        """Worker processes of all living members."""
+        return sum(view.slots for view in self.nodes() if view.state == "alive")
 
     def nodes(self) -> tuple[NodeView, ...]:
         """The members: this node first, then by name."""
@@ -380,7 +465,7 @@ class House:
             jobs_running=sum(not view.phase.over for view in self.jobs()),
             state_dir=str(self.identity.directory),
             foreign=self.search.foreign(),
-            warnings=(*self.warnings.all(), *self.search.warnings()),
+            warnings=(*filter(None, (self.ledger.trouble,)), *self.warnings.all(), *self.search.warnings()),
             counters=self._counters(),
         )
 
@@ -413,6 +498,7 @@ class House:
             ("gossip", self.gossip.statistics()),
             ("executor", self.executor.statistics()),
             ("stager", self.stager.statistics()),
+            ("ledger", self.ledger.statistics()),
             ("discovery", self.search.discovery.statistics()),
         ):
             _flatten(name, part, counters)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 import cbor2
 import msgspec
@@ -36,6 +36,7 @@ from p2premap.node.events import (
     NodeEffect,
     PlanRead,
     ReadPlan,
+    RetellEnds,
     ShareFiles,
     SubmitJob,
 )
@@ -47,6 +48,20 @@ from p2premap.tasks.job import JobSpec, JobView, Phase
 from p2premap.tasks.progress import Leader
 from p2premap.wire import Message, NodeIdField, Record
 
+JobEvent: TypeAlias = (
+    SubmitJob
+    | CancelJob
+    | ExtendJob
+    | RetellEnds
+    | PlanRead
+    | election.Persisted
+    | election.PersistFailed
+    | election.BatchesLoaded
+    | election.Brought
+    | election.HandOver
+    | election.AcceptFork
+    | election.Forget
+)
 TOLD_WHILE_WAITING_MAX: Final = 10_000
 NOBODY: Final = NodeId(bytes(NODE_ID_BYTES))
 """Stands for the leader of a job that nobody leads."""
@@ -201,7 +216,25 @@ class Jobs:
 
     # --- events ---------------------------------------------------------------------------------------------------
 
-    def submit(self, now: float, event: SubmitJob) -> None:
+    def take(self, now: float, event: JobEvent) -> None:
+        """What the shell says about jobs."""
+        match event:
+            case SubmitJob():
+                self._submit(now, event)
+            case CancelJob(job=job, reason=reason):
+                self._tell(now, self._meant(job), tasks.CancelJob(reason=reason))
+            case ExtendJob(job=job, payload=payload, request=request):
+                self._tell(now, self._meant(job), tasks.Extend(payload=payload, request=request))
+            case RetellEnds(job=job, first=first):
+                self._tell(now, self._meant(job), tasks.Retell(first=first))
+            case PlanRead(job=job, plan=plan, error=""):
+                self._lead(now, job, plan)
+            case PlanRead(job=job, error=error):
+                self._cannot_lead(now, job, error)
+            case _:
+                self.elect(now, event)
+
+    def _submit(self, now: float, event: SubmitJob) -> None:
         """A client hands in a job: found under its key, or created."""
         key = event.spec.submission_key
         if (other := self._by_key.get(key)) is not None:
@@ -210,15 +243,6 @@ class Jobs:
         self._submissions[event.request] = _Submission(event)
         self._by_key[key] = event.request
         self.elect(now, election.FindJob(request=event.request, key=key))
-
-    def cancel(self, now: float, event: CancelJob) -> None:
-        """End a job that is led here."""
-        if (job := self._led.get(self._meant(event.job))) is not None:
-            self._to(now, job, tasks.CancelJob(reason=event.reason))
-
-    def extend(self, now: float, event: ExtendJob) -> None:
-        """More tasks for a job that is led here."""
-        self._tell(now, self._meant(event.job), tasks.Extend(payload=event.payload, request=event.request))
 
     def report(self, now: float, sender: NodeId, job: JobId, ballot: Ballot, message: Message) -> None:
         """A worker says something about a job."""
@@ -240,13 +264,6 @@ class Jobs:
         """Something for the election room."""
         for effect in self.core.step(now, event):
             self._elected(now, effect)
-
-    def plan_read(self, now: float, event: PlanRead) -> None:
-        """The plan of a job that this node is to lead."""
-        if event.error:
-            self._cannot_lead(now, event.job, event.error)
-        else:
-            self._lead(now, event.job, event.plan)
 
     # --- what the election room says ------------------------------------------------------------------------------
 

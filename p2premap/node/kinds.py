@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 
-from p2premap.node.core import MakeDirector
+from p2premap.node.jobs import MakeDirector
 
 log = logging.getLogger(__name__)
 
