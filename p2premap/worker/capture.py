@@ -38,7 +38,11 @@ class Capture:
             stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
 
     def begin(self) -> None:
-        """Before an attempt: once user code has imported logging, have it write here too."""
+        """Before an attempt: open again what one before it closed; once logging is imported, have it write here too."""
+        for name, descriptor in (("stdout", 1), ("stderr", 2)):
+            if getattr(getattr(sys, name), "closed", True):
+                stream = open(descriptor, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+                setattr(sys, name, stream)
         if not self._logging and "logging" in sys.modules:
             self._logging = True
             import logging
@@ -74,6 +78,10 @@ class Capture:
         else:
             os.unlink(self._output)
         fresh = os.open(self._output, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        os.dup2(fresh, 1)
-        os.dup2(fresh, 2)
-        os.close(fresh)
+        for standard in (1, 2):
+            if fresh == standard:  # the attempt had closed it
+                os.set_inheritable(fresh, True)
+            else:
+                os.dup2(fresh, standard)
+        if fresh not in (1, 2):
+            os.close(fresh)

@@ -65,6 +65,7 @@ def sentence_of(error: BaseException) -> str:
     except Exception:
         # user classes may have a broken __str__
         text = "(its text cannot be shown)"
+    text = text[:ERROR_CHARACTERS_MAX]
     name = type(error).__qualname__
     first = f"{name}: {text}" if text else name
     place = _last_user_frame(error.__traceback__)
@@ -107,6 +108,9 @@ def _trim(shown: object) -> None:
     while frames and frames[0].filename.startswith(_LOADERS):
         del frames[0]
     shown.stack = StackSummary.from_list(frames)
+    if len(text := str(shown)) > TRACEBACK_CHARACTERS_MAX:
+        # each step of formatting would copy it whole, and a text of 1 GB takes 15 s that way
+        shown._str = f"{text[:TRACEBACK_CHARACTERS_MAX]}..."  # type: ignore[attr-defined]
     for linked in (shown.__cause__, shown.__context__):
         if linked is not None:
             _trim(linked)

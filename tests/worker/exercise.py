@@ -176,6 +176,31 @@ class Exercise:
         _say(f"{argument}.ready")
         ctypes.PyDLL(None).sleep(600)
 
+    def close_output(self, argument, segments, context):
+        """Close what programs print to, by both of its names."""
+        print("last words")
+        for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
+            stream.flush()
+            os.close(descriptor)
+        return Result(b"closed")
+
+    def fork(self, argument, segments, context):
+        """Leave so many children behind, each in a session of its own, and note who they are."""
+        children = []
+        for _ in range(int(argument.partition(" ")[0])):
+            child = os.fork()
+            if not child:
+                os.setsid()
+                time.sleep(600)
+                os._exit(0)
+            children.append(child)
+        with open(argument.partition(" ")[2], "w") as file:
+            file.write(" ".join(map(str, children)))
+        return Result(b"forked")
+
+    def fail_at_length(self, argument, segments, context):
+        raise ValueError("x" * int(argument))
+
     def speak(self, argument, segments, context):
         print(f"task {context.attempt.task} says {argument}")
         print("on stderr", file=sys.stderr)
