@@ -306,8 +306,7 @@ class ElectionCore:
         while (job_id := self._agenda.pop_due(context.now)) is not None:
             if (job := self._jobs.get(job_id)) is not None:
                 context.touch(job_id)
-                if job.deadline() <= context.now:
-                    job.tick()
+                job.tick()
         if self._beat_at <= context.now:
             self._beat()
         if self._inquiries.deadline() <= context.now:

@@ -64,6 +64,7 @@ def on_beat(context: Context, job: Job, node: NodeId, beat: Beat) -> None:
     held = replica.streams.serials.get(beat.ballot, -1)
     if held < beat.serial or replica.chosen < beat.cells:
         job.want(node)
+    job.ask_boots()
     _ack(context, job, node, beat.ballot)
 
 

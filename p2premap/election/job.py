@@ -58,6 +58,7 @@ class Job:
         self._bring_at = math.inf
         self._bring_from: NodeId | None = None
         self._wanted_at = -math.inf
+        self._boots_at = -math.inf
         self._told: tuple[NodeId | None, int, str] | None = None
         self.no_quorum_since = math.inf
         self.tell_stored: NodeId | None = None
@@ -148,15 +149,19 @@ class Job:
     def _silent(self) -> None:
         """The leader is silent, or there is none."""
         self.leader = None
-        self._ask_boots()
+        self.ask_boots()
         if self.may_stand():
             self.stand()
         else:
             self.wait(self._context.config.missed_s)
         self.announce()
 
-    def _ask_boots(self) -> None:
-        """Ask once more whether this boot is known: an answer may have been lost."""
+    def ask_boots(self) -> None:
+        """Ask once more whether this boot is known, where that is still open: an answer may have been lost."""
+        now = self._context.now
+        if self.boots.confirmed(self.replica.members) or now < self._boots_at + self._context.config.resend_s:
+            return
+        self._boots_at = now
         for node in self.replica.members:
             if self.boots.wants(node) and self._context.reachable(node):
                 self._context.send(node, Boots(boot=self._context.boot, jobs=(self.replica.job,)))
