@@ -165,6 +165,7 @@ class NodeCore:
         if not self._published:
             self._published = True
             self._to_gossip(now, gossip.SetFact(key=FACT, value=self._capabilities.encode()))
+            self.jobs.tick(now)  # what a replica finds on its disk may ask for something before anything happens
         self._take(now, event)
         while self._inbox:
             self._route(now, self.me, self._inbox.popleft())
