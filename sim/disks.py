@@ -106,6 +106,19 @@ class Ledger:
         )
 
 
+class Audit(Protocol):
+    """Is told of what reaches this disk, and of what a crash takes from it."""
+
+    def written(self, records: tuple[StoredRecord, ...]) -> None:
+        """A transaction is on disk."""
+
+    def lost(self, records: tuple[StoredRecord, ...]) -> None:
+        """It is not any more."""
+
+    def restored(self, ledger: Ledger) -> None:
+        """The disk is an older image of itself."""
+
+
 @dataclass(slots=True, eq=False)
 class _Write:
     """A transaction under way. `done` is told "" or what went wrong."""
@@ -120,13 +133,15 @@ class LedgerDisk:
 
     Args:
         random: decides what a crash takes.
+        audit: a checker.
     """
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, audit: Audit) -> None:
         self.fault = Fault.NONE
         self.lost_writes = 0
         """Transactions that a crash has taken, over all lives."""
         self._random = random
+        self._audit = audit
         self._synced = Ledger()
         self._now = Ledger()
         self._unsynced: list[tuple[StoredRecord, ...]] = []
@@ -138,6 +153,7 @@ class LedgerDisk:
         if old:
             self._synced = self._images.get(boot, Ledger()).copy()
             self._now = self._synced.copy()
+            self._audit.restored(self._now)
         self._images[boot] = self._synced.copy()
         while len(self._images) > IMAGES_MAX:
             del self._images[min(self._images)]
@@ -146,12 +162,15 @@ class LedgerDisk:
     def crash(self, *, power: bool) -> None:
         """The process is gone, with what was under way; with the power also some of what was not synced."""
         if self._queue and self.fault is not Fault.FULL and self._random.random() < 0.5:
-            self._commit(self._queue[0])  # it was on disk already, and nobody has heard
+            write = self._queue[0]
+            self.commit(write.records, sync=write.sync)  # it was on disk already, and nobody has heard
         self._queue.clear()
         kept = self._random.randint(0, len(self._unsynced)) if power else len(self._unsynced)
         self.lost_writes += len(self._unsynced) - kept
         for records in self._unsynced[:kept]:
             self._synced.apply(records)
+        for records in reversed(self._unsynced[kept:]):
+            self._audit.lost(records)
         self._unsynced.clear()
         self._now = self._synced.copy()
 
@@ -177,15 +196,17 @@ class LedgerDisk:
                 write.done(FULL)
             return
         write = self._queue.popleft()
-        self._commit(write)
+        self.commit(write.records, sync=write.sync)
         if self._queue:
             self._begin(wait)
         write.done("")
 
-    def _commit(self, write: _Write) -> None:
-        self._now.apply(write.records)
-        self._unsynced.append(write.records)
-        if write.sync:
-            for records in self._unsynced:
-                self._synced.apply(records)
+    def commit(self, records: tuple[StoredRecord, ...], *, sync: bool) -> None:
+        """A transaction is on disk now."""
+        self._now.apply(records)
+        self._unsynced.append(records)
+        if sync:
+            for each in self._unsynced:
+                self._synced.apply(each)
             self._unsynced.clear()
+        self._audit.written(records)

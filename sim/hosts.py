@@ -40,9 +40,10 @@ class Life:
         addresses: where it listens.
         now: its own clock at the start.
         random: gives the generator of a room, seeded by world, node and boot.
+        old: the machine's disk is an older image of itself.
     """
 
-    __slots__ = ("addresses", "boot", "name", "node", "now", "random")
+    __slots__ = ("addresses", "boot", "name", "node", "now", "old", "random")
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class Life:
         addresses: tuple[Address, ...],
         now: float,
         random: Callable[[str], Random],
+        old: bool = False,
     ) -> None:
         self.node = node
         self.boot = boot
@@ -60,6 +62,7 @@ class Life:
         self.addresses = addresses
         self.now = now
         self.random = random
+        self.old = old
 
 
 HostMaker = Callable[[Life], Host]

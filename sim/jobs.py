@@ -2,17 +2,65 @@
 
 from __future__ import annotations
 
+import itertools
+
 from p2premap.config import TasksConfig
 from p2premap.gossip.events import Hinted
-from p2premap.ids import JobId
+from p2premap.ids import JobId, NodeId
 from p2premap.node.core import NodeCore
-from p2premap.node.events import CancelJob, JobAccepted, SubmitJob
+from p2premap.node.events import CancelJob, JobAccepted, JobRefused, SubmitJob
+from p2premap.sim.checkers import Quiet
+from p2premap.sim.ledgers import Ledgers
 from p2premap.sim.machines import Disk, Seat
 from p2premap.sim.network import NetworkConfig
 from p2premap.sim.ports import Executors, NodeHost, NodeHosts
-from p2premap.sim.workloads import Shape, spec_of
+from p2premap.sim.workloads import Shape, digest_of, spec_of
 from p2premap.sim.world import InvariantBroken, World
-from p2premap.tasks.job import JobOptions, JobView, Phase
+from p2premap.tasks.events import JobChanged
+from p2premap.tasks.job import JobOptions, JobSpec, JobView, Phase
+
+ANSWER_S = 30.0
+
+
+class Shown(Quiet):
+    """What nodes have shown of jobs.
+
+    `sticky`: nobody shows another end of a job than was shown before, and no process takes back that it is over. (One
+    that is cut off may for a while show as running what ended elsewhere.)
+    """
+
+    kinds: tuple[type, ...] = (JobChanged,)
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.last: dict[JobId, JobView] = {}
+        """The last view of each job; of one that is over, the first that said so."""
+        self._said: set[tuple[int, int, JobId]] = set()
+        world.observe(self)
+
+    def effect(self, seat: Seat, effect: object) -> None:
+        if not isinstance(effect, JobChanged):
+            return
+        view = effect.view
+        before = self.last.get(effect.job)
+        process = (seat.index, seat.life, effect.job)
+        if before is None or not before.phase.over:
+            self.last[effect.job] = view
+        elif (before.phase, _outcome(before)) != (view.phase, _outcome(view)) and (
+            view.phase.over or process in self._said
+        ):
+            text = f"{seat} shows {_brief(view)} of a job that was shown as {_brief(before)}"
+            raise self.world.broken("sticky", text, seat)
+        if view.phase.over:
+            self._said.add(process)
+
+
+def _outcome(view: JobView) -> tuple[object, ...]:
+    return (view.error, tuple((part.number, part.source.digest) for part in view.parts))
+
+
+def _brief(view: JobView) -> str:
+    return f"{view.phase.value} with {len(view.parts)} parts and the error {view.error!r}"
 
 
 class JobWorld:
@@ -24,6 +72,7 @@ class JobWorld:
         slots: of each node.
         network: how good the network is.
         executors: how well attempts run.
+        replay: the command that repeats this run.
     """
 
     def __init__(
@@ -35,11 +84,15 @@ class JobWorld:
         network: NetworkConfig | None = None,
         executors: Executors | None = None,
         config: TasksConfig | None = None,
+        replay: str = "",
     ) -> None:
         self.hosts = NodeHosts(slots=slots, executors=executors, tasks_config=config)
-        self.world = World(seed=seed, hosts=self.hosts, network=network)
-        self.hosts.world = self.world
-        self._shapes: dict[JobId, tuple[Seat, Shape]] = {}
+        self.world = World(seed=seed, hosts=self.hosts, network=network, replay=replay)
+        self.shown = Shown(self.world)
+        self.ledgers = Ledgers(self.world)
+        self.hosts.settle(self.world, self.ledgers)
+        self._requests = itertools.count(1)
+        self._shapes: dict[JobId, Shape] = {}
         for _ in range(nodes):
             self.world.add()
         for seat in self.world.seats:
@@ -54,32 +107,55 @@ class JobWorld:
         if other is not None:
             self.world.hint(seat, Hinted(address=other.address, node=None))
 
+    # --- jobs -----------------------------------------------------------------------------------------------------
+
     def submit(self, shape: Shape, *, at: int = 0, key: bytes = b"job", options: JobOptions | None = None) -> JobId:
-        """Hand a job in at a node, which leads it."""
+        """Hand a job in at a node, and wait until it is acknowledged."""
         seat = self.world.seats[at]
-        desk = self.hosts.desks[seat.node]
-        spec = spec_of(shape, key=key, options=options)
-        self.world.tell(seat, SubmitJob(request=len(desk.answers), spec=spec, plan=shape.encode()))
-        answer = desk.answers[-1]
+        request = self.request(seat, spec_of(shape, key=key, options=options), shape)
+        self.world.run_until(lambda: self.answer(seat, request) is not None, limit_s=ANSWER_S)
+        answer = self.answer(seat, request)
         if not isinstance(answer, JobAccepted):
-            raise self.world.broken("accepts", f"the job was refused: {answer.text}", seat)
-        self._shapes[answer.job] = (seat, shape)
+            text = "is not answered" if answer is None else f"was refused: {answer.text}"
+            raise self.world.broken("accepts", f"the job {text}", seat)
+        self.know(answer.job, shape)
         return answer.job
+
+    def request(self, seat: Seat, spec: JobSpec, shape: Shape) -> int:
+        """Ask a node to take a job; the number of the request."""
+        desk = self.hosts.desks[seat.node]
+        for blob in (b"code", shape.encode()):
+            desk.blobs[digest_of(blob)] = blob
+        number = next(self._requests)
+        self.world.tell(seat, SubmitJob(request=number, spec=spec, plan=shape.encode()))
+        return number
+
+    def answer(self, seat: Seat, request: int) -> JobAccepted | JobRefused | None:
+        """What the node has answered."""
+        answers = self.hosts.desks[seat.node].answers
+        return next((answer for answer in answers if answer.request == request), None)
+
+    def know(self, job: JobId, shape: Shape) -> None:
+        """This is what the job looks like."""
+        self._shapes[job] = shape
+
+    def leader(self, job: JobId) -> Seat | None:
+        """The machine whose process leads the job, as it believes itself; None where nobody does."""
+        return next((seat for seat in self.world.live() if self.core(seat).jobs.leads(job)), None)
 
     def cancel(self, job: JobId) -> None:
         """Ask its leader to end the job."""
-        self.world.tell(self._shapes[job][0], CancelJob(job=job, reason="enough"))
+        leader = self.leader(job)
+        assert leader is not None, "nobody leads the job"
+        self.world.tell(leader, CancelJob(job=job, reason="enough"))
 
     def view(self, job: JobId) -> JobView:
-        """The job as last shown by its leader."""
-        seat, _ = self._shapes[job]
-        return self.hosts.desks[seat.node].views[job]
+        """The job as last shown by anybody."""
+        return self.shown.last[job]
 
     def over(self, job: JobId) -> bool:
         """Whether the job has ended."""
-        seat, _ = self._shapes[job]
-        view = self.hosts.desks[seat.node].views.get(job)
-        return view is not None and view.phase.over
+        return job in self.shown.last and self.shown.last[job].phase.over
 
     def until_over(self, *jobs: JobId, limit_s: float = 120.0) -> JobView:
         """Let time pass until the jobs have ended and been checked; the last one's view.
@@ -89,7 +165,7 @@ class JobWorld:
         """
         for job in jobs:
             if not self.world.run_until(lambda job=job: self.over(job), limit_s=limit_s):  # type: ignore[misc]
-                raise self.world.broken("ends", f"the job does not end: {self.view(job)}", self._shapes[job][0])
+                raise self.world.broken("ends", f"the job does not end: {self.shown.last.get(job)}", self.leader(job))
             self.check(job)
         return self.view(jobs[-1])
 
@@ -106,28 +182,29 @@ class JobWorld:
         assert isinstance(seat.host, NodeHost), "the node does not run"
         return seat.host.core
 
+    # --- checks ---------------------------------------------------------------------------------------------------
+
     def check(self, job: JobId) -> None:
         """The parts of a finished job: all of them, each somewhere, of one lineage.
 
         Raises:
             InvariantBroken: `parts` or `lineage`.
         """
-        seat, shape = self._shapes[job]
-        view = self.view(job)
+        shape, view = self._shapes[job], self.view(job)
         if view.phase is not Phase.DONE or shape.inline:
             return
         if [part.number for part in view.parts] != list(range(shape.reduces or shape.maps)):
-            raise self.world.broken("parts", f"the parts are {[p.number for p in view.parts]}", seat)
+            raise self.world.broken("parts", f"the parts are {[p.number for p in view.parts]}")
         came = set()
         for part in view.parts:
             content = self._content(part.source.digest, part.source.holders)
             if content is None:
-                raise self.world.broken("parts", f"part {part.number} is nowhere", seat)
+                raise self.world.broken("parts", f"part {part.number} is nowhere")
             came.add(content.split(b"/")[2])
         if len(came) > 1:
-            raise self.world.broken("lineage", f"the parts come from {len(came)} lineages", seat)
+            raise self.world.broken("lineage", f"the parts come from {len(came)} lineages")
 
-    def _content(self, digest: bytes, holders: tuple[bytes, ...]) -> bytes | None:
+    def _content(self, digest: bytes, holders: tuple[NodeId, ...]) -> bytes | None:
         found = (desk.blobs.get(digest) for node, desk in self.hosts.desks.items() if node in holders)  # type: ignore[call-overload]
         return next((content for content in found if content is not None), None)
 
@@ -136,4 +213,4 @@ class JobWorld:
         return all(len([v for v in self.core(s).node_views(0.0) if v.slots]) >= len(live) for s in live)
 
 
-__all__ = ["InvariantBroken", "JobWorld"]
+__all__ = ["InvariantBroken", "JobWorld", "Shown"]

@@ -1,33 +1,37 @@
-"""Virtual ports of a whole node: a disk that keeps blobs, and an executor that runs attempts in virtual time."""
+"""Whole nodes in virtual time: the node's core, an executor that runs attempts, and storage that forgets."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import Final, cast
 
-from p2premap.config import GossipConfig, TasksConfig
+from p2premap.config import ElectionConfig, GossipConfig, TasksConfig
+from p2premap.election import events as election
+from p2premap.election.core import ElectionCore
+from p2premap.election.records import StoredRecord
 from p2premap.errors import LocalProtocolError
 from p2premap.gossip import events as gossip
 from p2premap.gossip.core import GossipCore
 from p2premap.gossip.messages import MESSAGES as GOSSIP_MESSAGES
-from p2premap.ids import Digest, NodeId
+from p2premap.ids import NodeId
 from p2premap.node.capabilities import Capabilities
 from p2premap.node.core import NodeCore
-from p2premap.node.events import JobAccepted, JobRefused, NodeEvent, Tick
+from p2premap.node.events import JobAccepted, JobRefused, KeepBlobs, NodeEvent, ReadPlan, Tick
 from p2premap.ports import FrameReceived
+from p2premap.sim.checkers import ENDS, Quiet
+from p2premap.sim.disks import FULL, Ledger, LedgerDisk
 from p2premap.sim.hosts import Host, Life
-from p2premap.sim.machines import Power, Seat
-from p2premap.sim.workloads import KIND, ShapeDirector, digest_of, run_shape
+from p2premap.sim.ledgers import Ledgers
+from p2premap.sim.machines import Seat
+from p2premap.sim.storage import FETCH_S, Desk, Storage
+from p2premap.sim.workloads import KIND, ShapeDirector, is_inline, run_shape, seconds_of
 from p2premap.sim.world import World
 from p2premap.tasks import events as tasks
-from p2premap.tasks.job import AttemptEnd, BlobRef, JobView, Outcome, Source
+from p2premap.tasks.job import AttemptEnd, AttemptSpec, Outcome
 from p2premap.wire import Frame, Message
-
-FETCH_S: Final = 0.002
-"""How long it takes to bring one blob from another machine."""
 
 LEAVE_S: Final = 0.003
 """From the end of a batch's last attempt until its slot goes on to the next: a process may have to end first."""
@@ -50,17 +54,6 @@ class Executors:
     slow: float = 10.0
 
 
-@dataclass(slots=True)
-class Desk:
-    """What a machine's disk keeps, and what its node told the outside, over all its lives."""
-
-    blobs: dict[Digest, bytes] = field(default_factory=dict)
-    views: dict[bytes, JobView] = field(default_factory=dict)
-    answers: list[JobAccepted | JobRefused] = field(default_factory=list)
-    attempts: int = 0
-    slow: bool = False
-
-
 @dataclass(slots=True, eq=False)
 class Queued:
     """A batch at a virtual executor: which of its attempts have not ended, and whether it is to be stopped."""
@@ -76,15 +69,14 @@ class VirtualExecutor:
     Args:
         world: for time.
         seat: the machine.
-        desks: every machine's, by node id, to read blobs from.
+        storage: its blobs.
     """
 
-    def __init__(self, world: World, seat: Seat, desks: dict[NodeId, Desk], config: Executors, random: Random) -> None:
+    def __init__(self, world: World, seat: Seat, storage: Storage, config: Executors, random: Random) -> None:
         self._world = world
         self._seat = seat
-        self._life = seat.life
-        self._desks = desks
-        self._desk = desks[seat.node]
+        self._storage = storage
+        self._desk = storage.desk
         self._config = config
         self._random = random
         self._slots: dict[int, deque[Queued]] = {}
@@ -106,18 +98,7 @@ class VirtualExecutor:
             queued.unwanted = True
         if queue[0] in meant:
             turn = self._turn[order.slot] = self._turn[order.slot] + 1
-            self._later(order.grace_s / 2, lambda: self._stopped(order.slot, turn))
-
-    def _later(self, seconds: float, act: Callable[[], None]) -> None:
-        self._world.clock.at(self._world.now + seconds, self._act, act)
-
-    def _act(self, act: Callable[[], None]) -> None:
-        if self._seat.life != self._life:
-            return
-        if self._seat.power is Power.RUNNING:
-            act()
-        else:
-            self._later(0.05, lambda: act())  # a frozen process hears of it when it runs again
+            self._storage.later(order.grace_s / 2, lambda: self._stopped(order.slot, turn))
 
     def _begin(self, slot: int) -> None:
         """Start the next attempt of the slot."""
@@ -129,13 +110,12 @@ class VirtualExecutor:
         spec = batch.attempts[head.left[0]]
         turn = self._turn[slot] = self._turn.get(slot, 0) + 1
         fetched = sum(1 for s in spec.sources if s.blob is not None and s.blob not in self._desk.blobs)
-        seconds = self._duration(batch, spec.params) + fetched * FETCH_S
-        self._later(seconds, lambda: self._ended(slot, turn, seconds))
+        seconds = self._duration(spec) + fetched * FETCH_S
+        self._storage.later(seconds, lambda: self._ended(slot, turn, seconds))
 
-    def _duration(self, batch: tasks.RunBatch, params: bytes) -> float:
-        base = 0.05 if batch.function == "map" else 0.08
+    def _duration(self, spec: AttemptSpec) -> float:
         pace = self._config.slow if self._desk.slow else 1.0
-        return base * pace * (1 + self._random.uniform(-1, 1) * self._config.jitter) + len(params) * 1e-6
+        return seconds_of(spec) * pace * (1 + self._random.uniform(-1, 1) * self._config.jitter)
 
     def _ended(self, slot: int, turn: int, seconds: float) -> None:
         if self._turn[slot] != turn:
@@ -144,11 +124,16 @@ class VirtualExecutor:
         batch = head.batch
         spec = batch.attempts[head.left.popleft()]
         self._desk.attempts += 1
-        if self._random.random() < self._config.crash:
+        if self._desk.crashes or self._random.random() < self._config.crash:
+            self._desk.crashes = max(0, self._desk.crashes - 1)
             crashed = AttemptEnd(task=spec.task, attempt=spec.attempt, outcome=Outcome.CRASHED, error="signal 11")
             self._report(slot, [crashed, *self._rest(slot)])
             return
-        self._report(slot, [run_shape(batch, spec, self._read, self._write, seconds=seconds)])
+        if self._storage.full and not is_inline(spec):
+            refused = AttemptEnd(task=spec.task, attempt=spec.attempt, outcome=Outcome.REFUSED, error=FULL)
+            self._report(slot, [refused])
+            return
+        self._report(slot, [run_shape(batch, spec, self._storage.read, self._storage.write, seconds=seconds)])
 
     def _stopped(self, slot: int, turn: int) -> None:
         if self._turn[slot] == turn:
@@ -164,7 +149,7 @@ class VirtualExecutor:
         """The core hears of the end of a batch while the slot has not left it yet."""
         over = not self._slots[slot][0].left
         if over:
-            self._later(LEAVE_S, lambda: self._leave(slot))
+            self._storage.later(LEAVE_S, lambda: self._leave(slot))
         else:
             self._begin(slot)
         self._world.tell(self._seat, tasks.SlotReported(slot=slot, ends=tuple(ends), batch_over=over))
@@ -175,34 +160,17 @@ class VirtualExecutor:
         if queue:
             self._begin(slot)
 
-    def _read(self, source: Source) -> bytes | None:
-        for holder in (self._seat.node, *source.holders):
-            owner = self._world.owners.get(holder)
-            reachable = owner is self._seat or (
-                owner is not None
-                and owner.power is Power.RUNNING
-                and owner.node == holder
-                and self._world.network.connected(self._seat, owner)
-            )
-            if reachable and (content := self._desks[holder].blobs.get(source.digest)) is not None:
-                return content
-        return None
-
-    def _write(self, content: bytes) -> BlobRef:
-        digest = digest_of(content)
-        self._desk.blobs[digest] = content
-        return BlobRef(digest=digest, size=len(content))
-
 
 class NodeHost:
     """A whole node's core, with its virtual executor."""
 
-    def __init__(self, core: NodeCore, gossip_core: GossipCore, executor: VirtualExecutor, desk: Desk) -> None:
+    def __init__(self, core: NodeCore, gossip_core: GossipCore, executor: VirtualExecutor, storage: Storage) -> None:
         self.core = core
         self.gossip = gossip_core
         self.deadline = core.deadline
         self._executor = executor
-        self._desk = desk
+        self._storage = storage
+        self._desk = storage.desk
 
     def step(self, now: float, event: object) -> Sequence[object]:
         return self.core.step(now, Tick() if isinstance(event, gossip.Tick) else cast(NodeEvent, event))
@@ -217,6 +185,8 @@ class NodeHost:
                 self._desk.views[job] = view
             case JobAccepted() | JobRefused():
                 self._desk.answers.append(effect)
+            case election.Persist() | election.LoadBatches() | election.Bring() | ReadPlan() | KeepBlobs():
+                self._storage.perform(effect)
             case _:
                 pass
 
@@ -232,26 +202,72 @@ class NodeHost:
         self.core.check_invariants()
 
 
-class NodeHosts:
+class _SeatAudit:
+    """Tells the checkers of ledgers what one identity's disk does."""
+
+    def __init__(self, ledgers: Ledgers, seat: Seat) -> None:
+        self._ledgers = ledgers
+        self._seat = seat
+
+    def written(self, records: tuple[StoredRecord, ...]) -> None:
+        self._ledgers.written(self._seat, records)
+
+    def lost(self, records: tuple[StoredRecord, ...]) -> None:
+        self._ledgers.lost(self._seat, records)
+
+    def restored(self, ledger: Ledger) -> None:
+        self._ledgers.restored(self._seat, ledger)
+
+
+class NodeHosts(Quiet):
     """Makes whole nodes.
 
     Args:
         slots: of each.
     """
 
+    kinds: tuple[type, ...] = ()
+
     def __init__(
         self, *, slots: int = 2, executors: Executors | None = None, tasks_config: TasksConfig | None = None
     ) -> None:
         self.desks: dict[NodeId, Desk] = {}
-        self.world: World | None = None
+        self.lost_blobs = 0
+        """Blobs that a loss of power has taken."""
+        self._world: World | None = None
+        self._ledgers: Ledgers | None = None
         self._slots = slots
         self._executors = executors or Executors()
         self._tasks = tasks_config or TasksConfig()
 
+    def settle(self, world: World, ledgers: Ledgers) -> None:
+        """The world that its nodes will live in; once, before any starts."""
+        self._world, self._ledgers = world, ledgers
+        world.observe(self)
+
+    def fault(self, seat: Seat, word: str) -> None:
+        if word not in ENDS:
+            return
+        desk = self.desks[seat.node]
+        desk.ledger.crash(power=word == "off")
+        if word == "off":
+            assert self._world is not None
+            self.lost_blobs += desk.lose_power(self._world.random("power", seat.index, seat.life))
+
+    def _desk(self, world: World, seat: Seat) -> Desk:
+        if seat.node not in self.desks:
+            assert self._ledgers is not None
+            random = world.random(seat.node.hex(), "disk")
+            self.desks[seat.node] = Desk(LedgerDisk(random, _SeatAudit(self._ledgers, seat)))
+        return self.desks[seat.node]
+
     def __call__(self, life: Life) -> Host:
-        assert self.world is not None, "tell the hosts their world first"
-        seat = self.world.owners[life.node]
-        desk = self.desks.setdefault(life.node, Desk())
+        world = self._world
+        assert world is not None, "tell the hosts their world first"
+        seat = world.owners[life.node]
+        desk = self._desk(world, seat)
+        stored = desk.ledger.boot(life.boot, old=life.old).stored()
+        storage = Storage(world, seat, self.desks)
         gossip_core = GossipCore(
             me=life.node,
             boot=life.boot,
@@ -267,8 +283,17 @@ class NodeHosts:
             gossip=gossip_core,
             capabilities=Capabilities(machine=life.node, slots=self._slots, pid=seat.index),
             directors={KIND: ShapeDirector},
+            elections=ElectionCore(
+                me=life.node,
+                boot=life.boot,
+                name=life.name,
+                config=ElectionConfig(),
+                rng=life.random("election"),
+                now=life.now,
+                stored=stored,
+            ),
             config=self._tasks,
             now=life.now,
         )
-        executor = VirtualExecutor(self.world, seat, self.desks, self._executors, life.random("executor"))
-        return NodeHost(core, gossip_core, executor, desk)
+        executor = VirtualExecutor(world, seat, storage, self._executors, life.random("executor"))
+        return NodeHost(core, gossip_core, executor, storage)

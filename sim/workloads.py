@@ -125,6 +125,12 @@ def seconds_of(spec: AttemptSpec) -> float:
     return float(seconds)
 
 
+def is_inline(spec: AttemptSpec) -> bool:
+    """Whether it yields a small value, and no blob."""
+    _, _, inline, _ = cbor2.loads(spec.params)
+    return bool(inline)
+
+
 def run_shape(
     batch: RunBatch,
     spec: AttemptSpec,

@@ -195,6 +195,7 @@ class World:
                 addresses=(seat.address,),
                 now=origin,
                 random=lambda room: self.random(node.hex(), boot, room),
+                old=disk is Disk.OLD,
             )
         )
         self._note(seat, "start")

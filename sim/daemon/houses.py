@@ -46,6 +46,7 @@ from p2premap.sim.daemon.shell import (
     VirtualKinds,
     VirtualLoad,
     VirtualSearch,
+    VirtualStager,
     VirtualStore,
     VirtualTransport,
 )
@@ -133,6 +134,7 @@ class HouseHost:
             "store": VirtualStore,
             "blobs": functools.partial(VirtualBlobs, self),
             "transport": functools.partial(VirtualTransport, self),
+            "stager": functools.partial(VirtualStager, self),
             "executor": functools.partial(VirtualExecutor, self, self._daemons.runtimes),
             "search": functools.partial(VirtualSearch, self),
             "load": VirtualLoad,

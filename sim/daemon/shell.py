@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Final
@@ -15,11 +15,12 @@ from p2premap.gossip.events import MemberState
 from p2premap.ids import Address, Digest, NodeId
 from p2premap.node.blobs import BlobStore, StoreUnwritable, Writer
 from p2premap.node.bulk import BULK
-from p2premap.node.core import MakeDirector
 from p2premap.node.driver import Driver
 from p2premap.node.events import NodeEffect, NodeEvent
+from p2premap.node.jobs import MakeDirector
 from p2premap.node.kinds import Kinds
 from p2premap.node.load import MachineLoad
+from p2premap.node.staging import Stager
 from p2premap.node.streams import StreamFrames
 from p2premap.ports import FrameStream, StreamHandler
 from p2premap.protocol import FROM_CLIENT, FROM_DAEMON
@@ -27,10 +28,11 @@ from p2premap.sim.daemon.pipes import Pipe, pair
 from p2premap.sim.machines import Power
 from p2premap.sim.workloads import KIND, ShapeDirector
 from p2premap.sim.world import World
-from p2premap.tasks.job import BlobRef
+from p2premap.tasks.job import BlobRef, Source
 from p2premap.tasks.mapreduce import KIND as MAPREDUCE
 from p2premap.tasks.mapreduce import MapReduce
 from p2premap.wire import FrameDecoder, Message, Registry
+from p2premap.worker.runtime import Segment
 
 if TYPE_CHECKING:
     from p2premap.sim.daemon.houses import HouseHost
@@ -245,6 +247,27 @@ class VirtualDriver(Driver[NodeEvent, NodeEffect]):
     async def _wait(self, until: float) -> None:
         await super()._wait(until)
         await self._host.awake()
+
+
+class VirtualStager(Stager):
+    """The real stager, on a machine that has the input files of the jobs that were handed in there, and no others."""
+
+    def __init__(
+        self,
+        host: HouseHost,
+        *,
+        me: NodeId,
+        blobs: BlobStore,
+        open_bulk: Callable[[NodeId], Awaitable[FrameStream]],
+        neighbour_blobs: Callable[[NodeId], str | None],
+    ) -> None:
+        super().__init__(me=me, blobs=blobs, open_bulk=open_bulk, neighbour_blobs=neighbour_blobs)
+        self._host = host
+
+    def _locate(self, source: Source, neighbours: Mapping[NodeId, str | None], *, doubtful: bool) -> Segment | None:
+        if source.path and source.blob is None and source.path not in self._host.house.files:
+            return self._locate_checked(source) if doubtful else self._fetched_copy(source)
+        return super()._locate(source, neighbours, doubtful=doubtful)
 
 
 class VirtualBlobs(BlobStore):
