@@ -122,7 +122,8 @@ class Lives:
                         warnings=(*warnings, moved),
                     )
                 except LedgerLost as error:
-                    warnings.append(str(error))
+                    log.warning("taking a new identity: %s", error)
+                    warnings.append(f"This node took a new identity, under which it has promised nothing: {error}")
                     identity = identities.take_new(paths, secret, identity)
                     continue
                 ending = await house.run()
@@ -130,6 +131,8 @@ class Lives:
                 if ending is not Ending.NEW_IDENTITY or self._stopped:
                     break
                 identity = identities.take_new(paths, secret, identity)
+                warnings[:] = house.warnings.all()
+            if ending is Ending.REOPEN:
                 warnings[:] = house.warnings.all()
         finally:
             identity.release()

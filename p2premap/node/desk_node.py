@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from typing import Final
 
+import msgspec
+import trio
+
 from p2premap.control import (
     Announce,
     Diagnose,
@@ -24,6 +27,7 @@ from p2premap.control import (
 )
 from p2premap.node import belonging, neighbours, reach
 from p2premap.node.desk import Handler, RequestError, Visit
+from p2premap.node.diskspace import disk_trouble
 from p2premap.node.endings import Ending
 from p2premap.wire import Message
 
@@ -49,7 +53,11 @@ async def list_nodes(visit: Visit, message: Message, _: bytes) -> None:
 async def get_status(visit: Visit, message: Message, _: bytes) -> None:
     """`GetStatus`."""
     assert isinstance(message, GetStatus)
-    await visit.say(visit.house.status(message.request))
+    status = visit.house.status(message.request)
+    trouble = await trio.to_thread.run_sync(disk_trouble, visit.house.identity.directory)
+    if trouble:
+        status = msgspec.structs.replace(status, warnings=(trouble, *status.warnings))
+    await visit.say(status)
 
 
 async def make_invite(visit: Visit, message: Message, _: bytes) -> None:

@@ -265,8 +265,8 @@ class House:
         )
 
     async def _say_goodbye(self) -> None:
-        """Hand jobs over, then tell the others; a node that only takes another name does neither."""
-        if self._ending is not Ending.NEW_IDENTITY:
+        """Hand jobs over, then tell the others; a node that is soon back, or takes another name, does neither."""
+        if self._ending not in (Ending.NEW_IDENTITY, Ending.REOPEN):
             with trio.move_on_after(HAND_OVER_S):
                 if self.core.jobs.led:
                     self._deliver(election.HandOver())
@@ -352,7 +352,7 @@ class House:
     def _on_damage(self, text: str) -> None:
         log.warning("opening the ledger anew: %s", text)
         self.warnings.add(text)
-        self.end(Ending.RESTART)
+        self.end(Ending.REOPEN)
 
     def _on_clash(self, reason: str) -> None:
         log.warning("taking a new identity: %s", reason)

@@ -44,6 +44,7 @@ from p2premap.tasks import events as tasks
 from p2premap.tasks import messages
 from p2premap.tasks.coordinator import Coordinator
 from p2premap.tasks.director import Director
+from p2premap.tasks.inputs import name_holders
 from p2premap.tasks.job import JobSpec, JobView, Phase
 from p2premap.tasks.progress import Leader
 from p2premap.wire import Message, NodeIdField, Record
@@ -387,10 +388,12 @@ class Jobs:
             make = self._directors.get(charter.spec.kind)
             if make is None:
                 raise JobError(f"No module for jobs of kind {charter.spec.kind!r} is installed here.")
+            director = make(job=job, home=charter.home, plan=plan)
+            name_holders(director, lead.record.members)
             coordinator = Coordinator(
                 job=job,
                 spec=charter.spec,
-                director=make(job=job, home=charter.home, plan=plan),
+                director=director,
                 leader=self._leader,
                 ballot=lead.ballot,
                 config=self._config,
