@@ -21,6 +21,8 @@ from tests.soak.work import Work
 TRIES = 3
 """A fault that came after the job's end proves nothing: the trial is made again with another moment."""
 GONE_S = 5.0
+FAULT = "This is a fault of p2premap"
+"""What a node's last words begin with when something was raised that nobody expected."""
 
 
 def run(case: Case, number: int, *, seed: int, kept: Path) -> dict[str, Any]:
@@ -58,6 +60,7 @@ def _run(case: Case, seed: str, kept: Path) -> Trial:
     try:
         with cluster:
             _strike(case, trial)
+            _sound(trial)
             if trial.violations:
                 evidence.save(cluster, trial.job, kept)
                 trial.facts["evidence"] = str(kept)
@@ -88,6 +91,13 @@ def _strike(case: Case, trial: Trial) -> None:
         trial.violations.append(f"{type(error).__name__}: {error} ({where.name})")
         trial.facts["traceback"] = traceback.format_exc()[-4000:]
         _judge_anyway(trial)
+
+
+def _sound(trial: Trial) -> None:
+    """No node has failed by itself, whatever its peers went through."""
+    for node in trial.cluster.nodes.values():
+        if node.log.exists() and FAULT in (log := node.log.read_text(errors="replace")):
+            trial.violations.append(f"{node.name}: {log[log.index(FAULT) :].splitlines()[0]}")
 
 
 def _judge_anyway(trial: Trial) -> None:

@@ -1,0 +1,25 @@
+"""A few trials of each case; all of them, as often as promised, are `python -m tests.soak`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.soak.cases import CASES, Case
+from tests.soak.run import run
+
+SEED = 7
+
+
+def _each() -> list[object]:
+    marks = {name: [pytest.mark.slow, *([pytest.mark.netns] if case.machines else [])] for name, case in CASES.items()}
+    return [pytest.param(case, id=name, marks=marks[name]) for name, case in CASES.items()]
+
+
+@pytest.mark.parametrize("case", _each())
+def test_a_job_outlives(case: Case, tmp_path: Path) -> None:
+    if reason := case.why_not():
+        pytest.skip(reason)
+    result = run(case, 0, seed=SEED, kept=tmp_path)
+    assert not result["violations"], result
