@@ -125,6 +125,7 @@ class CallLine:
         self._put_off = False
         self._soon = threading.Event()
         self._sent_at = self._opened_at = 0.0
+        self._short_lines = 0
         self._closing = False
         self._error: BaseException | None = None
         self._over = threading.Event()
@@ -132,8 +133,9 @@ class CallLine:
         self._blob_line: Connection | None = None
         self._fetchers: ThreadPoolExecutor | None = None
         self._open()
-        for target in (self._receive, self._send_soon):
-            threading.Thread(target=target, name=f"p2premap-{target.__name__}", daemon=True).start()
+        self._threads = [threading.Thread(target=t, daemon=True) for t in (self._receive, self._send_soon)]
+        for thread in self._threads:
+            thread.start()
 
     # --- asked by the cluster object ------------------------------------------------------------------------------
 
@@ -233,6 +235,8 @@ class CallLine:
                 self._send(connection, pack_extension(first=self._next, closed=True))
                 self._over.wait(CLOSE_S)
         self._end(self._how_it_ended())
+        for thread in self._threads:
+            thread.join(CLOSE_S)
         if self._fetchers is not None:
             self._fetchers.shutdown(wait=False)
         with self._blob_lock:
@@ -387,6 +391,8 @@ class CallLine:
                     self._idle.wait_for(lambda: not self._flushing)
             except BaseException as error:
                 self._end(error)
+        if self._connection is not None:
+            self._connection.close()
 
     def _listen(self, connection: Connection) -> None:
         """Take answers until the connection breaks (raises) or the job is over."""
@@ -501,8 +507,11 @@ class CallLine:
             JobLost: nobody did for `LOST_S`.
         """
         until, again_s = time.monotonic() + LOST_S, AGAIN_S
-        if time.monotonic() - self._opened_at < AGAIN_MAX_S:
-            time.sleep(AGAIN_MAX_S)  # it broke as soon as it was open
+        if time.monotonic() - self._opened_at > AGAIN_MAX_S:
+            self._short_lines = 0
+        else:  # it broke as soon as it was open
+            self._short_lines += 1
+            time.sleep(min(AGAIN_S * 2**self._short_lines, AGAIN_MAX_S))
         while not self._over.is_set():
             try:
                 self._open()

@@ -126,6 +126,11 @@ class _Pace:
     row_bytes: float = 0.0
     together: int = 1
 
+    def guess(self, calls: int) -> float:
+        """How long so many calls should take; as long as packs still grow, each counts as a long one."""
+        growing = not self.mean_s or calls == self.together < min(PACK_S / self.mean_s, CALLS_MAX)
+        return AHEAD_S if growing else calls * self.mean_s
+
     def learn(self, calls: int, seconds: float, size: int) -> None:
         mean, each = max(seconds / calls, CALL_S_MIN), size / calls
         self.answer_bytes = max(each, self.answer_bytes * MEMORY + (1 - MEMORY) * each)
@@ -207,7 +212,7 @@ class Packer:
         while self._again:
             call = self._again.popleft()
             if not call.future.cancelled():
-                return Pack(call.function, [call], seconds=self._pace(call.function).mean_s)
+                return Pack(call.function, [call], seconds=self._pace(call.function).guess(1))
         while self._lines:
             key, line = self._lines.popitem(last=False)
             pack = self._of_map(line) if isinstance(line, Mapped) else self._of_calls(line)
@@ -234,12 +239,12 @@ class Packer:
                 if size > INLINE_BYTES_MAX and len(calls) > 1:
                     line.appendleft(calls.pop())
                 break
-        return Pack(calls[0].function, calls, seconds=len(calls) * pace.mean_s) if calls else None
+        return Pack(calls[0].function, calls, seconds=pace.guess(len(calls))) if calls else None
 
     def _of_map(self, mapped: Mapped) -> Pack:
         pace = self._pace(mapped.function)
         start, stop = mapped.take(mapped.chunk or pace.count(mapped.left, self.slots, ROWS_MAX))
-        return Pack(mapped.function, mapped=mapped, start=start, stop=stop, seconds=(stop - start) * pace.mean_s)
+        return Pack(mapped.function, mapped=mapped, start=start, stop=stop, seconds=pace.guess(stop - start))
 
     def sent(self, pack: Pack, number: int) -> None:
         """The pack is under way."""

@@ -9,7 +9,7 @@ A client that has connected is one job of kind "calls", with one stage that stay
 
 Pickles are opaque here: the client and the worker processes make and open them. Packs and functions are numbered by
 the client, 0, 1, 2..., and an extension says which are its first: so one that is handed in again, after the daemon
-that it was given to has died, adds only what is not known yet.
+that it was given to has died, adds only what is not known yet, and a number means the same pack at every leader.
 
 A worker may leave calls at the end of a pack undone, when the pack takes longer than was thought: the client hands
 those in again. What ends a call is in its result, an exception too, so that no call can make the job fail; only what
@@ -299,7 +299,9 @@ class Calls:
             self._ends += ends[again:]
             self._payloads.append(payload)
         self._closed = self._closed or given.closed
-        return Extension(tasks=total - known, closed=self._closed, cancelled=tuple(given.cancelled))
+        return Extension(
+            tasks=total - known, first=known, closed=self._closed, cancelled=tuple(given.cancelled)
+        )
 
     def task(self, stage: StageId, task: int) -> TaskInput:
         """A pack, and its function with it."""
