@@ -53,7 +53,7 @@ from p2premap.node.events import (
     SubmitJob,
     Tick,
 )
-from p2premap.node.identity import Identity
+from p2premap.node.identity import PEERS, Identity
 from p2premap.node.invite import Inviter
 from p2premap.node.ledger import Ledger
 from p2premap.node.logs import sweep_logs
@@ -128,7 +128,7 @@ class House:
         self._records = self._parts.ledger(state / "ledger.db", self.identity.boot)
         self.warnings.add(self._records.warning)
         self.ledger = Ledger(store=self._records, deliver=self._deliver, damaged=self._on_damage)
-        self.store = self._parts.store(state / "node.db")
+        self.store = self._parts.store(state / PEERS)
         self.warnings.add(self.store.warning)
         self.blobs = self._parts.blobs(state / "blobs")
         self.files = AllowedFiles()

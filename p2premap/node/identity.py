@@ -18,8 +18,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -44,6 +46,8 @@ _NETWORK_FILESYSTEMS: Final = frozenset(
 _PEM_END: Final = b"-----END CERTIFICATE-----\n"
 _LINUX: Final = sys.platform == "linux"
 _OCTAL: Final = re.compile(rb"\\([0-7]{3})")
+PEERS: Final = "node.db"
+"""In a node's directory: what it remembers that may be lost without harm, see `p2premap.node.store`."""
 NODES_MAX: Final = 256
 """Directories looked at on one machine: beyond this somebody starts nodes in a loop."""
 
@@ -152,13 +156,18 @@ def claim(paths: Paths, secret: ClusterSecret, randomness: Randomness = os.urand
 def take_new(paths: Paths, secret: ClusterSecret, old: Identity, randomness: Randomness = os.urandom) -> Identity:
     """Another identity, because `old` is not safely this node's; its directory is kept aside as evidence.
 
+    The new one knows the peers that the old one knew: where multicast is blocked it would find nobody otherwise.
+
     Raises:
         ConfigError: the state directory cannot be written, or is full.
     """
     try:
-        _set_aside(old.directory)
+        aside = _set_aside(old.directory)
         os.close(old.lock)
-        return _make(paths.nodes(secret.tag), secret, randomness)
+        new = _make(paths.nodes(secret.tag), secret, randomness)
+        with contextlib.suppress(OSError):
+            shutil.copyfile(aside / PEERS, new.directory / PEERS)
+        return new
     except OSError as error:
         raise ConfigError(f"Cannot make a new identity in {old.directory.parent}: {error.strerror}.") from None
 
@@ -238,13 +247,11 @@ def _parts(content: bytes) -> tuple[bytes, bytes, bytes]:
     return ca + _PEM_END, leaf + _PEM_END, key
 
 
-def _set_aside(directory: Path) -> None:
+def _set_aside(directory: Path) -> Path:
     """Keep what is there under a name that `claim` never takes again."""
-    for number in range(NODES_MAX):
-        aside = directory.with_name(f"{directory.name}.aside-{number}")
-        if not aside.exists():
-            directory.rename(aside)
-            return
+    names = (directory.with_name(f"{directory.name}.aside-{number}") for number in itertools.count())
+    aside = next(path for path in names if not path.exists())
+    return directory.rename(aside)
 
 
 def _write(path: Path, content: bytes) -> None:

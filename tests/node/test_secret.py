@@ -270,3 +270,11 @@ def test_a_start_from_the_cache_does_not_load_x509(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["2", "False"]
+
+
+def test_a_new_identity_knows_the_peers_of_the_old_one(tmp_path: Path) -> None:
+    old = identity.claim(paths(tmp_path), SECRET)
+    (old.directory / identity.PEERS).write_bytes(b"peers")
+    new = identity.take_new(paths(tmp_path), SECRET, old)
+    assert (new.directory / identity.PEERS).read_bytes() == b"peers"
+    new.release()
