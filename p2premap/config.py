@@ -79,6 +79,8 @@ class TasksConfig(_Checked, frozen=True, kw_only=True):
     unheard_bytes_max: int = 64 << 20
     hold_s: float = 0.25
     gather_s: float = 0.3
+    backup_s: float = 1.0
+    backups_max: int = 4
     input_losses_max: int = 10
     ledger_bytes_max: int = 1 << 30
     jobs_fenced_max: int = 10_000

@@ -10,6 +10,7 @@ from p2premap.config import TasksConfig
 from p2premap.election.ballot import Fence, first
 from p2premap.errors import JobError
 from p2premap.ids import Digest, JobId, NodeId
+from p2premap.sim.sole import Sole
 from p2premap.tasks import events
 from p2premap.tasks.coordinator import Coordinator
 from p2premap.tasks.director import Extension, Pinned, StagePlan, TaskInput
@@ -108,6 +109,7 @@ class ManyTasks:
         self._workers = {
             node: WorkerCore(me=node, slots=slots, config=config, fence=Fence(10), now=0.0) for node in self._ids
         }
+        self._replica = Sole()
         self._batches: deque[tuple[NodeId, events.RunBatch]] = deque()
         self.phase = Phase.WAITING
 
@@ -130,7 +132,7 @@ class ManyTasks:
 
     def _lead(self, now: float, event: events.CoordinatorEvent) -> None:
         since = self._clock()
-        effects = self.leader.step(now, event)
+        effects = self._replica.step(self.leader, now, event)
         spent = self._clock() - since
         self.cost.leader_s += spent
         self.cost.step_max_s = max(self.cost.step_max_s, spent)
@@ -141,6 +143,8 @@ class ManyTasks:
                     self._work(now, node, events.FromLeader(node=self._ids[0], message=message))
                 case events.JobChanged(view=view):
                     self.phase = view.phase
+                case _:
+                    pass
 
     def _work(self, now: float, node: NodeId, event: events.WorkerEvent) -> None:
         since = self._clock()

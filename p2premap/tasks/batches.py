@@ -37,6 +37,8 @@ LOOK_AHEAD: Final = 64
 
 SOURCES_WEIGHED: Final = 64
 
+SAMPLES_MAX: Final = 256
+
 TASK_BYTES: Final = 24
 """What an attempt takes of an `Assign` at least."""
 
@@ -63,6 +65,7 @@ class Sizer:
     def __init__(self, config: TasksConfig) -> None:
         self._config = config
         self._size_max = 1
+        self._samples: deque[float] = deque(maxlen=SAMPLES_MAX)
         self.mean_s = 0.0
         """Measured seconds a task; 0 until the first has ended."""
 
@@ -71,6 +74,15 @@ class Sizer:
         mean = max(seconds / tasks, TASK_S_MIN)
         self.mean_s = mean if not self.mean_s else MEMORY * self.mean_s + (1 - MEMORY) * mean
         self._size_max = min(max(self._size_max, tasks * GROWTH), self._config.batch_tasks_max)
+
+    def sample(self, seconds: float) -> None:
+        """One attempt took so long."""
+        self._samples.append(seconds)
+
+    def usual_s(self) -> float:
+        """Nine of ten attempts took less, of those that ended last."""
+        ordered = sorted(self._samples)
+        return ordered[9 * len(ordered) // 10] if ordered else 0.0
 
     def size(self, pending: int, slots: int) -> int:
         """How many of `pending` tasks go into the next batch."""
@@ -110,6 +122,23 @@ class TaskQueue:
         if task not in self._waiting_again:
             self._waiting_again.add(task)
             self._again.append(task)
+
+    def grow(self, tasks: int) -> None:
+        """So many more numbers; they do not wait before they are pushed."""
+        if self._fresh < self._end:
+            for task in range(self._fresh, self._end):
+                self.push(task)
+        self._end += tasks
+        self._fresh = self._end
+
+    def restore(self, states: bytearray, waits: int) -> None:
+        """Exactly the tasks whose state is `waits` wait: those after the last that has any other state as a range."""
+        self.clear()
+        self._fresh = len(states.rstrip(bytes([waits])))
+        self._end = len(states)
+        for task in range(self._fresh):
+            if states[task] == waits:
+                self.push(task)
 
     def clear(self) -> None:
         """Nothing waits any more."""

@@ -6,10 +6,16 @@ task of a stage has one that can be read, the stage's manifest is proposed, and 
 the cell decided, under an id that contains it. When the director has no further stage, ``final`` is proposed; an error
 or a cancellation proposes it too, and whatever it decides ends the job (MapReduce, 3.1 to 3.3).
 
+Facts go out in batches (`AppendFacts`) and come back as protected when a quorum of the job's replicas has them; cells
+are decided by vote (`ProposeCell`, `CellDecided`). Only what is protected is confirmed to workers, told to whoever
+waits for single tasks, or pinned. So a successor starts where this leader was, but for what was not protected yet.
+
 What may be lost, and what then:
 
+- The leader. A successor reads the history, takes over what runs, and goes on (`p2premap.tasks.replay`,
+  `p2premap.tasks.takeover`). The orders of the deposed one are refused by the workers' fences.
 - A node. `WorkerLost`: its attempts wait again, at no cost to their tasks. Finished tasks whose results only it held
-  run again, alone, and only where something still reads them.
+  run again, alone, and only where something still reads them; most have a second holder (`p2premap.tasks.copies`).
 - A message. Each worker numbers what it reports; `Recount` asks for what was not heard, after a broken link, after a
   gap, and after `recount_s` of silence. A node that leaves it unanswered for `unanswered_s` is treated as lost for
   this job.
@@ -25,17 +31,22 @@ to a lower ballot, of an abandoned stage, or told twice change nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, assert_never
 
 import msgspec
 
 from p2premap.config import TasksConfig
+from p2premap.errors import JobFailed, RemoteProtocolError
 from p2premap.ids import Ballot, JobId, NodeId
-from p2premap.tasks import messages
+from p2premap.tasks import journal, messages
+from p2premap.tasks.backups import Backups
+from p2premap.tasks.copies import Copies
 from p2premap.tasks.director import Director
 from p2premap.tasks.events import (
     CancelJob,
     CellDecided,
+    Conclude,
     CoordinatorEffect,
     CoordinatorEvent,
     Extend,
@@ -43,6 +54,7 @@ from p2premap.tasks.events import (
     FromWorker,
     JobChanged,
     ReplicasKnown,
+    Retell,
     Tick,
     ToWorker,
     Woke,
@@ -51,22 +63,35 @@ from p2premap.tasks.events import (
     WorkerSeen,
     WorkerUnlinked,
 )
+from p2premap.tasks.growth import Growth
 from p2premap.tasks.handout import HandOut
 from p2premap.tasks.job import JobSpec, JobView, Phase
-from p2premap.tasks.ledger import Cells, HomeCells
+from p2premap.tasks.ledger import FINAL_CELL
 from p2premap.tasks.progress import Leader
+from p2premap.tasks.replay import Replay
 from p2premap.tasks.reports import Reports
 from p2premap.tasks.roster import Roster
 from p2premap.tasks.state import JobState
+from p2premap.tasks.takeover import Takeover
 
 
-class _Running(NamedTuple):
-    """What only a job that goes on needs."""
+class _Running:
+    """What only a job that goes on needs.
 
-    state: JobState
-    roster: Roster
-    reports: Reports
-    hand_out: HandOut
+    Args:
+        state: of the job.
+        taken_over: when this leader began; None where it is the first one.
+    """
+
+    def __init__(self, state: JobState, taken_over: float | None) -> None:
+        self.state = state
+        self.roster = Roster(state)
+        self.takeover = Takeover(state, self.roster, taken_over)
+        self.copies = Copies(state)
+        self.reports = Reports(state, self.roster, self.takeover, self.copies)
+        self.hand_out = HandOut(state)
+        self.backups = Backups(state, self.hand_out)
+        self.growth = Growth(state)
 
 
 class _Ended(NamedTuple):
@@ -74,11 +99,15 @@ class _Ended(NamedTuple):
 
     Args:
         view: the last one.
+        accepted: when the job was.
         untold: nodes that worked for it and were dead at the end.
+        told: nodes that know; None where no other can have worked for it.
     """
 
     view: JobView
+    accepted: float
     untold: set[NodeId]
+    told: set[NodeId] | None
 
 
 class Coordinator:
@@ -91,11 +120,12 @@ class Coordinator:
         leader: this node.
         ballot: under which it leads.
         config: intervals and limits.
-        now: when the job was accepted.
-        cells: where decisions are made; by default this node alone makes them.
+        now: when it begins.
+        history: the batches of facts of all leaders so far, in the order in which they applied them.
+        decided: the cells that are decided so far.
 
     Raises:
-        JobError: the director cannot plan a first stage; the job does not exist.
+        JobError: the director cannot plan a stage, or a newer version wrote the history; it cannot be led here.
     """
 
     def __init__(
@@ -108,13 +138,15 @@ class Coordinator:
         ballot: Ballot,
         config: TasksConfig,
         now: float,
-        cells: Cells | None = None,
+        history: Iterable[bytes] = (),
+        decided: Mapping[str, bytes] | None = None,
     ) -> None:
         self.job = job
         self.spec = spec
         self._ballot = ballot
         self._config = config
-        self._accepted = self._view_at = now
+        self._view_at = now
+        self._started = False
         state = JobState(
             job=job,
             spec=spec,
@@ -123,10 +155,19 @@ class Coordinator:
             ballot=ballot,
             config=config,
             now=now,
-            cells=HomeCells() if cells is None else cells,
+            decided=decided or {},
         )
-        roster = Roster(state)
-        self._phase: _Running | _Ended = _Running(state, roster, Reports(state, roster), HandOut(state))
+        history = tuple(history)
+        self._taken_over = bool(history or decided or ballot.n or ballot.epoch)
+        try:
+            Replay(state).take(now, history)
+        except RemoteProtocolError as error:
+            raise JobFailed(f"What the job's former leaders wrote cannot be read here: {error}.") from None
+        self._phase: _Running | _Ended = _Running(state, now if self._taken_over else None)
+        if self._taken_over:
+            state.takeovers += 1
+            state.log.add(journal.Term(leader=leader.node))
+            self._phase.copies.want_all()
 
     # --- the core's face ------------------------------------------------------------------------------------------
 
@@ -139,18 +180,30 @@ class Coordinator:
         """When it wants a `Tick`."""
         if isinstance(self._phase, _Ended):
             return math.inf
-        state = self._phase.state
+        if self._taken_over and not self._started:
+            return -math.inf
+        running = self._phase
+        state = running.state
         shown = self._view_at if state.changed else math.inf
-        return min(self._phase.roster.check_at, state.workers.deadline(), shown)
+        return min(
+            running.roster.check_at,
+            state.workers.deadline(),
+            running.takeover.deadline(),
+            running.backups.deadline(),
+            shown,
+        )
 
     def step(self, now: float, event: CoordinatorEvent) -> list[CoordinatorEffect]:
         """Take one event; say what is to be done."""
         if isinstance(self._phase, _Ended):
             return self._after_end(self._phase, event)
         state = self._phase.state
+        if not self._started:
+            self._start(state)
         self._take(self._phase, now, event)
         if state.going_on:
             self._go_on(self._phase, now)
+        state.effects += state.log.flush(now, now - state.accepted)
         self._show(state, now)
         effects, state.effects = state.effects, []
         return effects
@@ -158,9 +211,26 @@ class Coordinator:
     def view(self, now: float) -> JobView:
         """The job as people see it; once it is over, only its age changes."""
         if isinstance(self._phase, _Ended):
-            return msgspec.structs.replace(self._phase.view, age_s=max(0.0, now - self._accepted))
-        state = self._phase.state
-        return state.progress.view(now, state.runs, state.workers, state.final, state.cancelling)
+            return msgspec.structs.replace(self._phase.view, age_s=max(0.0, now - self._phase.accepted))
+        return self._phase.state.view(now)
+
+    def why(self, now: float, *, stage: int = -1, task: int = -1) -> str:
+        """Why the job is where it is, or one of its tasks; one sentence. "" once the job is over.
+
+        Args:
+            stage: the task's; -1: the one that is worked on now.
+            task: -1: the job as a whole.
+        """
+        from p2premap.tasks import why  # only this question needs it
+
+        if isinstance(self._phase, _Ended):
+            return ""
+        state, gathering = self._phase.state, self._phase.takeover.gathering
+        return why.why_job(state, now, gathering=gathering) if task < 0 else why.why_task(state, now, stage, task)
+
+    def sole_results(self, node: NodeId) -> int:
+        """Results that only this node holds, and another is to keep too."""
+        return 0 if isinstance(self._phase, _Ended) else self._phase.copies.sole(node)
 
     def check_invariants(self) -> None:
         """For tests and the simulator: what must hold after every step."""
@@ -169,46 +239,80 @@ class Coordinator:
 
     # --- events ---------------------------------------------------------------------------------------------------
 
+    def _start(self, state: JobState) -> None:
+        """The first step: what the history says of the end."""
+        self._started = True
+        if (value := state.decided.get(FINAL_CELL)) is not None:
+            state.hear(FINAL_CELL, value)
+        elif state.ending is not None:
+            state.propose(FINAL_CELL, state.ending.encode())
+
     def _take(self, running: _Running, now: float, event: CoordinatorEvent) -> None:
         state, roster = running.state, running.roster
         match event:
             case Tick():
                 state.workers.wake_due(now)
                 roster.check_silence(now)
-            case WorkerSeen():
-                roster.seen(now, event)
-            case WorkerDoubtful(node=node):
-                roster.doubt(node)
-            case WorkerLost(node=node):
-                roster.lose(node)
-            case WorkerUnlinked(node=node):
-                roster.unlinked(now, node)
+            case WorkerSeen() | WorkerDoubtful() | WorkerLost() | WorkerUnlinked():
+                self._on_node(running, now, event)
             case Woke(lost_s=lost_s):
                 roster.credit(now, lost_s)
             case FromWorker(node=node, message=message):
                 running.reports.take(now, node, message)
             case CancelJob(reason=reason):
                 state.cancel(reason)
-            case CellDecided() | FactsProtected() | Extend() | ReplicasKnown():
-                pass
+            case CellDecided(cell=cell, value=value):
+                state.hear(cell, value)
+            case FactsProtected(serial=serial):
+                state.effects += state.log.protect(serial)
+                running.growth.protected(serial)
+            case Extend():
+                running.growth.extend(event)
+            case Retell(first=first):
+                state.effects += running.growth.retell(first)
+            case ReplicasKnown(copies=copies, note=note, fork=fork):
+                state.copies, state.said, state.fork = copies, note, fork
+                state.changed = True
             case _:
                 assert_never(event)
+
+    def _on_node(
+        self, running: _Running, now: float, event: WorkerSeen | WorkerDoubtful | WorkerLost | WorkerUnlinked
+    ) -> None:
+        """A node comes, goes, or falls silent."""
+        match event:
+            case WorkerSeen(node=node):
+                running.roster.seen(now, event)
+                running.takeover.seen(now, running.state.workers.all[node])
+            case WorkerDoubtful(node=node):
+                running.roster.doubt(node)
+            case WorkerLost(node=node):
+                running.roster.lose(node)
+                running.takeover.lost(node)
+                running.copies.lost(node)
+            case WorkerUnlinked(node=node):
+                running.roster.unlinked(now, node)
 
     def _after_end(self, ended: _Ended, event: CoordinatorEvent) -> list[CoordinatorEffect]:
         """The job is over: whoever still works for it has not heard so."""
         forget = messages.ForgetJob(job=self.job, ballot=self._ballot)
         match event:
-            case FromWorker(node=node, message=messages.AttemptsEnded() | messages.Busy()):
+            case FromWorker(node=node, message=messages.AttemptsEnded() | messages.Busy() | messages.Holding()):
                 return [ToWorker(node=node, message=forget)]
-            case WorkerSeen(node=node) if node in ended.untold:
+            case WorkerSeen(node=node) if node in ended.untold or (ended.told is not None and node not in ended.told):
                 ended.untold.discard(node)
+                if ended.told is not None:
+                    ended.told.add(node)
                 return [ToWorker(node=node, message=forget)]
             case _:
                 return []
 
     def _go_on(self, running: _Running, now: float) -> None:
         """What follows from what has changed: decisions, and work for who has room."""
-        state = running.state
+        state, takeover = running.state, running.takeover
+        takeover.check(now)
+        if takeover.gathering:
+            return
         if state.cancelling is not None:
             if not any(worker.engaged for worker in state.workers.all.values()):
                 state.decide(Phase.CANCELLED, state.cancelling)
@@ -217,18 +321,35 @@ class Coordinator:
         while more and state.going_on:
             state.look_at_parts()
             state.pin_complete()
+            self._take_early(running, now)
             more = state.going_on and running.hand_out.all(now)
+        if state.going_on:
+            running.backups.look(now)
+            running.copies.go()
         if state.workers.batches:
             running.roster.watch(now)
 
+    def _take_early(self, running: _Running, now: float) -> None:
+        """What workers said of a stage before it was planned here."""
+        for node, message in running.takeover.take_early():
+            worker = running.state.workers.all[node]
+            if isinstance(message, messages.Holding):
+                running.takeover.readopt(now, worker, message)
+            else:
+                running.reports.take_ends(now, worker, message)
+
     def _show(self, state: JobState, now: float) -> None:
         """Tell watchers, not too often, and always the end; then let go of what only a running job needs."""
-        if state.going_on and not (state.changed and now >= self._view_at):
+        over = state.final is not None
+        if not over and not (state.changed and now >= self._view_at):
             return
         state.changed = False
         self._view_at = now + self._config.view_s
         view = self.view(now)
         state.effects.append(JobChanged(job=self.job, view=view))
-        if not state.going_on:
-            untold = {worker.node for worker in state.workers.all.values() if worker.touched and worker.lost}
-            self._phase = _Ended(view, untold)
+        if over:
+            state.effects.append(Conclude(job=self.job, view=view))
+            workers = state.workers.all.values()
+            untold = {worker.node for worker in workers if worker.touched and worker.lost}
+            told = {worker.node for worker in workers if worker.touched} if self._taken_over else None
+            self._phase = _Ended(view, state.accepted, untold, told)

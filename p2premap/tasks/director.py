@@ -60,12 +60,16 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True):
     """What a payload adds to the open stage.
 
     Args:
-        tasks: how many new ones, numbered on from the last.
+        tasks: how many.
+        first: the number of the first. None: on from the last, and handed out only once the payload is protected, so
+            that a number means the same task at every leader. Who numbers tasks itself, such as a client its calls,
+            sees to that, and they are handed out at once; numbers may come in any order, and again.
         closed: none will come after these.
         cancelled: tasks whose results nobody wants any more; those without one end as STOPPED.
     """
 
     tasks: int = 0
+    first: int | None = None
     closed: bool = False
     cancelled: tuple[int, ...] = ()
 

@@ -11,16 +11,22 @@ STOPPED, REFUSED, node lost        cost the task nothing
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import NamedTuple
 
 from p2premap.config import TasksConfig
 from p2premap.tasks.job import AttemptEnd, JobOptions, Outcome
+from p2premap.tasks.journal import Failed
 from p2premap.tasks.ledger import FailureFact
 from p2premap.tasks.stage import StageRun
 from p2premap.tasks.workers import Worker, Workers
 
-Verdict: TypeAlias = tuple[str, str] | None
-"""None: try again; else the job has failed with this sentence and detail."""
+
+class Verdict(NamedTuple):
+    """The task has failed for good: one sentence, and what is known beside."""
+
+    error: str
+    detail: str
+
 
 _HOW = {
     Outcome.RAISED: "raised an exception",
@@ -45,15 +51,15 @@ class Failures:
         self._workers = workers
         self._config = config
 
-    def raised(self, run: StageRun, worker: Worker, end: AttemptEnd) -> Verdict:
+    def raised(self, run: StageRun, worker: Worker, end: AttemptEnd) -> Verdict | None:
         """User code raised."""
         self._note(run, worker, end)
         times = run.raised[end.task] = run.raised.get(end.task, 0) + 1
         if times <= self._options.retries:
             return None
-        return self._sentence(run, worker, end, times), end.detail
+        return Verdict(self._sentence(run, worker, end, times), end.detail)
 
-    def counted(self, run: StageRun, worker: Worker, end: AttemptEnd) -> Verdict:
+    def counted(self, run: StageRun, worker: Worker, end: AttemptEnd) -> Verdict | None:
         """A crash, an exceeded limit, or an input that nobody can make again."""
         self._note(run, worker, end)
         avoided = run.avoid.setdefault(end.task, {})
@@ -64,15 +70,28 @@ class Failures:
         failed_at = {f.node for f in run.facts.failures.values() if f.task == end.task}
         if len(failed_at) < 2 and self._workers.any_eligible_but(avoided):
             return None
-        return self._sentence(run, worker, end, times), end.detail
+        return Verdict(self._sentence(run, worker, end, times), end.detail)
 
-    def input_lost(self, run: StageRun, worker: Worker, end: AttemptEnd) -> Verdict:
+    def input_lost(self, run: StageRun, worker: Worker, end: AttemptEnd) -> Verdict | None:
         """A living node could not deliver a result that another task can make again."""
         self._note(run, worker, end)
         times = run.input_losses[end.task] = run.input_losses.get(end.task, 0) + 1
         if times <= self._config.input_losses_max:
             return None
-        return self._sentence(run, worker, end, times), end.detail
+        return Verdict(self._sentence(run, worker, end, times), end.detail)
+
+    def recall(self, run: StageRun, failed: Failed) -> None:
+        """A failure from the time of a former leader."""
+        task = failed.task
+        run.failed_attempts += 1
+        run.facts.fail(FailureFact(task, failed.attempt, failed.node, failed.outcome, failed.error, failed.detail))
+        if failed.outcome is Outcome.RAISED:
+            run.raised[task] = run.raised.get(task, 0) + 1
+        elif failed.outcome is Outcome.INPUT_LOST:
+            run.input_losses[task] = run.input_losses.get(task, 0) + 1
+        else:
+            run.alone[task] = run.alone.get(task, 0) + 1
+            run.avoid.setdefault(task, {})[failed.node] = None
 
     def _note(self, run: StageRun, worker: Worker, end: AttemptEnd) -> None:
         run.failed_attempts += 1

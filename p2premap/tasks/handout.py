@@ -10,7 +10,7 @@ from p2premap.tasks import messages
 from p2premap.tasks.batches import Batch, assign_bytes
 from p2premap.tasks.director import TaskInput
 from p2premap.tasks.job import AttemptSpec, Phase, Source
-from p2premap.tasks.stage import StageRun
+from p2premap.tasks.stage import Backup, StageRun
 from p2premap.tasks.state import JobState
 from p2premap.tasks.workers import Worker
 
@@ -27,7 +27,6 @@ class HandOut:
 
     def __init__(self, state: JobState) -> None:
         self._state = state
-        self._last_batch = 0
         self._repairing = False
         spec = state.spec
         self._code = Source(
@@ -44,7 +43,7 @@ class HandOut:
         """
         given = self._repairing = False
         for run in list(self._state.runs):
-            if run.pending and self._state.final is None and not run.abandoned:
+            if run.pending and self._state.going_on and not run.abandoned:
                 given = self._of_stage(now, run) or given
         return given or self._repairing or (not self._state.runs[-1].pinned and self._state.runs[-1].complete)
 
@@ -57,7 +56,7 @@ class HandOut:
             if len(worker.batches) >= worker.slots and not run.sizer.ahead(run.pending, self._state.workers.slots):
                 continue
             given = self._give(now, worker, run) or given
-            if not run.pending or run.abandoned or self._state.final is not None:
+            if not run.pending or run.abandoned or not self._state.going_on:
                 break
         return given
 
@@ -68,20 +67,39 @@ class HandOut:
     def _give(self, now: float, worker: Worker, run: StageRun) -> bool:
         size = run.sizer.size(run.pending, self._state.workers.slots)
         taken = run.take(worker, size, self._state.config.assign_bytes_max, self._state.workers, self._look)
-        if not taken or run.abandoned or self._state.final is not None:
+        if not taken or run.abandoned or not self._state.going_on:
             return False
-        self._last_batch += 1
+        number = self._state.new_batch()
         specs = []
         for task, input in taken:
             attempt = run.started[task]
             run.started[task] = attempt + 1
-            run.out[task] = self._last_batch
+            run.out[task] = number
             specs.append(AttemptSpec(task=task, attempt=attempt, params=input.params, sources=input.sources))
+        self._send(now, worker, run, number, specs)
+        return True
+
+    def second(self, now: float, worker: Worker, run: StageRun, task: int) -> bool:
+        """Have a task that is out run here too. Whether that was possible."""
+        input = None if self._at_limit() else self._look(run, task)
+        run.parked.pop(task, None)
+        if input is None or run.abandoned or not self._state.going_on:
+            return False
+        if task not in run.adopted:
+            run.adopted[task] = run.started[task] - 1
+        attempt = run.started[task]
+        run.started[task] = attempt + 1
+        number = self._state.new_batch()
+        run.backups[task] = Backup(number, attempt)
+        spec = AttemptSpec(task=task, attempt=attempt, params=input.params, sources=input.sources)
+        self._send(now, worker, run, number, [spec])
+        return True
+
+    def _send(self, now: float, worker: Worker, run: StageRun, number: int, specs: list[AttemptSpec]) -> None:
         if not worker.batches:
             worker.last_word = now
-        worker.batches[self._last_batch] = Batch(
-            self._last_batch, worker.node, run.id, array("I", [t for t, _ in taken]), len(taken), now
-        )
+        tasks = array("I", [spec.task for spec in specs])
+        worker.batches[number] = Batch(number, worker.node, run.id, tasks, len(specs), now)
         worker.allow -= 1
         worker.touched = True
         self._state.workers.batches += 1
@@ -102,12 +120,11 @@ class HandOut:
                 heard=worker.heard,
             ),
         )
-        return True
 
     def _look(self, run: StageRun, task: int) -> TaskInput | None:
         """A task's input with the holders as they are now; None: it is parked until its sources can be read."""
         state = self._state
-        if state.final is not None:
+        if not state.going_on:
             return None
         if run.pinned and run.adopt(task, state.locations):
             state.abandon_after(run)  # meanwhile another result of it has come back

@@ -1,15 +1,14 @@
-"""What is known of a job: facts that merge, cells that were decided.
+"""What is known of a job: facts that only grow, cells that were decided.
 
-**Facts** grow only and merge by union, in any order, again and again: which results each task has and who holds them,
-how attempts failed, how many were started. They are true once and for all, so that replicas need no agreement on
-them; a node that dies takes nothing back (that it cannot be read *now* is an observation of the leader, see
+**Facts** are true once and for all, so that replicas need no agreement on them, only copies
+(`p2premap.tasks.journal`): which results each task has and who holds them, and how attempts failed. Told again they
+change nothing; a node that dies takes nothing back (that it cannot be read *now* is an observation of the leader, see
 `p2premap.tasks.locations`).
 
-**Cells** are the few decisions of a job, each written once: ``manifest/<stage>/<generation>``, the exact results that a
-stage pinned, and ``final``. A pure set in which "done" wins would mix lineages when a task that is not deterministic
-runs twice (Spark lost rows so: SPARK-23207). So nothing is planned from results before a cell has pinned them, and
-the ids of what is planned from them contain the cell's value. `Cells` is the interface behind which the replicas
-vote; `HomeCells` is the job with one replica, which decides alone.
+**Cells** are the few decisions of a job, each written once by vote of its replicas: the manifest of each stage, the
+exact results that it pinned, and ``final``. A pure set in which "done" wins would mix lineages when a task that is not
+deterministic runs twice (Spark lost rows so: SPARK-23207). So nothing is planned from results before a cell has pinned
+them, and the ids of what is planned from them contain the cell's value.
 
 Facts about a million tasks are a few packed arrays: 14 bytes a task beside the results' own bytes.
 """
@@ -20,7 +19,7 @@ import struct
 import typing
 from array import array
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, NewType, Protocol, overload
+from typing import NamedTuple, NewType, overload
 
 import cbor2
 from blake3 import blake3
@@ -28,7 +27,7 @@ from blake3 import blake3
 from p2premap.errors import RemoteProtocolError
 from p2premap.ids import Digest, NodeId
 from p2premap.tasks.director import Pinned
-from p2premap.tasks.job import BlobRef, Outcome, Phase
+from p2premap.tasks.job import BlobRef, Outcome, Phase, StageId
 from p2premap.wire import decode_cbor
 
 LINEAGE_BYTES: typing.Final = 8
@@ -41,6 +40,8 @@ ResultRef = NewType("ResultRef", int)
 _HEAD: typing.Final = struct.Struct("<QIH")
 _BLOB: typing.Final = struct.Struct("<32sQ")
 _COUNTED: typing.Final = 8
+_FAILED: typing.Final = 0xFFFF
+"""In the place of the number of blobs: no result, the task has failed for good."""
 
 
 class ResultFact(NamedTuple):
@@ -88,6 +89,17 @@ class Results:
             self._shared[value, blobs, records_out] = ref
         return ref
 
+    def add_failed(self, value: bytes) -> ResultRef:
+        """Store that there is none, and what the failure carried."""
+        ref = ResultRef(len(self._buffer))
+        self._buffer += _HEAD.pack(0, len(value), _FAILED)
+        self._buffer += value
+        return ref
+
+    def failed(self, ref: ResultRef) -> bool:
+        """Whether it stands for a failure."""
+        return bool(_HEAD.unpack_from(self._buffer, ref)[2] == _FAILED)
+
     def get(self, ref: ResultRef) -> tuple[bytes, tuple[BlobRef, ...], int]:
         """Value, blobs and records_out."""
         records_out, size, blobs = _HEAD.unpack_from(self._buffer, ref)
@@ -101,7 +113,7 @@ class Results:
 
     def _blobs(self, start: int, count: int) -> tuple[BlobRef, ...]:
         found = []
-        for n in range(count):
+        for n in range(count % _FAILED):
             digest, size = _BLOB.unpack_from(self._buffer, start + n * _BLOB.size)
             found.append(BlobRef(digest=Digest(digest), size=size))
         return tuple(found)
@@ -109,7 +121,7 @@ class Results:
     def content(self, ref: ResultRef) -> bytes:
         """What makes two results the same: value and blobs, not counters."""
         _, size, blobs = _HEAD.unpack_from(self._buffer, ref)
-        return bytes(self._buffer[ref + _COUNTED : ref + _HEAD.size + size + blobs * _BLOB.size])
+        return bytes(self._buffer[ref + _COUNTED : ref + _HEAD.size + size + blobs % _FAILED * _BLOB.size])
 
 
 class StageFacts:
@@ -163,19 +175,41 @@ class StageFacts:
         self._attempt[task] = attempt
         self._holder[task] = self._number(node)
 
+    def grow(self, tasks: int) -> None:
+        """The stage has so many more tasks."""
+        self.tasks += tasks
+        self._chosen.frombytes(bytes(8 * tasks))
+        self._attempt.frombytes(bytes(4 * tasks))
+        self._holder.frombytes(bytes(2 * tasks))
+
+    def give_up(self, task: int, attempt: int, node: NodeId, value: bytes) -> None:
+        """Take the fact that this failure is the task's answer, if it has none yet."""
+        if not self._chosen[task]:
+            self._chosen[task], self._attempt[task] = self.results.add_failed(value), attempt
+            self._holder[task] = self._number(node)
+
+    def hold(self, task: int, attempt: int, node: NodeId, holder: NodeId) -> bool:
+        """Take the fact that `holder` has what this attempt at `node` yielded. False: it changes nothing."""
+        if self.knows(task, attempt, holder):
+            return False
+        for fact in self.facts(task):
+            if fact.attempt == attempt and fact.node == node:
+                self._more.setdefault(task, []).append(ResultFact(attempt, holder, fact.result))
+                self._number(holder)
+                return True
+        return False
+
+    def knows(self, task: int, attempt: int, node: NodeId) -> bool:
+        """Whether this attempt's result is known."""
+        return any(fact.attempt == attempt and fact.node == node for fact in self.facts(task))
+
+    def nodes(self) -> tuple[NodeId, ...]:
+        """All that have yielded or hold a result."""
+        return tuple(self._nodes)
+
     def fail(self, failure: FailureFact) -> None:
         """Take the fact that an attempt failed; again changes nothing."""
         self.failures.setdefault((failure.task, failure.attempt), failure)
-
-    def merge(self, other: StageFacts) -> None:
-        """Take every fact of another replica about the same stage."""
-        assert other.tasks == self.tasks, "two replicas disagree about a stage's size"
-        for task in range(self.tasks):
-            for fact in other.facts(task):
-                value, blobs, records_out = other.results.get(fact.result)
-                self.add(task, fact.attempt, fact.node, value, blobs, records_out)
-        for failure in other.failures.values():
-            self.fail(failure)
 
     def facts(self, task: int) -> Iterator[ResultFact]:
         """The task's results, the chosen one first."""
@@ -215,7 +249,8 @@ class StageFacts:
     def pinned(self, task: int) -> Pinned:
         """The chosen result as the director sees it."""
         value, blobs, records_out = self.results.get(self.chosen(task))
-        return Pinned(value=value, blobs=blobs, holders=self.holders(task), records_out=records_out)
+        failed = self.results.failed(self.chosen(task))
+        return Pinned(value=value, blobs=blobs, holders=self.holders(task), records_out=records_out, failed=failed)
 
     def hash_ahead(self) -> None:
         """Hash what is chosen so far, in order of task, so that `manifest` has little left to do at the end."""
@@ -245,6 +280,8 @@ class StageFacts:
     def _same_as(self, task: int, value: bytes, blobs: tuple[BlobRef, ...]) -> ResultRef | None:
         for fact in self.facts(task):
             known_value, known_blobs, _ = self.results.get(fact.result)
+            if self.results.failed(fact.result):
+                continue
             if known_value == value and known_blobs == blobs:
                 return fact.result
         return None
@@ -276,34 +313,10 @@ class PinnedResults(Sequence[Pinned]):
         return self._facts.pinned(range(len(self))[index])
 
 
-class Decided(NamedTuple):
-    """A cell has a value, for ever."""
-
-    cell: str
-    value: bytes
-
-
-class Cells(Protocol):
-    """A job's write-once cells."""
-
-    def propose(self, cell: str, value: bytes) -> Sequence[Decided]:
-        """Ask for `cell` to be decided; what is decided may be another value, and may become known only later."""
-
-
-class HomeCells:
-    """The cells of a job whose only replica is its home: the first proposal is the decision."""
-
-    def __init__(self) -> None:
-        self.decided: dict[str, bytes] = {}
-
-    def propose(self, cell: str, value: bytes) -> Sequence[Decided]:
-        """See `Cells.propose`."""
-        return (Decided(cell, self.decided.setdefault(cell, value)),)
-
-
-def manifest_cell(stage: int, generation: int) -> str:
-    """The name of the cell that pins a stage's results."""
-    return f"manifest/{stage}/{generation}"
+def manifest_cell(stage: StageId, generation: int) -> str:
+    """The name of the cell that pins a stage's results: ``manifest/<number>[-<lineage>]/<generation>``."""
+    lineage = f"-{stage.lineage.hex()}" if stage.lineage else ""
+    return f"manifest/{stage.number}{lineage}/{generation}"
 
 
 FINAL_CELL: typing.Final = "final"

@@ -34,6 +34,10 @@ class Locations:
         self.clear = False
         self._doubtful.add(node)
 
+    def in_doubt(self, node: NodeId) -> bool:
+        """Whether it may be dead or not."""
+        return node in self._doubtful
+
     def trust(self, node: NodeId) -> None:
         """It is there (again), with its disk as far as anybody knows."""
         self._gone.discard(node)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from typing import Final as Constant
 
 import msgspec
@@ -15,6 +17,7 @@ from p2premap.tasks.stage import StageRun
 from p2premap.tasks.workers import Worker, Workers
 
 NAMES_SHOWN_MAX: Constant = 5
+SKIPPED_SHOWN_MAX: Constant = 100
 
 PARTS_MAX: Constant = 16_384
 """A view lists every part, and has to fit into a frame."""
@@ -36,15 +39,14 @@ class Progress:
     """Turns a coordinator's state into a `JobView`.
 
     Args:
-        accepted: when the job was accepted.
+        leader: for people.
     """
 
-    def __init__(self, job: JobId, spec: JobSpec, leader: Leader, director: Director, accepted: float) -> None:
+    def __init__(self, job: JobId, spec: JobSpec, leader: Leader, director: Director) -> None:
         self._job = job
         self._spec = spec
         self._leader = leader
         self._director = director
-        self._accepted = accepted
         self._parts: dict[StageId, dict[int, Part]] = {}
 
     def commit(self, run: StageRun, task: int) -> None:
@@ -66,9 +68,18 @@ class Progress:
         self._parts.pop(run.id, None)
 
     def view(
-        self, now: float, runs: list[StageRun], workers: Workers, final: Final | None, cancelling: str | None
+        self,
+        runs: list[StageRun],
+        workers: Workers,
+        final: Final | None,
+        cancelling: str | None,
+        done: Iterable[tuple[str, int]],
     ) -> JobView:
-        """The job now."""
+        """The job now, as far as tasks go.
+
+        Args:
+            done: tasks done by each node.
+        """
         if final is not None:
             phase = final.phase
         elif workers.batches or any(run.done for run in runs):
@@ -84,14 +95,16 @@ class Progress:
             leader=self._leader.node,
             leader_name=self._leader.name,
             leader_pid=self._leader.pid,
-            age_s=max(0.0, now - self._accepted),
+            age_s=0.0,
             stages=tuple(_stage_view(run, workers) for run in runs),
             parts=parts,
-            nodes=tuple((w.name, w.done) for w in workers.all.values() if w.done),
+            nodes=tuple(done),
             error=final.error if final is not None else "",
             detail=final.detail if final is not None else "",
             note="" if final is not None else note(runs, workers, cancelling),
             part_count=len(parts),
+            retries=sum(run.failed_attempts - len(run.skipped) for run in runs),
+            skipped=_skipped(runs),
         )
 
     def _committed(self, runs: list[StageRun]) -> tuple[Part, ...]:
@@ -100,9 +113,15 @@ class Progress:
         )
 
 
+def _skipped(runs: list[StageRun]) -> tuple[tuple[str, int, str], ...]:
+    """Tasks that failed for good and were left out, the first of them."""
+    found = ((run.plan.name, task, error) for run in runs for task, error in run.skipped.items())
+    return tuple(itertools.islice(found, SKIPPED_SHOWN_MAX))
+
+
 def _stage_view(run: StageRun, workers: Workers) -> StageView:
     running = sum(b.left for w in workers.all.values() for b in w.batches.values() if b.stage == run.id)
-    tasks = run.plan.tasks
+    tasks = run.tasks - run.absent
     return StageView(
         number=run.id.number,
         name=run.plan.name,
@@ -115,6 +134,7 @@ def _stage_view(run: StageRun, workers: Workers) -> StageView:
         bytes_done=run.plan.bytes_in * run.done // tasks if tasks else 0,
         records_out=run.records_out,
         seconds=run.seconds,
+        skipped=len(run.skipped),
     )
 
 

@@ -6,12 +6,14 @@ import math
 from typing import assert_never
 
 from p2premap.ids import NodeId
-from p2premap.tasks import messages
+from p2premap.tasks import journal, messages
+from p2premap.tasks.copies import Copies
 from p2premap.tasks.failures import Verdict
 from p2premap.tasks.job import AttemptEnd, Outcome, Phase
 from p2premap.tasks.roster import Roster
 from p2premap.tasks.stage import StageRun
 from p2premap.tasks.state import JobState
+from p2premap.tasks.takeover import Takeover
 from p2premap.tasks.workers import Worker
 from p2premap.wire import Message
 
@@ -22,11 +24,15 @@ class Reports:
     Args:
         state: of the job.
         roster: to ask for what was lost on the way.
+        takeover: to what a former leader had given out.
+        copies: of results.
     """
 
-    def __init__(self, state: JobState, roster: Roster) -> None:
+    def __init__(self, state: JobState, roster: Roster, takeover: Takeover, copies: Copies) -> None:
         self._state = state
         self._roster = roster
+        self._takeover = takeover
+        self._copies = copies
 
     def take(self, now: float, node: NodeId, message: Message) -> None:
         """A node says something; under another ballot it changes nothing."""
@@ -38,8 +44,19 @@ class Reports:
                 self._on_ended(now, worker, message)
             case messages.Busy(ballot=self._state.ballot):
                 self._on_busy(now, worker, message)
+            case messages.Holding(ballot=self._state.ballot):
+                self._heard_from(now, worker, message.free)
+                self._takeover.holding(now, worker, message)
+            case messages.Kept(ballot=self._state.ballot):
+                self._copies.kept(now, worker, message)
             case _:
                 pass
+
+    def take_ends(self, now: float, worker: Worker, message: messages.AttemptsEnded) -> None:
+        """The ends of a report, of a stage that is planned."""
+        run = self._state.by_id.get(message.stage)
+        if run is not None:
+            self._on_ends(now, worker, run, message.ends)
 
     def _heard_from(self, now: float, worker: Worker, free: int) -> None:
         worker.last_word = now
@@ -57,14 +74,17 @@ class Reports:
         if message.answers >= worker.owes and message.held == 0:
             worker.owes = 0
         self._heard_from(now, worker, message.free)
-        gap = message.serial > worker.heard + 1
-        if message.serial == worker.heard + 1:
-            worker.heard = message.serial
-        run = self._state.by_id.get(message.stage)
-        if run is not None:
-            self._on_ends(now, worker, run, message.ends)
-            if not self._state.going_on:
-                return
+        gap = message.serial > worker.received + 1
+        if message.serial == worker.received + 1:
+            worker.received = message.serial
+        if message.stage not in self._state.by_id and self._takeover.early(worker, message):
+            worker.early = True
+        else:
+            self.take_ends(now, worker, message)
+        if message.serial and not worker.early:
+            self._state.log.reported(worker, worker.received)
+        if not self._state.going_on:
+            return
         self._rest_if_idle(now, worker)
         self._state.workers.feed(worker)
         self._state.changed = True
@@ -74,7 +94,10 @@ class Reports:
     def _on_ends(self, now: float, worker: Worker, run: StageRun, ends: tuple[AttemptEnd, ...]) -> None:
         state = self._state
         settled, others, seconds = run.commit_plain(worker.node, worker.batches, ends)
-        state.drop_empty(worker)
+        if settled:
+            state.log.results(run.id, worker.node, settled)
+            state.log.ended(run.id, worker.node, settled)
+            state.drop_empty(worker)
         done = len(settled)
         for end in others:
             if not state.going_on:
@@ -84,8 +107,9 @@ class Reports:
                 seconds += end.seconds
         if done:
             run.sizer.learn(done, seconds)
+            run.sizer.sample(ends[-1].seconds)
             run.facts.hash_ahead()
-            worker.done += done
+            state.settled(worker, run, done)
             worker.rests = 0
             worker.said = ""
             self._check_size(run)
@@ -93,31 +117,38 @@ class Reports:
     def _on_end(self, now: float, worker: Worker, run: StageRun, end: AttemptEnd) -> bool:
         """Take the end of one attempt. True if it settled its task."""
         task = end.task
-        if task >= run.plan.tasks or end.attempt >= run.started[task]:
+        if not run.has(task) or end.attempt >= run.started[task]:
             return False  # never given out; the ledger's numbers are narrower than the wire's
-        number = run.out[task]
-        batch = worker.batches.get(number) if number and run.started[task] == end.attempt + 1 else None
+        second = (backup := run.backups.get(task)) is not None and backup.attempt == end.attempt
+        number = backup.batch if backup is not None and second else run.out[task]
+        batch = worker.batches.get(number) if second or run.attempt_of(task) == end.attempt else None
         sent = batch.sent if batch is not None else now
         if batch is not None:
-            self._state.release(worker, run, task)
+            self._state.release(worker, run, task, second=second)
         if run.abandoned:
             return False
         if end.outcome is Outcome.DONE:
-            return self._on_done(now, worker, run, end)
+            return self._on_done(now, worker, run, end, raced=backup is not None)
         if batch is not None:
             self._on_not_done(now, worker, run, end, sent)
         return False
 
-    def _on_done(self, now: float, worker: Worker, run: StageRun, end: AttemptEnd) -> bool:
-        task = end.task
-        settled = run.commit(now, worker.node, end, self._state.locations)
-        if not settled and run.pinned and not run.is_settled(task) and run.adopt(task, self._state.locations):
-            self._state.abandon_after(run)
+    def _on_done(self, now: float, worker: Worker, run: StageRun, end: AttemptEnd, *, raced: bool) -> bool:
+        state, task = self._state, end.task
+        if not run.facts.knows(task, end.attempt, worker.node):
+            state.log.results(run.id, worker.node, (end,))
+        settled = run.commit(now, worker.node, end, state.locations)
+        if not settled and run.pinned and not run.is_settled(task) and run.adopt(task, state.locations):
+            state.abandon_after(run)
             settled = True
         if not settled:
             return False
-        if self._state.going_on and run is not self._state.runs[-1]:
-            self._state.runs[-1].reconsider()
+        state.log.ended(run.id, worker.node, (end,))
+        state.stop_others(run, task, raced=raced)
+        if end.blobs:
+            self._copies.want(run, task)
+        if state.going_on and run is not state.runs[-1]:
+            state.runs[-1].reconsider()
         return True
 
     def _check_size(self, run: StageRun) -> None:
@@ -132,7 +163,7 @@ class Reports:
         task = end.task
         if self._state.cancelling is not None or run.is_settled(task):
             return
-        verdict: Verdict = None
+        verdict: Verdict | None = None
         match end.outcome:
             case Outcome.RAISED:
                 verdict = self._state.failures.raised(run, worker, end)
@@ -151,12 +182,17 @@ class Reports:
                 raise AssertionError("a result is not a failure")
             case _:
                 assert_never(end.outcome)
+        answer = verdict is not None and self._state.skips and not run.facts.chosen(task)
+        if (task, end.attempt) in run.facts.failures:
+            self._state.log.add(_failed(run, worker, end, answer=answer))
         if verdict is None:
             self._state.wait_again(run, task)
+        elif answer:
+            self._state.give_up(worker, run, end, verdict.error)
         else:
-            self._state.decide(Phase.FAILED, *verdict)
+            self._state.decide(Phase.FAILED, verdict.error, verdict.detail)
 
-    def _on_input_lost(self, run: StageRun, worker: Worker, end: AttemptEnd, sent: float) -> Verdict:
+    def _on_input_lost(self, run: StageRun, worker: Worker, end: AttemptEnd, sent: float) -> Verdict | None:
         """Write off the copies that could not be read, unless better ones have come to be since the task was sent."""
         blobs = [
             (source.blob, source.holders)
@@ -184,7 +220,12 @@ class Reports:
         run = self._state.by_id.get(message.stage)
         if run is not None:
             for task, attempt in message.attempts:
-                if task < run.plan.tasks and run.started[task] == attempt + 1 and run.out[task] in worker.batches:
+                if task >= run.tasks:
+                    continue
+                backup = run.backups.get(task)
+                if backup is not None and backup.attempt == attempt and backup.batch in worker.batches:
+                    self._state.release(worker, run, task, second=True)
+                elif run.attempt_of(task) == attempt and run.out[task] in worker.batches:
                     self._state.release(worker, run, task)
                     self._state.wait_again(run, task)
         if message.free == 0:
@@ -200,3 +241,17 @@ class Reports:
         """A node that has no room and nothing of ours will not speak by itself."""
         if worker.allow == 0 and not worker.batches and worker.eligible:
             self._state.workers.rest(now, worker, self._state.config.busy_retry_s)
+
+
+def _failed(run: StageRun, worker: Worker, end: AttemptEnd, *, answer: bool) -> journal.Failed:
+    return journal.Failed(
+        stage=run.id,
+        task=end.task,
+        attempt=end.attempt,
+        node=worker.node,
+        outcome=end.outcome,
+        error=end.error,
+        detail=end.detail,
+        value=end.value,
+        answer=answer,
+    )

@@ -53,11 +53,11 @@ class Roster:
         """It is stalled or suspected: nothing new for it, and what it has stays with it for now."""
         state = self._state
         worker = state.workers.all.get(node)
+        state.locations.doubt(node)
         if worker is None or worker.lost:
             return
         worker.doubtful = True
         state.workers.update(worker)
-        state.locations.doubt(node)
         for run in state.runs:
             run.reconsider()
         state.changed = True
@@ -69,10 +69,13 @@ class Roster:
         if worker is None or worker.lost:
             return
         worker.lost = True
+        worker.losses += 1
+        worker.received = worker.heard
+        worker.early = False
         self._give_up(worker)
         state.locations.lose(node)
         for run in state.runs:
-            if not run.pinned:
+            if not run.pinned or run.plan.final:
                 run.lose_results(node, state.locations)
             run.reconsider()
 
@@ -93,10 +96,14 @@ class Roster:
         for batch in list(worker.batches.values()):
             run = self._state.by_id[batch.stage]
             for task in batch.tasks:
-                if run.out[task] == batch.number:
+                second = run.backups.get(task)
+                if second is not None and second.batch == batch.number:
+                    self._state.release(worker, run, task, second=True)
+                elif run.out[task] == batch.number:
                     run.lost_attempts += 1
                     self._state.release(worker, run, task)
-                    self._state.wait_again(run, task)
+                    if not run.out[task]:
+                        self._state.wait_again(run, task)
         worker.asked = math.inf
         worker.owes = 0
         self._state.workers.wake(worker)
@@ -108,9 +115,7 @@ class Roster:
         worker.recounts += 1
         out: dict[StageId, list[tuple[int, int]]] = {}
         for batch in worker.batches.values():
-            run = self._state.by_id[batch.stage]
-            pairs = out.setdefault(batch.stage, [])
-            pairs.extend((t, run.started[t] - 1) for t in batch.tasks if run.out[t] == batch.number)
+            out.setdefault(batch.stage, []).extend(self._state.by_id[batch.stage].started_by(batch))
         for stage, pairs in (out or {self._state.runs[-1].id: []}).items():
             for start in range(0, max(1, len(pairs)), RECOUNT_ATTEMPTS_MAX):
                 self._state.say(
@@ -122,6 +127,7 @@ class Roster:
                         attempts=tuple(pairs[start : start + RECOUNT_ATTEMPTS_MAX]),
                         heard=worker.heard,
                         number=worker.recounts,
+                        census=worker.census,
                     ),
                 )
         if self._state.cancelling is not None:

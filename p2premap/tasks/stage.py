@@ -7,25 +7,42 @@ The state of a task, from its leader's side::
        +---------------+  STOPPED, REFUSED, Busy, node lost: at no cost
                        +  CRASHED, limits: counted (`p2premap.tasks.coordinator`)
 
-A task whose inputs cannot be read just now is parked, until something about holders has changed.
+A task whose inputs cannot be read just now is parked, until something about holders has changed. A straggler's task
+may be out twice (`p2premap.tasks.backups`). A stage that grows has numbers that nobody has given yet: absent tasks.
+
+When every task has a result the stage is pinned: from then on its results are those of this generation. If one of them
+cannot be read anywhere any more and its task yields something else, the next generation is pinned.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from p2premap.config import TasksConfig
 from p2premap.ids import Digest, NodeId
 from p2premap.tasks.batches import LOOK_AHEAD, TASK_BYTES, Batch, Candidate, Sizer, TaskQueue, assign_bytes
 from p2premap.tasks.director import StagePlan, TaskInput
 from p2premap.tasks.job import AttemptEnd, Outcome, StageId
-from p2premap.tasks.ledger import StageFacts
+from p2premap.tasks.journal import Chosen, Results, columns
+from p2premap.tasks.ledger import ResultFact, ResultRef, StageFacts
 from p2premap.tasks.locations import Locations
+from p2premap.tasks.log import Log
 from p2premap.tasks.workers import Worker, Workers
 
 SOURCES_LOOKED_AT_MAX: Final = 4096
+
+WAITS: Final = 0
+SETTLED: Final = 1
+ABSENT: Final = 2
+
+
+class Backup(NamedTuple):
+    """A second attempt of a task that is out: its batch and number."""
+
+    batch: int
+    attempt: int
 
 
 class StageRun:
@@ -35,18 +52,28 @@ class StageRun:
         id: names it on the wire.
         plan: the director's.
         config: for batches.
+        log: takes the choices among results.
+        first_attempt: the lowest number that this leader gives an attempt.
     """
 
-    def __init__(self, id: StageId, plan: StagePlan, config: TasksConfig) -> None:
+    def __init__(self, id: StageId, plan: StagePlan, config: TasksConfig, log: Log, *, first_attempt: int = 0) -> None:
         self.id = id
         self.plan = plan
+        self.tasks = plan.tasks
+        self.open = plan.open
         self.facts = StageFacts(plan.tasks)
         self.queue = TaskQueue(plan.tasks)
         self.sizer = Sizer(config)
         self.out = array("I", bytes(4 * plan.tasks))
-        self.started = array("I", bytes(4 * plan.tasks))
-        self.done = 0
+        self.started = array("I", [first_attempt]) * plan.tasks
+        self.adopted: dict[int, int] = {}
+        """Tasks that are out under an attempt number of a former leader."""
+        self.backups: dict[int, Backup] = {}
+        self.done = self.absent = 0
         self.pinned = False
+        self.pinned_in = 0
+        """The batch of facts that says so."""
+        self.proposed = False
         self.generation = 0
         self.abandoned = False
         """Planned from results that had to be replaced: nothing of it counts any more."""
@@ -59,8 +86,13 @@ class StageRun:
         self.input_losses: dict[int, int] = {}
         self.failed_attempts = self.lost_attempts = self.records_out = 0
         self.seconds = 0.0
+        self.skipped: dict[int, str] = {}
+        """Tasks that failed for good, and how."""
         self.fresh_results: list[int] = []
         """Of a final stage: tasks whose (new) output part has not been looked at."""
+        self._log = log
+        self._first_attempt = first_attempt
+        self._manifest: Digest | None = None
         self._settled = bytearray(plan.tasks)
         self._window: dict[int, Candidate] = {}
         self._sources_in_window = 0
@@ -74,11 +106,30 @@ class StageRun:
     @property
     def complete(self) -> bool:
         """Whether every task has a result that can be read."""
-        return self.done == self.plan.tasks
+        return self.done + self.absent == self.tasks and not self.open
+
+    def has(self, task: int) -> bool:
+        """Whether there is such a task."""
+        return task < self.tasks and self._settled[task] != ABSENT
 
     def is_settled(self, task: int) -> bool:
         """Whether the task has a result that can be read."""
-        return bool(self._settled[task])
+        return self._settled[task] == SETTLED
+
+    def attempt_of(self, task: int) -> int:
+        """The number of the attempt that is out, of a task without a backup or the first of two."""
+        if (adopted := self.adopted.get(task)) is not None:
+            return adopted
+        return self.started[task] - 1
+
+    def started_by(self, batch: Batch) -> tuple[tuple[int, int], ...]:
+        """(task, attempt) of what is still out of a batch."""
+        number = batch.number
+        pairs = [(t, self.attempt_of(t)) for t in batch.tasks if self.out[t] == number]
+        if self.backups:
+            seconds = ((t, self.backups.get(t)) for t in batch.tasks)
+            pairs += [(t, second.attempt) for t, second in seconds if second is not None and second.batch == number]
+        return tuple(pairs)
 
     def check_invariants(self, batches: Mapping[int, Batch], going_on: bool) -> None:
         """For tests: every task waits, is parked, is out, or is settled; and the counts are true.
@@ -87,9 +138,10 @@ class StageRun:
             batches: those of this stage that are out.
             going_on: the job is not being cancelled.
         """
-        assert self.done == sum(self._settled), "settled tasks are miscounted"
+        assert self.done == self._settled.count(SETTLED), "settled tasks are miscounted"
+        assert self.absent == self._settled.count(ABSENT), "absent tasks are miscounted"
         out: dict[int, int] = {}
-        for number in self.out:
+        for number in (*self.out, *(second.batch for second in self.backups.values())):
             out[number] = out.get(number, 0) + 1
         out.pop(0, None)
         assert out == {number: batch.left for number, batch in batches.items()}, "attempts that are out are miscounted"
@@ -125,19 +177,19 @@ class StageRun:
 
     def commit_plain(
         self, node: NodeId, batches: Mapping[int, Batch], ends: Sequence[AttemptEnd]
-    ) -> tuple[list[int], list[AttemptEnd], float]:
+    ) -> tuple[list[AttemptEnd], list[AttemptEnd], float]:
         """Take the usual ends, many at a time: a first result without blobs, of an attempt that is out at this node.
 
         Args:
             batches: of the node.
 
         Returns:
-            The tasks that are settled now, the ends that are anything else, and the seconds of the former.
+            The ends that settle their tasks, those that are anything else, and the seconds of the former.
         """
-        settled: list[int] = []
+        settled: list[AttemptEnd] = []
         others: list[AttemptEnd] = []
         seconds = 0.0
-        tasks, out, started, is_settled = self.plan.tasks, self.out, self.started, self._settled
+        tasks, out, started, is_settled = self.tasks, self.out, self.started, self._settled
         plain = not (self.pinned or self.abandoned)
         for end in ends:
             task = end.task
@@ -153,8 +205,8 @@ class StageRun:
                 self.facts.add_first(task, end.attempt, node, end.value, end.records_out)
                 out[task] = 0
                 batch.left -= 1
-                is_settled[task] = 1
-                settled.append(task)
+                is_settled[task] = SETTLED
+                settled.append(end)
                 seconds += end.seconds
                 self.records_out += end.records_out
             else:
@@ -162,7 +214,7 @@ class StageRun:
         self.done += len(settled)
         self.seconds += seconds
         if self.plan.final:
-            self.fresh_results += settled
+            self.fresh_results += [end.task for end in settled]
         return settled, others, seconds
 
     def adopt(self, task: int, locations: Locations) -> bool:
@@ -171,20 +223,35 @@ class StageRun:
         False: the task has no other.
         """
         assert self.pinned, "only what was pinned is replaced"
-        before = self.facts.chosen(task)
-        self.pinned = False
-        if not self._find_readable(task, locations) or self.facts.chosen(task) == before:
-            self.pinned = True
+        chosen = self.facts.chosen(task)
+        if self._is_readable(task, chosen, locations):
             return False
+        for fact in list(self.facts.facts(task)):
+            if fact.result != chosen and self._can_be_read(fact, locations):
+                self.reopen()
+                self._choose(task, fact.attempt, fact.node)
+                if not self.is_settled(task):
+                    self._settle(task)
+                return True
+        return False
+
+    def disown(self) -> None:
+        """What the manifest's cell decided is not what is known here: pin the same results anew."""
+        self.reopen()
+        task = next(t for t in range(self.tasks) if self.facts.chosen(t))
+        fact = next(self.facts.facts(task))
+        self._choose(task, fact.attempt, fact.node)
+
+    def reopen(self) -> None:
+        """The next generation is to be pinned."""
+        self.pinned = self.proposed = False
         self.generation += 1
-        if not self._settled[task]:
-            self._settle(task)
-        return True
+        self._manifest = None
 
     def unsettle(self, task: int) -> None:
         """The task's result can be read nowhere: it must run again."""
-        if self._settled[task]:
-            self._settled[task] = 0
+        if self.is_settled(task):
+            self._settled[task] = WAITS
             self.done -= 1
         if not self.out[task]:
             self.queue.push(task)
@@ -192,26 +259,81 @@ class StageRun:
     def lose_results(self, node: NodeId, locations: Locations) -> None:
         """Send back the tasks whose results only this node held."""
         for task in list(self.facts.held_by(node)):
-            if self._settled[task] and not self._find_readable(task, locations):
+            if self.is_settled(task) and not self._find_readable(task, locations):
                 self.unsettle(task)
 
     def recover_results(self, node: NodeId, locations: Locations) -> bool:
         """The node is back: what only it holds need not run again. Whether that settled anything."""
         before = self.done
         for task in list(self.facts.held_by(node)):
-            if not self._settled[task] and self._find_readable(task, locations):
+            if not self.is_settled(task) and self._find_readable(task, locations):
                 self._settle(task)
         return self.done > before
 
     def producer(self, blob: Digest) -> int | None:
         """The task whose chosen result contains this blob."""
         if self._producers is None:
-            chosen = ((t, self.facts.chosen(t)) for t in range(self.plan.tasks))
+            chosen = ((t, self.facts.chosen(t)) for t in range(self.tasks))
             self._producers = {b.digest: t for t, ref in chosen if ref for b in self.facts.results.blobs(ref)}
         return self._producers.get(blob)
 
+    def give_up(self, task: int, attempt: int, node: NodeId, error: str, value: bytes) -> None:
+        """The task has failed for good, and the job goes on without its result."""
+        self.facts.give_up(task, attempt, node, value)
+        self.skipped[task] = error
+        self._settle(task)
+
+    # --- pinning --------------------------------------------------------------------------------------------------
+
+    def pin(self, serial: int) -> None:
+        """Every task has its result.
+
+        Args:
+            serial: of the batch of facts that says so.
+        """
+        if self.absent:
+            for task in range(self.tasks):
+                if self._settled[task] == ABSENT:
+                    self.facts.give_up(task, 0, NodeId(b""), b"")
+        self.pinned, self.pinned_in = True, serial
+
+    def manifest(self) -> Digest:
+        """What this generation pins."""
+        assert self.pinned, "results can still change"
+        if self._manifest is None:
+            self._manifest = self.facts.manifest(self.generation)
+        return self._manifest
+
+    def recall(self, fact: Results) -> int:
+        """Take results from the time of a former leader; how many tasks have their first one now."""
+        tasks, attempts, values, records, blobs = columns(fact)
+        node, facts, settled, end = fact.node, self.facts, self._settled, self.tasks
+        fresh: list[int] = []
+        for index, task in enumerate(tasks):
+            if task >= end or settled[task] == ABSENT:
+                continue
+            if not facts.chosen(task):
+                fresh.append(task)
+                self.records_out += records[index]
+                settled[task] = SETTLED
+                if not blobs:
+                    facts.add_first(task, attempts[index], node, values[index], records[index])
+                    continue
+            facts.add(task, attempts[index], node, values[index], blobs.get(index, ()), records[index])
+        self.done += len(fresh)
+        if fresh:
+            self.seconds += fact.seconds
+        if self.plan.final:
+            self.fresh_results += fresh
+        return len(fresh)
+
+    def prefer(self, task: int, fact: ResultFact) -> None:
+        """Take another result of the task than so far."""
+        self.facts.choose(task, fact)
+        self._producers = None
+
     def _settle(self, task: int) -> None:
-        self._settled[task] = 1
+        self._settled[task] = SETTLED
         self.done += 1
         self._drop(task)
         if self.plan.final:
@@ -219,8 +341,8 @@ class StageRun:
 
     def _choose(self, task: int, attempt: int, node: NodeId) -> None:
         fact = next(f for f in self.facts.facts(task) if f.attempt == attempt and f.node == node)
-        self.facts.choose(task, fact)
-        self._producers = None
+        self.prefer(task, fact)
+        self._log.add(Chosen(stage=self.id, generation=self.generation, task=task, attempt=attempt, node=node))
 
     def _find_readable(self, task: int, locations: Locations) -> bool:
         """Whether the chosen result can be read, or, before the stage is pinned, another that is then chosen."""
@@ -228,11 +350,46 @@ class StageRun:
         for fact in list(self.facts.facts(task)):
             if self.pinned and fact.result != chosen:
                 continue
-            if all(locations.known(blob.digest, (fact.node,)) for blob in self.facts.results.blobs(fact.result)):
+            if self._can_be_read(fact, locations):
                 if fact.result != chosen:
                     self._choose(task, fact.attempt, fact.node)
                 return True
         return False
+
+    def _is_readable(self, task: int, ref: ResultRef, locations: Locations) -> bool:
+        return any(f.result == ref and self._can_be_read(f, locations) for f in self.facts.facts(task))
+
+    def _can_be_read(self, fact: ResultFact, locations: Locations) -> bool:
+        return all(locations.known(blob.digest, (fact.node,)) for blob in self.facts.results.blobs(fact.result))
+
+    # --- growing --------------------------------------------------------------------------------------------------
+
+    def grow(self, first: int, tasks: int) -> list[int]:
+        """There are these tasks, too; those that are new, which are not handed out before `hand_in`."""
+        if (missing := first + tasks - self.tasks) > 0:
+            self.facts.grow(missing)
+            self.queue.grow(missing)
+            self.out.frombytes(bytes(4 * missing))
+            self.started.extend([self._first_attempt] * missing)
+            self._settled += bytes([ABSENT]) * missing
+            self.tasks += missing
+            self.absent += missing
+        settled = self._settled
+        new = [task for task in range(first, first + tasks) if settled[task] == ABSENT]
+        for task in new:
+            settled[task] = WAITS
+        self.absent -= len(new)
+        return new
+
+    def hand_in(self, tasks: Iterable[int]) -> None:
+        """These may be handed out, where they have no result yet."""
+        for task in tasks:
+            if self._settled[task] == WAITS and not self.out[task]:
+                self.queue.push(task)
+
+    def restore(self) -> None:
+        """All that was known has been taken in: what has no result waits."""
+        self.queue.restore(self._settled, WAITS)
 
     # --- handing out ----------------------------------------------------------------------------------------------
 

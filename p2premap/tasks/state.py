@@ -7,18 +7,23 @@ the job ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import Final as Constant
+from typing import NamedTuple
+
+import msgspec
 
 from p2premap.config import TasksConfig
 from p2premap.errors import JobError
-from p2premap.ids import Ballot, Digest, JobId, NodeId
-from p2premap.tasks import messages
+from p2premap.ids import Ballot, JobId, NodeId, short
+from p2premap.tasks import journal, messages
 from p2premap.tasks.director import Director, StagePlan
-from p2premap.tasks.events import CoordinatorEffect, ToWorker
+from p2premap.tasks.events import CoordinatorEffect, ProposeCell, ToWorker
 from p2premap.tasks.failures import Failures
-from p2premap.tasks.job import JobSpec, Phase, StageId
-from p2premap.tasks.ledger import FINAL_CELL, LINEAGE_BYTES, Cells, Decided, Final, PinnedResults, manifest_cell
+from p2premap.tasks.job import AttemptEnd, JobSpec, JobView, Outcome, Phase, StageId
+from p2premap.tasks.ledger import FINAL_CELL, LINEAGE_BYTES, Final, PinnedResults, manifest_cell
 from p2premap.tasks.locations import Locations
+from p2premap.tasks.log import Log
 from p2premap.tasks.progress import Leader, Progress
 from p2premap.tasks.stage import StageRun
 from p2premap.tasks.workers import Worker, Workers
@@ -26,6 +31,26 @@ from p2premap.wire import Message
 
 ERROR_CHARACTERS_MAX = 4_000
 DETAIL_CHARACTERS_MAX = 60_000
+
+ATTEMPTS_A_TERM: Constant = 1_000
+"""A leader of term n numbers a task's attempts from n times this, so that those of two leaders never share one."""
+
+
+TASKS_MAX: Constant = 1 << 28
+"""Of a stage that grows: their numbers come from outside."""
+
+
+class Grown(NamedTuple):
+    """What came of a payload.
+
+    Args:
+        new: tasks that had not been there.
+        numbered: by who sent it.
+    """
+
+    first: int
+    new: list[int]
+    numbered: bool
 
 
 class JobState:
@@ -45,7 +70,7 @@ class JobState:
         ballot: Ballot,
         config: TasksConfig,
         now: float,
-        cells: Cells,
+        decided: Mapping[str, bytes],
     ) -> None:
         self.job = job
         self.spec = spec
@@ -53,36 +78,70 @@ class JobState:
         self.leader = leader
         self.director = director
         self.config = config
-        self.cells = cells
+        self.accepted = now
+        """When the job was accepted, by this leader's clock."""
+        self.decided = dict(decided)
+        self.log = Log(job, streams=director.streams)
         self.workers = Workers(config)
         self.locations = Locations()
         self.failures = Failures(spec.options, self.workers, config)
-        self.progress = Progress(job, spec, leader, director, now)
+        self.progress = Progress(job, spec, leader, director)
         self.runs: list[StageRun] = []
         """The stages planned so far, in one lineage."""
         self.by_id: dict[StageId, StageRun] = {}
         """These, and those that were abandoned."""
         self.final: Final | None = None
+        self.ending: Final | None = None
+        """What was proposed as the end."""
+        self.finished = False
+        """The last stage's manifest is decided, and no other follows."""
         self.cancelling: str | None = None
+        self.tally: dict[NodeId, int] = {}
+        """Tasks done by each node."""
+        self.names: dict[NodeId, str] = {}
+        self.takeovers = self.backups = self.copies = 0
+        self.fork = self.said = ""
         self.changed = True
+        self._last_batch = 0
         self.effects: list[CoordinatorEffect] = []
         self.begin(StageId(0, b""), director.first())
 
     @property
     def going_on(self) -> bool:
-        """Whether the job has not ended."""
-        return self.final is None
+        """Whether the job has not ended, and its end is not being decided."""
+        return self.final is None and self.ending is None
+
+    @property
+    def skips(self) -> bool:
+        """Whether a task may fail for good without failing the job."""
+        return self.spec.options.skip_failed or self.director.streams
 
     # --- attempts -------------------------------------------------------------------------------------------------
 
-    def release(self, worker: Worker, run: StageRun, task: int) -> None:
-        """The attempt that was out is not any more."""
-        batch = worker.batches[run.out[task]]
-        run.out[task] = 0
+    def release(self, worker: Worker, run: StageRun, task: int, *, second: bool = False) -> None:
+        """The attempt that was out, or the second one, is not any more."""
+        backup = run.backups.get(task)
+        if second:
+            assert backup is not None, "a backup is out"
+            number = backup.batch
+            del run.backups[task]
+        else:
+            number = run.out[task]
+            run.adopted.pop(task, None)
+            run.out[task] = 0
+            if backup is not None:  # from now on it is the only one
+                del run.backups[task]
+                run.out[task], run.adopted[task] = backup
+        batch = worker.batches[number]
         batch.left -= 1
         if batch.left == 0:
-            del worker.batches[batch.number]
+            del worker.batches[number]
             self.workers.batches -= 1
+
+    def new_batch(self) -> int:
+        """A number for a batch, never given before."""
+        self._last_batch += 1
+        return self._last_batch
 
     def drop_empty(self, worker: Worker) -> None:
         """Forget the batches of which every attempt has been reported."""
@@ -95,14 +154,67 @@ class JobState:
         if not run.abandoned and not run.is_settled(task):
             run.queue.push(task)
 
+    def stop_others(self, run: StageRun, task: int, *, raced: bool = False) -> None:
+        """The task is settled: whoever still runs it may stop.
+
+        Args:
+            raced: a backup was out. Else what shares a batch with other tasks is not worth stopping those, too.
+        """
+        backup = run.backups.get(task)
+        if not run.out[task] and backup is None:
+            return
+        attempts = {run.out[task]: run.attempt_of(task)} if run.out[task] else {}
+        if backup is not None:
+            attempts[backup.batch] = backup.attempt
+        for worker in self.workers.all.values():
+            for number, attempt in attempts.items():
+                batch = worker.batches.get(number)
+                if batch is not None and (raced or batch.left == 1):
+                    self.stop(worker.node, run.id, ((task, attempt),))
+
+    def give_up(self, worker: Worker, run: StageRun, end: AttemptEnd, error: str) -> None:
+        """The task has failed for good, and the job goes on."""
+        run.give_up(end.task, end.attempt, worker.node, error, end.value)
+        self.log.ended(run.id, worker.node, (end,))
+        self.stop_others(run, end.task)
+
     # --- decisions ------------------------------------------------------------------------------------------------
 
-    def begin(self, id: StageId, plan: StagePlan) -> None:
+    def begin(self, id: StageId, plan: StagePlan) -> StageRun:
         """Run a stage."""
-        run = StageRun(id, plan, self.config)
+        run = StageRun(id, plan, self.config, self.log, first_attempt=self.ballot.n * ATTEMPTS_A_TERM)
         self.runs.append(run)
         self.by_id[id] = run
         self.changed = True
+        return run
+
+    def extend(self, payload: bytes) -> Grown:
+        """The open stage is given more.
+
+        Raises:
+            JobError: the payload makes no sense; nothing has changed.
+        """
+        run = self.runs[-1]
+        if not run.open:
+            raise JobError("The job takes no more tasks.")
+        extension = self.director.extend(payload)
+        first = run.tasks if extension.first is None else extension.first
+        if first + extension.tasks > TASKS_MAX:
+            raise JobError(f"A stage has at most {TASKS_MAX} tasks.")
+        new = run.grow(first, extension.tasks)
+        run.open = not extension.closed
+        for task in extension.cancelled:
+            if run.has(task) and not run.is_settled(task):
+                self.withdraw(run, task)
+        self.changed = True
+        return Grown(first, new, extension.first is not None)
+
+    def withdraw(self, run: StageRun, task: int) -> None:
+        """Nobody wants the task's result any more."""
+        end = AttemptEnd(task=task, attempt=0, outcome=Outcome.STOPPED, error="cancelled")
+        run.give_up(task, 0, self.leader.node, end.error, b"")
+        self.log.ended(run.id, self.leader.node, (end,))
+        self.stop_others(run, task)
 
     def look_at_parts(self) -> None:
         """Output parts of what has been settled since."""
@@ -116,37 +228,55 @@ class JobState:
                     return
 
     def pin_complete(self) -> None:
-        """As long as the last stage has all its results, have them decided and plan the next."""
-        while self.final is None and self.runs[-1].complete and not self.runs[-1].pinned:
-            run = self.runs[-1]
-            cell = manifest_cell(run.id.number, run.generation)
-            self._hear(self.cells.propose(cell, run.facts.manifest(run.generation)))
+        """Have the results of the last stage decided once it has all of them, and they are protected."""
+        run = self.runs[-1]
+        if run.complete and not run.pinned:
+            self.log.add(journal.Pin(stage=run.id, generation=run.generation))
+            run.pin(self.log.next)
+        self._take_decided(run)
+        if run.pinned and not run.proposed and self.log.protected >= run.pinned_in:
+            run.proposed = True
+            self.propose(manifest_cell(run.id, run.generation), run.manifest())
+        if self.finished and all(run.complete for run in self.runs if run.plan.final):
+            self.decide(Phase.DONE)
 
-    def _hear(self, decided: Iterable[Decided]) -> None:
-        """Go on from what cells decided."""
-        for cell, value in decided:
-            if cell == FINAL_CELL:
-                self._end(Final.decode(value))
-            else:
-                run = self.runs[-1]
-                assert cell == manifest_cell(run.id.number, run.generation), "only the last stage's manifest is open"
-                assert value == run.facts.manifest(run.generation), "with one replica the decision is what it proposed"
-                run.pinned = True
-                self._plan_next(run, Digest(value))
+    def propose(self, cell: str, value: bytes) -> None:
+        """Have a cell decided."""
+        self.effects.append(ProposeCell(job=self.job, cell=cell, value=value))
 
-    def _plan_next(self, run: StageRun, manifest: Digest) -> None:
+    def hear(self, cell: str, value: bytes) -> None:
+        """Go on from what a cell decided."""
+        self.decided[cell] = value
+        if cell == FINAL_CELL:
+            self._end(Final.decode(value))
+            return
+        self._take_decided(self.runs[-1])
+
+    def _take_decided(self, run: StageRun) -> None:
+        """Go on from the manifest of the last stage, if it is decided."""
+        if not run.pinned or self.finished or self.cancelling is not None or not self.going_on:
+            return
+        value = self.decided.get(manifest_cell(run.id, run.generation))
+        if value == run.manifest():
+            self.plan_next(run)
+        elif value is not None:
+            run.disown()  # decided by a lineage whose facts are not known here
+
+    def plan_next(self, run: StageRun) -> None:
+        """The stage's manifest is decided: what follows?"""
         try:
             plan = self.director.next(run.id.number, PinnedResults(run.facts))
         except JobError as error:
             self.decide(Phase.FAILED, str(error))
             return
         if plan is None:
-            self.decide(Phase.DONE)
+            self.finished = True
         else:
-            self.begin(StageId(run.id.number + 1, manifest[:LINEAGE_BYTES]), plan)
+            self.begin(StageId(run.id.number + 1, run.manifest()[:LINEAGE_BYTES]), plan)
 
     def abandon_after(self, run: StageRun) -> None:
         """What was planned from this stage's old manifest counts no more."""
+        self.finished = False
         position = self.runs.index(run)
         for later in self.runs[position + 1 :]:
             later.abandoned = True
@@ -157,22 +287,23 @@ class JobState:
         for worker in self.workers.all.values():
             for batch in worker.batches.values():
                 if (old := self.by_id[batch.stage]).abandoned:
-                    pairs = tuple((t, old.started[t] - 1) for t in batch.tasks if old.out[t] == batch.number)
-                    self.say(
-                        worker.node,
-                        messages.StopAttempts(job=self.job, ballot=self.ballot, stage=batch.stage, attempts=pairs),
-                    )
+                    self.stop(worker.node, batch.stage, old.started_by(batch))
 
     def decide(self, phase: Phase, error: str = "", detail: str = "") -> None:
-        """Have the end of the job decided."""
-        final = Final(phase, error[:ERROR_CHARACTERS_MAX], detail[:DETAIL_CHARACTERS_MAX])
-        self._hear(self.cells.propose(FINAL_CELL, final.encode()))
+        """Have the end of the job decided; whatever the cell says ends it."""
+        if not self.going_on:
+            return
+        self.ending = Final(phase, error[:ERROR_CHARACTERS_MAX], detail[:DETAIL_CHARACTERS_MAX])
+        if phase is Phase.FAILED:
+            self.log.add(journal.Ending(error=self.ending.error, detail=self.ending.detail))
+        self.propose(FINAL_CELL, self.ending.encode())
 
     def cancel(self, reason: str) -> None:
         """Stop everything; the end is decided when every node has confirmed."""
-        if self.cancelling is not None:
+        if self.cancelling is not None or not self.going_on:
             return
-        self.cancelling = reason
+        self.cancelling = reason[:ERROR_CHARACTERS_MAX]
+        self.log.add(journal.Cancelled(reason=self.cancelling))
         self.changed = True
         for worker in self.workers.all.values():
             if worker.engaged:
@@ -188,11 +319,41 @@ class JobState:
             if worker.touched and not worker.lost:
                 self.say(worker.node, messages.ForgetJob(job=self.job, ballot=self.ballot))
 
+    def settled(self, worker: Worker, run: StageRun, tasks: int) -> None:
+        """The node has done so many tasks."""
+        self.tally[worker.node] = self.tally.get(worker.node, 0) + tasks
+        if self.names.get(worker.node) != worker.name:
+            self.names[worker.node] = worker.name
+            self.log.add(journal.Named(node=worker.node, name=worker.name))
+
+    def view(self, now: float) -> JobView:
+        """The job as people see it."""
+        done = ((self.names.get(node, short(node)), count) for node, count in self.tally.items())
+        view = self.progress.view(self.runs, self.workers, self.final, self.cancelling, done)
+        oldest = self.log.oldest()
+        return msgspec.structs.replace(
+            view,
+            age_s=max(0.0, now - self.accepted),
+            copies=self.copies or view.copies,
+            note=view.note or ("" if self.final is not None else self.said),
+            unprotected=self.log.unprotected,
+            unprotected_s=0.0 if oldest is None else max(0.0, now - oldest),
+            takeovers=self.takeovers,
+            backups=self.backups,
+            fork=self.fork,
+        )
+
     # --- words ----------------------------------------------------------------------------------------------------
 
     def stop_all(self) -> messages.StopAttempts:
         """The order to stop whatever runs for this job."""
         return messages.StopAttempts(job=self.job, ballot=self.ballot, stage=self.runs[-1].id)
+
+    def stop(self, node: NodeId, stage: StageId, attempts: tuple[tuple[int, int], ...]) -> None:
+        """Stop these attempts."""
+        if attempts:
+            order = messages.StopAttempts(job=self.job, ballot=self.ballot, stage=stage, attempts=attempts)
+            self.say(node, order)
 
     def say(self, node: NodeId, message: Message) -> None:
         """Send to a worker node."""
@@ -205,6 +366,8 @@ class JobState:
         batches = {b.number: b for w in self.workers.all.values() for b in w.batches.values()}
         assert len(batches) == self.workers.batches, "batches are miscounted"
         for worker in self.workers.all.values():
+            assert worker.heard <= worker.received, "a report is confirmed that has not come"
             assert not (worker.lost and worker.batches), "a lost node has work"
         for run in self.by_id.values():
-            run.check_invariants({n: b for n, b in batches.items() if b.stage == run.id}, self.cancelling is None)
+            going_on = self.going_on and self.cancelling is None
+            run.check_invariants({n: b for n, b in batches.items() if b.stage == run.id}, going_on)

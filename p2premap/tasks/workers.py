@@ -21,10 +21,14 @@ class Worker(msgspec.Struct):
     Args:
         allow: how many further `Assign`s it would take, as far as it told.
         rest_until: it is asked nothing before.
-        heard: every `AttemptsEnded` up to this number has come.
+        received: every `AttemptsEnded` up to this number has come.
+        heard: what was made of them is protected up to this one; the worker is told so.
+        early: reports of a stage that is not planned here yet were put aside, and are not to be confirmed.
+        losses: how often it was lost; its reports are numbered anew then.
         last_word: when it last said something, or was first given something.
         asked: when a `Recount` was sent that has not been answered; `recounts` is the number of the last one.
         owes: it may still run what was given up, until it has answered this `Recount` and holds nothing; 0: no.
+        census: it has been asked what it runs for the job since the time of a former leader, and has not said.
         estranged: it did not answer; nothing is expected of it until it speaks.
     """
 
@@ -38,13 +42,16 @@ class Worker(msgspec.Struct):
     estranged: bool = False
     rest_until: float = 0.0
     rests: int = 0
+    received: int = 0
     heard: int = 0
+    early: bool = False
+    losses: int = 0
     last_word: float = 0.0
     asked: float = math.inf
     recounts: int = 0
     owes: int = 0
     touched: bool = False
-    done: int = 0
+    census: bool = False
     said: str = ""
     batches: dict[int, Batch] = msgspec.field(default_factory=dict)
 

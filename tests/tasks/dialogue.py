@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from p2premap.config import TasksConfig
 from p2premap.election.ballot import first
 from p2premap.ids import Ballot, Digest, JobId, NodeId
+from p2premap.sim.sole import Sole
 from p2premap.sim.workloads import Shape, ShapeDirector, digest_of, spec_of
 from p2premap.tasks import events, messages
 from p2premap.tasks.coordinator import Coordinator
@@ -49,6 +50,9 @@ class Led:
         self.answers: dict[NodeId, int] = {}
         self.said: list[tuple[NodeId, Message]] = []
         self.shown: list[JobView] = []
+        self.asked: list[events.CoordinatorEffect] = []
+        """What was said to nobody that works."""
+        self.replica = Sole()
         self.core = Coordinator(
             job=JOB,
             spec=spec_of(shape, key=b"key", options=options),
@@ -180,7 +184,7 @@ class Led:
 
     def hear(self, event: events.CoordinatorEvent) -> list[str]:
         """Tell it, and say in short lines what it wants."""
-        effects = self.core.step(self.now, event)
+        effects = self.replica.step(self.core, self.now, event)
         self.core.check_invariants()
         return [line for effect in effects if (line := self._line(effect))]
 
@@ -188,6 +192,9 @@ class Led:
         if isinstance(effect, events.JobChanged):
             self.shown.append(effect.view)
             return effect.view.phase.value if effect.view.phase.over else ""
+        if not isinstance(effect, events.ToWorker):
+            self.asked.append(effect)
+            return ""
         self.said.append((effect.node, effect.message))
         to = chr(effect.node[0])
         match effect.message:
@@ -202,6 +209,8 @@ class Led:
                 return f"{to}: recount {' '.join(f'{t}' for t, _ in pairs)} heard {heard}"
             case messages.ForgetJob():
                 return f"{to}: forget"
+            case messages.Keep():
+                return ""  # goes on in the background
             case other:
                 raise AssertionError(f"not said by leaders: {other}")
 

@@ -242,7 +242,7 @@ def test_a_late_result_of_an_attempt_that_was_given_up_counts() -> None:
     late = led.end(1)
     led.lost("B")
     led.seen("B")
-    assert led.ended("B", [late]) == []
+    assert led.ended("B", [late]) == ["B: stop 1"]
     assert led.view.stages[0].done == 1
 
 

@@ -1,4 +1,4 @@
-"""Facts merge by union in any order; cells are written once; a manifest names exact results."""
+"""Facts only grow; every decision has its own cell; a manifest names exact results."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 
 from p2premap.errors import RemoteProtocolError
 from p2premap.ids import NodeId
-from p2premap.tasks.job import BlobRef, Outcome, Phase
+from p2premap.tasks.job import BlobRef, Outcome, Phase, StageId
 from p2premap.tasks.ledger import (
     FINAL_CELL,
     FailureFact,
     Final,
-    HomeCells,
     PinnedResults,
     Results,
     StageFacts,
@@ -53,26 +52,14 @@ def _known(facts: StageFacts) -> set[tuple[int, int, NodeId, bytes, tuple[BlobRe
     }
 
 
-def _merged(*lists: list[tuple[int, int, NodeId, bytes, tuple[BlobRef, ...]]]) -> StageFacts:
-    facts = _facts([])
-    for added in lists:
-        facts.merge(_facts(added))
-    return facts
-
-
 @given(facts_lists)
 def test_all_facts_are_kept_and_again_changes_nothing(added: list) -> None:
     facts = _facts(added)
     assert _known(facts) == {tuple(fact) for fact in added}
-    facts.merge(_facts(added))
+    for fact in added:
+        facts.add(*fact, 1)
     assert _known(facts) == {tuple(fact) for fact in added}
-
-
-@given(facts_lists, st.data())
-def test_facts_merge_in_any_order_and_grouping(added: list, data: st.DataObject) -> None:
-    cut, other = sorted(data.draw(st.tuples(st.integers(0, len(added)), st.integers(0, len(added)))))
-    one, two, three = added[:other], added[cut:], data.draw(st.permutations(added))
-    assert _known(_merged(one, two)) == _known(_merged(two, one)) == _known(_merged(three))
+    assert len([f for task in range(TASKS) for f in facts.facts(task)]) == len(added)
 
 
 @given(facts_lists)
@@ -98,12 +85,57 @@ def test_whoever_yielded_the_same_holds_it() -> None:
 
 
 def test_failures_are_facts_too() -> None:
-    one, two = StageFacts(2), StageFacts(2)
-    one.fail(FailureFact(0, 0, A, Outcome.CRASHED, "signal 9", ""))
-    two.fail(FailureFact(0, 0, A, Outcome.CRASHED, "signal 9", ""))
-    two.fail(FailureFact(1, 0, B, Outcome.RAISED, "no", ""))
-    one.merge(two)
-    assert sorted(one.failures) == [(0, 0), (1, 0)]
+    facts = StageFacts(2)
+    for _ in range(2):
+        facts.fail(FailureFact(0, 0, A, Outcome.CRASHED, "signal 9", ""))
+    facts.fail(FailureFact(1, 0, B, Outcome.RAISED, "no", ""))
+    assert sorted(facts.failures) == [(0, 0), (1, 0)]
+
+
+def test_another_holder_is_one_more_fact() -> None:
+    facts = StageFacts(1)
+    facts.add(0, 0, A, b"v", (blob("x"),), 1)
+    assert facts.hold(0, 0, A, B)
+    assert not facts.hold(0, 0, A, B)
+    assert not facts.hold(0, 1, A, C)  # nobody knows that result
+    assert facts.holders(0) == (A, B)
+    assert set(facts.held_by(B)) == {0}
+
+
+def test_a_task_that_was_given_up_has_no_result_and_is_pinned() -> None:
+    facts = StageFacts(2)
+    facts.give_up(0, 2, A, b"an exception")
+    facts.add(1, 0, A, b"", (), 0)
+    one, two = facts.pinned(0), facts.pinned(1)
+    assert (one.failed, one.value, one.blobs) == (True, b"an exception", ())
+    assert not two.failed
+    facts.add(0, 3, B, b"an exception", (), 0)
+    assert facts.pinned(0).failed  # too late
+    assert len(set(facts.facts(0))) == 2
+
+
+def test_a_failure_and_an_empty_result_have_other_manifests() -> None:
+    one, two = StageFacts(1), StageFacts(1)
+    one.give_up(0, 0, A, b"")
+    two.add(0, 0, A, b"", (), 0)
+    assert one.manifest(0) != two.manifest(0)
+
+
+def test_a_stage_that_grows_keeps_what_it_has() -> None:
+    facts = StageFacts(0)
+    for task in range(9):
+        facts.grow(1)
+        facts.add(task, 0, A, bytes([task]), (), 0)
+        facts.hash_ahead()
+    assert [facts.pinned(t).value for t in range(9)] == [bytes([t]) for t in range(9)]
+    assert facts.manifest(0) == _all_at_once(9).manifest(0)
+
+
+def _all_at_once(tasks: int) -> StageFacts:
+    facts = StageFacts(tasks)
+    for task in range(tasks):
+        facts.add(task, 0, A, bytes([task]), (), 0)
+    return facts
 
 
 # --- manifests ----------------------------------------------------------------------------------------------------
@@ -194,12 +226,11 @@ def test_a_hundred_thousand_tasks_are_a_few_arrays() -> None:
 # --- cells --------------------------------------------------------------------------------------------------------
 
 
-def test_a_cell_is_written_once() -> None:
-    cells = HomeCells()
-    assert cells.propose(manifest_cell(0, 0), b"one") == (("manifest/0/0", b"one"),)
-    assert cells.propose(manifest_cell(0, 0), b"two") == (("manifest/0/0", b"one"),)
-    assert cells.propose(manifest_cell(0, 1), b"two") == (("manifest/0/1", b"two"),)
-    assert cells.propose(FINAL_CELL, b"end") == (("final", b"end"),)
+def test_every_lineage_and_generation_has_its_own_cell() -> None:
+    stages = (StageId(0, b""), StageId(1, b"lineage1"), StageId(1, b"lineage2"))
+    cells = {manifest_cell(stage, generation) for stage in stages for generation in (0, 1)}
+    assert len(cells | {FINAL_CELL}) == 7
+    assert manifest_cell(stages[0], 0) == "manifest/0/0"
 
 
 def test_the_end_survives_its_cell() -> None:

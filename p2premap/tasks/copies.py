@@ -1,0 +1,123 @@
+"""Second holders of results: a finished task need not run again because one disk is gone.
+
+After a result with blobs is settled, another node is asked to fetch them (`Keep`), on another machine where there is
+one; on the same machine the copy is a hard link. It answers `Kept`, and is one more holder of the result from then on,
+which is a fact like any other. All this goes on in the background: few orders at a time to a node, and nothing waits
+for it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, NamedTuple
+
+from p2premap.ids import NodeId
+from p2premap.tasks import journal, messages
+from p2premap.tasks.job import Source
+from p2premap.tasks.stage import StageRun
+from p2premap.tasks.state import JobState
+from p2premap.tasks.workers import Worker
+
+ORDERS_MAX: Final = 2
+"""At one node at a time."""
+
+
+class _Order(NamedTuple):
+    run: StageRun
+    task: int
+    attempt: int
+    node: NodeId
+    keeper: NodeId
+
+
+class Copies:
+    """One job's second copies.
+
+    Args:
+        state: of the job.
+    """
+
+    def __init__(self, state: JobState) -> None:
+        self._state = state
+        self._wanted: deque[tuple[StageRun, int]] = deque()
+        self._orders: dict[int, _Order] = {}
+        self._number = 0
+        self._off = state.spec.options.copies < 2
+
+    def want(self, run: StageRun, task: int) -> None:
+        """The task has a result with blobs."""
+        if not self._off:
+            self._wanted.append((run, task))
+
+    def want_all(self) -> None:
+        """Of a job that was taken over: whatever has one holder only."""
+        for run in self._state.runs:
+            if run.facts.any_blobs and not self._off:
+                self._wanted += [(run, task) for task in range(run.tasks) if len(run.facts.holders(task)) == 1]
+
+    def go(self) -> None:
+        """Give orders to nodes with room for them."""
+        while self._wanted:
+            run, task = self._wanted[0]
+            fact = next(run.facts.facts(task), None)
+            if fact is None or run.abandoned or not run.is_settled(task) or len(run.facts.holders(task)) > 1:
+                self._wanted.popleft()
+                continue
+            keeper = self._keeper(fact.node)
+            if keeper is None:
+                return
+            self._wanted.popleft()
+            blobs = run.facts.results.blobs(fact.result)
+            sources = tuple(
+                Source(digest=b.digest, start=0, end=b.size, holders=(fact.node,), blob=b.digest) for b in blobs
+            )
+            if sources:
+                self._number += 1
+                self._orders[self._number] = _Order(run, task, fact.attempt, fact.node, keeper.node)
+                keeper.touched = True
+                self._state.say(
+                    keeper.node,
+                    messages.Keep(job=self._state.job, ballot=self._state.ballot, number=self._number, sources=sources),
+                )
+
+    def sole(self, node: NodeId) -> int:
+        """Results that only this node holds, and that another is to keep."""
+        out = [(order.run, order.task) for order in self._orders.values()]
+        return sum(
+            run.is_settled(task) and run.facts.holders(task) == (node,)
+            for run, task in (*self._wanted, *out)
+            if not run.abandoned
+        )
+
+    def kept(self, now: float, worker: Worker, message: messages.Kept) -> None:
+        """A node has the blobs, or could not get them."""
+        order = self._orders.get(message.number)
+        if order is None or order.keeper != worker.node:
+            return
+        del self._orders[message.number]
+        run, task, attempt, node, keeper = order
+        if message.error or run.abandoned or not run.facts.hold(task, attempt, node, keeper):
+            return
+        self._state.log.add(journal.Held(stage=run.id, task=task, attempt=attempt, node=node, holder=keeper))
+        fact = next(f for f in run.facts.facts(task) if f.attempt == attempt and f.node == keeper)
+        for blob in run.facts.results.blobs(fact.result):
+            self._state.locations.made(now, blob.digest, keeper)
+
+    def lost(self, node: NodeId) -> None:
+        """A node is dead: what it was to keep, another may."""
+        for number in [n for n, order in self._orders.items() if order.keeper == node]:
+            order = self._orders.pop(number)
+            self._wanted.append((order.run, order.task))
+
+    def _keeper(self, holder: NodeId) -> Worker | None:
+        """Who is to keep a copy: on another machine if possible, with the fewest orders."""
+        out: dict[NodeId, int] = {}
+        for order in self._orders.values():
+            out[order.keeper] = out.get(order.keeper, 0) + 1
+        machine = self._state.workers.machine_of.get(holder)
+        free = [
+            w
+            for w in self._state.workers.all.values()
+            if w.eligible and w.node != holder and out.get(w.node, 0) < ORDERS_MAX
+        ]
+        return min(free, key=lambda w: (w.machine == machine, out.get(w.node, 0), w.node), default=None)

@@ -1,0 +1,106 @@
+"""A stage that grows while it runs: payloads come in, the director says which tasks they add.
+
+A payload is a fact, and is answered when it is protected. Its tasks are handed out at once where whoever sent it has
+numbered them, since then a number means the same task at every leader. Else the leader numbers them, and they wait for
+the payload's protection: a successor that had not heard of it would number others so, and take their results for
+these.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, NamedTuple
+
+from p2premap.errors import JobError
+from p2premap.ids import NodeId
+from p2premap.tasks.events import Extend, Extended, TasksEnded
+from p2premap.tasks.job import AttemptEnd, Outcome
+from p2premap.tasks.stage import StageRun
+from p2premap.tasks.state import JobState
+
+RETOLD_AT_ONCE: Final = 1_000
+
+
+class _New(NamedTuple):
+    serial: int
+    run: StageRun
+    tasks: list[int]
+
+
+class Growth:
+    """One job's extensions.
+
+    Args:
+        state: of the job.
+    """
+
+    def __init__(self, state: JobState) -> None:
+        self._state = state
+        self._waiting: deque[_New] = deque()
+
+    def extend(self, event: Extend) -> None:
+        """Take a payload."""
+        state = self._state
+        run = state.runs[-1]
+        try:
+            grown = state.extend(event.payload)
+        except JobError as error:
+            state.effects.append(self._answer(event, run, error=str(error)))
+            return
+        state.log.extended(event.payload, self._answer(event, run, first=grown.first, tasks=len(grown.new)))
+        if grown.numbered:
+            run.hand_in(grown.new)
+        elif grown.new:
+            self._waiting.append(_New(state.log.next, run, grown.new))
+
+    def protected(self, serial: int) -> None:
+        """A quorum has the payloads up to this batch."""
+        while self._waiting and self._waiting[0].serial <= serial:
+            _, run, tasks = self._waiting.popleft()
+            run.hand_in(tasks)
+
+    def retell(self, first: int) -> list[TasksEnded]:
+        """The ends of tasks from this number on that have been told before, or would have been."""
+        run, untold = self._state.runs[0], self._state.log.untold()
+        told: list[TasksEnded] = []
+        ends: list[AttemptEnd] = []
+        of: NodeId | None = None
+        for task in range(first, run.tasks):
+            if not run.is_settled(task) or task in untold:
+                continue
+            node, end = _end_of(run, task)
+            if ends and of is not None and (node != of or len(ends) >= RETOLD_AT_ONCE):
+                told.append(TasksEnded(job=self._state.job, stage=run.id, node=of, ends=tuple(ends)))
+                ends = []
+            of = node
+            ends.append(end)
+        if ends and of is not None:
+            told.append(TasksEnded(job=self._state.job, stage=run.id, node=of, ends=tuple(ends)))
+        return told
+
+    def _answer(self, event: Extend, run: StageRun, *, first: int = 0, tasks: int = 0, error: str = "") -> Extended:
+        job, request = self._state.job, event.request
+        return Extended(job=job, request=request, stage=run.id, first=first, tasks=tasks, error=error)
+
+
+def _end_of(run: StageRun, task: int) -> tuple[NodeId, AttemptEnd]:
+    """How a settled task ended, and where the blobs of its result are."""
+    fact = next(run.facts.facts(task))
+    value, blobs, records_out = run.facts.results.get(fact.result)
+    if not run.facts.results.failed(fact.result):
+        outcome, error, detail = Outcome.DONE, "", ""
+    elif (failure := run.facts.failures.get((task, fact.attempt))) is not None:
+        outcome, error, detail = failure.outcome, failure.error, failure.detail
+    else:
+        outcome, error, detail = Outcome.STOPPED, run.skipped.get(task, ""), ""
+    end = AttemptEnd(
+        task=task,
+        attempt=fact.attempt,
+        outcome=outcome,
+        value=value,
+        blobs=blobs,
+        error=error,
+        detail=detail,
+        records_out=records_out,
+    )
+    return fact.node, end

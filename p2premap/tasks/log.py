@@ -1,0 +1,149 @@
+"""What a leader writes down, and what waits until a quorum of the job's replicas has it.
+
+Each step's facts are one batch (`p2premap.tasks.journal`), numbered 1, 2, 3... by this leader. Three things wait for
+a batch to be protected, since they would be lies if the leader died before:
+
+- a worker is told that its report was heard: until then it keeps the report for a successor;
+- whoever waits for single tasks is told how they ended, and that an extension was taken;
+- a stage's manifest is proposed.
+
+Results that are not protected yet are the only finished work that the leader's death can cost.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from p2premap.ids import JobId, NodeId
+from p2premap.tasks import journal
+from p2premap.tasks.events import AppendFacts, CoordinatorEffect, Extended, TasksEnded
+from p2premap.tasks.job import AttemptEnd, StageId
+from p2premap.tasks.workers import Worker
+
+
+class Report(NamedTuple):
+    """A worker's report: its number, and how often the worker had been lost when it came."""
+
+    worker: Worker
+    losses: int
+    serial: int
+
+
+class Unprotected(msgspec.Struct):
+    """What waits for one batch.
+
+    Args:
+        since: when it was written.
+        results: how many it has.
+        told: said as soon as it is protected.
+        reports: of which it is made.
+    """
+
+    serial: int = 0
+    since: float = 0.0
+    results: int = 0
+    told: list[CoordinatorEffect] = msgspec.field(default_factory=list)
+    reports: list[Report] = msgspec.field(default_factory=list)
+
+
+class Log:
+    """One leader's facts.
+
+    Args:
+        job: whose.
+        streams: ends of tasks are told to whoever waits for them.
+    """
+
+    def __init__(self, job: JobId, *, streams: bool) -> None:
+        self._job = job
+        self._streams = streams
+        self._facts: list[journal.Fact] = []
+        self._now = Unprotected()
+        self._waiting: deque[Unprotected] = deque()
+        self._written = 0
+        self.protected = 0
+        """The last batch that a quorum has."""
+        self.unprotected = 0
+        """Results that no quorum has."""
+
+    @property
+    def next(self) -> int:
+        """The number of the batch that is being written."""
+        return self._written + 1
+
+    def oldest(self) -> float | None:
+        """When the oldest results that no quorum has were written."""
+        return next((waiting.since for waiting in self._waiting if waiting.results), None)
+
+    def untold(self) -> set[int]:
+        """Tasks whose ends wait to be told."""
+        told = (effect for step in (*self._waiting, self._now) for effect in step.told)
+        return {end.task for effect in told if isinstance(effect, TasksEnded) for end in effect.ends}
+
+    # --- what is written ------------------------------------------------------------------------------------------
+
+    def add(self, fact: journal.Fact) -> None:
+        """Write a fact down."""
+        self._facts.append(fact)
+
+    def results(self, stage: StageId, node: NodeId, ends: Sequence[AttemptEnd]) -> None:
+        """Write down that these attempts yielded results, as yet unknown."""
+        self._facts.append(journal.results(stage, node, ends))
+        self._now.results += len(ends)
+        self.unprotected += len(ends)
+
+    def ended(self, stage: StageId, node: NodeId, ends: Sequence[AttemptEnd]) -> None:
+        """These ends are their tasks' answers."""
+        if self._streams:
+            self._now.told.append(TasksEnded(job=self._job, stage=stage, node=node, ends=tuple(ends)))
+
+    def extended(self, payload: bytes, answer: Extended) -> None:
+        """Write down an extension."""
+        self._facts.append(journal.Extended(payload=payload))
+        self._now.told.append(answer)
+
+    def reported(self, worker: Worker, serial: int) -> None:
+        """This step takes in a worker's report."""
+        self._now.reports.append(Report(worker, worker.losses, serial))
+
+    def clear(self) -> None:
+        """Nothing of what was taken in so far need be written down: it was read."""
+        self._facts, self._now = [], Unprotected()
+
+    # --- how it goes out ------------------------------------------------------------------------------------------
+
+    def flush(self, now: float, age_s: float) -> list[CoordinatorEffect]:
+        """End the step: the batch to replicate, if there is one, and what need not wait."""
+        step, self._now = self._now, Unprotected()
+        if not self._facts:
+            if not self._waiting:
+                return self._release(step)
+            self._waiting[-1].told += step.told
+            self._waiting[-1].reports += step.reports
+            return []
+        batch = journal.encode(max(0.0, age_s), self._facts)
+        self._facts = []
+        self._written += 1
+        step.serial, step.since = self._written, now
+        self._waiting.append(step)
+        return [AppendFacts(job=self._job, batch=batch)]
+
+    def protect(self, serial: int) -> list[CoordinatorEffect]:
+        """A quorum has everything up to this batch; what may be told now."""
+        self.protected = max(self.protected, min(serial, self._written))
+        effects: list[CoordinatorEffect] = []
+        while self._waiting and self._waiting[0].serial <= self.protected:
+            step = self._waiting.popleft()
+            self.unprotected -= step.results
+            effects += self._release(step)
+        return effects
+
+    def _release(self, step: Unprotected) -> list[CoordinatorEffect]:
+        for worker, losses, serial in step.reports:
+            if worker.losses == losses:
+                worker.heard = max(worker.heard, serial)
+        return step.told
