@@ -18,6 +18,7 @@ BENCHMARKS = {
     "join": "a node's start until everybody sees everybody",
     "wordcount": "200 MB in 40 files on 2 slots, beside one process and a pool",
     "coordinator": "a million tasks through the pure cores: CPU and memory for each",
+    "tasks": "20,000 calls that do nothing, beside Ray, Dask and pools; a job of a million tasks",
     "gossip_sim": "the gossip in the simulator: detection, false alarms, healing, bytes",
 }
 
