@@ -65,6 +65,9 @@ class Faults:
     hand_over: float = 0.0
 
 
+HASTY = ElectionConfig(replace_s=0.5, fork_s=1.0, create_wait_s=0.4, decide_wait_s=0.5)
+"""Intervals with which a short walk sees everything."""
+
 CALM = Faults(create=0.0, append=0.0, propose=0.0, time=1.0)
 
 
@@ -175,7 +178,7 @@ class Walk:
     ) -> None:
         self.random = Random(f"electionwalk/{seed}")
         self.now = 0.0
-        self.config = config or ElectionConfig()
+        self.config = config or HASTY
         self.faults = faults or Faults()
         self.copies = copies
         self.strict = strict
@@ -539,6 +542,7 @@ class Model:
         self._protected: dict[JobId, list[bytes]] = {}
         self._pins: dict[bytes, list[bytes]] = {}
         self.takeovers = 0
+        self.changes = 0
 
     def pin(self, facts: list[bytes]) -> bytes:
         """A manifest: a value that stands for exactly these facts in this order."""
@@ -567,7 +571,8 @@ class Model:
         self._ballots.add((job, ballot))
         if self._leaders.setdefault((job, ballot.epoch, ballot.n), node.id) != node.id:
             raise Violated("leaders: two of one (epoch, n)")
-        self.takeovers += ballot.n > 0
+        self.takeovers += ballot.n > 0 and ballot.epoch == 0
+        self.changes += ballot.epoch > 0
         protected = self._protected.get(job, [])
         if list(lead.history[: len(protected)]) != protected:
             raise Violated("protected: a leader's history does not begin with what was protected before")

@@ -1,10 +1,11 @@
 """Who may vote after a start: a replica whose memory of its promises is whole.
 
 A replica that has lost or rolled back its disk may have promised and accepted what it does not remember; if it voted,
-two values could be chosen for one cell. So each node counts its boots, durably, and every replica keeps the highest
-boot that it has heard of each other member. After a start a replica asks (`Boots`), and votes in a job only when a
-quorum of the job, itself included, has answered with a boot that is not higher than its own. A disk that was rolled
-back to an earlier boot is so found out, by any quorum that heard of the later one.
+two values could be chosen for one cell. The disk's keeper finds out most of that by itself, and then takes a new
+identity, under which it has promised nothing: so a node that knows nothing of a job has not voted in it. What the disk
+cannot know is that all of it was set back, such as a machine restored from a copy. So each node counts its boots, and
+every replica keeps the highest boot that it has heard of each other member. After a start a replica asks (`Boots`), and
+votes in a job only when a quorum of the job, itself included, has answered with a boot that is not higher than its own.
 
 One that is found out says so in its record (`JobRecord.amnesiac`) and is silent in this epoch for ever. In a later
 epoch it may vote again: to join one, a replica is given the whole state, and no promise of an earlier epoch counts
@@ -44,11 +45,6 @@ class BootCheck:
     def forgot(self) -> None:
         """A member knows of a later boot: this replica's memory has been rolled back."""
         self.amnesiac = True
-
-    def restored(self) -> None:
-        """The whole state has been given to it in a new epoch."""
-        self._fresh = True
-        self.amnesiac = False
 
     def wants(self, node: NodeId) -> bool:
         """Whether this member's word is still needed."""

@@ -19,16 +19,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from p2premap.election.config import config_cell
 from p2premap.election.context import Context
 from p2premap.election.messages import Prepare, Promise
 from p2premap.election.records import CellRecord
 from p2premap.election.replica import Replica
 from p2premap.ids import Ballot, NodeId
-
-
-def config_cell(epoch: int) -> str:
-    """The name of the cell that ends the epoch before this one."""
-    return f"cfg/{epoch}"
 
 
 class Candidacy:

@@ -81,6 +81,7 @@ class Context:
         "boot",
         "config",
         "journal",
+        "leaving",
         "me",
         "now",
         "out",
@@ -102,6 +103,8 @@ class Context:
         self._acks: dict[NodeId, dict[JobId, Ack]] = {}
         self._loads: dict[int, LoadDone] = {}
         self._load = 0
+        self.leaving = False
+        """This node is about to go."""
         self.touched: dict[JobId, None] = {}
         """The jobs to which something happened in this step."""
 
@@ -112,7 +115,7 @@ class Context:
     def flush(self) -> None:
         """The end of a step: answers that were gathered are given, records that were gathered are written."""
         for node, acks in self._acks.items():
-            self.send(node, Heard(acks=tuple(acks.values())))
+            self.send(node, Heard(acks=tuple(acks.values()), leaving=self.leaving))
         self._acks.clear()
         if (persist := self.journal.flush(self.now)) is not None:
             self.out.append(persist)
@@ -138,9 +141,9 @@ class Context:
         """Over the link."""
         self.out.append(ToReplica(node=node, message=message))
 
-    def ack(self, node: NodeId, job: JobId, ballot: Ballot, serial: int | None) -> None:
+    def ack(self, node: NodeId, ack: Ack) -> None:
         """Tell it at the end of this step, together with others."""
-        self._acks.setdefault(node, {})[job] = Ack(job=job, ballot=ballot, serial=serial)
+        self._acks.setdefault(node, {})[ack.job] = ack
 
     # --- the disk ---------------------------------------------------------------------------------------------------
 

@@ -39,9 +39,12 @@ import math
 from random import Random
 from typing import assert_never
 
+import msgspec
+
 from p2premap.config import ElectionConfig
 from p2premap.election import events, follower, messages
 from p2premap.election.boots import BootCheck
+from p2premap.election.config import is_config
 from p2premap.election.context import Context, Peer
 from p2premap.election.events import ElectionEffect, ElectionEvent
 from p2premap.election.job import Job
@@ -195,7 +198,7 @@ class ElectionCore:
             copies=known.copies,
             note=known.note(),
             fork=job.hex()[:8] if record.origin else "",
-            decided=tuple(cell.cell for cell in known.replica.chosen_cells()),
+            decided=tuple(cell.cell for cell in known.replica.chosen_cells() if not is_config(cell.cell)),
         )
 
     def leader_of(self, job: JobId) -> NodeId | None:
@@ -319,9 +322,12 @@ class ElectionCore:
         context = self._context
         self._beat_at = context.now + context.config.heartbeat_s
         beats: dict[NodeId, list[messages.Beat]] = {}
-        for job_id in self._leading:
+        for job_id in list(self._leading):
+            context.touch(job_id)
+            self._jobs[job_id].tend()
             leadership = self._jobs[job_id].leadership
-            assert leadership is not None, "it is led here"
+            if leadership is None:
+                continue
             beat = leadership.beat()
             for node in leadership.others():
                 if context.reachable(node):
@@ -390,7 +396,8 @@ class ElectionCore:
     # --- jobs -------------------------------------------------------------------------------------------------------
 
     def _add(self, replica: Replica, *, brought: bool, fresh: bool) -> Job:
-        job = Job(self._context, replica, brought=brought, boots=BootCheck(self.me, fresh=fresh))
+        boots = BootCheck(self.me, fresh=fresh, amnesiac=replica.record.amnesiac)
+        job = Job(self._context, replica, brought=brought, boots=boots)
         self._jobs[replica.job] = job
         self._keys[replica.record.key] = replica.job
         self._context.touch(replica.job)
@@ -447,6 +454,7 @@ class ElectionCore:
         self._context.journal.write(ForgetJob(job=job.replica.job), sync=False)
 
     def _hand_over(self) -> None:
+        self._context.leaving = True
         for job_id in self._leading:
             self._jobs[job_id].hand_over()
 
@@ -459,9 +467,9 @@ class ElectionCore:
                 for beat in beats:
                     if (job := self._known(node, beat.job)) is not None:
                         follower.on_beat(context, job, node, beat)
-            case messages.Heard(acks=acks):
+            case messages.Heard(acks=acks, leaving=leaving):
                 for ack in acks:
-                    self._on_ack(node, ack)
+                    self._on_ack(node, ack, leaving)
             case messages.StoreJob(record=record):
                 self._store(node, record)
             case messages.Batches(batches=batches):
@@ -545,7 +553,7 @@ class ElectionCore:
                 if job.replica.active:
                     self._conclude(job, view)
             case messages.Moved():
-                pass
+                job.moved(node, message)
             case messages.StandNow():
                 if job.leader == node and job.may_stand():
                     job.stand()
@@ -565,12 +573,12 @@ class ElectionCore:
             self._context.send(node, messages.Want(job=job_id, known=False))
         return None
 
-    def _on_ack(self, node: NodeId, ack: messages.Ack) -> None:
+    def _on_ack(self, node: NodeId, ack: messages.Ack, leaving: bool) -> None:
         job = self._jobs.get(ack.job)
         if job is None or job.leadership is None or job.leadership.ballot != ack.ballot:
             return
         self._context.touch(ack.job)
-        job.leadership.acked(node, -1 if ack.serial is None else ack.serial)
+        job.leadership.on_ack(node, ack, leaving)
         job.announce()
 
     def _on_want(self, node: NodeId, job: Job, want: messages.Want) -> None:
@@ -579,18 +587,25 @@ class ElectionCore:
             return
         if job.leadership is not None and node in job.leadership.others():
             job.leadership.wants(node, want)
+        elif job.leadership is not None:
+            context.send(node, messages.Moved(job=replica.job, promised=replica.promised, members=replica.members))
         elif not want.known and node in replica.members:
             context.send(node, messages.StoreJob(record=replica.record))
+        elif want.known and (missing := tuple(c for c in replica.chosen_cells() if c.cell not in want.cells)):
+            context.send(node, messages.Chosen(cells=missing))
 
     def _store(self, node: NodeId, record: JobRecord) -> None:
         """Be a replica of this job."""
         context = self._context
         known = self._jobs.get(record.job)
-        if known is not None:
+        if known is not None and known.replica.rejoins(record, self.me):
+            self._remove(known)
+        elif known is not None:
             context.touch(record.job)
             if not follower.inactive(context, known, node):
                 known.replica.write(sync=True, then=lambda: context.send(node, known.stored()))
             return
+        record = msgspec.structs.replace(record, amnesiac=False, acknowledged=True)
         job = self._add(Replica(context, record), brought=False, fresh=True)
         job.wait(context.config.missed_s)
         job.tell_stored = node

@@ -6,11 +6,13 @@ rests on nothing new, else when that is on disk.
 
 from __future__ import annotations
 
+from p2premap.election.config import Config, is_config
 from p2premap.election.context import Context
 from p2premap.election.job import Job
 from p2premap.election.messages import (
     Accept,
     Accepted,
+    Ack,
     Append,
     Batches,
     Beat,
@@ -23,6 +25,7 @@ from p2premap.election.messages import (
 )
 from p2premap.election.records import StoredBatch
 from p2premap.election.streams import portions
+from p2premap.errors import RemoteProtocolError
 from p2premap.ids import Ballot, NodeId
 
 
@@ -47,12 +50,20 @@ def _follows(context: Context, job: Job, node: NodeId, ballot: Ballot) -> bool:
         job.want(node)
         return False
     if ballot.epoch < promised.epoch:
-        context.send(node, Moved(job=job.replica.job, promised=promised, members=job.replica.members))
+        tell_epoch(context, job, node)
         return False
     if not job.obey(ballot):
         context.send(node, Nack(job=job.replica.job, promised=promised))
         return False
     return True
+
+
+def tell_epoch(context: Context, job: Job, node: NodeId) -> None:
+    """Tell a node that lives in an earlier epoch what the replica set is now, and the cells that say so."""
+    replica = job.replica
+    context.send(node, Moved(job=replica.job, promised=replica.promised, members=replica.members))
+    if cells := tuple(cell for cell in replica.chosen_cells() if is_config(cell.cell)):
+        context.send(node, Chosen(cells=cells))
 
 
 def on_beat(context: Context, job: Job, node: NodeId, beat: Beat) -> None:
@@ -97,13 +108,16 @@ def _ack(context: Context, job: Job, node: NodeId, ballot: Ballot) -> None:
     replica = job.replica
     if node == ballot.node and ballot == replica.promised and replica.active:
         # who may have forgotten a promise to another leader must not make this one believe that its facts are safe
-        counts = job.boots.confirmed(replica.members)
-        context.ack(node, replica.job, ballot, replica.durable.get(ballot) if counts else None)
+        serial = replica.durable.get(ballot) if job.boots.confirmed(replica.members) else None
+        amnesiac = replica.record.amnesiac
+        context.ack(
+            node, Ack(job=replica.job, ballot=ballot, serial=serial, cells=replica.chosen_durable, amnesiac=amnesiac)
+        )
 
 
 def on_accept(context: Context, job: Job, node: NodeId, message: Accept) -> None:
     """Accept a value."""
-    if not job.votes and node != context.me:
+    if not job.votes or not _makes_sense(message.cell, message.value):
         return
     if not _follows(context, job, node, message.ballot) or node != message.ballot.node:
         return
@@ -153,5 +167,15 @@ def on_chosen(job: Job, message: Chosen) -> None:
     """Cells are decided."""
     if job.replica.active:
         for cell in message.cells:
-            if cell.job == job.replica.job:
+            if cell.job == job.replica.job and job.replica.active and _makes_sense(cell.cell, cell.value):
                 job.decide(cell.cell, cell.ballot, cell.value)
+
+
+def _makes_sense(cell: str, value: bytes) -> bool:
+    """Whether a value may stand in this cell, as far as this room knows."""
+    if is_config(cell):
+        try:
+            Config.decode(value)
+        except RemoteProtocolError:
+            return False
+    return True

@@ -17,14 +17,18 @@ from __future__ import annotations
 
 import math
 
+import msgspec
+
 from p2premap.election.ballot import first, successor
 from p2premap.election.boots import BootCheck
 from p2premap.election.candidate import Candidacy
+from p2premap.election.config import Config, config_cell, is_config
 from p2premap.election.context import Context
-from p2premap.election.events import Bring, Decided, Deposed, Lead, LeaderKnown, Protected
+from p2premap.election.events import Bring, Decided, Deposed, Dropped, Lead, LeaderKnown, Protected
 from p2premap.election.leader import Leadership
-from p2premap.election.messages import Beats, Boots, JobStored, StandNow, Want
+from p2premap.election.messages import Beats, Boots, JobStored, Moved, StandNow, StoreJob, Want
 from p2premap.election.quorum import is_quorum, needed
+from p2premap.election.reconfigure import Reconfiguration
 from p2premap.election.replica import Replica
 from p2premap.ids import Ballot, NodeId
 
@@ -45,6 +49,7 @@ class Job:
         self._context = context
         self.replica = replica
         self.boots = boots
+        self.change: Reconfiguration | None = None
         self.candidacy: Candidacy | None = None
         self.leadership: Leadership | None = None
         self.leader: NodeId | None = None
@@ -149,12 +154,22 @@ class Job:
     def _silent(self) -> None:
         """The leader is silent, or there is none."""
         self.leader = None
+        if self._context.me not in self.replica.members:
+            self._ask_whether_needed()
+            return
         self.ask_boots()
         if self.may_stand():
             self.stand()
         else:
             self.wait(self._context.config.missed_s)
         self.announce()
+
+    def _ask_whether_needed(self) -> None:
+        """It was to be a member of a replica set that never came to be, or it missed that."""
+        reachable = [node for node in self.replica.members if self._context.reachable(node)]
+        if reachable:
+            self.want(self._context.rng.choice(reachable))
+        self.wait(self._context.config.missed_s)
 
     def ask_boots(self) -> None:
         """Ask once more whether this boot is known, where that is still open: an answer may have been lost."""
@@ -189,22 +204,30 @@ class Job:
             self.announce()
 
     def _won(self, candidacy: Candidacy) -> None:
+        for cell in candidacy.chosen():
+            self.decide(cell.cell, cell.ballot, cell.value)
+        if self.candidacy is not candidacy:
+            return  # the epoch is over
         self.candidacy = None
         self.leader = self._context.me
         self.no_quorum_since = math.inf
         leadership = self._lead(candidacy.ballot)
-        for cell in candidacy.chosen():
-            self.decide(cell.cell, cell.ballot, cell.value)
         adopted = candidacy.adopted()
+        stop = next((cell for cell in adopted if is_config(cell.cell)), None)
+        if stop is not None:
+            # the epoch is over, or will be: nothing is led in it any more
+            self.change = Reconfiguration(self._context, self.replica, leadership, Config.decode(stop.value))
 
         def begun(history: tuple[bytes, ...]) -> None:
-            self._begun(leadership, history)
+            if stop is None:
+                self._begun(leadership, history)
             for node, promise in candidacy.promises.items():
                 if node != self._context.me:
                     leadership.feed(node, dict(promise.vector))
             for cell in adopted:
-                if not self.is_chosen(cell.cell):
+                if not self.is_chosen(cell.cell) and not is_config(cell.cell):
                     leadership.propose(cell.cell, cell.value)
+            self.tend()
 
         leadership.begin(begun)
         self.beat()
@@ -223,7 +246,13 @@ class Job:
             self._context, self.replica, ballot, decided=self._decided, protected=lambda s: self._protected(ballot, s)
         )
         self.leadership = leadership
+        self.change = Reconfiguration(self._context, self.replica, leadership)
         return leadership
+
+    def tend(self) -> None:
+        """See whether the replica set is as it should be; with every heartbeat."""
+        if self.change is not None and self.leadership is not None:
+            self.change.tend()
 
     def lead_first(self) -> Leadership:
         """Lead a job that was just created here."""
@@ -240,7 +269,7 @@ class Job:
 
     def _begun(self, leadership: Leadership, history: tuple[bytes, ...]) -> None:
         leadership.ready = True
-        decided = {cell.cell: cell.value for cell in self.replica.chosen_cells()}
+        decided = {cell.cell: cell.value for cell in self.replica.chosen_cells() if not is_config(cell.cell)}
         self._context.out.append(
             Lead(
                 job=self.replica.job,
@@ -263,6 +292,7 @@ class Job:
     def step_down(self, wait_s: float) -> None:
         """Lead no more, and stand no more for so long."""
         self.candidacy = None
+        self.change = None
         leadership, self.leadership = self.leadership, None
         if leadership is not None:
             leadership.deposed = True
@@ -332,6 +362,8 @@ class Job:
         """A member tells which boot of this node it knew."""
         if highest > self._context.boot:
             self.boots.forgot()
+            if not self.replica.record.amnesiac:
+                self.replica.update(msgspec.structs.replace(self.replica.record, amnesiac=True))
         else:
             self.boots.hear(node)
         if self.candidacy is None and self.leadership is None and self.leader is None and self.votes:
@@ -366,7 +398,65 @@ class Job:
     def _decided(self, cell: str, value: bytes) -> None:
         if self.leadership is not None:
             self.leadership.proposals.pop(cell, None)
-        self._context.out.append(Decided(job=self.replica.job, cell=cell, value=value))
+        if is_config(cell):
+            self._enter_epochs()
+        else:
+            self._context.out.append(Decided(job=self.replica.job, cell=cell, value=value))
+
+    def _enter_epochs(self) -> None:
+        """Follow the replica sets that are decided, one after the other."""
+        replica = self.replica
+        led = self.leadership is not None
+        while replica.active:
+            cell = replica.cells.get(config_cell(replica.promised.epoch + 1))
+            if cell is None or not cell.chosen:
+                break
+            self._enter(Config.decode(cell.value))
+            if led and replica.active and self.may_stand():
+                self.stand()
+            led = False
+        self.announce()
+
+    def _enter(self, config: Config) -> None:
+        replica, me = self.replica, self._context.me
+        promised = Ballot(replica.promised.epoch + 1, replica.promised.n, replica.promised.node)
+        self.step_down(self._context.config.missed_s)
+        self.leader = None
+        self.highest = max(self.highest, promised)
+        if me not in config.members:
+            self.leave(promised, config.members)
+            return
+        fresh = config.boot_of(me) == self._context.boot
+        self.boots = BootCheck(me, fresh=fresh, amnesiac=replica.record.amnesiac and not fresh)
+        replica.update(
+            msgspec.structs.replace(
+                replica.record,
+                members=config.members,
+                promised=promised,
+                boots=config.boots,
+                amnesiac=self.boots.amnesiac,
+            )
+        )
+
+    def leave(self, promised: Ballot, members: tuple[NodeId, ...]) -> None:
+        """Be no replica any more."""
+        self.retire()
+        replica = self.replica
+        replica.leave(promised, members, lambda: self._context.out.append(Dropped(job=replica.job)))
+
+    def moved(self, node: NodeId, message: Moved) -> None:
+        """Somebody tells that the replica set is another one."""
+        replica, me = self.replica, self._context.me
+        if not replica.active:
+            return
+        if message.promised.epoch > replica.promised.epoch:
+            for member in message.members:
+                if member != me and self._context.reachable(member):
+                    self.want(member)
+        elif self.leadership is not None and node in self.leadership.others():
+            self._context.send(node, StoreJob(record=replica.record))
+        elif me not in replica.members and message.promised.epoch == replica.promised.epoch:
+            self.leave(replica.promised, replica.members)
 
     # --- being a replica --------------------------------------------------------------------------------------------
 

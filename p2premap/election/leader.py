@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 
 from p2premap.election.context import Context
-from p2premap.election.messages import Accept, Append, Batches, Beat, Chosen, StoreJob, Want
+from p2premap.election.messages import Accept, Ack, Append, Batches, Beat, Chosen, StoreJob, Want
 from p2premap.election.quorum import is_quorum, reached
 from p2premap.election.records import CellRecord, StoredBatch
 from p2premap.election.replica import Replica
@@ -38,16 +38,21 @@ class Follower:
     Args:
         acked: how far it has our stream on disk; -1: not even the head.
         sent: how far it was sent on the present link; None: unknown, wait until it says.
+        cells: of so many cells it knows that they are chosen.
         loading: something is being read from disk for it.
+        amnesiac: its memory is not whole.
+        leaving: it is about to go.
     """
 
-    __slots__ = ("acked", "loading", "sent", "stored")
+    __slots__ = ("acked", "amnesiac", "cells", "leaving", "loading", "sent")
 
     def __init__(self) -> None:
         self.acked = -1
+        self.cells = 0
         self.sent: int | None = None
         self.loading = False
-        self.stored = False
+        self.amnesiac = False
+        self.leaving = False
 
 
 class Proposal:
@@ -96,6 +101,8 @@ class Leadership:
         self.serial = -1
         self.protected = -1
         self.followers: dict[NodeId, Follower] = {}
+        self._since = context.now
+        self._stopping = False
         self.joining: tuple[NodeId, ...] = ()
         """The next replica set, while it is being prepared: it must have all facts too."""
         self.proposals: dict[str, Proposal] = {}
@@ -143,6 +150,10 @@ class Leadership:
         """How many replicas hold the job."""
         return sum(1 for node in self._replica.members if self.follower(node).acked >= 0)
 
+    def age(self) -> float:
+        """For how long it has been led."""
+        return self._context.now - self._since
+
     def others(self) -> list[NodeId]:
         """Everybody whom facts are sent to."""
         return [n for n in dict.fromkeys((*self._replica.members, *self.joining)) if n != self._context.me]
@@ -168,6 +179,15 @@ class Leadership:
     def _own_disk(self) -> None:
         if not self.deposed:
             self.acked(self._context.me, self._replica.durable.get(self.ballot, -1))
+
+    def on_ack(self, node: NodeId, ack: Ack, leaving: bool) -> None:
+        """A member tells what it has on disk."""
+        if node in self.followers:
+            follower = self.followers[node]
+            follower.cells = max(follower.cells, ack.cells)
+            follower.amnesiac = ack.amnesiac
+            follower.leaving = leaving
+            self.acked(node, -1 if ack.serial is None else ack.serial)
 
     def acked(self, node: NodeId, serial: int) -> None:
         """A member has the stream on disk up to here."""
@@ -277,16 +297,14 @@ class Leadership:
     def propose_ready(self) -> None:
         """Send the proposals whose facts are protected."""
         for cell, proposal in list(self.proposals.items()):
-            if proposal.since == math.inf and proposal.after <= self.protected:
-                proposal.since = self._context.now
-                value = proposal.value
-                self._replica.accept(
-                    self.ballot,
-                    cell,
-                    value,
-                    lambda cell=cell: self.accepted(self._context.me, cell),  # type: ignore[misc]
-                )
-                self._send_accept(cell, proposal)
+            if proposal.since == math.inf and proposal.after <= self.protected and not self._stopping:
+                self._propose_now(cell, proposal)
+
+    def _propose_now(self, cell: str, proposal: Proposal) -> None:
+        proposal.since = self._context.now
+        me = self._context.me
+        self._replica.accept(self.ballot, cell, proposal.value, lambda: self.accepted(me, cell))
+        self._send_accept(cell, proposal)
 
     def _send_accept(self, cell: str, proposal: Proposal) -> None:
         proposal.sent_at = self._context.now
@@ -305,7 +323,7 @@ class Leadership:
 
     def _decide(self, cell: str, proposal: Proposal) -> None:
         replica = self._replica
-        if not is_quorum(replica.members, proposal.accepted):
+        if self.deposed or not is_quorum(replica.members, proposal.accepted):
             return
         waited = self._context.now >= proposal.since + self._context.config.decide_wait_s
         if not waited and any(n not in proposal.accepted and self._context.alive(n) for n in replica.members):
@@ -320,6 +338,29 @@ class Leadership:
         for node in self.others() if nodes is None else nodes:
             if self._context.reachable(node):
                 self._context.send(node, Chosen(cells=cells))
+
+    # --- the end of an epoch ------------------------------------------------------------------------------------------
+
+    def stop(self, joining: tuple[NodeId, ...]) -> None:
+        """Another replica set is to follow: what its tasks propose waits for it, facts go to both sets."""
+        self.joining = joining
+        self._stopping = self.ready
+
+    def resume(self) -> None:
+        """There will be no other replica set."""
+        self.joining = ()
+        self._stopping = False
+        self._measure()
+        self.propose_ready()
+
+    def under_way(self) -> bool:
+        """Whether a cell is being voted on, or must be."""
+        return any(proposal.since < math.inf or not self._stopping for proposal in self.proposals.values())
+
+    def propose_stop(self, cell: str, value: bytes) -> None:
+        """Have the epoch ended: the last cell that is proposed in it."""
+        proposal = self.proposals[cell] = Proposal(value, self.protected)
+        self._propose_now(cell, proposal)
 
     # --- time -------------------------------------------------------------------------------------------------------
 

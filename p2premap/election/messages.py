@@ -39,11 +39,19 @@ class Beat(Record, frozen=True, kw_only=True):
 
 
 class Ack(Record, frozen=True, kw_only=True):
-    """The sender has the leader's stream on disk up to here, and all that came before it. None: not even its head."""
+    """What the sender has on disk of a job that the receiver leads.
+
+    Args:
+        serial: it has the leader's stream up to here, and all that came before it. None: not even its head.
+        cells: of so many cells it knows that they are chosen.
+        amnesiac: it may not vote in this epoch any more.
+    """
 
     job: JobIdField
     ballot: Ballot
     serial: Count | None
+    cells: Count
+    amnesiac: bool = False
 
 
 class StoreJob(Message, tag=60, frozen=True, kw_only=True):
@@ -68,9 +76,10 @@ class Beats(Message, tag=62, frozen=True, kw_only=True):
 
 
 class Heard(Message, tag=63, frozen=True, kw_only=True):
-    """Answers `Beats`, `Append` and `Batches`, many at a time."""
+    """Answers `Beats`, `Append` and `Batches`, many at a time. `leaving`: the sender is about to go."""
 
     acks: tuple[Ack, ...]
+    leaving: bool = False
 
 
 class Want(Message, tag=64, frozen=True, kw_only=True):

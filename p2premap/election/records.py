@@ -24,6 +24,7 @@ class JobRecord(Record, frozen=True, kw_only=True):
         view: the last view of a job that is over; b"" else.
         gone: this node is not a replica any more (a tombstone).
         boots: the highest boot counter seen of each member, in the order of `members`.
+        amnesiac: this replica may have forgotten what it promised in this epoch; it is silent until the next.
     """
 
     job: JobIdField
@@ -38,6 +39,7 @@ class JobRecord(Record, frozen=True, kw_only=True):
     view: bytes = b""
     gone: bool = False
     boots: tuple[Count, ...] = ()
+    amnesiac: bool = False
 
 
 class CellRecord(Record, frozen=True, kw_only=True):

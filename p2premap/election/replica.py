@@ -40,7 +40,7 @@ class Replica:
         cells, streams: as they were found on disk.
     """
 
-    __slots__ = ("_context", "cells", "chosen", "durable", "job", "record", "streams")
+    __slots__ = ("_context", "cells", "chosen", "chosen_durable", "durable", "job", "record", "streams")
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class Replica:
         self.record = record
         self.cells: dict[str, CellRecord] = {cell.cell: cell for cell in cells}
         self.chosen = sum(1 for cell in self.cells.values() if cell.chosen)
+        self.chosen_durable = self.chosen
         self.streams = Streams()
         for stream in streams:
             self.streams.restore(stream.ballot, stream.serial, stream.head)
@@ -119,9 +120,13 @@ class Replica:
         known = self.cells.get(cell)
         if known is not None and known.chosen:
             return False
-        self._put(CellRecord(job=self.job, cell=cell, ballot=ballot, value=value, chosen=True), None)
         self.chosen += 1
+        self._put(CellRecord(job=self.job, cell=cell, ballot=ballot, value=value, chosen=True), self._chosen_on_disk)
         return True
+
+    def _chosen_on_disk(self) -> None:
+        if self.active:
+            self.chosen_durable += 1
 
     def _put(self, record: CellRecord, then: Then | None) -> None:
         self.cells[record.cell] = record
@@ -149,6 +154,13 @@ class Replica:
         known = dict(zip(self.record.members, self.record.boots, strict=False))
         return known.get(node, 0)
 
+    def rejoins(self, record: JobRecord, me: NodeId) -> bool:
+        """Whether this node, which has left, is asked to be a replica in a set of which it has not been one."""
+        if not self.record.gone:
+            return False
+        epoch = record.promised.epoch
+        return epoch > self.promised.epoch or (epoch == self.promised.epoch and me not in record.members)
+
     def note_boot(self, node: NodeId, boot: int) -> None:
         """Remember it."""
         if boot > self.boot_of(node) and node in self.record.members:
@@ -167,7 +179,7 @@ class Replica:
 
     def _forget_all(self, then: Then) -> None:
         self.cells.clear()
-        self.chosen = 0
+        self.chosen = self.chosen_durable = 0
         self.streams = Streams()
         self.durable = {}
         self.write(self.record, ForgetBatches(job=self.job), sync=True, then=then)
