@@ -81,11 +81,13 @@ class Submit(Message, tag=104, frozen=True, kw_only=True):
 
     Args:
         files: absolute paths on this machine that the job's attempts may ask this node for.
+        again: it may have been submitted before, under the same key.
     """
 
     request: RequestId
     spec: JobSpec
     files: tuple[Text, ...] = ()
+    again: bool = False
 
 
 class Submitted(Message, tag=105, frozen=True, kw_only=True):
@@ -398,6 +400,102 @@ class PartFound(Message, tag=130, frozen=True, kw_only=True):
     part: Part
 
 
+class Why(Message, tag=131, frozen=True, kw_only=True):
+    """Why is this as it is? Answered by `Done`, whose text is for people.
+
+    Args:
+        about: a node's name, or the beginning of a job's or a node's id.
+        stage, task: of the job; -1: the stage that is worked on now, the job as a whole.
+    """
+
+    request: RequestId
+    about: Short
+    stage: int = -1
+    task: int = -1
+
+
+class Restart(Message, tag=132, frozen=True, kw_only=True):
+    """Run a job again, with the same code, plan, inputs and options. Answered by `Submitted`.
+
+    Args:
+        job: a prefix of its id; the whole of it where a member asks.
+        key: the new job's submission key.
+    """
+
+    request: RequestId
+    job: bytes
+    key: bytes
+
+
+class FindHome(Message, tag=133, frozen=True, kw_only=True):
+    """Where was this job handed in? A member asks. Answered by `HomeFound`."""
+
+    request: RequestId
+    job: JobIdField
+
+
+class HomeFound(Message, tag=134, frozen=True, kw_only=True):
+    """The node on whose machine its inputs are."""
+
+    request: RequestId
+    home: NodeIdField
+
+
+class CleanUp(Message, tag=135, frozen=True, kw_only=True):
+    """Remove results, logs and jobs that are over and older than this, here and at all members. What is in use stays.
+
+    Answered by `CleanedUp`.
+    """
+
+    request: RequestId
+    older_s: Seconds
+
+
+class CleanedUp(Message, tag=136, frozen=True, kw_only=True):
+    """What was removed.
+
+    Args:
+        blobs, size_bytes: results, inputs and code.
+        jobs: jobs that are over.
+        nodes: nodes that cleaned up.
+        silent: names of members that did not answer in time.
+    """
+
+    request: RequestId
+    blobs: Count
+    size_bytes: Count
+    jobs: Count
+    nodes: Count = 1
+    silent: tuple[Short, ...] = ()
+
+
+class Drain(Message, tag=137, frozen=True, kw_only=True):
+    """Take no more work, let what runs here end, have what only this node holds copied, hand jobs over, and stop.
+
+    `Done` just before it stops.
+
+    Args:
+        wait_s: at most, for what runs and for the copies.
+    """
+
+    request: RequestId
+    wait_s: Seconds
+
+
+class CountSole(Message, tag=138, frozen=True, kw_only=True):
+    """Of the jobs that you lead, how many results does only this node hold? A member asks. Answered by `Counted`."""
+
+    request: RequestId
+    node: NodeIdField
+
+
+class Counted(Message, tag=139, frozen=True, kw_only=True):
+    """So many."""
+
+    request: RequestId
+    count: Count
+
+
 class OpenCalls(Message, tag=140, frozen=True, kw_only=True):
     """Calls of this job (kind "calls") are handed in on this connection from now on, and their ends told on it.
 
@@ -454,12 +552,13 @@ class ReadBlob(Message, tag=144, frozen=True, kw_only=True):
 CLIENT_MESSAGES: tuple[type[Message], ...] = (
     PutBlob, Submit, Watch, ListJobs, Cancel, ReadPart, ReadLog, ListNodes, GetStatus, MakeInvite, Join,
     LeaveCluster, Diagnose, Stop, Announce, TryAddresses, FindPart, OpenCalls, Calls, ReadBlob,
+    Why, Restart, FindHome, CleanUp, Drain, CountSole,
 )  # fmt: skip
 """What a client may say."""
 
 DAEMON_MESSAGES: tuple[type[Message], ...] = (
     Welcome, Refused, Done, Submitted, JobUpdate, Jobs, Chunk, Nodes, Status, Invited, Diagnosis, Announced,
-    Tried, PartFound, CallsOpened, CallsEnded,
+    Tried, PartFound, CallsOpened, CallsEnded, HomeFound, CleanedUp, Counted,
 )  # fmt: skip
 """What a daemon answers."""
 

@@ -56,15 +56,18 @@ def put_blob(connection: Connection, data: bytes) -> BlobRef:
     return ref
 
 
-def submit(connection: Connection, spec: JobSpec, files: tuple[str, ...]) -> JobId:
+def submit(connection: Connection, spec: JobSpec, files: tuple[str, ...], *, again: bool = False) -> JobId:
     """Hand in a job whose code and plan have been put; from now on it ends.
+
+    Args:
+        again: it may have been handed in before.
 
     Raises:
         JobRejected: the job never existed.
         PeerUnreachable: indefinite; submitting again under the same key finds the same job.
     """
     try:
-        return connection.ask(lambda n: Submit(request=n, spec=spec, files=files), Submitted).job
+        return connection.ask(lambda n: Submit(request=n, spec=spec, files=files, again=again), Submitted).job
     except RequestRefused as error:
         if error.trouble is Trouble.USAGE:
             raise JobRejected(str(error)) from None

@@ -71,7 +71,7 @@ def hand_in(connect: Connect, submission: Submission) -> JobId:
             with connect() as connection:
                 for _, blob in submission.blobs:
                     put_blob(connection, blob)
-                return submit(connection, submission.spec, submission.files)
+                return submit(connection, submission.spec, submission.files, again=left < TRIES - 1)
         except PeerUnreachable:
             if not left:
                 raise

@@ -53,7 +53,7 @@ async def submit(visit: Visit, message: Message, _: bytes) -> None:
         if house.blobs.size(blob.digest) != blob.size:
             raise RequestError(Trouble.USAGE, "The job's code and plan have not been put before it; put them first.")
     plan = await trio.to_thread.run_sync(house.blobs.get, message.spec.plan.digest)
-    accepted = await house.submit(message.spec, plan, message.files)
+    accepted = await house.submit(message.spec, plan, message.files, again=message.again)
     await visit.say(Submitted(request=message.request, job=accepted.job, copies=accepted.copies))
 
 

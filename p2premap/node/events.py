@@ -27,12 +27,14 @@ class SubmitJob(Event, frozen=True, kw_only=True):
         request: chosen by the shell.
         plan: the bytes of `spec.plan`, whose digest the shell has checked.
         files: absolute paths on this machine that the job's attempts may read.
+        again: it may have been handed in before, elsewhere: the others are asked whether they know its key.
     """
 
     request: int
     spec: JobSpec
     plan: bytes
     files: tuple[str, ...] = ()
+    again: bool = False
 
 
 class CancelJob(Event, frozen=True, kw_only=True):

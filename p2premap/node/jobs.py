@@ -151,7 +151,10 @@ class Jobs:
         self._led: dict[JobId, Coordinator] = {}
         self._waiting: dict[JobId, _Waiting] = {}
         self._plans: dict[JobId, bytes] = {}
-        self._concluded: dict[JobId, JobView] = {}
+        self._concluded: dict[JobId, tuple[JobView, float]] = {}
+        """The last view of each job that is over, and when it was heard."""
+        self._told: set[JobId] = set()
+        """Jobs whose end this node has told as their leader, and that are about to be concluded."""
         self._forks: dict[JobId, JobId] = {}
         """Jobs that nobody leads, and the fork of each that this node leads in its place."""
         self._submissions: dict[int, _Submission] = {}
@@ -182,9 +185,9 @@ class Jobs:
     def views(self, now: float, prefix: bytes = b"") -> list[JobView]:
         """What this node knows of the jobs whose id begins so: those that it leads, replicates, or saw end."""
         found = {job: led.view(now) for job, led in self._led.items() if job.startswith(prefix)}
-        for job, view in self._concluded.items():
+        for job, (view, heard) in self._concluded.items():
             if job.startswith(prefix):
-                found.setdefault(job, view)
+                found[job] = msgspec.structs.replace(view, age_s=view.age_s + now - heard)
         for origin, fork in self._forks.items():
             if origin.startswith(prefix) and (led := self._led.get(fork)) is not None:
                 found.setdefault(origin, _as(origin, led.view(now)))
@@ -201,9 +204,26 @@ class Jobs:
     def charter(self, job: JobId) -> Charter | None:
         """What was submitted, and where; None of a job that is over, or of which no replica is here."""
         state = self.core.job(job)
-        if state is None or state.record.view or state.record.gone:
-            return None
-        return Charter.decode(state.record.spec)
+        return None if state is None or state.record.view else self.submitted(job)
+
+    def submitted(self, job: JobId) -> Charter | None:
+        """The same, of a job that is over too."""
+        state = self.core.job(job)
+        return None if state is None or state.record.gone else Charter.decode(state.record.spec)
+
+    def why(self, now: float, job: JobId, *, stage: int = -1, task: int = -1) -> str:
+        """Why the job is where it is, or one of its tasks; "" where this node cannot say more than its view does.
+
+        Args:
+            stage, task: see `p2premap.tasks.coordinator.Coordinator.why`.
+        """
+        if (led := self._led.get(self._meant(job))) is not None:
+            return led.why(now, stage=stage, task=task)
+        return "The node that leads it now has not read its plan yet." if job in self._waiting else ""
+
+    def sole_results(self, node: NodeId) -> int:
+        """Results of the jobs led here that only this node holds, and another will."""
+        return sum(led.sole_results(node) for led in self._led.values())
 
     def check_invariants(self) -> None:
         """For tests and the simulator: what must hold after every step."""
@@ -228,6 +248,11 @@ class Jobs:
                 self._tell(now, self._meant(job), tasks.Extend(payload=payload, request=request))
             case RetellEnds(job=job, first=first):
                 self._tell(now, self._meant(job), tasks.Retell(first=first))
+            case election.Forget(job=job):
+                self._concluded.pop(job, None)
+                if (led := self._led.get(job)) is not None and led.over:
+                    del self._led[job]
+                self.elect(now, event)
             case PlanRead(job=job, plan=plan, error=""):
                 self._lead(now, job, plan)
             case PlanRead(job=job, error=error):
@@ -243,7 +268,10 @@ class Jobs:
             return
         self._submissions[event.request] = _Submission(event)
         self._by_key[key] = event.request
-        self.elect(now, election.FindJob(request=event.request, key=key))
+        if event.again:
+            self.elect(now, election.FindJob(request=event.request, key=key))
+        else:
+            self._found(now, event.request, self.core.find(key))
 
     def report(self, now: float, sender: NodeId, job: JobId, ballot: Ballot, message: Message) -> None:
         """A worker says something about a job."""
@@ -294,7 +322,7 @@ class Jobs:
             case election.Protected(job=job, serial=serial):
                 self._tell(now, job, tasks.FactsProtected(serial=serial))
             case election.Concluded(job=job, view=view):
-                self._conclude(job, view)
+                self._conclude(now, job, view)
             case election.Dropped(job=job):
                 self._stop_leading(job)
                 self._plans.pop(job, None)
@@ -444,6 +472,8 @@ class Jobs:
                     self.elect(now, election.Conclude(job=job.job, view=msgspec.msgpack.encode(view)))
                 case tasks.JobChanged(view=view):
                     self._emit(effect)
+                    if view.phase.over:
+                        self._told.add(job.job)
                     for origin in [origin for origin, fork in self._forks.items() if fork == job.job]:
                         self._emit(tasks.JobChanged(job=origin, view=_as(origin, view)))
                 case _:
@@ -451,16 +481,15 @@ class Jobs:
 
     # --- jobs that are over, and jobs of others -------------------------------------------------------------------
 
-    def _conclude(self, job: JobId, data: bytes) -> None:
+    def _conclude(self, now: float, job: JobId, data: bytes) -> None:
         view = msgspec.msgpack.decode(data, type=JobView)
         self._plans.pop(job, None)
-        self._concluded[job] = view
+        self._concluded[job] = (view, now)
         while len(self._concluded) > self._config.jobs_kept_max:
-            oldest = next(iter(self._concluded))
-            del self._concluded[oldest]
-            self._led.pop(oldest, None)
-        if job not in self._led:
+            del self._concluded[next(iter(self._concluded))]
+        if job not in self._told:
             self._emit(tasks.JobChanged(job=job, view=view))
+        self._told.discard(job)
 
     def _outline(self, job: JobId) -> JobView | None:
         """A job that another node leads, or nobody for now; None where this node does not keep it (any more)."""

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
+from random import Random
 
 import cbor2
 import pytest
 
-from p2premap.config import OwnerLimits, TasksConfig
+from p2premap.config import ElectionConfig, OwnerLimits, TasksConfig
 from p2premap.control import Stop
+from p2premap.election import events as election
 from p2premap.election.ballot import first
+from p2premap.election.core import ElectionCore
+from p2premap.election.records import Stored
 from p2premap.errors import RemoteProtocolError
 from p2premap.gossip import events as gossip
 from p2premap.gossip.events import GossipEffect, GossipEvent, MemberState, MemberView
 from p2premap.gossip.facts import LoadMeter
 from p2premap.ids import Address, Boot, Incarnation, JobId, NodeId, RequestId
 from p2premap.node.capabilities import FACT, Capabilities
-from p2premap.node.core import NodeCore, job_id
-from p2premap.node.events import CancelJob, JobAccepted, JobRefused, NodeEffect, SubmitJob, Tick
+from p2premap.node.core import NodeCore
+from p2premap.node.events import CancelJob, JobAccepted, JobRefused, NodeEffect, ShareFiles, SubmitJob, Tick
+from p2premap.node.jobs import job_id
 from p2premap.node.outbox import ASK_AGAIN_S, Outbox
 from p2premap.ports import FrameReceived
 from p2premap.sim.workloads import KIND, Shape, ShapeDirector, digest_of, spec_of
 from p2premap.tasks import events as tasks
 from p2premap.tasks import messages
-from p2premap.tasks.job import AttemptEnd, AttemptSpec, BlobRef, JobSpec, Outcome, Phase, Source, StageId
+from p2premap.tasks.job import AttemptEnd, AttemptSpec, BlobRef, JobOptions, JobSpec, Outcome, Phase, Source, StageId
 from p2premap.wire import Frame, Message
 
 A, B, C = (NodeId(letter * 16) for letter in (b"A", b"B", b"C"))
@@ -57,6 +63,8 @@ class Node:
 
     def __init__(self, slots: int = 1, config: TasksConfig | None = None) -> None:
         self.now = 0.0
+        config = config or TasksConfig()
+        elections = ElectionConfig(concluded_max=config.jobs_kept_max)
         self.gossip = ScriptedGossip()
         self.core = NodeCore(
             me=A,
@@ -64,17 +72,27 @@ class Node:
             gossip=self.gossip,
             capabilities=Capabilities(machine=b"M", slots=slots, pid=7, cpus=2, memory_bytes=1000),
             directors={KIND: ShapeDirector},
-            config=config or TasksConfig(),
+            elections=ElectionCore(
+                me=A, boot=Boot(1), name="a", config=elections, rng=Random(1), now=0.0, stored=Stored()
+            ),
+            config=config,
             now=0.0,
         )
 
     def step(self, event: object) -> list[NodeEffect]:
-        effects = self.core.step(self.now, event)  # type: ignore[arg-type]
-        self.core.check_invariants()
-        return effects
+        """One event, and what follows from it; the disk answers at once."""
+        told: list[NodeEffect] = []
+        events = deque([event])
+        while events:
+            effects = self.core.step(self.now, events.popleft())  # type: ignore[arg-type]
+            self.core.check_invariants()
+            events.extend(election.Persisted(token=e.token) for e in effects if isinstance(e, election.Persist))
+            told += [e for e in effects if not isinstance(e, election.Persist)]
+        return told
 
     def submit(self, shape: Shape, *, key: bytes = b"k", request: int = 1) -> list[NodeEffect]:
-        return self.step(SubmitJob(request=request, spec=spec_of(shape, key=key), plan=shape.encode()))
+        spec = spec_of(shape, key=key, options=JobOptions(copies=1))
+        return self.step(SubmitJob(request=request, spec=spec, plan=shape.encode()))
 
     def member(
         self, node: NodeId, state: MemberState = MemberState.ALIVE, *, boot: int = 1, slots: int | None = 1
@@ -155,17 +173,19 @@ def test_a_job_runs_on_a_node_alone_without_a_network() -> None:
     assert views(effects) == [Phase.DONE]
     assert any(isinstance(e, tasks.EndJob) for e in effects)
     assert not any(isinstance(e, gossip.SendLink) for e in effects)
-    view = node.core.job_view(9.0, accepted[0].job)
-    assert view is not None
+    (view,) = node.core.job_views(9.0, accepted[0].job)
     assert (view.phase, view.leader, view.leader_pid, view.age_s) == (Phase.DONE, A, 7, 9.0)
 
 
 def test_a_submission_is_bound_to_its_key() -> None:
     node = Node()
-    ids = []
+    ids, shared = [], []
     for key in (b"k", b"k", b"other"):
-        ids += [e.job for e in node.submit(Shape(2), key=key) if isinstance(e, JobAccepted)]
+        effects = node.submit(Shape(2), key=key)
+        ids += [e.job for e in effects if isinstance(e, JobAccepted)]
+        shared += [e.job for e in effects if isinstance(e, ShareFiles)]
     assert ids[0] == ids[1] != ids[2]
+    assert shared == [ids[0], ids[2]], "files of a job that was known already are not opened again"
     assert [view.job for view in node.core.job_views(0.0)] == [ids[0], ids[2]]
 
 

@@ -26,8 +26,7 @@ from p2premap.control import (
 )
 from p2premap.ids import Address, Digest, JobId
 from p2premap.node import remote, secret
-from p2premap.node.desk_jobs import HANDLERS as JOBS
-from p2premap.node.desk_node import HANDLERS as NODE
+from p2premap.node.house import HANDLERS
 from p2premap.tasks.job import BlobRef, JobSpec
 from p2premap.wire import Message
 
@@ -44,8 +43,7 @@ def from_another_machine(cluster: PrivateCluster) -> Connection:
 
 
 def test_every_request_of_the_protocol_has_a_handler() -> None:
-    assert set(JOBS) | set(NODE) == set(CLIENT_MESSAGES)
-    assert not set(JOBS) & set(NODE)
+    assert set(HANDLERS) == set(CLIENT_MESSAGES)
 
 
 @pytest.mark.parametrize(

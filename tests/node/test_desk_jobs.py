@@ -13,26 +13,23 @@ from p2premap.control import (
     FROM_DAEMON,
     Cancel,
     Chunk,
-    Done,
     FindPart,
     Jobs,
     JobUpdate,
     ListJobs,
     PartFound,
     ReadPart,
+    Trouble,
     Watch,
 )
-from p2premap.errors import JobLost
 from p2premap.ids import Digest, JobId, NodeId
-from p2premap.node.bulk import AllowedFiles
 from p2premap.node.bulletin import Bulletin
-from p2premap.node.core import job_id
-from p2premap.node.desk import RequestError
-from p2premap.node.desk_jobs import ALIVE_S, cancel, find_part, list_jobs, read_part, watch
-from p2premap.node.events import JobAccepted, SubmitJob
-from p2premap.node.house import House
+from p2premap.node.desk import Handler, RequestError
+from p2premap.node.desk_jobs import cancel, list_jobs
+from p2premap.node.desk_watch import ALIVE_S, find_part, read_part, watch
+from p2premap.node.jobs import NOBODY
 from p2premap.node.staging import SourceLost
-from p2premap.tasks.job import BlobRef, JobSpec, JobView, Part, Phase, Source
+from p2premap.tasks.job import JobView, Part, Phase, Source
 from p2premap.wire import HEADER_BYTES_MAX, Message
 
 pytestmark = pytest.mark.trio
@@ -43,12 +40,16 @@ JOB = JobId(b"j" * 16)
 class Visitor:
     """What a desk sees of a client, with the house behind it; keeps every answer and its size on the wire."""
 
-    def __init__(self, *views: JobView) -> None:
+    def __init__(self, *known: JobView) -> None:
         self.peer = ME
+        views = self.views = list(known)
         self.house = SimpleNamespace(
             identity=SimpleNamespace(node=ME),
             bulletin=Bulletin(),
-            core=SimpleNamespace(job_views=lambda now, prefix: [view for view in views if view.job.startswith(prefix)]),
+            core=SimpleNamespace(
+                job_views=lambda now, prefix: [view for view in views if view.job.startswith(prefix)],
+                jobs=SimpleNamespace(leads=lambda job: True),
+            ),
             jobs=lambda: list(views),
             others=list,
             cancel=lambda job, reason: None,
@@ -150,23 +151,38 @@ async def test_many_parts_come_in_many_messages() -> None:
 
 async def test_who_waits_for_a_job_that_is_forgotten_is_told() -> None:
     view = job_view(0, phase=Phase.RUNNING)
-    visitor, canceller = Visitor(view), Visitor(view)
-    canceller.house = visitor.house
+    visitor = Visitor(view)
 
-    async def watch_it() -> None:
-        with pytest.raises(JobLost, match="has forgotten it"):
-            await watch(visitor, Watch(request=1, job=view.job), b"")
+    async def wait(handler: Handler, message: Message) -> None:
+        with pytest.raises(RequestError, match="No job 00006a6a") as refused:
+            await handler(visitor, message, b"")
+        assert refused.value.trouble is Trouble.NOT_FOUND
 
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch_it)
-            nursery.start_soon(cancel, canceller, Cancel(request=1, job=view.job), b"")
+            nursery.start_soon(wait, watch, Watch(request=1, job=view.job))
+            nursery.start_soon(wait, cancel, Cancel(request=2, job=view.job))
             await trio.testing.wait_all_tasks_blocked()
-            visitor.house.bulletin.post(JobId(view.job), job_view(0))
+            visitor.views.clear()
             visitor.house.bulletin.keep([])
-        with pytest.raises(JobLost):
-            await visitor.house.bulletin.after(JobId(view.job), view)
-    assert canceller.answers == [Done(request=1, text="The job is over.")]
+
+
+async def test_a_watcher_of_a_job_that_nobody_leads_hears_so_and_goes_on(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    view = job_view(0, phase=Phase.WAITING)
+    outline = msgspec.structs.replace(view, leader=NOBODY, note="Its replicas are electing a leader.")
+    visitor = Visitor(outline)
+    visitor.peer = None
+    visitor.house.bulletin.move(JobId(view.job))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch, visitor, Watch(request=1, job=view.job), b"")
+        await trio.sleep(1)
+        visitor.views[:] = [job_view(0)]
+    updates = [update.view for update in visitor.answers if isinstance(update, JobUpdate)]
+    assert len(updates) > 2
+    assert {update.note for update in updates[:-1]} == {outline.note}
+    assert updates[-1].phase is Phase.DONE
 
 
 async def test_a_client_hears_that_its_part_is_on_the_way(autojump_clock: trio.testing.MockClock) -> None:
@@ -181,21 +197,3 @@ async def test_a_client_hears_that_its_part_is_on_the_way(autojump_clock: trio.t
     with pytest.raises(RequestError, match="Part 0 cannot be had now: Nobody has it"):
         await read_part(visitor, ReadPart(request=1, job=JobId(view.job), part=0, leader=ME), b"")
     assert visitor.answers == [Chunk(request=1)] * 3
-
-
-@pytest.mark.parametrize("phase", [Phase.RUNNING, Phase.DONE])
-async def test_submitting_again_what_is_over_opens_no_files(phase: Phase) -> None:
-    blob = BlobRef(digest=Digest(b"b" * 32), size=1)
-    spec = JobSpec(submission_key=b"k" * 16, kind="mapreduce", name="words", code=blob, plan=blob)
-    job = job_id(spec, (ME,))
-    view = msgspec.structs.replace(job_view(phase=phase), job=job)
-
-    def deliver(event: SubmitJob) -> None:
-        answered, answer = house._submissions.pop(event.request)
-        answer.append(JobAccepted(request=event.request, job=job, copies=1))
-        answered.set()
-
-    house = Visitor(view).house
-    house._numbers, house._submissions, house._deliver, house.files = 0, {}, deliver, AllowedFiles()
-    await House.submit(house, spec, b"", ["/input"])
-    assert ("/input" in house.files) == (phase is Phase.RUNNING)
