@@ -166,7 +166,7 @@ class BlobStore:
             durable: return only when it would survive a power cut.
 
         Raises:
-            OSError: it cannot be linked from there.
+            OSError, StoreUnwritable: it cannot be linked from there, or the disk fails.
         """
         ours = self.path(digest)
         os.makedirs(os.path.dirname(ours), mode=0o700, exist_ok=True)
@@ -181,13 +181,16 @@ class BlobStore:
             durable: return only when it would survive a power cut.
 
         Raises:
-            OSError: it is not here, or the disk fails.
+            StoreUnwritable: it is not here, or the disk fails.
         """
         path = self.path(digest)
-        os.utime(path)
-        if durable:
-            _sync(path)
-            _sync(os.path.dirname(path))
+        try:
+            os.utime(path)
+            if durable:
+                _sync(path)
+                _sync(os.path.dirname(path))
+        except OSError as error:
+            raise _unwritable(self.directory, error) from None
 
     def clear_temporary(self, pid: int | None = None) -> None:
         """Remove what the writers of a process that died left behind; of all processes, before this node writes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import accumulate
 from typing import Final
 
@@ -53,6 +54,8 @@ async def submit(visit: Visit, message: Message, _: bytes) -> None:
         if house.blobs.size(blob.digest) != blob.size:
             raise RequestError(Trouble.USAGE, "The job's code and plan have not been put before it; put them first.")
     plan = await trio.to_thread.run_sync(house.blobs.get, message.spec.plan.digest)
+    for blob in (message.spec.code, message.spec.plan):  # a job that is acknowledged outlives a power cut
+        await trio.to_thread.run_sync(partial(house.blobs.renew, blob.digest, durable=True))
     accepted = await house.submit(message.spec, plan, message.files, again=message.again)
     await visit.say(Submitted(request=message.request, job=accepted.job, copies=accepted.copies))
 

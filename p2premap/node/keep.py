@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from blake3 import blake3
 
 from p2premap.ids import Digest
-from p2premap.node.blobs import BlobCorrupt, BlobError, BlobStore, blob_path
+from p2premap.node.blobs import BlobCorrupt, BlobError, BlobStore, StoreUnwritable, blob_path
 from p2premap.tasks.job import Source
 
 _READ_BYTES: Final = 1 << 20
@@ -39,7 +39,7 @@ def keep_local(blobs: BlobStore, source: Source, neighbours: Iterable[str], *, d
     Raises:
         StoreUnwritable: there is no room for it.
     """
-    with contextlib.suppress(BlobError, OSError):
+    with contextlib.suppress(BlobError):
         blobs.check(source.digest)
         blobs.renew(source.digest, durable=durable)
         return True
@@ -66,7 +66,7 @@ def _link(blobs: BlobStore, source: Source, path: str, durable: bool) -> bool:
         return False
     try:
         blobs.adopt(path, source.digest, durable=durable)
-    except OSError:  # another file system, or one without links
+    except (OSError, StoreUnwritable):  # another file system, or one without links
         return False
     return True
 

@@ -152,7 +152,8 @@ def note(runs: list[StageRun], workers: Workers, cancelling: str | None) -> str:
     if parked and not workers.batches:
         return f"{parked} tasks wait for results of nodes that were lost or do not answer."
     if not workers.batches and (said := [w for w in workers.resting() if w.said]):
-        return f"{waiting} tasks wait; {said[0].name} says: {said[0].said}"
+        all_say = 1 < len(said) == sum(w.eligible for w in workers.all.values())
+        return f"{waiting} tasks wait; {'no node takes them; ' if all_say else ''}{said[0].name} says: {said[0].said}"
     return ""
 
 
