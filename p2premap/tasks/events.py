@@ -167,7 +167,7 @@ class AppendFacts(Event, frozen=True, kw_only=True):
 
 
 class TasksEnded(Event, frozen=True, kw_only=True):
-    """For whoever waits for single tasks: these have their answer, and it is protected (`Director.streams`).
+    """For whoever waits for single tasks: these have their answer (`Director.streams`).
 
     Args:
         node: holds the blobs of the results.

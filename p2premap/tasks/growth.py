@@ -60,13 +60,13 @@ class Growth:
             run.hand_in(tasks)
 
     def retell(self, first: int) -> list[TasksEnded]:
-        """The ends of tasks from this number on that have been told before, or would have been."""
-        run, untold = self._state.runs[0], self._state.log.untold()
+        """The ends of tasks from this number on, once more."""
+        run = self._state.runs[0]
         told: list[TasksEnded] = []
         ends: list[AttemptEnd] = []
         of: NodeId | None = None
         for task in range(first, run.tasks):
-            if not run.is_settled(task) or task in untold:
+            if not run.is_settled(task):
                 continue
             node, end = _end_of(run, task)
             if ends and of is not None and (node != of or len(ends) >= RETOLD_AT_ONCE):

@@ -4,8 +4,11 @@ Each step's facts are one batch (`p2premap.tasks.journal`), numbered 1, 2, 3... 
 a batch to be protected, since they would be lies if the leader died before:
 
 - a worker is told that its report was heard: until then it keeps the report for a successor;
-- whoever waits for single tasks is told how they ended, and that an extension was taken;
+- whoever hands in an extension is told that it was taken;
 - a stage's manifest is proposed.
+
+Whoever waits for single tasks is told at once how they ended: what somebody has in hand a leader's death cannot take
+back, and who has it listens to no second answer.
 
 Results that are not protected yet are the only finished work that the leader's death can cost.
 """
@@ -63,6 +66,7 @@ class Log:
         self._streams = streams
         self._facts: list[journal.Fact] = []
         self._now = Unprotected()
+        self._ended: list[CoordinatorEffect] = []
         self._waiting: deque[Unprotected] = deque()
         self._written = 0
         self.protected = 0
@@ -79,11 +83,6 @@ class Log:
         """When the oldest results that no quorum has were written."""
         return next((waiting.since for waiting in self._waiting if waiting.results), None)
 
-    def untold(self) -> set[int]:
-        """Tasks whose ends wait to be told."""
-        told = (effect for step in (*self._waiting, self._now) for effect in step.told)
-        return {end.task for effect in told if isinstance(effect, TasksEnded) for end in effect.ends}
-
     # --- what is written ------------------------------------------------------------------------------------------
 
     def add(self, fact: journal.Fact) -> None:
@@ -99,7 +98,7 @@ class Log:
     def ended(self, stage: StageId, node: NodeId, ends: Sequence[AttemptEnd]) -> None:
         """These ends are their tasks' answers."""
         if self._streams:
-            self._now.told.append(TasksEnded(job=self._job, stage=stage, node=node, ends=tuple(ends)))
+            self._ended.append(TasksEnded(job=self._job, stage=stage, node=node, ends=tuple(ends)))
 
     def extended(self, payload: bytes, answer: Extended) -> None:
         """Write down an extension."""
@@ -112,25 +111,26 @@ class Log:
 
     def clear(self) -> None:
         """Nothing of what was taken in so far need be written down: it was read."""
-        self._facts, self._now = [], Unprotected()
+        self._facts, self._now, self._ended = [], Unprotected(), []
 
     # --- how it goes out ------------------------------------------------------------------------------------------
 
     def flush(self, now: float, age_s: float) -> list[CoordinatorEffect]:
         """End the step: the batch to replicate, if there is one, and what need not wait."""
         step, self._now = self._now, Unprotected()
+        ended, self._ended = self._ended, []
         if not self._facts:
             if not self._waiting:
-                return self._release(step)
+                return [*ended, *self._release(step)]
             self._waiting[-1].told += step.told
             self._waiting[-1].reports += step.reports
-            return []
+            return ended
         batch = journal.encode(max(0.0, age_s), self._facts)
         self._facts = []
         self._written += 1
         step.serial, step.since = self._written, now
         self._waiting.append(step)
-        return [AppendFacts(job=self._job, batch=batch)]
+        return [*ended, AppendFacts(job=self._job, batch=batch)]
 
     def protect(self, serial: int) -> list[CoordinatorEffect]:
         """A quorum has everything up to this batch; what may be told now."""
