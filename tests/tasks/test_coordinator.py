@@ -648,3 +648,17 @@ def _run_all(led: Led, *, seconds: float) -> list[str]:
         batch = next(iter(led.core._phase.state.workers.all[A].batches.values()))
         led.ended("A", [_quick(led, t, seconds=seconds) for t in batch.tasks])
     return _lines(led)
+
+
+def test_a_job_that_every_node_refuses_says_so() -> None:
+    led = Led(Shape(2), on="AB")
+    refused = set[str]()
+    while len(refused) < 2:
+        holder = chr(led.given[MAP, 0][0][0])
+        refused.add(holder)
+        led.failed(holder, 0, Outcome.REFUSED, error="the disk is full")
+        other = chr(led.given[MAP, 1][0][0])
+        refused.add(other)
+        led.failed(other, 1, Outcome.REFUSED, error="the disk is full")
+    assert led.view.note.startswith("2 tasks wait; no node takes them; ")
+    assert led.view.note.endswith(" says: refuses: the disk is full")
