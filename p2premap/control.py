@@ -456,7 +456,7 @@ class CleanedUp(Message, tag=136, frozen=True, kw_only=True):
 
     Args:
         blobs, size_bytes: results, inputs and code.
-        jobs: jobs that are over.
+        jobs: jobs that were over, and are forgotten.
         nodes: nodes that cleaned up.
         silent: names of members that did not answer in time.
     """
@@ -464,7 +464,7 @@ class CleanedUp(Message, tag=136, frozen=True, kw_only=True):
     request: RequestId
     blobs: Count
     size_bytes: Count
-    jobs: Count
+    jobs: tuple[JobIdField, ...] = ()
     nodes: Count = 1
     silent: tuple[Short, ...] = ()
 

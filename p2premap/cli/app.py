@@ -20,6 +20,7 @@ COMMANDS = {
         "demo": "demo:demo",
         "node": "node:node",
         "stop": "node:stop",
+        "drain": "control:drain",
         "service": "service:service",
         "doctor": "cluster:doctor",
     },
@@ -29,6 +30,9 @@ COMMANDS = {
         "watch": "watch:watch",
         "logs": "jobs:logs",
         "cancel": "jobs:cancel",
+        "why": "control:why",
+        "restart": "control:restart",
+        "cleanup": "control:cleanup",
     },
     "Cluster": {
         "status": "cluster:status",

@@ -73,7 +73,7 @@ def logs(node: str, job: str, task: str | None, as_json: bool) -> None:
 
     Of all tasks, or of one: TASK is STAGE.TASK, or a number in any stage.
     """
-    stage_number, task_number = _task_of(task)
+    stage_number, task_number = task_of(task)
     with anywhere(node, told=say) as connection:
         pieces = read_log(connection, job_bytes(job), stage=stage_number, task=task_number)
         if as_json:
@@ -85,8 +85,12 @@ def logs(node: str, job: str, task: str | None, as_json: bool) -> None:
         say("Nothing was printed.")
 
 
-def _task_of(text: str | None) -> tuple[int, int]:
-    """(stage, task), -1 for all."""
+def task_of(text: str | None) -> tuple[int, int]:
+    """(stage, task), -1 for all.
+
+    Raises:
+        ConfigError: it names no task.
+    """
     if text is None:
         return -1, -1
     stage, dot, task = text.rpartition(".")

@@ -95,13 +95,13 @@ class Answers(msgspec.Struct, Generic[M]):
     silent: list[str] = msgspec.field(default_factory=list)
 
 
-async def ask_all(visit: Visit, message: Message, answer: type[M]) -> Answers[M]:
+async def ask_all(visit: Visit, message: Message, answer: type[M], *, timeout_s: float = ASK_S) -> Answers[M]:
     """The same question to every other living member at once."""
     answers = Answers[M]()
 
     async def one(peer: NodeId, name: str) -> None:
         try:
-            answers.given.append(await ask(visit, peer, message, answer))
+            answers.given.append(await ask(visit, peer, message, answer, timeout_s=timeout_s))
         except RequestError as error:
             answers.refused.append(error)
         except (PeerUnreachable, RemoteProtocolError):

@@ -114,6 +114,11 @@ class Executor:
         """What the busy slots are doing now."""
         return [now for slot in self._slots.values() if (now := slot.running()) is not None]
 
+    async def quiet(self) -> None:
+        """Wait until no slot has anything to do."""
+        for slot in self._slots.values():
+            await slot.quiet()
+
     def statistics(self) -> ExecutorStatistics:
         """A snapshot."""
         alive = sum(slot.has_process for slot in self._slots.values())

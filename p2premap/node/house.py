@@ -32,7 +32,7 @@ from p2premap.gossip import events as gossip
 from p2premap.gossip.core import GossipCore
 from p2premap.gossip.facts import LoadMeter
 from p2premap.ids import JobId, NodeId, RequestId
-from p2premap.node import desk_calls, desk_jobs, desk_node, desk_watch, scope
+from p2premap.node import desk_calls, desk_control, desk_jobs, desk_node, desk_watch, desk_why, leaving, scope
 from p2premap.node.bring import Bringer
 from p2premap.node.bulk import AllowedFiles, BulkService
 from p2premap.node.bulletin import Bulletin, Warnings
@@ -73,8 +73,19 @@ LOAD_S: Final = 1.0
 TIDY_S: Final = 3600.0
 KEEP_S: Final = 7 * 86_400.0
 LEAVE_S: Final = 1.0
+DRAIN_S: Final = 1.0
+"""A node that is told to stop waits so long for what runs, and for copies of what only it holds; `drain` for longer."""
 HAND_OVER_S: Final = 2.0
 """How long a node that is about to go waits until its jobs are led by others; they would elect a leader anyway."""
+
+HANDLERS: Final = (
+    desk_jobs.HANDLERS
+    | desk_watch.HANDLERS
+    | desk_calls.HANDLERS
+    | desk_control.HANDLERS
+    | desk_why.HANDLERS
+    | desk_node.HANDLERS
+)
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +150,7 @@ class House:
             addresses=lambda: self.transport.addresses,
             randomness=self._parts.randomness,
         )
-        self.desk = Desk(self, desk_jobs.HANDLERS | desk_watch.HANDLERS | desk_calls.HANDLERS | desk_node.HANDLERS)
+        self.desk = Desk(self, HANDLERS)
         self.transport: TrioTransport = self._parts.transport(
             identity=self.identity,
             secret=self.secret,
@@ -267,6 +278,7 @@ class House:
     async def _say_goodbye(self) -> None:
         """Hand jobs over, then tell the others; a node that is soon back, or takes another name, does neither."""
         if self._ending not in (Ending.NEW_IDENTITY, Ending.REOPEN):
+            await leaving.drain(self, wait_s=DRAIN_S)
             with trio.move_on_after(HAND_OVER_S):
                 if self.core.jobs.led:
                     self._deliver(election.HandOver())
@@ -407,7 +419,7 @@ class House:
 
     # --- what the desk asks -------------------------------------------------------------------------------------------
 
-    async def submit(self, spec: JobSpec, plan: bytes, files: Sequence[str]) -> JobAccepted:
+    async def submit(self, spec: JobSpec, plan: bytes, files: Sequence[str], *, again: bool = False) -> JobAccepted:
         """Hand a job to the core; `files` may then be read by its attempts.
 
         Raises:
@@ -416,12 +428,20 @@ class House:
         self._numbers += 1
         answered, answer = trio.Event(), list[JobAccepted | JobRefused]()
         self._submissions[self._numbers] = (answered, answer)
-        self._deliver(SubmitJob(request=self._numbers, spec=spec, plan=plan, files=tuple(files)))
+        self._deliver(SubmitJob(request=self._numbers, spec=spec, plan=plan, files=tuple(files), again=again))
         await answered.wait()
         (accepted,) = answer
         if isinstance(accepted, JobRefused):
             raise RequestError(Trouble.USAGE, accepted.text)
         return accepted
+
+    def forget(self, job: JobId) -> None:
+        """A job that is over need not be listed any more."""
+        self._deliver(election.Forget(job=job))
+
+    def stop_taking(self) -> None:
+        """Take no more work: this node is about to go."""
+        self._deliver(tasks.StopTaking())
 
     def cancel(self, job: JobId, reason: str) -> None:
         """End a job that is led here."""

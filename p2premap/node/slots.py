@@ -60,6 +60,7 @@ class Slot:
         self._forgotten: set[JobId] = set()
         self._names = itertools.count()
         self._wake = trio.Event()
+        self._rests = trio.Event()
 
     # --- asked by the executor: sync ---
 
@@ -92,6 +93,11 @@ class Slot:
         pid = process.page.pid if process is not None else 0
         return Running(self._number, run.job, run.stage.number, task, attempt, seconds, pid)
 
+    async def quiet(self) -> None:
+        """Wait until nothing is queued here."""
+        while self._queue:
+            await self._rests.wait()
+
     @property
     def has_process(self) -> bool:
         """Whether there is a worker process, working or idle."""
@@ -108,6 +114,8 @@ class Slot:
                     await self._run_head(self._queue[0])
                     self._queue.popleft().close()
                 else:
+                    self._rests.set()
+                    self._rests = trio.Event()
                     self._wake = trio.Event()
                     await self._wake.wait()
         finally:

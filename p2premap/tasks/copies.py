@@ -28,6 +28,8 @@ class _Order(NamedTuple):
     attempt: int
     node: NodeId
     keeper: NodeId
+    losses: int
+    """How often the keeper had been lost: an order of before may still be answered, and counts no more."""
 
 
 class Copies:
@@ -73,7 +75,7 @@ class Copies:
             )
             if sources:
                 self._number += 1
-                self._orders[self._number] = _Order(run, task, fact.attempt, fact.node, keeper.node)
+                self._orders[self._number] = _Order(run, task, fact.attempt, fact.node, keeper.node, keeper.losses)
                 keeper.touched = True
                 self._state.say(
                     keeper.node,
@@ -95,7 +97,7 @@ class Copies:
         if order is None or order.keeper != worker.node:
             return
         del self._orders[message.number]
-        run, task, attempt, node, keeper = order
+        run, task, attempt, node, keeper, _ = order
         if message.error or run.abandoned or not run.facts.hold(task, attempt, node, keeper):
             return
         self._state.log.add(journal.Held(stage=run.id, task=task, attempt=attempt, node=node, holder=keeper))
@@ -105,15 +107,14 @@ class Copies:
 
     def lost(self, node: NodeId) -> None:
         """A node is dead: what it was to keep, another may."""
-        for number in [n for n, order in self._orders.items() if order.keeper == node]:
-            order = self._orders.pop(number)
-            self._wanted.append((order.run, order.task))
+        self._wanted += [(order.run, order.task) for order in self._orders.values() if order.keeper == node]
 
     def _keeper(self, holder: NodeId) -> Worker | None:
         """Who is to keep a copy: on another machine if possible, with the fewest orders."""
         out: dict[NodeId, int] = {}
         for order in self._orders.values():
-            out[order.keeper] = out.get(order.keeper, 0) + 1
+            if order.losses == self._state.workers.all[order.keeper].losses:
+                out[order.keeper] = out.get(order.keeper, 0) + 1
         machine = self._state.workers.machine_of.get(holder)
         free = [
             w

@@ -1,0 +1,105 @@
+"""What becomes of jobs and nodes: `why`, `restart`, `cleanup`, `drain`."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from p2premap.cli.jobs import job_bytes, task_of
+from p2premap.cli.show import DURATION, clean, count, json_option, print_json, say, size
+from p2premap.client.connection import only
+from p2premap.client.reach import anywhere
+from p2premap.control import CleanedUp, CleanUp, Drain, Restart, Submitted, Why
+
+KEY_BYTES = 16
+DAY_S = 86_400.0
+DAYS_MAX = 36_500
+CLEAN_S = 120.0
+RESTART_S = 20.0
+MARGIN_S = 30.0
+
+
+@click.command()
+@click.argument("what")
+@click.argument("task", required=False)
+@json_option
+@click.pass_obj
+def why(node: str, what: str, task: str | None, as_json: bool) -> None:
+    """Explain why a job, a task or a node is as it is.
+
+    WHAT is a job's id or a node's name or id, or the first four or more digits of an id. TASK is STAGE.TASK of
+    the job, or a number in the stage that is worked on.
+    """
+    stage, number = task_of(task)
+    with anywhere(node, told=say) as connection:
+        text = connection.do(lambda n: Why(request=n, about=what, stage=stage, task=number))
+    print_json({"about": what, "task": task, "text": text}) if as_json else click.echo(clean(text))
+
+
+@click.command()
+@click.argument("job")
+@json_option
+@click.pass_obj
+def restart(node: str, job: str, as_json: bool) -> None:
+    """Run a job again.
+
+    With the same code, inputs and options, as a new job whose id is printed.
+    """
+    key = os.urandom(KEY_BYTES)
+    with anywhere(node, told=say) as connection:
+        wanted = job_bytes(job)
+        found = connection.ask(lambda n: Restart(request=n, job=wanted, key=key), Submitted, timeout_s=RESTART_S)
+    if as_json:
+        print_json({"id": found.job.hex(), "copies": found.copies})
+        return
+    click.echo(found.job.hex())
+    say(f"Follow it with `p2premap watch {found.job.hex()[:8]}`.")
+
+
+@click.command()
+@click.option("--days", type=click.FloatRange(0, DAYS_MAX), default=7, metavar="N", help="Keep what is younger. [7]")
+@json_option
+@click.pass_obj
+def cleanup(node: str, days: float, as_json: bool) -> None:
+    """Remove old results, logs and jobs that are over, on all nodes.
+
+    What a job that goes on may need stays.
+    """
+    with anywhere(node, told=say) as connection:
+        asked = days * DAY_S
+        found = connection.ask(lambda n: CleanUp(request=n, older_s=asked), CleanedUp, timeout_s=CLEAN_S)
+    if as_json:
+        print_json(
+            {
+                "blobs": found.blobs,
+                "bytes": found.size_bytes,
+                "jobs": [job.hex() for job in found.jobs],
+                "nodes": found.nodes,
+                "silent": list(found.silent),
+            }
+        )
+        return
+    files = f"{count(found.blobs, 'file')} ({size(found.size_bytes)}) on {count(found.nodes, 'node')}"
+    say(f"Removed {files}, and {count(len(found.jobs), 'job')} from the list.")
+    if found.silent:
+        say(f"No answer in time from {', '.join(map(clean, found.silent))}.")
+
+
+@click.command()
+@click.option("--wait", "wait_s", type=DURATION, default="10m", metavar="TIME", help="At most. [10m]")
+@json_option
+@click.pass_obj
+def drain(node: str, wait_s: float, as_json: bool) -> None:
+    """Stop a node of this machine once nobody needs it.
+
+    It takes no more work, lets what runs end, has results that only it holds copied to others, hands over the jobs
+    that it leads, and stops. Without --node before it, the only one; where there are several, name one.
+    """
+    with only(node) as connection:
+        text = connection.do(lambda n: Drain(request=n, wait_s=wait_s), timeout_s=wait_s + MARGIN_S)
+        welcome = connection.welcome
+    if as_json:
+        print_json({"id": welcome.node.hex(), "name": welcome.name, "pid": welcome.pid, "text": text})
+    else:
+        say(f"Node {clean(welcome.name)} (pid {welcome.pid}) stops. {clean(text)}")

@@ -1,0 +1,161 @@
+"""why, restart, cleanup and drain, as a person types them, against real nodes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from p2premap.client.private import PrivateCluster
+from tests.cluster import counts, eventually, job_file, p2premap, plain, private, start
+
+WORDCOUNT = str(Path(__file__).parents[2] / "examples" / "wordcount.py")
+SLOW = """
+import os, time
+def map(key, line):
+    while not os.path.exists({gate!r}):
+        time.sleep(0.01)
+    yield line.strip(), 1
+def reduce(key, values):
+    return sum(values)
+"""
+
+
+def phase(home: str | Path, job: str) -> str:
+    """Of a job."""
+    listed = json.loads(p2premap(home, "jobs", "--json").stdout)
+    return next((view["phase"] for view in listed if view["id"] == job), "")
+
+
+def detached(home: str | Path, *args: str) -> str:
+    """Hand in a job; its id."""
+    done = p2premap(home, *args, "--detach")
+    assert done.exit_code == 0, done.stderr
+    return done.stdout.strip()
+
+
+def gated(tmp_path: Path) -> tuple[str, Path, Path]:
+    """A job file whose tasks wait for a file; that file; and inputs."""
+    gate, inputs = tmp_path / "gate", tmp_path / "in"
+    inputs.mkdir()
+    for number in range(4):
+        (inputs / f"{number}.txt").write_text(f"word{number}\n")
+    return job_file(tmp_path, SLOW.format(gate=str(gate))), gate, inputs
+
+
+# --- why ----------------------------------------------------------------------------------------------------------
+
+
+def test_why_tells_of_a_job_its_tasks_and_the_nodes(three_nodes: PrivateCluster, tmp_path: Path) -> None:
+    home = three_nodes.home
+    file, gate, inputs = gated(tmp_path)
+    job = detached(home, "run", file, str(inputs))
+
+    def why(*what: str) -> str:
+        done = p2premap(home, "--node", "n2", "why", *what)
+        assert done.exit_code == 0, done.stderr
+        return done.stdout.strip()
+
+    eventually(lambda: "out at" in why(job[:8]))
+    assert re.match(r"0 of \d+ tasks of stage map are done; \d+ are out at (n\d, )*n\d", why(job[:8]))
+    assert re.match(r"Task 0\.0 \(map\) is at n\d as attempt 0 for [\d.]+ s", why(job, "0.0"))
+    assert "Stage 1 is not planned yet" in why(job, "1.0")
+    assert "has no task 999" in why(job, "0.999")
+    eventually(lambda: any(f"task 0.0 of {job[:8]}" in why(name) for name in ("n1", "n2", "n3")))
+    gate.touch()
+    eventually(lambda: phase(home, job) == "done")
+    assert why(job) == f"The job {job[:8]} is done."
+    node = json.loads(p2premap(home, "nodes", "--json").stdout)[0]
+    assert "is well and offers 1 slots, of which 0 are busy; nothing runs here." in why(node["id"][:8])
+
+
+def test_why_of_what_nobody_knows(three_nodes: PrivateCluster) -> None:
+    for what in ("nobody", "abcdef", "n"):
+        done = p2premap(three_nodes.home, "why", what)
+        assert done.exit_code == 2, done.stdout
+        assert done.stderr.count("\n") == 1
+
+
+# --- restart ------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_runs_again_from_any_node_with_its_inputs_and_options(
+    three_nodes: PrivateCluster, texts: Path, tmp_path: Path
+) -> None:
+    home = three_nodes.home
+    first = detached(home, "--node", "n1", "run", WORDCOUNT, str(texts), "--name", "twice", "--partitions", "3")
+    eventually(lambda: phase(home, first) == "done")
+    again = p2premap(home, "--node", "n3", "restart", first[:8])
+    assert again.exit_code == 0, again.stderr
+    second = again.stdout.strip()
+    assert second != first
+    out = tmp_path / "out"
+    watched = p2premap(home, "watch", second, "-o", str(out))
+    assert watched.exit_code == 0, watched.stderr
+    assert counts(out) == plain(*texts.rglob("*.txt"))
+    view = next(v for v in json.loads(p2premap(home, "jobs", "--json").stdout) if v["id"] == second)
+    assert view["name"] == "twice"
+    assert len(list(out.glob("part-*"))) == 3
+
+
+def test_what_is_not_known_cannot_run_again(three_nodes: PrivateCluster) -> None:
+    done = p2premap(three_nodes.home, "restart", "abcdef12")
+    assert done.exit_code == 2
+    assert "No job abcdef12 is known" in done.stderr
+
+
+# --- cleanup ------------------------------------------------------------------------------------------------------
+
+
+def test_cleanup_removes_what_is_over_everywhere_and_nothing_that_is_in_use(tmp_path: Path) -> None:
+    with private(("n1", "n2")) as cluster:
+        home = cluster.home
+        inputs = tmp_path / "words.txt"
+        inputs.write_text("one two\n" * 1000)
+        old = detached(home, "run", WORDCOUNT, str(inputs))
+        eventually(lambda: phase(home, old) == "done")
+        kept = p2premap(home, "cleanup")
+        assert kept.exit_code == 0, kept.stderr
+        assert kept.stderr == "Removed 0 files (0 B) on 2 nodes, and 0 jobs from the list.\n"
+        (tmp_path / "slow").mkdir()
+        file, gate, more = gated(tmp_path / "slow")
+        going_on = detached(home, "run", file, str(more))
+        eventually(lambda: phase(home, going_on) == "running")
+        assert json.loads(p2premap(home, "cleanup", "--days", "0", "--json").stdout)["jobs"] == []
+        assert phase(home, old) == "done", "its results are younger than a minute more than the job that goes on"
+        gate.touch()
+        eventually(lambda: phase(home, going_on) == "done")
+        found = json.loads(p2premap(home, "cleanup", "--days", "0", "--json").stdout)
+        assert sorted(found["jobs"]) == sorted([old, going_on])
+        assert found["blobs"] >= 4
+        assert (found["nodes"], found["silent"]) == (2, [])
+        eventually(lambda: json.loads(p2premap(home, "jobs", "--json").stdout) == [])
+
+
+# --- drain and SIGTERM --------------------------------------------------------------------------------------------
+
+
+def test_a_drained_node_ends_what_it_runs_hands_its_jobs_over_and_stops(tmp_path: Path) -> None:
+    with private(("n1", "n2", "n3")) as cluster:
+        home = cluster.home
+        file, gate, inputs = gated(tmp_path)
+        job = detached(home, "--node", "n1", "run", file, str(inputs))
+        eventually(lambda: "out at" in p2premap(home, "why", job).stdout)
+        draining = start(home, "--node", "n1", "drain", "--wait", "60s")
+        eventually(lambda: "it is being drained" in p2premap(home, "--node", "n2", "why", "n1").stdout)
+        assert draining.poll() is None
+        gate.touch()
+        _, err = draining.communicate(timeout=30)
+        assert draining.returncode == 0, err
+        assert "stops. Nothing of it is needed any more." in err
+        gone = eventually(
+            lambda: [
+                view
+                for view in json.loads(p2premap(home, "--node", "n2", "nodes", "--json").stdout)
+                if view["name"] == "n1" and view["state"] in ("left", "dead")
+            ]
+        )
+        assert gone
+        done = p2premap(home, "--node", "n2", "watch", job, "-o", str(tmp_path / "out"))
+        assert done.exit_code == 0, done.stderr
+        assert sum(counts(tmp_path / "out").values()) == 4
