@@ -6,7 +6,7 @@ import itertools
 
 from p2premap.config import TasksConfig
 from p2premap.gossip.events import Hinted
-from p2premap.ids import JobId, NodeId
+from p2premap.ids import Digest, JobId
 from p2premap.node.core import NodeCore
 from p2premap.node.events import CancelJob, JobAccepted, JobRefused, SubmitJob
 from p2premap.sim.checkers import Quiet
@@ -185,7 +185,7 @@ class JobWorld:
     # --- checks ---------------------------------------------------------------------------------------------------
 
     def check(self, job: JobId) -> None:
-        """The parts of a finished job: all of them, each somewhere, of one lineage.
+        """The parts of a finished job: all of them, of one lineage, and each somewhere, unless a disk has lost it.
 
         Raises:
             InvariantBroken: `parts` or `lineage`.
@@ -197,16 +197,13 @@ class JobWorld:
             raise self.world.broken("parts", f"the parts are {[p.number for p in view.parts]}")
         came = set()
         for part in view.parts:
-            content = self._content(part.source.digest, part.source.holders)
-            if content is None:
+            content = self.hosts.content(Digest(part.source.digest), part.source.holders)
+            if content is not None:
+                came.add(content.split(b"/")[2])
+            elif not self.hosts.was_lost(Digest(part.source.digest)):
                 raise self.world.broken("parts", f"part {part.number} is nowhere")
-            came.add(content.split(b"/")[2])
         if len(came) > 1:
             raise self.world.broken("lineage", f"the parts come from {len(came)} lineages")
-
-    def _content(self, digest: bytes, holders: tuple[NodeId, ...]) -> bytes | None:
-        found = (desk.blobs.get(digest) for node, desk in self.hosts.desks.items() if node in holders)  # type: ignore[call-overload]
-        return next((content for content in found if content is not None), None)
 
     def _all_know_all(self) -> bool:
         live = self.world.live()

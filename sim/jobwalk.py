@@ -1,17 +1,13 @@
-"""An untimed random walk over the pure cores of one job: a `Coordinator` and the `WorkerCore`s of a few nodes.
+"""An untimed random walk over the pure cores of one job: its `Coordinator`s and the `WorkerCore`s of a few nodes.
 
 Whatever could happen next may happen next: any message in flight is delivered (in order on each link), an attempt ends
-in any way, a node dies, comes back with or without its disk, is doubted, or taken for dead by mistake; a link
-breaks and takes with it what was under way. Time only moves when somebody's deadline is the next thing. Then a
-liveness phase, in which nothing more goes wrong: the job must end.
+in any way, facts become protected, cells are decided; a node dies, comes back with or without its disk, is doubted, or
+taken for dead by mistake; a link breaks and takes with it what was under way. The leader dies, or is deposed and does
+not know it: another node leads, with the history that a quorum would have (`p2premap.sim.quorum`), while the orders of
+the old one are still in flight. Time only moves when somebody's deadline is the next thing. Then a liveness phase, in
+which nothing more goes wrong: the job must end.
 
-The model beside it knows nothing of how the cores work; it checks what they promise:
-
-- an attempt is given out once, to a node that is not lost or doubted, within the node's places;
-- a task that is known to be finished is not given out again, unless nobody can read its result (P4);
-- one result a task: what reducers read agrees, and the parts are those of one lineage;
-- a job is CANCELLED only when none of its attempts runs on a node that its leader counts on;
-- nothing is given out after the end.
+What must hold is in `p2premap.sim.jobmodel`.
 """
 
 from __future__ import annotations
@@ -23,12 +19,14 @@ from dataclasses import dataclass, field
 from random import Random
 
 from p2premap.config import TasksConfig
-from p2premap.election.ballot import Fence, first
-from p2premap.ids import Digest, JobId, NodeId
+from p2premap.election.ballot import Fence
+from p2premap.ids import Ballot, Digest, JobId, NodeId
+from p2premap.sim.jobmodel import Model, Violated
+from p2premap.sim.quorum import Quorum
 from p2premap.sim.workloads import Shape, ShapeDirector, digest_of, run_shape, spec_of
-from p2premap.tasks import events, messages
+from p2premap.tasks import coordinator, events, messages
 from p2premap.tasks.coordinator import Coordinator
-from p2premap.tasks.job import AttemptEnd, BlobRef, JobOptions, JobView, Outcome, Phase, Source, StageId
+from p2premap.tasks.job import AttemptEnd, BlobRef, JobOptions, JobView, Outcome, Source, StageId
 from p2premap.tasks.progress import Leader
 from p2premap.tasks.worker import WorkerCore
 from p2premap.wire import Message
@@ -50,6 +48,7 @@ class Faults:
     refuse: float = 0.0
     unreadable: float = 0.0
     cancel: float = 0.0
+    takeover: float = 0.0
     time: float = 2.0
     resize: float = 0.0
 
@@ -73,16 +72,14 @@ class Node:
     disk: dict[Digest, bytes] = field(default_factory=dict)
     queues: dict[int, deque[Running]] = field(default_factory=dict)
     stopping: set[int] = field(default_factory=set)
-    orders: deque[Message] = field(default_factory=deque)
-    reports: deque[Message] = field(default_factory=deque)
-
-
-class Violated(AssertionError):
-    """The cores broke a promise."""
+    orders: deque[tuple[NodeId, Message]] = field(default_factory=deque)
+    """Under way to it, and from whom."""
+    reports: deque[tuple[NodeId, Message]] = field(default_factory=deque)
+    """Under way from it, and to whom."""
 
 
 class Walk:
-    """One job, some nodes; node 0 leads and never dies.
+    """One job, some nodes; node 0 leads at first.
 
     Args:
         seed: of every choice.
@@ -112,22 +109,35 @@ class Walk:
         self.view: JobView | None = None
         self.log: list[str] = []
         self.disks_lost = 0
+        self.quorum = Quorum(self.random)
         self.model = Model(self)
+        self.zombies: dict[NodeId, Coordinator] = {}
+        """Deposed, and not aware of it."""
         self.nodes = [Node(NodeId(bytes([65 + n]) * 16), slots, None) for n in range(nodes)]
         for node in self.nodes:
             self._boot(node)
-        leader = Leader(self.nodes[0].id, "n0", 1)
-        self.coordinator = Coordinator(
-            job=JOB,
-            spec=spec_of(shape, key=b"walk", options=options),
-            director=ShapeDirector(job=JOB, home=leader.node, plan=shape.encode()),
-            leader=leader,
-            ballot=first(leader.node),
-            config=self.config,
-            now=0.0,
-        )
+        self.options = options
+        self.kept: dict[tuple[Ballot, int], tuple[Digest, ...]] = {}
+        """What nodes have copied, by order."""
+        self.term = 0
+        self.leader = self.nodes[0]
+        self.coordinator = self._coordinator([], {})
         for node in self.nodes:
             self._see(node)
+
+    def _coordinator(self, history: list[bytes], decided: dict[str, bytes]) -> Coordinator:
+        node = self.leader.id
+        return Coordinator(
+            job=JOB,
+            spec=spec_of(self.shape, key=b"walk", options=self.options),
+            director=ShapeDirector(job=JOB, home=self.nodes[0].id, plan=self.shape.encode()),
+            leader=Leader(node, f"n{node[0] - 65}", 1),
+            ballot=Ballot(0, self.term, node),
+            config=self.config,
+            now=self.now,
+            history=history,
+            decided=decided,
+        )
 
     # --- the two phases -------------------------------------------------------------------------------------------
 
@@ -148,6 +158,7 @@ class Walk:
             if calm > 20_000:
                 raise Violated(f"the job does not end: {self.coordinator.view(self.now)}")
             self._one(Faults(time=0.2))
+        self.zombies.clear()
         while self._deliverable():
             self._deliver()
         self.model.check_end()
@@ -165,7 +176,11 @@ class Walk:
             choices.append((50.0, "stopped", self._stopped))
         if (when := self._deadline()) < math.inf:
             choices.append((100.0 if not choices else faults.time, "tick", lambda: self._tick(when)))
-        others = self.nodes[1:]
+        if len(self.quorum.stream) > self.quorum.protected:
+            choices.append((60.0, "protect", self._protect))
+        if self.quorum.open:
+            choices.append((60.0, "decide", self._decide))
+        others = [n for n in self.nodes if n is not self.leader]
         living = [n for n in others if n.core is not None]
         dead = [n for n in others if n.core is None]
         if living:
@@ -175,6 +190,7 @@ class Walk:
                 (faults.doubt, "doubt", lambda: self._doubt(self.random.choice(others))),
                 (faults.unlink, "unlink", lambda: self._unlink(self.random.choice(living))),
                 (faults.resize, "resize", lambda: self._resize(self.random.choice(living))),
+                (faults.takeover, "takeover", lambda: self._take_over(self.random.choice(living))),
             ]
         if dead:
             choices.append((faults.back, "back", lambda: self._back(self.random.choice(dead), faults)))
@@ -199,11 +215,21 @@ class Walk:
     def _deliver(self) -> None:
         node, down = self.random.choice(self._deliverable())
         if down:
-            self._work(node, events.FromLeader(node=self.nodes[0].id, message=node.orders.popleft()))
-        else:
-            message = node.reports.popleft()
+            sender, message = node.orders.popleft()
+            if isinstance(message, messages.Keep):
+                self._keep(node, message)
+            else:
+                self._work(node, events.FromLeader(node=sender, message=message))
+            return
+        to, message = node.reports.popleft()
+        if to == self.leader.id:
+            if isinstance(message, messages.Kept) and not message.error and message.ballot.n == self.term:
+                self.model.kept(node, self.kept[message.ballot, message.number])
             self.model.reported(node, message)
             self._lead(events.FromWorker(node=node.id, message=message))
+            self.model.taken(node, message)
+        elif to in self.zombies:
+            self._zombie(to, events.FromWorker(node=node.id, message=message))
 
     def _lead(self, event: events.CoordinatorEvent) -> None:
         self.log.append(f"{self.now:.3f} leader < {event}")
@@ -213,15 +239,46 @@ class Walk:
             self.log.append(f"{self.now:.3f} leader > {effect}")
             match effect:
                 case events.ToWorker(node=id, message=message):
-                    node = self._node(id)
+                    node = self.node(id)
                     self.model.ordered(node, message)
                     if node.core is not None:
-                        node.orders.append(message)
+                        node.orders.append((self.leader.id, message))
                 case events.JobChanged(view=view):
                     if self.view is not None and self.view.phase.over:
                         raise Violated("a job that is over changes")
                     self.view = view
                     self.model.shown(view)
+                case events.AppendFacts(batch=batch):
+                    self.quorum.append(batch)
+                    self.model.appended(batch, len(self.quorum.stream))
+                case events.ProposeCell(cell=cell, value=value):
+                    if wrong := self.quorum.propose(cell, value):
+                        raise Violated(wrong)
+                case events.Conclude():
+                    self.model.concluded()
+                case events.TasksEnded() | events.Extended():
+                    pass
+
+    def _protect(self) -> None:
+        serial = self.quorum.protect()
+        self.model.protected(serial)
+        self._lead(events.FactsProtected(serial=serial))
+
+    def _decide(self) -> None:
+        cell, value = self.quorum.decide()
+        self._lead(events.CellDecided(cell=cell, value=value))
+
+    def _keep(self, node: Node, order: messages.Keep) -> None:
+        """The node fetches what it is to keep."""
+        contents = [self._read(source) for source in order.sources]
+        error = "no holder has it" if None in contents else ""
+        for content in contents:
+            if content is not None:
+                self._write(node, content)
+        kept = messages.Kept(job=JOB, ballot=order.ballot, number=order.number, error=error)
+        if not error:
+            self.kept[order.ballot, order.number] = tuple(s.digest for s in order.sources)
+        node.reports.append((order.ballot.node, kept))
 
     def _work(self, node: Node, event: events.WorkerEvent) -> None:
         assert node.core is not None, "the dead do not work"
@@ -231,8 +288,8 @@ class Walk:
         for effect in effects:
             self.log.append(f"{self.now:.3f} {node.id[:1]!r} > {effect}")
             match effect:
-                case events.ToLeader(message=message):
-                    node.reports.append(message)
+                case events.ToLeader(node=leader, message=message):
+                    node.reports.append((leader, message))
                 case events.RunBatch():
                     queue = node.queues.setdefault(effect.slot, deque())
                     queue.append(Running(effect, deque(range(len(effect.attempts)))))
@@ -295,7 +352,7 @@ class Walk:
 
     def _read(self, source: Source) -> bytes | None:
         for holder in source.holders:
-            node = self._node(holder)
+            node = self.node(holder)
             if node.core is not None and source.digest in node.disk:
                 return node.disk[source.digest]
         return None
@@ -312,6 +369,47 @@ class Walk:
         node.stopping.clear()
         self._unlink(node)
 
+    def _take_over(self, successor: Node) -> None:
+        """The leader dies, or is deposed without knowing it; another node leads."""
+        old, self.leader = self.leader, successor
+        self.zombies.pop(successor.id, None)
+        if dies := self.random.random() < 0.6:
+            old.core = None
+            old.queues.clear()
+            old.stopping.clear()
+            old.orders.clear()
+            for node in self.nodes:
+                while node.orders and node.orders[-1][0] == old.id and self.random.random() < 0.5:
+                    node.orders.pop()
+        else:
+            self.zombies[old.id] = self.coordinator
+        self.counts["dies" if dies else "deposed"] = self.counts.get("dies" if dies else "deposed", 0) + 1
+        self.term += 1
+        history, decided, known = self.quorum.successor()
+        self.model.took_over(known)
+        self.log.append(
+            f"{self.now:.3f} -- {successor.id[:1]!r} leads, {len(history)} batches, decided {list(decided)} --"
+        )
+        self.coordinator = self._coordinator(history, decided)
+        for node in self.nodes:
+            if dies and node.core is not None and self.random.random() < 0.6:
+                self._work(node, events.LeaderLost(node=old.id))
+        for node in self.nodes:
+            draw = self.random.random()
+            node.told = "unknown"
+            self.model.lost(node)
+            if node is successor or draw < (0.2 if node.core is None else 0.8):
+                self._see(node)
+            elif draw < 0.9 and node.core is not None:
+                node.told = "seen"
+                self._doubt(node)
+
+    def _zombie(self, id: NodeId, event: events.CoordinatorEvent) -> None:
+        """A deposed leader goes on, and nobody follows."""
+        for effect in self.zombies[id].step(self.now, event):
+            if isinstance(effect, events.ToWorker) and self.node(effect.node).core is not None:
+                self.node(effect.node).orders.append((id, effect.message))
+
     def _back(self, node: Node, faults: Faults) -> None:
         if node.told != "lost":
             self._lose(node)
@@ -322,6 +420,8 @@ class Walk:
         self._see(node)
 
     def _boot(self, node: Node) -> None:
+        self.model.booted(node)
+        self.zombies.pop(node.id, None)
         node.core = WorkerCore(me=node.id, slots=node.slots, config=self.config, fence=Fence(100), now=self.now)
 
     def _see(self, node: Node) -> None:
@@ -330,6 +430,7 @@ class Walk:
 
     def _lose(self, node: Node) -> None:
         node.told = "lost"
+        self.model.lost(node)
         self._lead(events.WorkerLost(node=node.id))
 
     def _doubt(self, node: Node) -> None:
@@ -340,7 +441,7 @@ class Walk:
     def _false_death(self, node: Node) -> None:
         self._lose(node)
         if self.random.random() < 0.5:
-            self._work(node, events.LeaderLost(node=self.nodes[0].id))
+            self._work(node, events.LeaderLost(node=self.leader.id))
 
     def _unlink(self, node: Node) -> None:
         node.orders.clear()
@@ -363,6 +464,7 @@ class Walk:
 
     def _deadline(self) -> float:
         cores = [n.core.deadline() for n in self.nodes if n.core is not None]
+        cores += [zombie.deadline() for zombie in self.zombies.values()]
         return min(self.coordinator.deadline(), *cores)
 
     def _tick(self, when: float) -> None:
@@ -371,101 +473,23 @@ class Walk:
             self._lead(events.Tick())
             if self.coordinator.deadline() <= self.now:
                 raise Violated("a tick does not move the coordinator's deadline")
+        for id, zombie in list(self.zombies.items()):
+            if zombie.deadline() <= self.now:
+                self._zombie(id, events.Tick())
         for node in self.nodes:
             if node.core is not None and node.core.deadline() <= self.now:
                 self._work(node, events.Tick())
                 if node.core.deadline() <= self.now:
                     raise Violated("a tick does not move the worker's deadline")
 
-    def gave_up(self, node: Node) -> bool:
-        """Whether so much time has passed that the leader may have given the node up."""
+    def gave_up(self) -> bool:
+        """Whether so much time has passed that the leader may have given a node up."""
         return self.now >= self.config.unanswered_s
 
-    def _node(self, id: NodeId) -> Node:
+    def plans(self, stage: StageId) -> bool:
+        """Whether the leader has planned this stage."""
+        running = self.coordinator._phase
+        return isinstance(running, coordinator._Running) and stage in running.state.by_id
+
+    def node(self, id: NodeId) -> Node:
         return self.nodes[id[0] - 65]
-
-
-class Model:
-    """What must hold, from messages and events alone."""
-
-    def __init__(self, walk: Walk) -> None:
-        self._walk = walk
-        self._given: dict[tuple[StageId, int, int], NodeId] = {}
-        self._finished: dict[tuple[StageId, int], list[tuple[NodeId, tuple[Digest, ...]]]] = {}
-        self._missed: set[tuple[Digest, NodeId]] = set()
-        self.reruns = 0
-
-    def ordered(self, node: Node, message: Message) -> None:
-        """The leader sends an order."""
-        if not isinstance(message, messages.Assign):
-            return
-        if self._walk.coordinator.over:
-            raise Violated("work is given out after the end")
-        if node.told != "seen":
-            raise Violated(f"work is given to a node that is {node.told}")
-        for spec in message.attempts:
-            key = (message.stage, spec.task, spec.attempt)
-            if key in self._given:
-                raise Violated(f"attempt {key} is given out twice")
-            self._given[key] = node.id
-            self._check_needed(message.stage, spec.task)
-
-    def _check_needed(self, stage: StageId, task: int) -> None:
-        for holder, digests in self._finished.get((stage, task), ()):
-            lost = self._walk._node(holder).told == "lost"
-            if not digests or not (lost or any((d, holder) in self._missed for d in digests)):
-                raise Violated(f"the finished task {task} of {stage} runs again; {holder[:1]!r} holds its result")
-        self.reruns += (stage, task) in self._finished
-
-    def reported(self, node: Node, message: Message) -> None:
-        """A report reaches the leader."""
-        if not isinstance(message, messages.AttemptsEnded):
-            return
-        for end in message.ends:
-            if end.outcome is Outcome.DONE:
-                blobs = tuple(b.digest for b in end.blobs)
-                self._missed -= {(digest, node.id) for digest in blobs}
-                self._finished.setdefault((message.stage, end.task), []).append((node.id, blobs))
-            self._missed.update((digest, other.id) for digest in end.missing for other in self._walk.nodes)
-
-    def shown(self, view: JobView) -> None:
-        """The leader shows the job."""
-        for stage in view.stages:
-            if not 0 <= stage.done <= stage.tasks or stage.done + stage.running > stage.tasks + stage.running:
-                raise Violated(f"impossible numbers: {stage}")
-        if view.phase is Phase.DONE:
-            self._check_parts(view)
-        if view.phase is Phase.CANCELLED:
-            for node in self._walk.nodes:
-                running = [q for q in node.queues.values() if q]
-                if node.core is not None and node.told != "lost" and running and not self._walk.gave_up(node):
-                    raise Violated("CANCELLED while attempts run")
-
-    def check_end(self) -> None:
-        """The job is over."""
-        view = self._walk.view
-        if view is None or not view.phase.over:
-            raise Violated("the end was not shown")
-        if view.phase is Phase.FAILED and "Task " not in view.error:
-            raise Violated(f"the error names no task: {view.error}")
-
-    def _check_parts(self, view: JobView) -> None:
-        shape = self._walk.shape
-        if any(stage.done != stage.tasks for stage in view.stages):
-            raise Violated(f"a job is done with tasks left: {view.stages}")
-        if shape.inline:
-            return
-        numbers = [part.number for part in view.parts]
-        if numbers != list(range(shape.reduces or shape.maps)):
-            raise Violated(f"parts {numbers}")
-        came = set()
-        for part in view.parts:
-            holders = [n for n in self._walk.nodes if n.told != "lost" and part.source.digest in n.disk]
-            contents = {n.disk[part.source.digest] for n in holders}
-            if not contents and self._walk.disks_lost:
-                continue  # nobody has read it since, so nobody can know
-            if len(contents) != 1:
-                raise Violated(f"part {part.number} is nowhere")
-            came.add(contents.pop().split(b"/")[2])
-        if len(came) > 1:
-            raise Violated(f"lineages are mixed: {sorted(came)}")

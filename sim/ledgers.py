@@ -8,7 +8,8 @@ The checkers know every disk, so they need not believe what a core says of itsel
 `stream`           a batch of facts is the same wherever it is kept, and a stream has no gap
 `strict`           a strict job is never forked
 `copies`           a job is acknowledged with no more copies than there are disks that hold it
-`protected`        a task whose result a quorum holds is not handed out again (P4), unless the result's bytes are gone
+`protected`        a task whose result a quorum holds is not handed out again by the newest leader (P4), unless the
+                   result's bytes are gone
 """
 
 from __future__ import annotations
@@ -74,10 +75,11 @@ class Ledgers:
     def __init__(self, world: World) -> None:
         self.world = world
         self.counts: Counter[str] = Counter()
-        """What was seen: "leader" (terms that began), "cell", "protected" results, "redone for lost bytes"."""
+        """What was seen: "leader" (first terms), "takeover", "fork", "cell", "protected", "redone for lost bytes"."""
         self.finals: dict[JobId, bytes] = {}
         self.forks: dict[JobId, JobId] = {}
         self._records: dict[tuple[NodeId, JobId], JobRecord] = {}
+        self._newest: dict[JobId, Ballot] = {}
         self._leaders: dict[tuple[JobId, int, int], NodeId] = {}
         self._cells: dict[tuple[JobId, str], bytes] = {}
         self._batches: dict[tuple[JobId, Ballot, int], _Kept] = {}
@@ -166,6 +168,7 @@ class Ledgers:
         if record.strict:
             self._strict.add(job)
         if record.origin:
+            self.counts["fork"] += job not in self.forks
             self.forks[job] = JobId(record.origin)
             if JobId(record.origin) in self._strict:
                 raise self.world.broken("strict", f"{seat} forks the strict job {record.origin[:4].hex()}", seat)
@@ -204,7 +207,8 @@ class Ledgers:
             text = f"{before[:4].hex()} and {ballot.node[:4].hex()} both lead under {_shown(ballot)}"
             raise self.world.broken("one-leader", text, seat)
         if seat.node == ballot.node:
-            self.counts["leader"] += 1
+            self.counts["leader" if ballot.n == 0 else "takeover"] += 1
+            self._newest[job] = max(ballot, self._newest.get(job, ballot))
 
     def _is_quorum(self, job: JobId, ballot: Ballot, at: set[NodeId]) -> bool:
         """By the leader's own configuration: more than half, or half with the first."""
@@ -226,11 +230,12 @@ class Ledgers:
     def _protect(self, job: JobId, batch: bytes) -> None:
         for fact in journal.decode(batch).facts:
             if isinstance(fact, journal.Results):
-                for row in journal.rows(fact):
-                    key = (job, fact.stage, row.task)
+                columns = journal.columns(fact)
+                for index, task in enumerate(columns.tasks):
+                    key = (job, fact.stage, task)
                     if key not in self._safe:
                         self.counts["protected"] += 1
-                        self._safe[key] = _Safe(self.world.now, not row.blobs, {NodeId(fact.node)})
+                        self._safe[key] = _Safe(self.world.now, not columns.blobs.get(index), {NodeId(fact.node)})
             elif isinstance(fact, journal.Held) and (safe := self._safe.get((job, fact.stage, fact.task))) is not None:
                 safe.holders.add(NodeId(fact.holder))
 
@@ -240,17 +245,21 @@ class Ledgers:
             kept.safe = False
             for fact in journal.decode(kept.content).facts:
                 if isinstance(fact, journal.Results):
-                    for task in journal.tasks_of(fact):
+                    for task in journal.columns(fact).tasks:
                         self._safe.pop((job, fact.stage, task), None)
 
-    def _order(self, seat: Seat, job: JobId, stage: StageId, attempts: Iterable[tuple[int, int]]) -> None:
+    def _order(
+        self, seat: Seat, leader: NodeId, job: JobId, stage: StageId, attempts: Iterable[tuple[int, int]]
+    ) -> None:
+        """A leader has these attempts run. One that is deposed and has not heard of it knows nothing of the others."""
         for task, attempt in attempts:
             order = (job, stage, task, attempt)
             if order in self._ordered:
                 continue
             self._ordered.add(order)
             safe = self._safe.get((job, stage, task))
-            if safe is None:
+            newest = self._newest.get(job)
+            if safe is None or newest is None or newest.node != leader:
                 continue
             if not safe.inline and not any(self._well(holder, safe.since) for holder in safe.holders):
                 self.counts["redone for lost bytes"] += 1
@@ -276,9 +285,10 @@ class Ledgers:
         match effect:
             case SendLink(message=Assign() as order):
                 attempts = [(a.task, a.attempt) for a in order.attempts]
-                self._order(seat, JobId(order.job), order.stage, attempts)
+                self._order(seat, order.ballot.node, JobId(order.job), order.stage, attempts)
             case RunBatch():
-                self._order(seat, effect.job, effect.stage, [(a.task, a.attempt) for a in effect.attempts])
+                # what another node has ordered was seen when it was sent
+                self._order(seat, seat.node, effect.job, effect.stage, [(a.task, a.attempt) for a in effect.attempts])
             case JobAccepted():
                 self._accepted(seat, effect)
             case _:
@@ -304,6 +314,23 @@ class Ledgers:
             self._identities[seat.index] = seat.node
             if before != seat.node:
                 self.gone(before)
+
+
+class SeatAudit:
+    """Tells the checkers of ledgers what one identity's disk does."""
+
+    def __init__(self, ledgers: Ledgers, seat: Seat) -> None:
+        self._ledgers = ledgers
+        self._seat = seat
+
+    def written(self, records: tuple[StoredRecord, ...]) -> None:
+        self._ledgers.written(self._seat, records)
+
+    def lost(self, records: tuple[StoredRecord, ...]) -> None:
+        self._ledgers.lost(self._seat, records)
+
+    def restored(self, ledger: Ledger) -> None:
+        self._ledgers.restored(self._seat, ledger)
 
 
 def _shown(ballot: Ballot) -> str:

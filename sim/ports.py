@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final, cast
@@ -11,20 +11,19 @@ from typing import Final, cast
 from p2premap.config import ElectionConfig, GossipConfig, TasksConfig
 from p2premap.election import events as election
 from p2premap.election.core import ElectionCore
-from p2premap.election.records import StoredRecord
 from p2premap.errors import LocalProtocolError
 from p2premap.gossip import events as gossip
 from p2premap.gossip.core import GossipCore
 from p2premap.gossip.messages import MESSAGES as GOSSIP_MESSAGES
-from p2premap.ids import NodeId
+from p2premap.ids import Digest, NodeId
 from p2premap.node.capabilities import Capabilities
 from p2premap.node.core import NodeCore
 from p2premap.node.events import JobAccepted, JobRefused, KeepBlobs, NodeEvent, ReadPlan, Tick
 from p2premap.ports import FrameReceived
 from p2premap.sim.checkers import ENDS, Quiet
-from p2premap.sim.disks import FULL, Ledger, LedgerDisk
+from p2premap.sim.disks import FULL, LedgerDisk
 from p2premap.sim.hosts import Host, Life
-from p2premap.sim.ledgers import Ledgers
+from p2premap.sim.ledgers import Ledgers, SeatAudit
 from p2premap.sim.machines import Seat
 from p2premap.sim.storage import FETCH_S, Desk, Storage
 from p2premap.sim.workloads import KIND, ShapeDirector, is_inline, run_shape, seconds_of
@@ -202,23 +201,6 @@ class NodeHost:
         self.core.check_invariants()
 
 
-class _SeatAudit:
-    """Tells the checkers of ledgers what one identity's disk does."""
-
-    def __init__(self, ledgers: Ledgers, seat: Seat) -> None:
-        self._ledgers = ledgers
-        self._seat = seat
-
-    def written(self, records: tuple[StoredRecord, ...]) -> None:
-        self._ledgers.written(self._seat, records)
-
-    def lost(self, records: tuple[StoredRecord, ...]) -> None:
-        self._ledgers.lost(self._seat, records)
-
-    def restored(self, ledger: Ledger) -> None:
-        self._ledgers.restored(self._seat, ledger)
-
-
 class NodeHosts(Quiet):
     """Makes whole nodes.
 
@@ -234,6 +216,7 @@ class NodeHosts(Quiet):
         self.desks: dict[NodeId, Desk] = {}
         self.lost_blobs = 0
         """Blobs that a loss of power has taken."""
+        self._identities: dict[int, NodeId] = {}
         self._world: World | None = None
         self._ledgers: Ledgers | None = None
         self._slots = slots
@@ -246,6 +229,11 @@ class NodeHosts(Quiet):
         world.observe(self)
 
     def fault(self, seat: Seat, word: str) -> None:
+        if word == "start" and self._identities.setdefault(seat.index, seat.node) != seat.node:
+            gone = self.desks[self._identities[seat.index]]
+            gone.lost.update(gone.blobs)
+            gone.blobs.clear()
+            self._identities[seat.index] = seat.node
         if word not in ENDS:
             return
         desk = self.desks[seat.node]
@@ -254,11 +242,20 @@ class NodeHosts(Quiet):
             assert self._world is not None
             self.lost_blobs += desk.lose_power(self._world.random("power", seat.index, seat.life))
 
+    def content(self, digest: Digest, holders: Iterable[NodeId]) -> bytes | None:
+        """A blob that one of these has."""
+        found = (self.desks[holder].blobs.get(digest) for holder in holders if holder in self.desks)
+        return next((content for content in found if content is not None), None)
+
+    def was_lost(self, digest: Digest) -> bool:
+        """Whether a disk has lost it."""
+        return any(digest in desk.lost for desk in self.desks.values())
+
     def _desk(self, world: World, seat: Seat) -> Desk:
         if seat.node not in self.desks:
             assert self._ledgers is not None
             random = world.random(seat.node.hex(), "disk")
-            self.desks[seat.node] = Desk(LedgerDisk(random, _SeatAudit(self._ledgers, seat)))
+            self.desks[seat.node] = Desk(LedgerDisk(random, SeatAudit(self._ledgers, seat)))
         return self.desks[seat.node]
 
     def __call__(self, life: Life) -> Host:

@@ -33,11 +33,13 @@ class Desk:
     """What a machine keeps under one identity, and what its node told the outside, over all its lives.
 
     Args:
+        lost: blobs that were here once, and that a loss of power, or of the disk, has taken.
         slow: its attempts take long.
     """
 
     ledger: LedgerDisk
     blobs: dict[Digest, bytes] = field(default_factory=dict)
+    lost: set[Digest] = field(default_factory=set)
     unsynced: set[Digest] = field(default_factory=set)
     views: dict[bytes, JobView] = field(default_factory=dict)
     answers: list[JobAccepted | JobRefused] = field(default_factory=list)
@@ -50,6 +52,7 @@ class Desk:
         gone = [digest for digest in sorted(self.unsynced) if random.random() < 0.5]
         for digest in gone:
             self.blobs.pop(digest, None)
+        self.lost.update(gone)
         self.unsynced.clear()
         return len(gone)
 

@@ -7,8 +7,7 @@ job that was acknowledged must end within `LIVENESS_S`, unless the disks of a qu
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final
 
@@ -39,20 +38,44 @@ class Plan:
     """All that a trial depends on.
 
     Args:
+        seed: of everything; what the other fields leave out or shorten leaves the rest as it was.
         nodes: how many.
         jobs: how many clients hand one in, within the first half of the safety phase.
-        strikes: those to carry out; None: as the seed draws them.
-        every_s: the mean time between two strikes, where they are drawn.
+        clients: those that do, by number; None: all.
+        kept: the strikes that are carried out, by their place among those drawn; None: all.
+        halved: (place, how often) of strikes whose time is halved.
+        every_s: the mean time between two strikes.
         down_max: so many machines at most are down at a time.
+        kinds: of strikes.
     """
 
     seed: int
     nodes: int = 7
     jobs: int = 3
-    strikes: tuple[Strike, ...] | None = None
+    clients: tuple[int, ...] | None = None
+    kept: tuple[int, ...] | None = None
+    halved: tuple[tuple[int, int], ...] = ()
     every_s: float = 2.0
     down_max: int = 3
     kinds: tuple[str, ...] = KINDS
+
+    def strikes(self) -> tuple[Strike, ...]:
+        """What is carried out."""
+        drawn = draw(Random(f"{self.seed}/strikes"), seconds=SAFETY_S, every_s=self.every_s, kinds=self.kinds)
+        times = dict(self.halved)
+        kept = range(len(drawn)) if self.kept is None else self.kept
+        return tuple(replace(drawn[place], lasts_s=drawn[place].lasts_s / 2 ** times.get(place, 0)) for place in kept)
+
+    def command(self) -> str:
+        """The command line that runs just this again."""
+        words = [f"python -m p2premap.sim.trials --seed {self.seed} --nodes {self.nodes} --jobs {self.jobs}"]
+        if self.clients is not None:
+            words.append(f"--clients {','.join(map(str, self.clients))}")
+        if self.kept is not None:
+            words.append(f"--strikes {','.join(map(str, self.kept)) or 'none'}")
+        if self.halved:
+            words.append(f"--halved {','.join(f'{place}:{times}' for place, times in self.halved)}")
+        return " ".join(words)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -118,21 +141,18 @@ class Trial:
         plan: see there.
     """
 
-    def __init__(self, plan: Plan, replay: str = "") -> None:
+    def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.report = Report()
-        self.jobs = JobWorld(plan.nodes, seed=plan.seed, executors=Executors(), replay=replay)
+        self.jobs = JobWorld(plan.nodes, seed=plan.seed, executors=Executors(), replay=plan.command())
         self.world: World = self.jobs.world
         self.customers: list[Customer] = []
         random = self.world.random("plan")
         for number in range(plan.jobs):
-            self.customers.append(Customer(self, number, _shape(random), _options(random)))
-        self.strikes: Sequence[Strike] = (
-            draw(self.world.random("strikes"), seconds=SAFETY_S, every_s=plan.every_s, kinds=plan.kinds)
-            if plan.strikes is None
-            else plan.strikes
-        )
-        self._striker = Striker(self, self.strikes, down_max=plan.down_max)
+            shape, options = _shape(random), _options(random)
+            if plan.clients is None or number in plan.clients:
+                self.customers.append(Customer(self, number, shape, options))
+        self._striker = Striker(self, plan.strikes(), down_max=plan.down_max)
 
     def run(self) -> Report:
         """Both phases.

@@ -44,6 +44,7 @@ from p2premap.sim.daemon.shell import (
     VirtualBlobs,
     VirtualDriver,
     VirtualKinds,
+    VirtualLedgerStore,
     VirtualLoad,
     VirtualSearch,
     VirtualStager,
@@ -51,7 +52,10 @@ from p2premap.sim.daemon.shell import (
     VirtualTransport,
 )
 from p2premap.sim.daemon.slots import Pace, Runtimes, VirtualExecutor
+from p2premap.sim.disks import Fault, LedgerDisk
 from p2premap.sim.hosts import Host, Life
+from p2premap.sim.jobs import Shown
+from p2premap.sim.ledgers import Ledgers, SeatAudit
 from p2premap.sim.machines import Disk, Seat
 from p2premap.sim.network import NetworkConfig
 from p2premap.sim.world import InvariantBroken, World
@@ -89,7 +93,9 @@ class HouseHost:
         self.life = seat.life
         self.random = life.random
         self.pace = daemons.pace
+        self.old = life.old
         self.disk = daemons.disk_of(seat)
+        self.ledger = daemons.ledger_of(seat)
         self.fenced = False
         self.serves = False
         self.deliver: Callable[[NodeEvent], None]
@@ -132,6 +138,7 @@ class HouseHost:
         """Of the parts that are others here."""
         return {
             "store": VirtualStore,
+            "ledger": functools.partial(VirtualLedgerStore, self),
             "blobs": functools.partial(VirtualBlobs, self),
             "transport": functools.partial(VirtualTransport, self),
             "stager": functools.partial(VirtualStager, self),
@@ -180,6 +187,7 @@ class HouseHost:
         for pipe in self._pipes:
             pipe.process_ended(kernel_speaks=word != "off")
         self.disk.crash(power=word == "off")
+        self.ledger.crash(power=word == "off")
         self._running.set()
         self.scope.cancel()
 
@@ -257,6 +265,13 @@ class HouseHost:
     def ran(self, job: JobId, stage: StageId, task: int) -> None:
         """An attempt of this task has run to its end here."""
         self._daemons.runs[job, stage.number, task] += 1
+
+    def worker_crashes(self) -> bool:
+        """Whether this attempt ends with its worker process."""
+        if self._daemons.crashing[self.seat.index]:
+            self._daemons.crashing[self.seat.index] -= 1
+            return True
+        return False
 
     @property
     def slow(self) -> bool:
@@ -366,8 +381,13 @@ class DaemonWorld:
         self._slots = slots
         self._config = config or NodeConfig()
         self._disks: dict[int, BlobDisk] = {}
+        self._ledgers: dict[NodeId, LedgerDisk] = {}
+        self.crashing: Counter[int] = Counter()
+        """Attempts that will crash their worker process, by machine."""
         self.world = World(seed=seed, hosts=self._make, network=network, clock=clock, replay=replay)
         self.random: Random = self.world.random("story")
+        self.shown = Shown(self.world)
+        self.ledgers = Ledgers(self.world)
         self.world.observe(self)
         for _ in range(nodes):
             self.world.add()
@@ -385,6 +405,13 @@ class DaemonWorld:
         if seat.index not in self._disks:
             self._disks[seat.index] = BlobDisk(self.world.random(seat.index, "disk"))
         return self._disks[seat.index]
+
+    def ledger_of(self, seat: Seat) -> LedgerDisk:
+        """The disk for the ledger of the identity that this machine has now."""
+        if seat.node not in self._ledgers:
+            random = self.world.random(seat.node.hex(), "ledger")
+            self._ledgers[seat.node] = LedgerDisk(random, SeatAudit(self.ledgers, seat))
+        return self._ledgers[seat.node]
 
     def host_of(self, seat: Seat) -> HouseHost:
         """The process on a machine that runs."""
@@ -416,6 +443,24 @@ class DaemonWorld:
                 later_s = self.random.uniform(0.005, 0.05)
                 for one, two in ((seat, other), (other, seat)):
                     self.world.clock.after(later_s, self.world.hint, one, gossip.Hinted(address=two.address, node=None))
+
+    # --- p2premap.sim.strikes.Target ------------------------------------------------------------------------------
+
+    def start(self, seat: Seat, disk: Disk) -> None:
+        """Start a node."""
+        self.world.start(seat, disk)
+
+    def set_disk(self, seat: Seat, fault: Fault) -> None:
+        """From now on this is wrong with a machine's disk."""
+        self.ledger_of(seat).fault = fault
+
+    def set_slow(self, seat: Seat, slow: bool) -> None:
+        """Attempts at this machine take long, or do not any more."""
+        (self.slow.add if slow else self.slow.discard)(seat.index)
+
+    def crash_workers(self, seat: Seat, count: int) -> None:
+        """The next attempts there end with their worker process."""
+        self.crashing[seat.index] += count
 
     # --- stories --------------------------------------------------------------------------------------------------
 

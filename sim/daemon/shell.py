@@ -9,22 +9,25 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from p2premap.election.records import Stored, StoredBatch, StoredRecord
 from p2premap.errors import PeerUnreachable
 from p2premap.gossip import events as gossip
 from p2premap.gossip.events import MemberState
-from p2premap.ids import Address, Digest, NodeId
+from p2premap.ids import Address, Ballot, Boot, Digest, JobId, NodeId
 from p2premap.node.blobs import BlobStore, StoreUnwritable, Writer
 from p2premap.node.bulk import BULK
 from p2premap.node.driver import Driver
 from p2premap.node.events import NodeEffect, NodeEvent
 from p2premap.node.jobs import MakeDirector
 from p2premap.node.kinds import Kinds
+from p2premap.node.ledger_store import LedgerUnwritable
 from p2premap.node.load import MachineLoad
 from p2premap.node.staging import Stager
 from p2premap.node.streams import StreamFrames
 from p2premap.ports import FrameStream, StreamHandler
 from p2premap.protocol import FROM_CLIENT, FROM_DAEMON
 from p2premap.sim.daemon.pipes import Pipe, pair
+from p2premap.sim.disks import FULL, Fault
 from p2premap.sim.machines import Power
 from p2premap.sim.workloads import KIND, ShapeDirector
 from p2premap.sim.world import World
@@ -193,6 +196,39 @@ class VirtualSearch:
         return {}
 
 
+class VirtualLedgerStore:
+    """A `p2premap.node.ledger_store.LedgerStore` on a disk that may be full, and may forget.
+
+    Args:
+        host: whose.
+        path, boot: as there.
+    """
+
+    warning = ""
+
+    def __init__(self, host: HouseHost, path: Path, boot: Boot) -> None:
+        self._host = host
+        self._disk = host.ledger
+        self._found = self._disk.boot(boot, old=host.old)
+
+    def load(self) -> Stored:
+        """See there."""
+        return self._found.stored()
+
+    def batches(self, job: JobId, beyond: Mapping[Ballot, int]) -> tuple[StoredBatch, ...]:
+        """See there."""
+        return self._disk.batches(job, beyond)
+
+    def write(self, records: Iterable[StoredRecord], *, sync: bool) -> None:
+        """See there."""
+        if self._host.fenced or self._disk.fault is Fault.FULL:
+            raise LedgerUnwritable(FULL)
+        self._disk.commit(tuple(records), sync=sync)
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
 class VirtualStore:
     """A `p2premap.node.store.Store` that remembers nobody."""
 
@@ -284,7 +320,7 @@ class VirtualBlobs(BlobStore):
     def writer(self, *, durable: bool = False) -> Writer:
         if self._host.fenced:
             raise StoreUnwritable("This process is gone.")
-        if self._host.disk.full:
+        if self._host.ledger.fault is Fault.FULL:
             raise StoreUnwritable(f"Cannot write to {self._host.seat.name}: the disk is full.")
         return _Noted(self, self._host.disk, self._host.life, durable=durable)
 
@@ -313,7 +349,6 @@ class BlobDisk:
     """
 
     def __init__(self, random: Random) -> None:
-        self.full = False
         self.unsynced: list[str] = []
         self.torn = 0
         """Blobs that a loss of power has cut short or taken."""

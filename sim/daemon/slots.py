@@ -136,6 +136,11 @@ class VirtualExecutor:
         """Nothing that lasts."""
         return []
 
+    async def quiet(self) -> None:
+        """Wait until no slot has anything to do."""
+        while any(slot.queue for slot in self._slots.values()):  # noqa: ASYNC110  (a virtual wait costs nothing)
+            await trio.sleep(0.05)
+
     def statistics(self) -> ExecutorStatistics:
         """A snapshot."""
         return ExecutorStatistics(0, 0, dict(self._ended))
@@ -178,7 +183,7 @@ class VirtualExecutor:
             seconds = self._seconds()
             await trio.sleep(seconds)
             await self._host.awake()
-            if self._random.random() < self._host.pace.crash:
+            if self._host.worker_crashes() or self._random.random() < self._host.pace.crash:
                 error = "The worker process was killed by SIGSEGV."
                 crashed = AttemptEnd(task=order.task, attempt=order.attempt, outcome=Outcome.CRASHED, error=error)
                 self._host.count("worker crash")

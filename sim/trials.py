@@ -1,0 +1,187 @@
+"""Many trials over several processes: what failed, made small, and how much was really tested.
+
+python -m p2premap.sim.trials --seeds 1000            the default run
+python -m p2premap.sim.trials --seeds 10000           the deep run; --first N to run it in parts
+python -m p2premap.sim.trials --seed 17 --strikes 2,5 one trial, as a failure prints it
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final
+
+import click
+
+from p2premap.sim.shrink import shrink
+from p2premap.sim.strikes import KINDS
+from p2premap.sim.trial import Plan, Report, Trial
+from p2premap.sim.world import InvariantBroken
+
+CHUNK: Final = 10
+SHRUNK_MAX: Final = 3
+"""Failures that are made small; the others are only named."""
+
+FLOORS: Final[dict[str, float]] = {
+    "ended": 2.5,
+    "takeover": 0.5,
+    "protected": 30.0,
+    "cell": 5.0,
+    "lost disk": 0.3,
+    "old disk": 0.3,
+    "crash in a step": 0.2,
+    "write lost with the power": 0.02,
+} | dict.fromkeys((kind for kind in KINDS if kind not in ("lost disk", "old disk", "crash in a step")), 0.5)
+"""What must have happened in each trial on average, or nothing was tested."""
+
+FLOORED_FROM: Final = 50
+"""Fewer trials than this need not reach the floors."""
+
+
+@dataclass(slots=True)
+class Summary:
+    """What many trials have seen.
+
+    Args:
+        failures: (seed, checker, one sentence).
+    """
+
+    trials: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    failures: list[tuple[int, str, str]] = field(default_factory=list)
+    steps: int = 0
+    virtual_s: float = 0.0
+    cpu_s: float = 0.0
+
+    def add(self, other: Summary) -> None:
+        """Take these in, too."""
+        self.trials += other.trials
+        self.counts.update(other.counts)
+        self.failures += other.failures
+        self.steps += other.steps
+        self.virtual_s += other.virtual_s
+        self.cpu_s += other.cpu_s
+
+    def below(self) -> dict[str, int]:
+        """What happened too seldom."""
+        if self.trials < FLOORED_FROM:
+            return {}
+        return {what: self.counts[what] for what, least in FLOORS.items() if self.counts[what] < least * self.trials}
+
+
+def run_some(first: int, count: int, nodes: int = 7) -> Summary:
+    """These seeds, one after the other, in this process."""
+    began, summary = time.process_time(), Summary()
+    for seed in range(first, first + count):
+        trial = Trial(Plan(seed=seed, nodes=nodes))
+        try:
+            trial.run()
+        except InvariantBroken as error:
+            summary.failures.append((seed, error.checker, f"{error.text} (at {error.at:.3f} s)"))
+        _take(summary, trial.report)
+    summary.cpu_s = time.process_time() - began
+    return summary
+
+
+def _take(summary: Summary, report: Report) -> None:
+    summary.trials += 1
+    summary.counts.update(report.counts)
+    summary.steps += report.steps
+    summary.virtual_s += report.virtual_s
+
+
+def run_many(first: int, count: int, *, nodes: int = 7, processes: int = 0) -> Iterator[Summary]:
+    """These seeds over so many processes (0: one a CPU); what is known, every time that some more are done."""
+    total = Summary()
+    with ProcessPoolExecutor(processes or os.cpu_count() or 1) as pool:
+        starts = range(first, first + count, CHUNK)
+        sizes = [min(CHUNK, first + count - start) for start in starts]
+        for summary in pool.map(run_some, starts, sizes, [nodes] * len(sizes)):
+            total.add(summary)
+            yield total
+
+
+@click.command()
+@click.option("--seeds", type=int, default=100, show_default=True, help="How many.")
+@click.option("--first", type=int, default=1, show_default=True, help="The first of them.")
+@click.option("--processes", type=int, default=0, help="At the same time; 0: one a CPU.")
+@click.option("--nodes", type=int, default=7, show_default=True)
+@click.option("--jobs", type=int, default=3, show_default=True)
+@click.option("--seed", type=int, help="Only this one.")
+@click.option("--strikes", help="Of its faults only these, by number; none: none.")
+@click.option("--clients", help="Of its clients only these, by number.")
+@click.option("--halved", help="Faults whose time is halved: NUMBER:TIMES,...")
+@click.option("--shrink/--no-shrink", "small", default=True, help="Make what fails small.")
+def main(seeds: int, first: int, processes: int, nodes: int, seed: int | None, small: bool, **one: str) -> None:
+    """Jobs under every kind of fault, on virtual nodes in virtual time."""
+    if seed is not None:
+        sys.exit(_one(_plan(seed, nodes, **one), small=small))
+    began = time.perf_counter()
+    total = Summary()
+    for total in run_many(first, seeds, nodes=nodes, processes=processes):
+        click.echo(f"... {total.trials} of {seeds}, {len(total.failures)} failed", err=True)
+    click.echo("\n".join(lines(total, time.perf_counter() - began)))
+    for failed, checker, _ in total.failures[: SHRUNK_MAX if small else 0]:
+        plan = shrink(Plan(seed=failed, nodes=nodes), checker)
+        click.echo(f"\nseed {failed} fails by {checker} with these alone:")
+        click.echo("\n".join(f"  {strike}" for strike in plan.strikes()))
+        click.echo(f"  {plan.command()}")
+    sys.exit(bool(total.failures or total.below()))
+
+
+def _plan(seed: int, nodes: int, *, jobs: int, strikes: str | None, clients: str | None, halved: str | None) -> Plan:
+    pairs = [pair.partition(":") for pair in halved.split(",")] if halved else []
+    return Plan(
+        seed=seed,
+        nodes=nodes,
+        jobs=jobs,
+        kept=None if strikes is None else _numbers(strikes),
+        clients=None if clients is None else _numbers(clients),
+        halved=tuple((int(place), int(times)) for place, _, times in pairs),
+    )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return () if text == "none" else tuple(map(int, text.split(",")))
+
+
+def _one(plan: Plan, *, small: bool) -> int:
+    trial = Trial(plan)
+    click.echo("\n".join(f"  {strike}" for strike in plan.strikes()))
+    try:
+        report = trial.run()
+    except InvariantBroken as error:
+        click.echo(f"{error}")
+        if small:
+            click.echo(f"the smallest: {shrink(plan, error.checker).command()}")
+        return 1
+    click.echo(f"nothing failed; {dict(report.counts)}; trace {report.trace}")
+    return 0
+
+
+def lines(summary: Summary, wall_s: float) -> list[str]:
+    """A summary for people."""
+    counts = summary.counts
+    told = [
+        f"{summary.trials} trials, {summary.virtual_s:.0f} virtual seconds, {summary.steps} steps; "
+        f"{summary.cpu_s / max(1, summary.trials):.3f} s of CPU each, {wall_s:.1f} s in all",
+        f"jobs: {counts['acknowledged']} acknowledged, {counts['ended']} ended, "
+        f"{counts['excused']} with a quorum of disks lost; {counts['takeover']} takeovers, {counts['fork']} forks",
+        f"results that a quorum held: {counts['protected']}; run again although held: 0; "
+        f"run again for lost bytes: {counts['redone for lost bytes']}",
+        "faults: " + ", ".join(f"{counts[kind]} {kind}" for kind in KINDS),
+        f"lost with the power: {counts['blob lost with the power']} blobs, "
+        f"{counts['write lost with the power']} unsynced writes",
+    ]
+    told += [f"TOO FEW: {what}: {count}" for what, count in summary.below().items()]
+    told += [f"FAILED: seed {seed}: {checker}: {text}" for seed, checker, text in summary.failures]
+    return told
+
+
+if __name__ == "__main__":
+    main()
