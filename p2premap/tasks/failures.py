@@ -3,7 +3,7 @@
 =================================  =====================================================================
 RAISED                             the task's answer: the job fails, unless `retries` are left
 CRASHED, TIME_LIMIT, MEMORY_LIMIT  counted; `attempts_max` of them, on 2 nodes if 2 are eligible: poison
-INPUT_LOST                         a file or an unknown blob: counted like a crash
+INPUT_LOST                         a file or an unknown blob: counted like a crash, if a node that has it lives
                                    a result that can be made again: `input_losses_max`
 STOPPED, REFUSED, node lost        cost the task nothing
 =================================  =====================================================================

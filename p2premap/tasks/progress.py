@@ -86,7 +86,8 @@ class Progress:
             phase = Phase.RUNNING
         else:
             phase = Phase.WAITING
-        parts = self._committed(runs)
+        all_there = final is not None and final.phase is Phase.DONE
+        parts = self._committed(runs, all_there)
         return JobView(
             job=self._job,
             name=self._spec.name,
@@ -96,7 +97,7 @@ class Progress:
             leader_name=self._leader.name,
             leader_pid=self._leader.pid,
             age_s=0.0,
-            stages=tuple(_stage_view(run, workers) for run in runs),
+            stages=tuple(_stage_view(run, workers, all_there) for run in runs),
             parts=parts,
             nodes=tuple(done),
             error=final.error if final is not None else "",
@@ -107,9 +108,13 @@ class Progress:
             skipped=_skipped(runs),
         )
 
-    def _committed(self, runs: list[StageRun]) -> tuple[Part, ...]:
+    def _committed(self, runs: list[StageRun], all_there: bool) -> tuple[Part, ...]:
+        """The parts; of a job that is done all of them, also where a holder has died since."""
         return tuple(
-            part for run in runs for task, part in sorted(self._parts.get(run.id, {}).items()) if run.is_settled(task)
+            part
+            for run in runs
+            for task, part in sorted(self._parts.get(run.id, {}).items())
+            if all_there or run.is_settled(task)
         )
 
 
@@ -119,14 +124,14 @@ def _skipped(runs: list[StageRun]) -> tuple[tuple[str, int, str], ...]:
     return tuple(itertools.islice(found, SKIPPED_SHOWN_MAX))
 
 
-def _stage_view(run: StageRun, workers: Workers) -> StageView:
+def _stage_view(run: StageRun, workers: Workers, all_there: bool) -> StageView:
     running = sum(b.left for w in workers.all.values() for b in w.batches.values() if b.stage == run.id)
     tasks = run.tasks - run.absent
     return StageView(
         number=run.id.number,
         name=run.plan.name,
         tasks=tasks,
-        done=run.done,
+        done=tasks if all_there else run.done,
         running=running,
         failed_attempts=run.failed_attempts,
         lost_attempts=run.lost_attempts,
@@ -150,7 +155,7 @@ def note(runs: list[StageRun], workers: Workers, cancelling: str | None) -> str:
         return _nobody(workers)
     parked = sum(len(run.parked) for run in runs)
     if parked and not workers.batches:
-        return f"{parked} tasks wait for results of nodes that were lost or do not answer."
+        return f"{parked} tasks wait for files or results of nodes that were lost or do not answer."
     if not workers.batches and (said := [w for w in workers.resting() if w.said]):
         all_say = 1 < len(said) == sum(w.eligible for w in workers.all.values())
         return f"{waiting} tasks wait; {'no node takes them; ' if all_say else ''}{said[0].name} says: {said[0].said}"

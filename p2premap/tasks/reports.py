@@ -186,7 +186,8 @@ class Reports:
         if (task, end.attempt) in run.facts.failures:
             self._state.log.add(_failed(run, worker, end, answer=answer))
         if verdict is None:
-            self._state.wait_again(run, task)
+            if task not in run.parked:
+                self._state.wait_again(run, task)
         elif answer:
             self._state.give_up(worker, run, end, verdict.error)
         else:
@@ -200,7 +201,7 @@ class Reports:
             if source.blob is not None and (source.digest in end.missing or source.blob in end.missing)
         ]
         if not blobs:
-            return self._state.failures.counted(run, worker, end)
+            return self._on_file_lost(run, worker, end)
         written_off = False
         for blob, first_holders in blobs:
             told = self._state.locations.known(blob, first_holders)
@@ -214,6 +215,27 @@ class Reports:
             return None
         run.reconsider()
         return self._state.failures.input_lost(run, worker, end)
+
+    def _on_file_lost(self, run: StageRun, worker: Worker, end: AttemptEnd) -> Verdict | None:
+        """Counted, if a living node should have given the file; where all who have it are away, the task waits.
+
+        Until then every other node is asked: one may be on the same machine, or share its file system.
+        """
+        workers = self._state.workers
+        holders = {
+            holder
+            for source in self._state.director.task(run.id, end.task).sources
+            if source.blob is None and source.digest in end.missing
+            for holder in source.holders
+        }
+        if not holders or any(workers.is_there(holder) for holder in holders):
+            return self._state.failures.counted(run, worker, end)
+        avoided = run.avoid.setdefault(end.task, {})
+        avoided[worker.node] = None
+        if not workers.any_eligible_but(avoided):
+            del run.avoid[end.task]
+            run.parked[end.task] = None
+        return None
 
     def _on_busy(self, now: float, worker: Worker, message: messages.Busy) -> None:
         self._heard_from(now, worker, message.free)

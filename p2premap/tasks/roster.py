@@ -38,7 +38,7 @@ class Roster:
             self.welcome_back(now, worker)
         for run in self._state.runs:
             run.recover_results(event.node, self._state.locations)
-            if not self._state.locations.clear or run.avoid:
+            if not self._state.locations.clear or run.avoid or run.parked:
                 run.reconsider()
         self._state.changed = True
 

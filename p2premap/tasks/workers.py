@@ -147,6 +147,11 @@ class Workers:
         """Whether another node could do it."""
         return any(w.eligible and w.node not in avoided for w in self.all.values())
 
+    def is_there(self, node: NodeId) -> bool:
+        """Whether it lives and answers, as far as is known."""
+        worker = self.all.get(node)
+        return worker is not None and not (worker.lost or worker.doubtful or worker.estranged)
+
     def eligible(self) -> int:
         """How many could be given work."""
         return sum(w.eligible for w in self.all.values())
