@@ -22,6 +22,9 @@ COPIED_BYTES_MAX: Final = 64 << 20
 class ReadsInputs(Protocol):
     """A director whose tasks read files of the machine that submitted the job."""
 
+    home: NodeId
+    """The node that the job was submitted to."""
+
     input_bytes: int
     """Of all inputs."""
 
@@ -48,13 +51,20 @@ def name_holders(director: Director, replicas: Sequence[NodeId]) -> None:
         director.spread(replicas)
 
 
+def depends_on(director: Director) -> NodeId | None:
+    """The node without whose machine the job cannot go on, because its inputs are only there; None: it can."""
+    if not isinstance(director, ReadsInputs) or director.input_bytes <= COPIED_BYTES_MAX:
+        return None
+    return director.home
+
+
 def dependence(director: Director, machine: str) -> str:
     """A sentence where the job cannot go on without one machine's files; "" where it can.
 
     Args:
-        machine: the name of the one that submitted the job.
+        machine: the name of the node that it `depends_on`.
     """
-    if not isinstance(director, ReadsInputs) or director.input_bytes <= COPIED_BYTES_MAX:
+    if not isinstance(director, ReadsInputs) or depends_on(director) is None:
         return ""
     size = director.input_bytes
     amount = f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

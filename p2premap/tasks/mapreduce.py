@@ -229,6 +229,7 @@ class MapReduce:
     streams = False
 
     def __init__(self, *, job: JobId, home: NodeId, plan: bytes) -> None:
+        self.home = home
         self._holders: tuple[NodeId, ...] = (home,)
         self._plan = unpack_plan(plan)
         self.input_bytes = sum(end - start for _, start, end in _SPLIT.iter_unpack(self._plan.splits))
@@ -290,8 +291,7 @@ class MapReduce:
 
     def spread(self, holders: Sequence[NodeId]) -> None:
         """See `p2premap.tasks.inputs.ReadsInputs`."""
-        home = self._holders[0]
-        self._holders = (home, *(node for node in holders if node != home))
+        self._holders = (self.home, *(node for node in holders if node != self.home))
 
     def _map_input(self, task: int) -> TaskInput:
         plan = self._plan

@@ -9,8 +9,9 @@ from typing import Final as Constant
 import msgspec
 
 from p2premap.errors import JobError
-from p2premap.ids import JobId, NodeId
+from p2premap.ids import JobId, NodeId, short
 from p2premap.tasks.director import Director
+from p2premap.tasks.inputs import dependence, depends_on
 from p2premap.tasks.job import JobSpec, JobView, Part, Phase, StageId, StageView
 from p2premap.tasks.ledger import Final
 from p2premap.tasks.stage import StageRun
@@ -102,11 +103,19 @@ class Progress:
             nodes=tuple(done),
             error=final.error if final is not None else "",
             detail=final.detail if final is not None else "",
-            note="" if final is not None else note(runs, workers, cancelling),
+            note="" if final is not None else note(runs, workers, cancelling) or self._dependence(runs, workers),
             part_count=len(parts),
             retries=sum(run.failed_attempts - len(run.skipped) for run in runs),
             skipped=_skipped(runs),
         )
+
+    def _dependence(self, runs: list[StageRun], workers: Workers) -> str:
+        """What a person should know as long as inputs are read, where the job has other machines to go on with."""
+        home = depends_on(self._director)
+        if home is None or len(workers.all) < 2 or not runs or runs[0].complete:
+            return ""
+        known = workers.all.get(home)
+        return dependence(self._director, known.name if known is not None else short(home))
 
     def _committed(self, runs: list[StageRun], all_there: bool) -> tuple[Part, ...]:
         """The parts; of a job that is done all of them, also where a holder has died since."""

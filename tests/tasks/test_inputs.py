@@ -72,3 +72,27 @@ def test_a_file_that_a_living_node_does_not_give_is_counted(led: Led) -> None:
     lost(led)
     assert lost(led)[-1] == "failed"
     assert "could not read its input" in led.view.error
+
+
+def test_a_view_tells_on_whose_files_the_job_depends(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Large(FileDirector):
+        home, input_bytes = HOME, 2_500_000_000
+
+        def input_files(self) -> list[str]:
+            return ["/input"]
+
+        def inputs(self) -> list[Source]:
+            return [FILE]
+
+        def spread(self, holders: object) -> None:
+            raise AssertionError("large inputs are not copied")
+
+    monkeypatch.setattr(dialogue, "ShapeDirector", Large)
+    led = Led(Shape(2, 1), on="H")
+    assert led.view.note == ""
+    led.seen("A")
+    told = "Its inputs (2.5 GB) are only on h: without that machine the job waits for it."
+    assert led.view.note == told
+    for task in (0, 1):
+        led.done(chr(led.given[MAP, task][0][0]), task, blobs="m")
+    assert led.view.note == ""
