@@ -5,8 +5,9 @@
     core --Persist, Persist, Persist, LoadBatches--> waiting --> one transaction --> Persisted x 3, BatchesLoaded
 
 While one transaction is being synced the next writes gather, and go together into the one after it: a sync costs
-milliseconds, whatever it holds. Effects are carried out and answered in the order in which they were asked for. Where
-a write fails, those that wait behind it fail with it; the next one that is asked for is tried again.
+milliseconds, whatever it holds. Facts alone, which are not synced, wait for `LINGER_S` for others: a thread's turn
+costs more than they do. Effects are carried out and answered in the order in which they were asked for. Where a write
+fails, those that wait behind it fail with it; the next one that is asked for is tried again.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ GROUP_MAX: Final = 1_000
 """Writes in one transaction."""
 WAITING_MAX: Final = 10_000
 """Writes that wait; beyond that the disk does not keep up, and all that wait fail."""
+LINGER_S: Final = 0.002
 PROBE_S: Final = 2.0
 """After a failed write an empty one is tried this often, so that a person hears when the disk has room again."""
 
@@ -64,6 +66,7 @@ class Ledger:
         self._waiting: deque[Persist | LoadBatches] = deque()
         self._overrun = False
         self._asked = trio.Event()
+        self._urgent = trio.Event()
         self._thread = trio.CapacityLimiter(1)
         self._transactions = self._writes = self._reads = self._failed = 0
         self.trouble = ""
@@ -76,11 +79,14 @@ class Ledger:
             effect = msgspec.structs.replace(effect, records=())  # it will fail with the others
         self._waiting.append(effect)
         self._asked.set()
+        if effect.sync:
+            self._urgent.set()
 
     def load_batches(self, effect: LoadBatches) -> None:
         """Ask for a read; answered by `BatchesLoaded`, after all writes that were asked for before."""
         self._waiting.append(effect)
         self._asked.set()
+        self._urgent.set()
 
     def statistics(self) -> LedgerStatistics:
         """A snapshot."""
@@ -91,6 +97,7 @@ class Ledger:
         task_status.started()
         while True:
             while self._waiting:
+                await self._linger()
                 if isinstance(self._waiting[0], LoadBatches):
                     await self._load()
                 else:
@@ -107,6 +114,13 @@ class Ledger:
             return
         _, text = await self._in_thread([Persist(token=0, records=(), sync=True)])
         self.trouble = text
+
+    async def _linger(self) -> None:
+        """Let facts gather, unless somebody waits for what must be synced or read."""
+        self._urgent = trio.Event()
+        if not any(isinstance(effect, LoadBatches) or effect.sync for effect in self._waiting):
+            with trio.move_on_after(LINGER_S):
+                await self._urgent.wait()
 
     async def _write(self) -> None:
         group: list[Persist] = []
