@@ -249,7 +249,7 @@ class CallLine:
         """Whether whoever holds the lock should send when it has let go of it; else somebody will."""
         if self._flushing or self._connection is None or not (self._packer.open or self._cancelled):
             return False
-        if time.monotonic() - self._sent_at < COALESCE_S:
+        if self._packer.under_way and time.monotonic() - self._sent_at < COALESCE_S:
             if not self._put_off:
                 self._put_off = True
                 self._soon.set()
