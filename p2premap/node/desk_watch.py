@@ -12,7 +12,7 @@ from blake3 import blake3
 
 from p2premap.control import Chunk, FindPart, JobUpdate, PartFound, ReadLog, ReadPart, Trouble, Watch
 from p2premap.errors import P2PRemapError, PeerUnreachable, RemoteProtocolError
-from p2premap.ids import JobId, RequestId, short
+from p2premap.ids import JobId, NodeId, RequestId, short
 from p2premap.node.desk import Handler, RequestError, Visit
 from p2premap.node.desk_ask import PASSED_ON, ask, ask_all, find, knows_best, line_to, next_answer, over
 from p2premap.node.logs import list_logs
@@ -41,20 +41,29 @@ async def watch(visit: Visit, message: Message, _: bytes) -> None:
     told: dict[int, Part] = {}
     while True:
         job = JobId(found.job)
-        last: JobView | None
-        if knows_best(visit, found) or (over(found) and visit.peer is None):
-            last = await _watch_here(visit, message.request, found, told)
+        last: JobView | None = None
+        here = next(iter(visit.house.core.job_views(trio.current_time(), job)), None)
+        if here is not None and knows_best(visit, here):
+            last = await _watch_here(visit, message.request, here, told)
         elif visit.peer is not None:
             raise RequestError(Trouble.UNREACHABLE, f"The job {short(job)} is led by another node.")
-        elif any(view.node == found.leader for view in visit.house.others()):
-            last = await _watch_there(visit, message.request, found, told)
+        elif tellers := _tellers(visit, found):
+            for node in tellers:
+                if last is None:
+                    last = await _watch_there(visit, message.request, node, job, told)
         else:
-            last = None
             await visit.say(JobUpdate(request=message.request, view=found))
         if last is not None and over(last):
             return
         await visit.house.bulletin.moved(job, within_s=LOOK_AGAIN_S)
         found = await find(visit, job)
+
+
+def _tellers(visit: Visit, found: JobView) -> list[NodeId]:
+    """Members that may know the whole of a job known only briefly here: its leader; of one that is over, all."""
+    alive = [view.node for view in visit.house.others()]
+    leader = [node for node in alive if node == found.leader]
+    return [*leader, *(node for node in alive if node != found.leader)] if over(found) else leader
 
 
 async def _watch_here(visit: Visit, request: RequestId, found: JobView, told: dict[int, Part]) -> JobView | None:
@@ -70,17 +79,19 @@ async def _watch_here(visit: Visit, request: RequestId, found: JobView, told: di
     return seen
 
 
-async def _watch_there(visit: Visit, request: RequestId, found: JobView, told: dict[int, Part]) -> JobView | None:
-    """Pass on what its leader tells; its last view, or None where that node does not lead it any more."""
-    forward = Watch(request=PASSED_ON, job=found.job)
+async def _watch_there(
+    visit: Visit, request: RequestId, node: NodeId, job: JobId, told: dict[int, Part]
+) -> JobView | None:
+    """Pass on what another node tells; its last view, or None where that node does not lead the job (any more)."""
+    forward = Watch(request=PASSED_ON, job=job)
     whole: dict[int, Part] = {}
     try:
-        async with line_to(visit, found.leader, forward) as stream:
+        async with line_to(visit, node, forward) as stream:
             while True:
-                frame = await next_answer(stream, found.leader)
+                frame = await next_answer(stream, node)
                 update = frame.message
                 if not isinstance(update, JobUpdate):
-                    raise PeerUnreachable(f"The node {short(found.leader)} gave an answer that does not fit.")
+                    raise PeerUnreachable(f"The node {short(node)} gave an answer that does not fit.")
                 for number in update.gone:
                     whole.pop(number, None)
                 whole.update((part.number, part) for part in update.view.parts)

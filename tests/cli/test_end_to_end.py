@@ -57,6 +57,18 @@ def test_a_detached_job_is_watched_listed_and_fetched(three_nodes: PrivateCluste
     assert listed["leader"]["pid"] in three_nodes.pids
 
 
+def test_a_job_that_is_over_is_fetched_from_a_node_that_never_kept_it(
+    three_nodes: PrivateCluster, texts: Path, tmp_path: Path
+) -> None:
+    home, out = three_nodes.home, tmp_path / "out"
+    first = ("--copies", "1", "--json", "-o", str(tmp_path / "first"))
+    done = p2premap(home, "--node", "n1", "run", WORDCOUNT, str(texts), *first)
+    job = json.loads(done.stdout)["id"]
+    watched = p2premap(home, "--node", "n3", "watch", job, "-o", str(out))
+    assert watched.exit_code == 0, watched.stderr
+    assert counts(out) == plain(*(p for p in texts.rglob("*.txt")))
+
+
 def test_json_tells_where_the_output_is(three_nodes: PrivateCluster, texts: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = p2premap(three_nodes.home, "run", WORDCOUNT, str(texts), "-o", str(out), "--json")
