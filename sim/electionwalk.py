@@ -285,7 +285,7 @@ class Walk:
 
             choices += [
                 (faults.append, "append", lambda: self._append(*pick())),
-                (faults.propose, "propose", lambda: self._propose(*pick(), f"m{self.random.randrange(6)}")),
+                (faults.propose, "propose", lambda: self._propose(*pick(), f"m{self.random.randrange(3)}")),
                 (faults.conclude, "conclude", lambda: self._conclude(*pick())),
                 (faults.hand_over, "hand over", lambda: self._step(pick()[0], events.HandOver())),
             ]

@@ -155,9 +155,9 @@ class Storage:
 
     # --- time -----------------------------------------------------------------------------------------------------
 
-    def later(self, seconds: float, act: Callable[[], None]) -> None:
+    def later(self, seconds: float, action: Callable[[], None]) -> None:
         """Do it, if this process still lives then; one that stands still gets to it when it runs again."""
-        self._world.clock.after(seconds, self._act, act)
+        self._world.clock.after(seconds, self._act, action)
 
     def _act(self, act: Callable[[], None]) -> None:
         if self._seat.life != self._life:

@@ -210,14 +210,14 @@ class Striker:
 
     def _bad_network(self, _: Seat, strike: Strike) -> None:
         self.counts[strike.kind] += 1
-        worse: dict[str, float] = {
-            "loss": {"loss": 0.05 + 0.35 * strike.extra},
-            "duplication": {"duplicate": 0.3},
-            "reordering": {"reorder": 0.3},
-            "delay": {"jitter_s": 0.05 * strike.extra},
-            "corruption": {"corrupt": 0.1},
+        good = self._good
+        self._bad[strike.kind] = {
+            "loss": replace(good, loss=0.05 + 0.35 * strike.extra),
+            "duplication": replace(good, duplicate=0.3),
+            "reordering": replace(good, reorder=0.3),
+            "delay": replace(good, jitter_s=0.05 * strike.extra),
+            "corruption": replace(good, corrupt=0.1),
         }[strike.kind]
-        self._bad[strike.kind] = replace(self._good, **worse)
         self._mix()
         self._later(strike, self._better, strike.kind)
 
@@ -228,11 +228,15 @@ class Striker:
 
     def _mix(self) -> None:
         """All that is wrong with the network at once."""
-        worst = {
-            name: max((getattr(bad, name) for bad in self._bad.values()), default=getattr(self._good, name))
-            for name in ("loss", "duplicate", "reorder", "jitter_s", "corrupt")
-        }
-        self._world.network.config = replace(self._good, **worst)
+        all_ = (self._good, *self._bad.values())
+        self._world.network.config = replace(
+            self._good,
+            loss=max(one.loss for one in all_),
+            duplicate=max(one.duplicate for one in all_),
+            reorder=max(one.reorder for one in all_),
+            jitter_s=max(one.jitter_s for one in all_),
+            corrupt=max(one.corrupt for one in all_),
+        )
 
     @property
     def happened(self) -> int:

@@ -117,10 +117,30 @@ def run_many(first: int, count: int, *, nodes: int = 7, processes: int = 0) -> I
 @click.option("--clients", help="Of its clients only these, by number.")
 @click.option("--halved", help="Faults whose time is halved: NUMBER:TIMES,...")
 @click.option("--shrink/--no-shrink", "small", default=True, help="Make what fails small.")
-def main(seeds: int, first: int, processes: int, nodes: int, seed: int | None, small: bool, **one: str) -> None:
+def main(
+    seeds: int,
+    first: int,
+    processes: int,
+    nodes: int,
+    jobs: int,
+    seed: int | None,
+    strikes: str | None,
+    clients: str | None,
+    halved: str | None,
+    small: bool,
+) -> None:
     """Jobs under every kind of fault, on virtual nodes in virtual time."""
     if seed is not None:
-        sys.exit(_one(_plan(seed, nodes, **one), small=small))
+        pairs = [pair.partition(":") for pair in halved.split(",")] if halved else []
+        plan = Plan(
+            seed=seed,
+            nodes=nodes,
+            jobs=jobs,
+            kept=None if strikes is None else _numbers(strikes),
+            clients=None if clients is None else _numbers(clients),
+            halved=tuple((int(place), int(times)) for place, _, times in pairs),
+        )
+        sys.exit(_one(plan, small=small))
     began = time.perf_counter()
     total = Summary()
     for total in run_many(first, seeds, nodes=nodes, processes=processes):
@@ -132,18 +152,6 @@ def main(seeds: int, first: int, processes: int, nodes: int, seed: int | None, s
         click.echo("\n".join(f"  {strike}" for strike in plan.strikes()))
         click.echo(f"  {plan.command()}")
     sys.exit(bool(total.failures or total.below()))
-
-
-def _plan(seed: int, nodes: int, *, jobs: int, strikes: str | None, clients: str | None, halved: str | None) -> Plan:
-    pairs = [pair.partition(":") for pair in halved.split(",")] if halved else []
-    return Plan(
-        seed=seed,
-        nodes=nodes,
-        jobs=jobs,
-        kept=None if strikes is None else _numbers(strikes),
-        clients=None if clients is None else _numbers(clients),
-        halved=tuple((int(place), int(times)) for place, _, times in pairs),
-    )
 
 
 def _numbers(text: str) -> tuple[int, ...]:

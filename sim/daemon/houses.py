@@ -38,6 +38,7 @@ from p2premap.protocol import FROM_CLIENT, FROM_DAEMON
 from p2premap.sim.checkers import ENDS
 from p2premap.sim.daemon import determinism
 from p2premap.sim.daemon.clock import TrioClock
+from p2premap.sim.daemon.diary import Diary
 from p2premap.sim.daemon.pipes import Pipe, pair
 from p2premap.sim.daemon.shell import (
     BlobDisk,
@@ -262,9 +263,11 @@ class HouseHost:
         """Something has really happened here."""
         self._daemons.counts[what] += 1
 
-    def ran(self, job: JobId, stage: StageId, task: int) -> None:
+    def ran(self, job: JobId, stage: StageId, task: int, begun: float) -> None:
         """An attempt of this task has run to its end here."""
         self._daemons.runs[job, stage.number, task] += 1
+        if self._daemons.diary is not None:
+            self._daemons.diary.attempt(self.seat, begun, stage.number)
 
     def worker_crashes(self) -> bool:
         """Whether this attempt ends with its worker process."""
@@ -377,6 +380,8 @@ class DaemonWorld:
         self.counts: Counter[str] = Counter()
         self.runs: Counter[tuple[JobId, int, int]] = Counter()
         self.slow: set[int] = set()
+        self.diary: Diary | None = None
+        """Is told of attempts, where somebody keeps one."""
         self._nursery = nursery
         self._slots = slots
         self._config = config or NodeConfig()

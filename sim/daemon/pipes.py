@@ -82,10 +82,10 @@ class Pipe(trio.abc.Stream):
     # --- what the world does --------------------------------------------------------------------------------------
 
     def process_ended(self, *, kernel_speaks: bool) -> None:
-        """The process that holds this end is gone."""
+        """The process that holds this end is gone. A client always hears of it: its machine is no part of the world."""
         self._broken = self._closed = True
         self._tell()
-        if kernel_speaks:
+        if kernel_speaks or self._seat is self._other._seat:
             self._world.clock.after(self._delay_s(), self._reset, self._world.now, AGAIN_S)
 
     @property

@@ -22,7 +22,7 @@ from p2premap.node.batches import Batch, ended_alike
 from p2premap.node.blobs import BlobStore
 from p2premap.node.executor import ExecutorStatistics
 from p2premap.node.staging import Stager
-from p2premap.sim.workloads import ShapeDirector, run_shape
+from p2premap.sim.workloads import ShapeDirector, run_shape, seconds_of
 from p2premap.tasks.events import EndJob, RunBatch, SlotReported, StopSlot
 from p2premap.tasks.job import AttemptEnd, AttemptKey, BlobRef, Outcome, Source
 from p2premap.worker.context import AttemptContext
@@ -42,7 +42,7 @@ class Pace:
     """How well attempts run.
 
     Args:
-        task_s: what one takes, on average.
+        task_s: what one takes, on average; a shape's attempts say so themselves.
         crash: the chance of an attempt to crash its worker process.
         jitter: durations vary by this part of themselves.
         slow: so many times slower at a node that is slow.
@@ -180,7 +180,8 @@ class VirtualExecutor:
             if isinstance(order, AttemptEnd):
                 self._report(batch, (order,))
                 continue
-            seconds = self._seconds()
+            seconds = self._seconds(batch, order)
+            begun = trio.current_time()
             await trio.sleep(seconds)
             await self._host.awake()
             if self._host.worker_crashes() or self._random.random() < self._host.pace.crash:
@@ -190,13 +191,16 @@ class VirtualExecutor:
                 self._report(batch, (crashed,))
                 await trio.sleep(START_S)
                 continue
+            self._host.ran(batch.run.job, batch.run.stage, order.task, begun)
             end = self._run(batch, order, seconds)
             if not (end.outcome is Outcome.INPUT_LOST and batch.worth_again(end)):
                 self._report(batch, (end,))
 
-    def _seconds(self) -> float:
+    def _seconds(self, batch: Batch, order: Order) -> float:
         pace = self._host.pace
-        varied = pace.task_s * (1 + self._random.uniform(-1, 1) * pace.jitter)
+        shaped = batch.run.runtime == ShapeDirector.runtime
+        usual = seconds_of(batch.left[order.task, order.attempt]) if shaped else pace.task_s
+        varied = usual * (1 + self._random.uniform(-1, 1) * pace.jitter)
         return varied * (pace.slow if self._host.slow else 1.0)
 
     def _report(self, batch: Batch, ends: Iterable[AttemptEnd]) -> None:
@@ -212,7 +216,6 @@ class VirtualExecutor:
         context = AttemptContext(
             AttemptKey(run.job, run.stage, order.task, order.attempt), str(self._state / "scratch"), self._blobs
         )
-        self._host.ran(run.job, run.stage, order.task)
         if run.runtime == ShapeDirector.runtime:
             spec = batch.left[order.task, order.attempt]
             segments = dict(zip(spec.sources, order.segments, strict=True))
