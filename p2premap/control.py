@@ -57,10 +57,11 @@ class Refused(Message, tag=101, frozen=True, kw_only=True):
 
 
 class Done(Message, tag=102, frozen=True, kw_only=True):
-    """The request was carried out; `text` says something about it, or ""."""
+    """The request was carried out; `text` says something about it, or "". `changed`: it was not so before."""
 
     request: RequestId
     text: Text = ""
+    changed: bool = True
 
 
 class PutBlob(Message, tag=103, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ import click
 
 from p2premap.cli.show import DURATION, clean, count, duration, json_option, print_json, say
 from p2premap.client.connection import Connection, answering, local
-from p2premap.control import Invited, Join, LeaveCluster, MakeInvite
+from p2premap.control import Done, Invited, Join, LeaveCluster, MakeInvite
 from p2premap.errors import ConfigError, NodeUnavailable
 from p2premap.node.paths import Paths
 
@@ -59,9 +59,10 @@ def join(node: str, token: str, leaving: bool, as_json: bool) -> None:
         _done(as_json, "joined", _join_alone(token.strip(), leaving))
         return
     with connection:
-        text = connection.do(lambda n: Join(request=n, token=token.strip(), leave=leaving), timeout_s=JOIN_S)
-        _wait_until_back(connection)
-    _done(as_json, "joined", text)
+        done = connection.ask(lambda n: Join(request=n, token=token.strip(), leave=leaving), Done, timeout_s=JOIN_S)
+        if done.changed:
+            _wait_until_back(connection)
+    _done(as_json, "joined", done.text)
 
 
 def _join_alone(token: str, leaving: bool) -> str:

@@ -75,6 +75,10 @@ async def join(visit: Visit, message: Message, _: bytes) -> None:
     house = visit.house
     if not visit.local:
         raise RequestError(Trouble.USAGE, "Join on the machine that shall become a member.")
+    if house.inviter.is_ours(message.token):
+        text = "This machine is already a member of that cluster."
+        await visit.say(Done(request=message.request, text=text, changed=False))
+        return
     if not message.leave:
         _refuse_to_abandon(visit)
     text = await belonging.join(house, message.token)

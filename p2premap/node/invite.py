@@ -35,7 +35,7 @@ from p2premap.ids import Address
 from p2premap.node import tls
 from p2premap.node.certificates import Credentials
 from p2premap.node.secret import SECRET_BYTES, ClusterSecret
-from p2premap.node.token import ADDRESSES_MAX, TOKEN_SECRET_BYTES, Token, hash_of_ca, print_token
+from p2premap.node.token import ADDRESSES_MAX, TOKEN_SECRET_BYTES, Token, hash_of_ca, print_token, read_token
 from p2premap.ports import Randomness
 from p2premap.wire import FrameDecoder, Message, Registry, Short, encode_frame
 
@@ -141,6 +141,14 @@ class Inviter:
     def statistics(self) -> Mapping[str, int]:
         """Guests by what became of them."""
         return dict(self._counts)
+
+    def is_ours(self, token: str) -> bool:
+        """Whether this token invites into the cluster that this node is in.
+
+        Raises:
+            ConfigError: it is no token.
+        """
+        return read_token(token).ca_hash == hash_of_ca(self._ca)
 
     def invite(self, *, uses: int, valid_s: float) -> str:
         """A token that lets `uses` machines in for `valid_s` seconds.

@@ -38,9 +38,10 @@ def end_of(task: int, attempt: int, error: BaseException) -> AttemptEnd:
             # where it was is in its output: faulthandler wrote it there when the signal came
             outcome, text = Outcome.STOPPED, "It was stopped."
         case P2PRemapError():
-            # its sentence was written for people; its traceback shows only p2premap itself
+            # its sentence was written for people; where no user code was running there is nothing to add to it
             outcome, text = Outcome.RAISED, str(error)
-            detail = traceback_of(error)
+            if _last_user_frame(error.__traceback__):
+                detail = traceback_of(error)
         case OSError(errno=number) if number in _DISK_OF_THIS_NODE:
             # in user code, or where it prints: another node's disk may do
             outcome, text, detail = Outcome.REFUSED, sentence_of(error), traceback_of(error)
