@@ -93,6 +93,7 @@ class LedgerStore:
         self.warning: str
         """What was damaged and has been healed, as one sentence; "" where nothing was."""
         self._unsynced = False
+        self._syncs = True
         try:
             self._db, self.warning = open_checked(path, boot)
             try:
@@ -171,7 +172,9 @@ class LedgerStore:
         try:
             if self._unsynced:
                 self._write_back()
-            self._db.execute(f"PRAGMA synchronous={'FULL' if sync else 'NORMAL'}")
+            if sync != self._syncs:
+                self._db.execute(f"PRAGMA synchronous={'FULL' if sync else 'NORMAL'}")
+                self._syncs = sync
             with transaction(self._db):
                 commits, forgot = self._apply_all(records, sync=sync)
         except sqlite3.Error as error:
@@ -194,8 +197,11 @@ class LedgerStore:
         """How many synced commits there are with this one, and whether it forgets a job."""
         changed, commits, forgot = NOTHING, 0, False
         for record in records:
-            changed = xor(changed, self._apply(record))
-            forgot |= isinstance(record, ForgetBatches | ForgetJob)
+            if isinstance(record, StoredBatch):
+                self._apply_batch(record)
+            else:
+                changed = xor(changed, self._apply(record))
+                forgot |= isinstance(record, ForgetBatches | ForgetJob)
         if sync or changed != NOTHING:
             seal = read_seal(self._db)
             if seal is None:
@@ -204,7 +210,7 @@ class LedgerStore:
             write_seal(self._db, seal._replace(jobs=xor(seal.jobs, changed), commits=commits))
         return commits, forgot
 
-    def _apply(self, record: StoredRecord) -> bytes:
+    def _apply(self, record: JobRecord | CellRecord | ForgetBatches | ForgetJob) -> bytes:
         """Write one record; return by what it changes the seal's sum of jobs and cells."""
         db = self._db
         match record:
@@ -218,9 +224,6 @@ class LedgerStore:
                 was = first_sum(db.execute("SELECT sum FROM cells WHERE job = ? AND cell = ?", (job, cell)))
                 db.execute("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?)", (job, cell, row, summed))
                 return xor(summed, was)
-            case StoredBatch():
-                self._apply_batch(record)
-                return NOTHING
             case ForgetBatches(job=job) | ForgetJob(job=job):
                 gone = [row for (row,) in db.execute("SELECT sum FROM cells WHERE job = ?", (job,))]
                 db.execute("DELETE FROM cells WHERE job = ?", (job,))

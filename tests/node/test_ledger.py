@@ -89,13 +89,15 @@ async def test_what_gathers_during_one_write_goes_together_into_the_next_in_orde
 @pytest.mark.trio
 async def test_a_group_with_one_promise_in_it_is_synced(tmp_path: Path) -> None:
     async with running(tmp_path / "ledger.db") as disk:
+        disk.ledger.persist(persist(1, job(), batch(0)))
+        await disk.answered(1)
         said: list[str] = []
         disk.store._db.set_trace_callback(said.append)
-        disk.ledger.persist(persist(1, job(), batch(0)))
-        disk.ledger.persist(persist(2, CellRecord(job=JOB, cell="c", ballot=BALLOT, value=b"v"), sync=True))
-        disk.ledger.persist(persist(3, batch(1)))
-        await disk.answered(3)
-        assert [text for text in said if "synchronous" in text] == ["PRAGMA synchronous=FULL"]
+        disk.ledger.persist(persist(2, batch(1)))
+        disk.ledger.persist(persist(3, CellRecord(job=JOB, cell="c", ballot=BALLOT, value=b"v"), sync=True))
+        disk.ledger.persist(persist(4, batch(2)))
+        await disk.answered(4)
+        assert [text for text in said if "PRAGMA" in text or text == "COMMIT"] == ["PRAGMA synchronous=FULL", "COMMIT"]
         disk.store._db.set_trace_callback(None)
 
 

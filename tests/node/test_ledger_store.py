@@ -34,6 +34,7 @@ from p2premap.node.ledger_store import LedgerDamaged, LedgerLost, LedgerStore, L
 
 A, B = NodeId(b"a" * 16), NodeId(b"b" * 16)
 JOB, OTHER = JobId(b"j" * 16), JobId(b"o" * 16)
+NORMAL, FULL = 1, 2
 HEAD = encode_head({})
 FIRST, SECOND = Ballot(0, 0, A), Ballot(0, 1, B)
 
@@ -119,14 +120,15 @@ def test_a_batch_that_would_leave_a_gap_is_refused_with_all_that_came_with_it(pa
 
 def test_a_write_of_promises_is_synced_and_one_of_facts_is_not(path: Path) -> None:
     store = LedgerStore(path, Boot(1))
-    said: list[str] = []
-    store._db.set_trace_callback(said.append)
-    store.write([job()], sync=True)
-    store.write(stream(1), sync=False)
-    store.write([cell("final")], sync=True)
-    levels = [text.rpartition("=")[2] for text in said if "synchronous" in text]
-    assert levels == ["FULL", "NORMAL", "FULL"]
-    assert [text for text in said if text == "COMMIT"] == ["COMMIT"] * 3
+    for records, sync, level in (
+        ([job()], True, FULL),
+        (list(stream(1)), False, NORMAL),
+        ([batch(2)], False, NORMAL),
+        ([cell("final")], True, FULL),
+        ([batch(3)], False, NORMAL),
+    ):
+        store.write(records, sync=sync)
+        assert store._db.execute("PRAGMA synchronous").fetchone() == (level,)
     store.close()
 
 
