@@ -154,7 +154,7 @@ class Cluster(futures.Executor):
         with self._closing:
             first, self._shut = not self._shut, True
         if cancel_futures:
-            for call in self._line.cancel_waiting():
+            for call in self._line.waiting():
                 call.future.cancel()
         if not first:
             return

@@ -100,7 +100,7 @@ class Pack:
         calls: those of `submit`; empty for a chunk.
         mapped, start, stop: of a chunk.
         seconds: how long it should take.
-        blob: what the pack's blob holds, for the next node if this one dies.
+        blob_data: what its blob holds, for the next node if this one dies.
     """
 
     function: int
@@ -111,7 +111,6 @@ class Pack:
     seconds: float = 0.0
     number: int = -1
     body: bytes = b""
-    blob: BlobAt | None = None
     blob_data: bytes = b""
     over: bool = False
     cancelled: bool = False

@@ -252,7 +252,7 @@ def test_many_threads_may_use_it(cluster: Cluster) -> None:
 
 
 def test_a_cancelled_job_is_each_futures_exception(cluster: Cluster) -> None:
-    cluster._line._end(JobCancelled("Somebody cancelled it."))
+    cluster._line._state.end(JobCancelled("Somebody cancelled it."))
     with pytest.raises(JobCancelled):
         cluster.submit(add, 1)
 

@@ -1,0 +1,152 @@
+"""The receiving half of a program's line to its job: from the ends of packs to the results of futures."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import InvalidStateError, ThreadPoolExecutor
+from functools import partial
+from typing import Final
+
+from p2premap.client.callstate import CallState, set_exception
+from p2premap.client.connection import Connection
+from p2premap.client.jobs import chunks
+from p2premap.client.packs import Pack
+from p2premap.client.pickles import exception, loads
+from p2premap.client.sending import Sender
+from p2premap.control import Chunk, ReadBlob
+from p2premap.errors import CallFailed, ClusterError, RemoteProtocolError
+from p2premap.ids import NodeId
+from p2premap.tasks.calls import BLOB, RAISED, VOID, BlobAt, Done, unpack_answers, unpack_done, unpack_ends
+from p2premap.tasks.job import AttemptEnd, Outcome
+
+FETCHERS: Final = 2
+AGAIN_S: Final = 0.1
+AGAIN_MAX_S: Final = 1.0
+
+TROUBLE: Final = (ClusterError, RemoteProtocolError)
+"""What may go wrong with one node, and not with another."""
+
+
+class Answers:
+    """Takes in how packs ended.
+
+    Args:
+        state: of the line.
+        sender: what waits may go once something has ended.
+    """
+
+    def __init__(self, state: CallState, sender: Sender) -> None:
+        self._state = state
+        self._sender = sender
+        self._fetchers: ThreadPoolExecutor | None = None
+
+    def hear(self, slots: int, payload: bytes) -> None:
+        """Take in a frame of ends.
+
+        Raises:
+            RemoteProtocolError: it is none.
+        """
+        for group in unpack_ends(payload) if payload else ():
+            for end in group.ends:
+                self._on_end(group.node, end)
+        self._go_on(slots)
+
+    def close(self) -> None:
+        """Nothing more is fetched."""
+        if self._fetchers is not None:
+            self._fetchers.shutdown(wait=False)
+
+    def _go_on(self, slots: int = 0) -> None:
+        state = self._state
+        with state.lock:
+            state.packer.slots = slots or state.packer.slots
+            flush = self._sender.may_flush()
+            if state.packer.idle:
+                state.idle.notify_all()
+        if flush:
+            self._sender.flush()
+
+    def _on_end(self, node: NodeId, end: AttemptEnd) -> None:
+        with self._state.lock:
+            pack = self._state.packer.under_way.get(end.task)
+        if pack is None:
+            return
+        if end.outcome is not Outcome.DONE:
+            self._without_answer(pack, end)
+            return
+        done = unpack_done(end.value)
+        if done.flags & BLOB and end.blobs:
+            blob = end.blobs[0]
+            if self._fetchers is None:
+                self._fetchers = ThreadPoolExecutor(FETCHERS, "p2premap-fetch")
+            self._fetchers.submit(self._fetch, pack, done, BlobAt(blob.digest, blob.size, node))
+        else:
+            self._answered(pack, done)
+
+    def _answered(self, pack: Pack, done: Done) -> None:
+        """The pack's answers are here."""
+        packer = self._state.packer
+        with self._state.lock:
+            if packer.ended(pack.number) is None:
+                return
+            packer.learn(pack, done.calls, done.seconds, len(done.data))
+            if pack.mapped is None or not done.flags & RAISED:
+                packer.rest(pack, done.calls)
+        if pack.mapped is not None:
+            if not done.flags & VOID:
+                pack.mapped.sink(pack.start, done)
+            return
+        pieces, raised = unpack_answers(done.data, done.calls)
+        failed = frozenset(raised)
+        for position, piece in enumerate(pieces):
+            future = pack.calls[position].future
+            try:
+                if position in failed:
+                    set_exception(future, exception(piece))
+                else:
+                    future.set_result(loads(piece))
+            except InvalidStateError:
+                continue  # it was cancelled
+            except BaseException as error:
+                # the answer cannot be made here: its class is not known, or refuses
+                set_exception(future, error)
+
+    def _without_answer(self, pack: Pack, end: AttemptEnd) -> None:
+        """The pack's worker process died, or went over a limit; or it was cancelled."""
+        many = (pack.stop - pack.start if pack.mapped is not None else len(pack.calls)) > 1
+        with self._state.lock:
+            if self._state.packer.ended(pack.number) is None:
+                return
+            if many and not pack.cancelled:
+                self._state.packer.apart(pack)
+                return
+        error = CallFailed(end.error or "It was stopped.", job=self._state.job.hex(), detail=end.detail)
+        if pack.mapped is not None:
+            pack.mapped.sink(pack.start, error)
+        for call in pack.calls:
+            set_exception(call.future, error)
+
+    def _fetch(self, pack: Pack, done: Done, blob: BlobAt) -> None:
+        """Get a large answer. Where that is impossible its pack stays under way: if the blob is lost it is made again,
+        and told of again."""
+        again_s = AGAIN_S
+        while not (self._state.over.is_set() or pack.over):
+            try:
+                with self._state.connect() as connection:
+                    data = _read(connection, blob)
+            except TROUBLE:
+                time.sleep(again_s)
+                again_s = min(2 * again_s, AGAIN_MAX_S)
+                continue
+            try:
+                self._answered(pack, done._replace(data=memoryview(data)))
+            except BaseException as error:
+                # a thread of a pool tells nobody: whoever waits shall know
+                self._state.end(error)
+            self._go_on()
+            return
+
+
+def _read(connection: Connection, blob: BlobAt) -> bytes:
+    read = partial(ReadBlob, source=blob.source())
+    return b"".join(chunks(connection.stream(lambda n: read(request=n), Chunk)))

@@ -1,0 +1,328 @@
+"""The sending half of a program's line to its job: functions, packs and blobs on their way to a daemon.
+
+Whoever submits when nothing was sent for a millisecond, or nothing is under way, sends at once, in its own thread;
+what comes within that millisecond, or while a frame is being sent, is sent together, by a thread of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from types import BuiltinFunctionType, FunctionType
+from typing import Any, Final, NamedTuple
+
+import blake3
+
+from p2premap.client.callstate import CallState
+from p2premap.client.connection import Connection
+from p2premap.client.jobs import put_blob
+from p2premap.client.packs import Pack
+from p2premap.client.pickles import dumps
+from p2premap.control import Calls
+from p2premap.errors import NodeUnavailable, PeerUnreachable
+from p2premap.ids import Digest, NodeId, RequestId
+from p2premap.tasks.calls import (
+    CHUNK,
+    FUNCTION_BYTES_MAX,
+    INLINE_BYTES_MAX,
+    STAR,
+    VOID,
+    BlobAt,
+    pack_body,
+    pack_calls,
+    pack_extension,
+    pack_function,
+)
+
+COALESCE_S: Final = 0.001
+FRAME_BYTES: Final = 512 << 10
+FRAME_PACKS_MAX: Final = 1_000
+FUNCTIONS_KEPT_MAX: Final = 1_000
+
+
+class Opened(NamedTuple):
+    """A connection on which the job is open, and the number of the request that opened it."""
+
+    connection: Connection
+    request: RequestId
+
+
+class Functions:
+    """The functions of one job, each handed in once; `packed` are those that have a number."""
+
+    def __init__(self) -> None:
+        self.packed: list[bytes] = []
+        self.sent = 0
+        self.large: dict[int, bytes] = {}
+        """Those that travel as blobs."""
+        self._numbers: dict[bytes, int] = {}
+        self._known: OrderedDict[int, tuple[object, int]] = OrderedDict()
+
+    def known(self, function: object) -> int | None:
+        """The number of a function that was seen lately and cannot have changed since."""
+        entry = self._known.get(id(function))
+        return entry[1] if entry is not None and entry[0] is function else None
+
+    def number(self, function: object, code: bytes, packed: bytes) -> int:
+        """The number of a function that has been pickled."""
+        number = self._numbers.get(packed)
+        if number is None:
+            number = self._numbers[packed] = len(self.packed)
+            self.packed.append(packed)
+            if packed[0]:
+                self.large[number] = code
+        # a method's object, say, may change between two calls: only what has no state of its own is not looked at again
+        if isinstance(function, (FunctionType, BuiltinFunctionType, type)):
+            self._known[id(function)] = function, number
+            if len(self._known) > FUNCTIONS_KEPT_MAX:
+                self._known.popitem(last=False)
+        return number
+
+
+class Sender:
+    """Sends what may be sent.
+
+    Args:
+        state: of the line.
+    """
+
+    def __init__(self, state: CallState) -> None:
+        self._state = state
+        self._functions = Functions()
+        self._opened: Opened | None = None
+        self._node: NodeId | None = None
+        self._next = 0
+        self._cancelled: list[int] = []
+        self._flushing = False
+        self._put_off = False
+        self._soon = threading.Event()
+        self._sent_at = 0.0
+        self._blob_lock = threading.Lock()
+        self._blob_line: Connection | None = None
+
+    # --- what is handed in ------------------------------------------------------------------------------------------
+
+    def function(self, function: Callable[..., Any]) -> int:
+        """The number of a function, which is pickled when it is first seen.
+
+        Raises:
+            Exception: it cannot be pickled.
+        """
+        if (known := self._functions.known(function)) is not None:
+            return known
+        code = dumps(function)
+        packed = pack_function(self.put(code) if len(code) > FUNCTION_BYTES_MAX else code)
+        with self._state.lock:
+            return self._functions.number(function, code, packed)
+
+    def put(self, data: bytes) -> BlobAt:
+        """Have a daemon keep these bytes; if it cannot be reached, they are put when one can.
+
+        Raises:
+            RequestRefused: it will not, such as for a full disk.
+        """
+        digest = Digest(blake3.blake3(data).digest())
+        with self._blob_lock:
+            for _ in range(2):
+                try:
+                    if self._blob_line is None:
+                        self._blob_line = self._state.connect()
+                    put_blob(self._blob_line, data)
+                except PeerUnreachable:
+                    self._close_blob_line()
+                except NodeUnavailable:
+                    break
+                else:
+                    return BlobAt(digest, len(data), self._blob_line.welcome.node)
+        return BlobAt(digest, len(data), self._node or NodeId(bytes(16)))
+
+    def cancel(self, packs: Iterable[Pack]) -> None:
+        """Nobody wants these any more. The caller holds the lock."""
+        for pack in packs:
+            if not pack.cancelled and not pack.over:
+                pack.cancelled = True
+                self._cancelled.append(pack.number)
+
+    def may_flush(self) -> bool:
+        """Whether whoever holds the lock should `flush` when it has let go of it; else somebody will."""
+        packer = self._state.packer
+        if self._flushing or self._opened is None or not (packer.open or self._cancelled):
+            return False
+        if packer.under_way and time.monotonic() - self._sent_at < COALESCE_S:
+            if not self._put_off:
+                self._put_off = True
+                self._soon.set()
+            return False
+        return True
+
+    def run(self) -> None:
+        """Send what was put off, until the job is over; a thread's work."""
+        while True:
+            self._soon.wait()
+            self._soon.clear()
+            if self._state.over.is_set():
+                return
+            time.sleep(COALESCE_S)
+            with self._state.lock:
+                self._put_off = False
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what may be sent, unless somebody is at it."""
+        more = True
+        while more:
+            with self._state.lock:
+                opened = self._opened
+                if self._flushing or opened is None:
+                    return
+                packs, more = self._take()
+                cancelled, self._cancelled = self._cancelled, []
+                if not packs and not cancelled:
+                    return
+                self._flushing = True
+                first = packs[0].number if packs else self._next
+                first_function, functions = self._functions.sent, self._functions.packed[self._functions.sent :]
+                self._functions.sent = len(self._functions.packed)
+            try:
+                for pack in packs:
+                    self._encode(pack)
+                extension = pack_extension(
+                    first_function=first_function,
+                    functions=functions,
+                    first=first,
+                    packs=[pack.body for pack in packs],
+                    cancelled=cancelled,
+                )
+                self._send(opened, extension)
+            except PeerUnreachable:
+                opened.connection.hang_up()  # the receiver opens another one, and hands these in again
+                more = False
+            finally:
+                with self._state.idle:
+                    self._flushing = False
+                    self._sent_at = time.monotonic()
+                    if not more:
+                        self.may_flush()
+                    self._state.idle.notify_all()
+
+    def _take(self) -> tuple[list[Pack], bool]:
+        """As many packs as fit into a frame, numbered; and whether there may be more."""
+        packs: list[Pack] = []
+        packer, size = self._state.packer, 0
+        while packer.open:
+            if size >= FRAME_BYTES or len(packs) >= FRAME_PACKS_MAX:
+                return packs, True
+            pack = packer.next()
+            if pack is None:
+                break
+            packer.sent(pack, self._next)
+            self._next += 1
+            packs.append(pack)
+            size += sum(len(call.data) for call in pack.calls if call.blob is None) or INLINE_BYTES_MAX // 4
+        return packs, False
+
+    def _encode(self, pack: Pack) -> None:
+        """Make the pack's body; where that is impossible, an empty one, and the rows have their answer."""
+        if pack.mapped is None:
+            (first, *others) = pack.calls
+            if first.blob is not None and not others:
+                pack.body, pack.blob_data = pack_body(0, first.function, first.blob), first.data
+            else:
+                pack.body = pack_body(0, first.function, pack_calls([call.data for call in pack.calls]))
+            return
+        mapped = pack.mapped
+        flags = CHUNK | STAR if mapped.star else CHUNK
+        try:
+            data = dumps(mapped.rows[pack.start : pack.stop])
+            large = self.put(data) if len(data) > INLINE_BYTES_MAX else None
+        except Exception as error:
+            # what cannot be pickled, or kept, is the caller's to know when it comes to these rows
+            mapped.sink(pack.start, error)
+            pack.body = pack_body(VOID, 0, b"")
+            return
+        self._state.packer.row_size(pack, len(data))
+        pack.blob_data = b"" if large is None else data
+        pack.body = pack_body(flags, pack.function, data if large is None else large)
+
+    def _send(self, opened: Opened, extension: bytes) -> None:
+        opened.connection.post(Calls(request=opened.request, job=self._state.job), extension)
+
+    # --- connections --------------------------------------------------------------------------------------------------
+
+    def first_under_way(self) -> int:
+        """Ends of packs before this one are known."""
+        with self._state.lock:
+            return min(self._state.packer.under_way, default=self._next)
+
+    def lose(self) -> None:
+        """The connection is broken; returns when nobody uses it."""
+        with self._state.idle:
+            self._opened = None
+            self._state.idle.wait_for(lambda: not self._flushing)
+
+    def use(self, opened: Opened, known: int) -> None:
+        """Hand in everything from the pack `known` on, and what the node that has gone held; then go on.
+
+        Raises:
+            PeerUnreachable: this connection is broken too.
+            RequestRefused: the node cannot keep what it must.
+        """
+        node = opened.connection.welcome.node
+        with self._state.lock:
+            packs = sorted(self._state.packer.under_way.values(), key=lambda pack: pack.number)
+            functions, following = list(self._functions.packed), self._next
+            self._functions.sent = len(functions)
+            self._cancelled = [pack.number for pack in packs if pack.cancelled]
+        moved = []
+        if self._node is not None and node != self._node:
+            for data in (*self._functions.large.values(), *(pack.blob_data for pack in packs if pack.blob_data)):
+                moved.append((put_blob(opened.connection, data).digest, node))
+        if functions:
+            self._send(opened, pack_extension(functions=functions, first=min(known, following), moved=moved))
+        bodies = {pack.number: pack.body for pack in packs}
+        self._hand_in(opened, known, [bodies.get(number, _VOID) for number in range(known, following)], len(functions))
+        with self._state.lock:
+            self._node = node
+            self._opened = opened
+        self.flush()
+
+    def _hand_in(self, opened: Opened, first: int, bodies: list[bytes], functions: int) -> None:
+        """Packs that were handed in before, in frames that are not too long."""
+        some: list[bytes] = []
+        size = 0
+        for number, body in enumerate(bodies, first):
+            some.append(body)
+            size += len(body)
+            if size >= FRAME_BYTES or len(some) >= FRAME_PACKS_MAX or number == first + len(bodies) - 1:
+                start = number + 1 - len(some)
+                self._send(opened, pack_extension(first_function=functions, first=start, packs=some))
+                some, size = [], 0
+
+    def close_job(self) -> bool:
+        """Say that no more calls come; False: nobody could be told.
+
+        Raises:
+            PeerUnreachable: the connection is broken.
+        """
+        with self._state.lock:
+            opened, following = self._opened, self._next
+        if opened is None:
+            return False
+        self._send(opened, pack_extension(first=following, closed=True))
+        return True
+
+    def close(self) -> None:
+        """Have `run` end, and hang up."""
+        self._soon.set()
+        with self._blob_lock:
+            self._close_blob_line()
+
+    def _close_blob_line(self) -> None:
+        if self._blob_line is not None:
+            self._blob_line.close()
+            self._blob_line = None
+
+
+_VOID: Final = pack_body(VOID, 0, b"")
