@@ -142,10 +142,9 @@ class Model:
         """A report reaches the leader."""
         if not isinstance(message, messages.AttemptsEnded) or message.ballot.n != self._walk.term:
             return
-        if not self._walk.plans(message.stage):
-            return
+        planned = self._walk.plans(message.stage)
         for end in message.ends:
-            if end.outcome is Outcome.DONE:
+            if end.outcome is Outcome.DONE and planned:
                 blobs = tuple(b.digest for b in end.blobs)
                 self._missed -= {(digest, node.id) for digest in blobs}
                 serial = len(self._walk.quorum.stream) + 1

@@ -119,6 +119,8 @@ class TaskQueue:
 
     def push(self, task: int) -> None:
         """Put a task back; again changes nothing."""
+        if self._fresh <= task < self._end:
+            return  # it has not been popped
         if task not in self._waiting_again:
             self._waiting_again.add(task)
             self._again.append(task)
@@ -126,7 +128,8 @@ class TaskQueue:
     def grow(self, tasks: int) -> None:
         """So many more numbers; they do not wait before they are pushed."""
         if self._fresh < self._end:
-            for task in range(self._fresh, self._end):
+            fresh, self._fresh = range(self._fresh, self._end), self._end
+            for task in fresh:
                 self.push(task)
         self._end += tasks
         self._fresh = self._end
@@ -134,11 +137,12 @@ class TaskQueue:
     def restore(self, states: bytearray, waits: int) -> None:
         """Exactly the tasks whose state is `waits` wait: those after the last that has any other state as a range."""
         self.clear()
-        self._fresh = len(states.rstrip(bytes([waits])))
-        self._end = len(states)
-        for task in range(self._fresh):
+        tail = len(states.rstrip(bytes([waits])))
+        self._fresh = self._end = 0
+        for task in range(tail):
             if states[task] == waits:
                 self.push(task)
+        self._fresh, self._end = tail, len(states)
 
     def clear(self) -> None:
         """Nothing waits any more."""

@@ -188,8 +188,7 @@ class Coordinator:
         return min(
             running.roster.check_at,
             state.workers.deadline(),
-            running.takeover.deadline(),
-            running.backups.deadline(),
+            min(running.takeover.deadline(), running.backups.deadline()) if state.going_on else math.inf,
             shown,
         )
 
@@ -341,6 +340,8 @@ class Coordinator:
     def _show(self, state: JobState, now: float) -> None:
         """Tell watchers, not too often, and always the end; then let go of what only a running job needs."""
         over = state.final is not None
+        if over:
+            state.look_at_parts()
         if not over and not (state.changed and now >= self._view_at):
             return
         state.changed = False

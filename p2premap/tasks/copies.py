@@ -104,6 +104,9 @@ class Copies:
         fact = next(f for f in run.facts.facts(task) if f.attempt == attempt and f.node == keeper)
         for blob in run.facts.results.blobs(fact.result):
             self._state.locations.made(now, blob.digest, keeper)
+        if not run.is_settled(task):
+            run.recover(task, self._state.locations)
+            self._state.runs[-1].reconsider()
 
     def lost(self, node: NodeId) -> None:
         """A node is dead: what it was to keep, another may."""

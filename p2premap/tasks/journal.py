@@ -248,6 +248,11 @@ def columns(fact: Results) -> Columns:
     )
 
 
+def blobs_of(fact: Results) -> list[BlobRef]:
+    """All of them."""
+    return [blob for _, blobs in _unpack_blobs(fact.blobs) for blob in blobs]
+
+
 def _check(fact: Results) -> None:
     """Raises: RemoteProtocolError: the arrays contradict each other."""
     for packed, each in ((fact.tasks, 4), (fact.attempts, 4), (fact.sizes, 4), (fact.records, 8)):

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from p2premap.errors import JobError
 from p2premap.ids import NodeId
 from p2premap.tasks import journal
-from p2premap.tasks.job import Phase, StageId
+from p2premap.tasks.job import BlobRef, Phase, StageId
 from p2premap.tasks.ledger import LINEAGE_BYTES, Final, ResultFact
 from p2premap.tasks.stage import StageRun
 from p2premap.tasks.state import JobState
@@ -34,6 +34,7 @@ class Replay:
 
     def __init__(self, state: JobState) -> None:
         self._state = state
+        self._now = 0.0
 
     def take(self, now: float, history: Iterable[bytes]) -> None:
         """All of it.
@@ -43,6 +44,7 @@ class Replay:
             JobError: the director cannot go on from it.
         """
         state = self._state
+        self._now = now
         for data in history:
             batch = journal.decode(data)
             state.accepted = min(state.accepted, now - batch.age_s)
@@ -82,17 +84,25 @@ class Replay:
             case journal.Results(node=node):
                 if fresh := run.recall(fact):
                     self._state.tally[node] = self._state.tally.get(node, 0) + fresh
+                if run.pinned:
+                    self._made(node, journal.blobs_of(fact))
             case journal.Failed(task=task):
                 if run.has(task):
                     self._failed(run, fact)
             case journal.Chosen():
                 self._chosen(run, fact)
             case journal.Held(task=task, attempt=attempt, node=node, holder=holder):
-                if run.has(task):
-                    run.facts.hold(task, attempt, node, holder)
+                if run.has(task) and run.facts.hold(task, attempt, node, holder) and run.pinned:
+                    held = _find(run, task, attempt, holder)
+                    self._made(holder, run.facts.results.blobs(held.result) if held is not None else ())
             case journal.Pin(generation=generation):
                 if run is self._state.runs[-1] and generation == run.generation and run.complete and not run.pinned:
                     run.pin(self._state.log.next)
+
+    def _made(self, node: NodeId, blobs: Iterable[BlobRef]) -> None:
+        """A holder that the director was not told of when it planned what reads these."""
+        for blob in blobs:
+            self._state.locations.made(self._now, blob.digest, node)
 
     def _run(self, id: StageId) -> StageRun | None:
         """The stage, which is planned now if it follows from what is pinned; None: it is not in this lineage."""

@@ -195,6 +195,8 @@ class Reports:
 
     def _on_input_lost(self, run: StageRun, worker: Worker, end: AttemptEnd, sent: float) -> Verdict | None:
         """Write off the copies that could not be read, unless better ones have come to be since the task was sent."""
+        if end.attempt < run.first_attempt:
+            return None  # a former leader told it of holders
         blobs = [
             (source.blob, source.holders)
             for source in self._state.director.task(run.id, end.task).sources

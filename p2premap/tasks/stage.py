@@ -91,7 +91,7 @@ class StageRun:
         self.fresh_results: list[int] = []
         """Of a final stage: tasks whose (new) output part has not been looked at."""
         self._log = log
-        self._first_attempt = first_attempt
+        self.first_attempt = first_attempt
         self._manifest: Digest | None = None
         self._settled = bytearray(plan.tasks)
         self._window: dict[int, Candidate] = {}
@@ -266,9 +266,13 @@ class StageRun:
         """The node is back: what only it holds need not run again. Whether that settled anything."""
         before = self.done
         for task in list(self.facts.held_by(node)):
-            if not self.is_settled(task) and self._find_readable(task, locations):
-                self._settle(task)
+            self.recover(task, locations)
         return self.done > before
+
+    def recover(self, task: int, locations: Locations) -> None:
+        """The task has a result in one more place: if it can be read now, the task need not run again."""
+        if not self.is_settled(task) and self._find_readable(task, locations):
+            self._settle(task)
 
     def producer(self, blob: Digest) -> int | None:
         """The task whose chosen result contains this blob."""
@@ -370,7 +374,7 @@ class StageRun:
             self.facts.grow(missing)
             self.queue.grow(missing)
             self.out.frombytes(bytes(4 * missing))
-            self.started.extend([self._first_attempt] * missing)
+            self.started.extend([self.first_attempt] * missing)
             self._settled += bytes([ABSENT]) * missing
             self.tasks += missing
             self.absent += missing

