@@ -83,14 +83,19 @@ class Seal(NamedTuple):
 # --- the file -------------------------------------------------------------------------------------------------------
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """The database of which this process is the only user: the node's directory is locked."""
+def connect(path: Path, *, new: bool = False) -> sqlite3.Connection:
+    """The database of which this process is the only user: the node's directory is locked.
+
+    Args:
+        new: it is being made: nothing is synced, the caller syncs the whole file once it is closed.
+    """
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
     try:
         db.execute("PRAGMA locking_mode=EXCLUSIVE")  # no shared memory, no second reader to wait for
-        db.execute("PRAGMA auto_vacuum=INCREMENTAL")
+        db.execute(f"PRAGMA synchronous={'OFF' if new else 'FULL'}")
+        if new:
+            db.execute("PRAGMA auto_vacuum=INCREMENTAL")
         db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=FULL")
         db.execute("PRAGMA fullfsync=ON")  # on macOS a plain fsync leaves it in the drive's cache
     except BaseException:
         db.close()
@@ -168,8 +173,12 @@ def remove(path: Path) -> None:
             os.unlink(name)
 
 
-def sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+def sync(path: Path) -> None:
+    """Have a closed file, or the names in a directory, on the platter.
+
+    Never a database that is open: closing any descriptor of a file drops all locks that this process has on it.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

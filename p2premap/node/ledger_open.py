@@ -35,7 +35,7 @@ from p2premap.node.ledger_file import (
     remove,
     streams,
     sum_of,
-    sync_directory,
+    sync,
     transaction,
     xor,
 )
@@ -54,8 +54,10 @@ def open_checked(path: Path, boot: Boot) -> tuple[sqlite3.Connection, str]:
         raise LedgerLost(f"The ledger {path} is gone.")
     db: sqlite3.Connection | None = None
     try:
+        if not path.exists():
+            _make(path)
         db = connect(path)
-        _check_version(db, path, marked)
+        _check_version(db, path)
         _check_promises(db, path, boot, marked)
         return _heal(db, path)
     except BaseException as error:
@@ -66,16 +68,29 @@ def open_checked(path: Path, boot: Boot) -> tuple[sqlite3.Connection, str]:
         raise
 
 
-def _check_version(db: sqlite3.Connection, path: Path, marked: int | None) -> None:
-    """Makes the tables of a new database."""
+def _make(path: Path) -> None:
+    """A new database, there whole or not at all; its name is synced with the first promise."""
+    new = _beside(path)
+    db = connect(new, new=True)
+    create(db)
+    db.close()
+    sync(new)
+    new.replace(path)
+
+
+def _beside(path: Path) -> Path:
+    """Where a database is made; what an earlier attempt left there is removed."""
+    new = path.with_name(f"{path.name}.new")
+    remove(new)
+    return new
+
+
+def _check_version(db: sqlite3.Connection, path: Path) -> None:
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version > SCHEMA_VERSION:
         raise ConfigError(f"{path} was written by a later release of p2premap; upgrade this one.")
     if version == 0:
-        if marked is not None:
-            raise LedgerLost(f"The ledger {path} is empty.")
-        create(db)
-        sync_directory(path.parent)
+        raise LedgerLost(f"The ledger {path} is empty.")
 
 
 def _check_promises(db: sqlite3.Connection, path: Path, boot: Boot, marked: int | None) -> None:
@@ -143,9 +158,8 @@ def _unfounded(found: Iterable[StoredStream]) -> Iterator[StoredStream]:
 
 def _rebuild(db: sqlite3.Connection, path: Path, damage: Exception) -> tuple[sqlite3.Connection, str]:
     """A new database of the promises and of those batches that can be read; the damaged one is kept aside."""
-    new = path.with_name(f"{path.name}.new")
-    remove(new)
-    healed = connect(new)
+    new = _beside(path)
+    healed = connect(new, new=True)
     create(healed)
     with transaction(healed):
         for table, places in (("seal", "?, ?, ?, ?, ?"), ("jobs", "?, ?, ?"), ("cells", "?, ?, ?, ?")):
@@ -154,6 +168,7 @@ def _rebuild(db: sqlite3.Connection, path: Path, damage: Exception) -> tuple[sql
         healed.executemany("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?, ?)", readable(db))
     _drop_damaged(healed)
     healed.close()
+    sync(new)
     name = f"{path.name}.damaged-{int(time.time())}"
     aside = next(p for n in itertools.count() if not (p := path.with_name(f"{name}-{n}" if n else name)).exists())
     with contextlib.suppress(sqlite3.Error):
@@ -162,7 +177,7 @@ def _rebuild(db: sqlite3.Connection, path: Path, damage: Exception) -> tuple[sql
     with contextlib.suppress(FileNotFoundError):
         os.rename(f"{path}-wal", f"{aside}-wal")  # it would be applied to the new database
     new.replace(path)
-    sync_directory(path.parent)
+    sync(path.parent)
     return connect(path), (
         f"The ledger was damaged ({damage}): its promises are whole, facts come back from other replicas. "
         f"The damaged file is kept as {aside}."

@@ -54,7 +54,6 @@ from p2premap.node.ledger_file import (
     packed,
     read_seal,
     streams,
-    sync_directory,
     transaction,
     vacuum,
     why,
@@ -62,6 +61,7 @@ from p2premap.node.ledger_file import (
     write_seal,
     xor,
 )
+from p2premap.node.ledger_file import sync as sync_path
 from p2premap.node.ledger_open import open_checked
 
 _FREE_PAGES_MAX: Final = 4_096
@@ -117,11 +117,13 @@ class LedgerStore:
         assert seal is not None, "the seal was read a moment ago"
         with transaction(self._db):
             write_seal(self._db, seal._replace(boot=boot, commits=seal.commits + 1))
+        first = not mark_path(self._path).exists()
         self._mark_file = os.open(mark_path(self._path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             write_mark(self._mark_file, seal.commits + 1)
             os.fsync(self._mark_file)
-            sync_directory(self._path.parent)
+            if first:
+                sync_path(self._path.parent)
         except OSError:
             os.close(self._mark_file)
             raise
