@@ -1,14 +1,14 @@
 """The local modules of a running program, packed for the workers.
 
-What a script itself defines is pickled by value. What it imports from beside it is sent as source, so that workers
-can import it too. *Local* is what was imported from the script's own directory (in a notebook: from the current one);
-the standard library and installed packages stay where they are. A module that is imported after `connect` is not in
-the bundle: its functions are pickled by value.
+What a script itself defines is pickled by value. What it has imported that is not installed (modules beside it, or on
+PYTHONPATH) is sent as source, so that workers can import it too; the standard library and installed packages stay
+where they are. What is imported after `connect` is not in the bundle: where a machine lacks it, the call says so.
 """
 
 from __future__ import annotations
 
 import sys
+import sysconfig
 import tokenize
 from pathlib import Path
 from types import ModuleType
@@ -21,28 +21,32 @@ _INSTALLED: Final = ("site-packages", "dist-packages")
 
 
 def bundle_of_program() -> bytes:
-    """The bundle blob: an empty job file, and the local modules."""
-    modules = [Module(name=JOB_MODULE, path="", source="")]
+    """The bundle blob: an empty job file, and the local modules with the packages that they are in."""
+    found: dict[str, Module] = {}
     left = _SOURCE_BYTES_MAX
     for name, module in sorted(sys.modules.items()):
-        if name != "__main__" and (path := _local_file(module)) is not None and (source := _read(path)) is not None:
-            left -= len(source)
-            if left < 0:
-                break
-            modules.append(Module(name=name, path=str(path), source=source, package=path.name == "__init__.py"))
-    return pack_bundle(modules)
+        path = _local_file(name, module)
+        source = _read(path) if path is not None else None
+        if path is None or source is None or len(source) > left:
+            continue
+        left -= len(source)
+        found[name] = Module(name=name, path=str(path), source=source, package=path.name == "__init__.py")
+    for name in list(found):
+        while name := name.rpartition(".")[0]:
+            # a directory without an __init__.py
+            found.setdefault(name, Module(name=name, path="", source="", package=True))
+    return pack_bundle([Module(name=JOB_MODULE, path="", source=""), *found.values()])
 
 
-def _local_file(module: ModuleType) -> Path | None:
+def _local_file(name: str, module: ModuleType) -> Path | None:
     """The module's source file, if it is local."""
     file = getattr(module, "__file__", None)
-    if not isinstance(file, str) or not file.endswith(".py") or module.__name__.partition(".")[0] == "p2premap":
+    if name == "__main__" or name.partition(".")[0] == "p2premap" or not isinstance(file, str):
         return None
     path = Path(file).absolute()
-    home = Path(sys.path[0] or ".").absolute()
-    if home not in path.parents or any(part in _INSTALLED for part in path.parts):
+    if path.suffix != ".py" or any(part in _INSTALLED for part in path.parts):
         return None
-    return None if Path(sys.base_prefix) in path.parents else path
+    return None if Path(sysconfig.get_path("stdlib")) in path.parents else path
 
 
 def _read(path: Path) -> str | None:
