@@ -83,9 +83,9 @@ class Job:
         return self._context.me in self.replica.members and self.boots.confirmed(self.replica.members)
 
     def note(self) -> str:
-        """What the job waits for; "" where it does not wait."""
+        """What the job waits for; "" where it does not wait, or another node leads it and will say."""
         replica = self.replica
-        if not replica.active or self.leader is not None:
+        if not replica.active or self.leader not in (None, self._context.me):
             return ""
         silent = [n for n in replica.members if not self._context.reachable(n)]
         if is_quorum(replica.members, [n for n in replica.members if n not in silent]):

@@ -335,7 +335,7 @@ class JobState:
             view,
             age_s=max(0.0, now - self.accepted),
             copies=self.copies or view.copies,
-            note=view.note or ("" if self.final is not None else self.said),
+            note="" if self.final is not None else self.said or view.note,
             unprotected=self.log.unprotected,
             unprotected_s=0.0 if oldest is None else max(0.0, now - oldest),
             takeovers=self.takeovers,
