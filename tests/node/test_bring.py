@@ -113,8 +113,37 @@ async def test_a_replica_needs_the_submitting_machine_no_more(cluster: Cluster, 
             assert cluster.mine.get(Digest(source.digest)) == TEXT[a:b]
             assert (await cluster.stager.bring(source)).path == cluster.mine.path(Digest(source.digest))
         assert mine.bringer.blobs_in_use() == {source.digest for source in job.director().inputs()}
+        assert cluster.mine.sweep(older_s=60.0).blobs == 2 + len(CUTS)
         mine.bringer.forget(JOB)
         assert mine.bringer.blobs_in_use() == set()
+        with trio.fail_after(10):
+            while cluster.mine.sweep(older_s=60.0).blobs > 2:  # noqa: ASYNC110  (nobody tells when files are gone)
+                await trio.sleep(0.01)
+
+
+@pytest.mark.trio
+async def test_on_the_homes_machine_files_are_shared_and_not_copied(cluster: Cluster, job: Submitted) -> None:
+    cluster.neighbours[HOME] = cluster.stores[HOME].directory
+    async with replica(cluster) as mine:
+        assert await mine.ask(job.bring) == Brought(job=JOB)
+        assert mine.shared == {JOB: [str(job.file)]}
+        assert cluster.mine.sweep(older_s=60.0).blobs == 2
+        assert cluster.opened == []
+
+
+@pytest.mark.trio
+async def test_a_module_that_fails_is_the_jobs_trouble(
+    cluster: Cluster, job: Submitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: MapReduce, **_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(MapReduce, "__init__", fail)
+    async with replica(cluster) as mine:
+        answer = await mine.ask(job.bring)
+        assert isinstance(answer, Brought)
+        assert "ZeroDivisionError" in answer.error
+        await mine.bringer.resume([job.record()])
 
 
 @pytest.mark.trio
@@ -180,11 +209,20 @@ async def test_replicas_are_named_as_holders_after_the_home(cluster: Cluster, jo
 async def test_after_a_start_the_homes_files_may_be_read_again(cluster: Cluster, job: Submitted) -> None:
     async with replica(cluster) as mine:
         cluster.mine.put(job.plan)
+        cluster.mine.put(TEXT[slice(*CUTS[0])])
         over = job.record(job=JobId(b"o" * 16), view=b"view")
         broken = job.record(job=JobId(b"b" * 16), spec=b"nonsense")
         await mine.bringer.resume([broken, over, job.record()])
         assert mine.shared == {JOB: [str(job.file)]}
-        assert len(mine.bringer.blobs_in_use()) == len(CUTS)
+        assert mine.bringer.blobs_in_use() == {blake3(TEXT[slice(*CUTS[0])]).digest()}
+
+
+@pytest.mark.trio
+async def test_after_a_start_a_lost_plan_comes_from_another_replica(cluster: Cluster, job: Submitted) -> None:
+    async with replica(cluster) as mine:
+        await mine.bringer.resume([job.record(members=(ME, OTHER))])
+        cluster.stores[OTHER].put(job.plan)
+        assert await mine.ask(ReadPlan(job=JOB, plan=job.spec.plan)) == PlanRead(job=JOB, plan=job.plan)
 
 
 @pytest.mark.trio
