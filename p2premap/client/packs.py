@@ -21,7 +21,7 @@ from typing import Any, Final
 from p2premap.tasks.calls import INLINE_BYTES_MAX, BlobAt
 
 PACK_S: Final = 0.01
-CALL_S_MIN: Final = 2e-6
+CALL_S_MIN: Final = 3e-7
 """What any call costs, with its share of everything around it."""
 SHARE_S_MIN: Final = 0.001
 """No pack is made smaller than this for the sake of an even end."""

@@ -1,7 +1,8 @@
 """The sending half of a program's line to its job: functions, packs and blobs on their way to a daemon.
 
 Whoever submits when nothing was sent for a millisecond, or nothing is under way, sends at once, in its own thread;
-what comes within that millisecond, or while a frame is being sent, is sent together, by a thread of its own.
+what comes within that millisecond (or five, when the cluster has enough to do), or while a frame is being sent, is
+sent together, by a thread of its own.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ from p2premap.tasks.calls import (
 )
 
 COALESCE_S: Final = 0.001
+UNHURRIED_S: Final = 0.005
+"""The same while every slot of the cluster has a pack, and another one behind it."""
 FRAME_BYTES: Final = 512 << 10
 FRAME_PACKS_MAX: Final = 1_000
 FUNCTIONS_KEPT_MAX: Final = 1_000
@@ -98,7 +101,7 @@ class Sender:
         self._flushing = False
         self._put_off = False
         self._soon = threading.Event()
-        self._sent_at = 0.0
+        self._sent_at = self._sleep_s = 0.0
         self._blob_lock = threading.Lock()
         self._blob_line: Connection | None = None
 
@@ -150,12 +153,18 @@ class Sender:
         packer = self._state.packer
         if self._flushing or self._opened is None or not (packer.open or self._cancelled):
             return False
-        if packer.under_way and time.monotonic() - self._sent_at < COALESCE_S:
+        if packer.under_way and (left := self._sent_at + self._pause() - time.monotonic()) > 0:
             if not self._put_off:
                 self._put_off = True
+                self._sleep_s = left
                 self._soon.set()
             return False
         return True
+
+    def _pause(self) -> float:
+        """How long after a frame the next one goes."""
+        packer = self._state.packer
+        return UNHURRIED_S if len(packer.under_way) > 2 * packer.slots else COALESCE_S
 
     def run(self) -> None:
         """Send what was put off, until the job is over; a thread's work."""
@@ -164,7 +173,7 @@ class Sender:
             self._soon.clear()
             if self._state.over.is_set():
                 return
-            time.sleep(COALESCE_S)
+            time.sleep(self._sleep_s)
             with self._state.lock:
                 self._put_off = False
             self.flush()

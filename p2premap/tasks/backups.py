@@ -79,7 +79,7 @@ class Backups:
     def _idle(self, run: StageRun, task: int, batch: Batch) -> Worker | None:
         """Another node with an idle slot."""
         avoided = run.avoid.get(task, {})
-        for worker in self._state.workers.hungry():
+        for worker in self._state.workers.hungry(self._state.leader.node):
             if worker.node != batch.node and worker.node not in avoided and len(worker.batches) < worker.slots:
                 return worker
         return None

@@ -50,7 +50,7 @@ class HandOut:
     def _of_stage(self, now: float, run: StageRun) -> bool:
         """One batch for each node with room. Whether any was given."""
         given = False
-        for worker in self._state.workers.hungry():
+        for worker in self._state.workers.hungry(self._state.leader.node):
             if self._at_limit():
                 return False
             if len(worker.batches) >= worker.slots and not run.sizer.ahead(run.pending, self._state.workers.slots):

@@ -114,9 +114,11 @@ class Workers:
             return 0
         return min(worker.allow, worker.slots * self._config.queue_batches - len(worker.batches))
 
-    def hungry(self) -> list[Worker]:
-        """Those with room, the least loaded first."""
-        return sorted(self._hungry.values(), key=lambda w: (len(w.batches) / w.slots, w.node))
+    def hungry(self, near: NodeId) -> list[Worker]:
+        """Those with room, the least loaded first; of equals the node `near` comes first: no network lies between."""
+        if len(self._hungry) <= 1:
+            return list(self._hungry.values())
+        return sorted(self._hungry.values(), key=lambda w: (len(w.batches) / w.slots, w.node != near, w.node))
 
     def rest(self, now: float, worker: Worker, seconds: float) -> None:
         """Ask it nothing for a while; longer each time in a row."""
