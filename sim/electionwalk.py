@@ -37,6 +37,9 @@ from p2premap.protocol import LINK
 from p2premap.wire import Message
 
 LIVENESS_STEPS_MAX = 20_000
+CELLS = ("m0", "m1", "end")
+"""What every leader proposes, sooner or later: so that what is decided by one and forgotten is decided otherwise."""
+
 STEP_EFFECTS_MAX = 1_000
 
 
@@ -186,7 +189,7 @@ class Walk:
         self.crash_after = crash_after
         self.effects = 0
         self.counts: dict[str, int] = {}
-        self.log: list[str] = []
+        self._log: list[tuple[float, str, str, object]] = []
         self.jobs_left = jobs
         self.serial = 0
         self.links: dict[tuple[NodeId, NodeId], deque[Message]] = {}
@@ -199,6 +202,15 @@ class Walk:
             for other in self.nodes.values():
                 self._tell_truth(node, other)
 
+    def note(self, who: object, what: str, thing: object = "") -> None:
+        """Remember for the story; told only when something is wrong."""
+        self._log.append((self.now, str(who), what, thing))
+
+    @property
+    def log(self) -> list[str]:
+        """What happened."""
+        return [f"{now:.3f} {who} {what} {thing}" for now, who, what, thing in self._log]
+
     # --- the two phases -----------------------------------------------------------------------------------------------
 
     def run(self, steps: int, *, liveness: bool = True) -> None:
@@ -210,7 +222,7 @@ class Walk:
 
     def _calm(self) -> None:
         """Nothing more goes wrong among some nodes; the rest are gone for good."""
-        self.log.append("-- nothing more goes wrong --")
+        self.note("--", "nothing more goes wrong")
         healthy = self._choose_healthy()
         self.crash_after = None
         for node in self.nodes.values():
@@ -247,9 +259,11 @@ class Walk:
         """Every leader proposes what is left to be proposed."""
         for node in self._up():
             for job in list(node.led):
-                if (job, "end") not in self.model.decided and "end" not in node.led[job].proposed:
-                    self._append(node, job)
-                    self._propose(node, job, "end")
+                for cell in CELLS:
+                    if job in node.led and cell not in node.led[job].proposed:
+                        self._append(node, job)
+                        if job in node.led:
+                            self._propose(node, job, cell)
 
     def _one(self, faults: Faults) -> None:
         """One thing happens."""
@@ -285,7 +299,7 @@ class Walk:
 
             choices += [
                 (faults.append, "append", lambda: self._append(*pick())),
-                (faults.propose, "propose", lambda: self._propose(*pick(), f"m{self.random.randrange(3)}")),
+                (faults.propose, "propose", lambda: self._propose(*pick(), self.random.choice(CELLS))),
                 (faults.conclude, "conclude", lambda: self._conclude(*pick())),
                 (faults.hand_over, "hand over", lambda: self._step(pick()[0], events.HandOver())),
             ]
@@ -304,7 +318,7 @@ class Walk:
         if len(up) > 1:
             choices += [
                 (faults.unlink, "unlink", lambda: self._unlink(*self.random.sample(up, 2))),
-                (faults.cut, "cut", lambda: self._cut(*self.random.sample(up, 2))),
+                (faults.cut, "cut", lambda: self._cut(self.random.sample(up, self.random.randint(1, len(up) - 1)))),
                 (faults.false_death, "false death", lambda: self._tell("gone", *self.random.sample(up, 2))),
                 (faults.doubt, "doubt", lambda: self._tell("doubtful", *self.random.sample(up, 2))),
             ]
@@ -332,11 +346,11 @@ class Walk:
             now=self.now,
             stored=node.disk.stored(),
         )
-        self.log.append(f"{self.now:.3f} {node} starts, boot {node.boot}")
+        self.note(node, "starts, boot", node.boot)
 
     def _crash(self, node: Node) -> None:
         """What was being written is lost; of what it sent, some may have arrived."""
-        self.log.append(f"{self.now:.3f} {node} crashes")
+        self.note(node, "crashes")
         node.core = None
         node.writes.clear()
         node.loads.clear()
@@ -351,13 +365,13 @@ class Walk:
     def _step(self, node: Node, event: events.ElectionEvent) -> None:
         core = node.core
         assert core is not None, "the dead do nothing"
-        self.log.append(f"{self.now:.3f} {node} < {event}")
+        self.note(node, "<", event)
         effects = core.step(self.now, event)
         core.check_invariants()
         if len(effects) > STEP_EFFECTS_MAX:
             raise Violated(f"bounded: {len(effects)} effects of one step")
         for effect in effects:
-            self.log.append(f"{self.now:.3f} {node} > {effect}")
+            self.note(node, ">", effect)
             self._perform(node, effect)
             self.effects += 1
             if self.effects == self.crash_after:
@@ -493,12 +507,19 @@ class Walk:
             if node.core is not None:
                 self._step(node, events.PeerUnlinked(node=peer.id))
 
-    def _cut(self, one: Node, other: Node) -> None:
-        self.cuts.add(frozenset((one.id, other.id)))
-        self._unlink(one, other)
+    def _cut(self, side: list[Node]) -> None:
+        """These nodes and the others cannot talk."""
+        for one in side:
+            for other in self.nodes.values():
+                if other not in side:
+                    self.cuts.add(frozenset((one.id, other.id)))
+                    self._unlink(one, other)
 
     def _heal(self) -> None:
-        self.cuts.remove(self.random.choice(sorted(self.cuts, key=sorted)))
+        if self.random.random() < 0.5:
+            self.cuts.clear()
+        else:
+            self.cuts.remove(self.random.choice(sorted(self.cuts, key=sorted)))
 
     def _truth(self, node: Node, other: Node) -> tuple[str, int] | None:
         if node is other or (other.core is None and other.boot == 0):
@@ -652,8 +673,10 @@ class Model:
             leaders = [node for node in up.values() if job in node.led]
             if len(leaders) != 1:
                 return f"{job!r} has {len(leaders)} leaders"
-            if (job, "end") not in self.decided:
-                return f"{job!r}: the end is not decided"
+            if any(cell not in leaders[0].led[job].proposed for cell in CELLS):
+                return f"{job!r}: nothing more is proposed"
+            if any((job, cell) not in self.decided for cell in CELLS):
+                return f"{job!r}: something is not decided"
             core = leaders[0].core
             assert core is not None, "it is up"
             for (of, cell), value in self.decided.items():
