@@ -50,6 +50,8 @@ class Batch:
         self.unsent: deque[Key] = deque(self.left)
         self.stop: StopSlot | None = None
         self.stopped = trio.Event()
+        self.aside = False
+        """Its last attempt waits for other tasks, and its process stands aside."""
         self.code: Segment | None = None
         self._stager = stager
         self._trouble: dict[Source, P2PRemapError] = {}
@@ -65,6 +67,13 @@ class Batch:
         self.stop = stop
         self.stopped.set()
         self._notify()
+
+    def give_back(self, key: Key) -> tuple[AttemptEnd, ...]:
+        """Nothing but this attempt is to run here: how the others end."""
+        self.unsent.clear()
+        text = "the attempt before it waits for other tasks"
+        pattern = AttemptEnd(task=0, attempt=0, outcome=Outcome.STOPPED, error=text)
+        return ended_alike((other for other in self.left if other != key), pattern)
 
     def restart(self) -> None:
         """Its process has ended: send what is unanswered to the next one."""

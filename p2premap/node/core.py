@@ -206,7 +206,7 @@ class NodeCore:
                 self._route(now, peer, frame.message)
             case BlobsKept(node=node, kept=kept):
                 self._send(now, node, kept)
-            case tasks.SlotReported():
+            case tasks.SlotReported() | tasks.AttemptWaits() | tasks.AttemptGoesOn():
                 self._to_worker_core(now, event)
             case tasks.SetSlots() | tasks.SetLimits() | tasks.MachineNow() | tasks.StopTaking():
                 self._offer(now, event)

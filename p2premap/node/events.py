@@ -84,6 +84,8 @@ NodeEvent: TypeAlias = (
     | PlanRead
     | BlobsKept
     | tasks.SlotReported
+    | tasks.AttemptWaits
+    | tasks.AttemptGoesOn
     | tasks.SetSlots
     | tasks.SetLimits
     | tasks.MachineNow

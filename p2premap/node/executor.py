@@ -27,7 +27,7 @@ from p2premap.node.logs import LOG_BYTES_MAX
 from p2premap.node.slots import Running, Slot
 from p2premap.node.staging import Stager
 from p2premap.node.turn import Counters, Surroundings
-from p2premap.tasks.events import EndJob, RunBatch, SlotReported, StopSlot
+from p2premap.tasks.events import AttemptGoesOn, AttemptWaits, EndJob, RunBatch, SlotReported, StopSlot
 from p2premap.tasks.job import Outcome
 
 
@@ -63,7 +63,7 @@ class Executor:
         state: Path,
         blobs: BlobStore,
         stager: Stager,
-        deliver: Callable[[SlotReported], None],
+        deliver: Callable[[SlotReported | AttemptWaits | AttemptGoesOn], None],
         log_bytes_max: int = LOG_BYTES_MAX,
     ) -> None:
         self._counters = Counters()
@@ -112,7 +112,7 @@ class Executor:
 
     def running(self) -> list[Running]:
         """What the busy slots are doing now."""
-        return [now for slot in self._slots.values() if (now := slot.running()) is not None]
+        return [now for slot in self._slots.values() for now in slot.running()]
 
     async def quiet(self) -> None:
         """Wait until no slot has anything to do."""

@@ -19,6 +19,8 @@ from p2premap.tasks.job import Outcome
 
 log = logging.getLogger(__name__)
 
+ASIDE_MAX: Final = 64
+"""Processes of a node that stand aside at a time; what would wait beyond that keeps its slot."""
 _STILLBORN_MAX: Final = 2
 """Processes that end before any attempt began: after so many in a row, this node cannot run the batch."""
 
@@ -57,6 +59,8 @@ class Slot:
         self._queue: deque[Batch] = deque()
         self._process: WorkerProcess | None = None
         self._turn: Turn | None = None
+        self._aside: dict[int, tuple[Batch, Turn, WorkerProcess]] = {}
+        self._runner: object = None
         self._forgotten: set[JobId] = set()
         self._names = itertools.count()
         self._wake = trio.Event()
@@ -74,7 +78,7 @@ class Slot:
 
     def stop(self, stop: StopSlot) -> None:
         """Stop a batch wherever it stands in the queue, unless it is over."""
-        for batch in self._queue:
+        for batch in (*self._queue, *(batch for batch, _, _ in self._aside.values())):
             if batch.run.batch == stop.batch and batch.left:
                 batch.request_stop(stop)
 
@@ -83,19 +87,22 @@ class Slot:
         self._forgotten.add(job)
         self._wake.set()
 
-    def running(self) -> Running | None:
-        """What the slot is doing now; None if it is idle."""
-        if not self._queue or not self._queue[0].left:
-            return None
-        run, process, turn = self._queue[0].run, self._process, self._turn
-        now = turn.watch.running() if turn is not None else None
-        (task, attempt), seconds = now if now is not None else ((-1, -1), 0.0)
-        pid = process.page.pid if process is not None else 0
-        return Running(self._number, run.job, run.stage.number, task, attempt, seconds, pid)
+    def running(self) -> list[Running]:
+        """What the slot is doing now, and what stands aside of it."""
+        doing = [(self._queue[0], self._turn, self._process)] if self._queue else []
+        found = []
+        for batch, turn, process in (*doing, *self._aside.values()):
+            if batch.left:
+                now = turn.watch.running() if turn is not None else None
+                (task, attempt), seconds = now if now is not None else ((-1, -1), 0.0)
+                pid = process.page.pid if process is not None else 0
+                stage = batch.run.stage.number
+                found.append(Running(self._number, batch.run.job, stage, task, attempt, seconds, pid))
+        return found
 
     async def quiet(self) -> None:
         """Wait until nothing is queued here."""
-        while self._queue:
+        while self._queue or self._aside:
             await self._rests.wait()
 
     @property
@@ -106,12 +113,20 @@ class Slot:
     # --- the slot's own task ---
 
     async def run(self) -> None:
-        """Work off the queue until cancelled; then end the process."""
+        """Work off the queue until cancelled; then end the process.
+
+        Where the head steps aside, another background task goes on with the queue, and this one only sees to the head.
+        """
+        me = self._runner = object()
         try:
             while True:
                 self._retire_forgotten()
                 if self._queue:
-                    await self._run_head(self._queue[0])
+                    head = self._queue[0]
+                    await self._run_head(head)
+                    if head.aside:
+                        head.close()
+                        return
                     self._queue.popleft().close()
                 else:
                     self._rests.set()
@@ -119,8 +134,22 @@ class Slot:
                     self._wake = trio.Event()
                     await self._wake.wait()
         finally:
-            if self._process is not None:
+            if self._runner is me and self._process is not None:
                 await self._process.aclose()
+
+    def _step_aside(self) -> bool:
+        """What runs waits for other tasks: go on with the next batch, in another process."""
+        if self._around.counters.aside >= ASIDE_MAX:
+            return False
+        assert self._turn is not None
+        assert self._process is not None
+        batch = self._queue.popleft()
+        batch.aside = True
+        self._aside[batch.run.batch] = batch, self._turn, self._process
+        self._around.counters.aside += 1
+        self._process = self._turn = None
+        self._nursery.start_soon(self.run)
+        return True
 
     def _retire_forgotten(self) -> None:
         waiting = {batch.run.job for batch in self._queue}
@@ -155,11 +184,17 @@ class Slot:
             except StartRefused as error:
                 reporter.report_rest(Outcome.REFUSED, str(error))
                 return
-            self._turn = Turn(process, batch, reporter, self._around)
+            turn = self._turn = Turn(process, batch, reporter, self._around, self._step_aside)
             try:
-                how = await self._turn.run()
+                how = await turn.run()
             finally:
-                self._turn = None
+                if batch.aside:
+                    await self._end_aside(batch, process)
+                else:
+                    self._turn = None
+            if batch.aside:
+                reporter.report_rest(Outcome.STOPPED, "Its process ended while it waited for other tasks.")
+                return
             if how is None:
                 return
             stillborn = 0 if process.page.started else stillborn + 1
@@ -168,6 +203,14 @@ class Slot:
                 reporter.report_rest(Outcome.REFUSED, text, detail=logs.read_tail(process.output))
             self._retire()
             batch.restart()
+
+    async def _end_aside(self, batch: Batch, process: WorkerProcess) -> None:
+        """What stood aside is over; its process may still hold orders that were given back."""
+        del self._aside[batch.run.batch]
+        self._around.counters.aside -= 1
+        self._rests.set()
+        self._rests = trio.Event()
+        await process.aclose()
 
     def _process_for(self, batch: Batch) -> WorkerProcess:
         """The slot's process if it works for the same code, else a new one.

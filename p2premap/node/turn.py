@@ -31,9 +31,9 @@ from p2premap.node.blobs import BlobStore
 from p2premap.node.process import Exit, WorkerProcess
 from p2premap.node.staging import Stager
 from p2premap.node.watch import Watch
-from p2premap.tasks.events import SlotReported
+from p2premap.tasks.events import AttemptGoesOn, AttemptWaits, SlotReported
 from p2premap.tasks.job import AttemptEnd, Outcome
-from p2premap.worker.messages import Ended, Load, Order, Run, decode_ends, encode_orders
+from p2premap.worker.messages import Ended, GoesOn, Load, Order, Run, Waits, decode_ends, encode_orders
 
 _ORDERS_MAX: Final = 1_024
 _ORDER_BYTES_MAX: Final = 4 << 20
@@ -44,6 +44,7 @@ class Counters(msgspec.Struct):
     """What the executor has done so far."""
 
     started: int = 0
+    aside: int = 0
     attempts: dict[Outcome, int] = msgspec.field(default_factory=dict)
 
 
@@ -65,7 +66,7 @@ class Surroundings(NamedTuple):
     logs: str
     work: str
     log_bytes_max: int
-    deliver: Callable[[SlotReported], None]
+    deliver: Callable[[SlotReported | AttemptWaits | AttemptGoesOn], None]
     counters: Counters
 
 
@@ -95,9 +96,18 @@ class Reporter:
         counts = self._around.counters.attempts
         for end in fresh:
             counts[end.outcome] = counts.get(end.outcome, 0) + 1
-        self._around.deliver(SlotReported(slot=self._slot, ends=fresh, batch_over=over))
+        batch = self._batch.run.batch
+        self._around.deliver(SlotReported(slot=self._slot, ends=fresh, batch_over=over, batch=batch))
         if over and self.on_over is not None:
             self.on_over()
+
+    def waits(self) -> None:
+        """The one attempt that is left waits for other tasks."""
+        self._around.deliver(AttemptWaits(slot=self._slot, batch=self._batch.run.batch))
+
+    def goes_on(self) -> None:
+        """It waits no more."""
+        self._around.deliver(AttemptGoesOn(slot=self._slot, batch=self._batch.run.batch))
 
     def report_rest(self, outcome: Outcome, error: str, *, detail: str = "") -> None:
         """All that is left ended alike."""
@@ -113,13 +123,22 @@ class Turn:
         batch: its code is at hand.
         reporter: of the batch.
         around: see there.
+        step_aside: makes room for other batches beside this one, which waits for them; False: there is none.
     """
 
-    def __init__(self, process: WorkerProcess, batch: Batch, reporter: Reporter, around: Surroundings) -> None:
+    def __init__(
+        self,
+        process: WorkerProcess,
+        batch: Batch,
+        reporter: Reporter,
+        around: Surroundings,
+        step_aside: Callable[[], bool],
+    ) -> None:
         self._process = process
         self._batch = batch
         self._reporter = reporter
         self._around = around
+        self._step_aside = step_aside
         self._late: dict[Key, AttemptEnd] = {}
         self.watch: Final = Watch(process, batch.run.limits, log_bytes_max=around.log_bytes_max, harvest=self._take)
 
@@ -147,8 +166,27 @@ class Turn:
         with contextlib.suppress(RemoteProtocolError):  # user code has written into the socket
             while frames := await self._process.receive():
                 for frame in frames:
-                    if isinstance(frame.message, Ended):
-                        self._take(frame.payload)
+                    match frame.message:
+                        case Ended():
+                            self._take(frame.payload)
+                        case Waits(number=number):
+                            self._on_waits(number)
+                        case GoesOn() if self._batch.aside:
+                            self._reporter.goes_on()
+                        case _:
+                            pass
+
+    def _on_waits(self, number: int) -> None:
+        """The attempt that runs waits for other tasks: everything else of its batch goes to other places."""
+        key = self._process.answers.get(number)
+        if self._process.condemned or self._process.page.running != number or key not in self._batch.left:
+            return
+        assert key is not None
+        if not self._batch.aside:
+            self._reporter.report(self._batch.give_back(key))
+            if not self._step_aside():
+                return
+        self._reporter.waits()
 
     async def _feed(self) -> None:
         """Send the batch's attempts, each as soon as its sources are here."""

@@ -226,12 +226,32 @@ class SlotReported(Event, frozen=True, kw_only=True):
     """Attempts of a slot's batch ended.
 
     Args:
-        batch_over: every attempt of the batch at the head of this slot's queue has now been reported.
+        batch_over: every attempt of the batch has now been reported.
+        batch: its number; 0: the one at the head of this slot's queue.
     """
 
     slot: int
     ends: tuple[AttemptEnd, ...]
     batch_over: bool
+    batch: int = 0
+
+
+class AttemptWaits(Event, frozen=True, kw_only=True):
+    """The batch at the head of the slot is down to one attempt, and that one waits for other tasks of the cluster.
+
+    Its process stands aside from now on, and the slot goes on with its next batch: whoever waits gives its place to
+    those that it waits for. Said of a batch that stands aside already, it waits again.
+    """
+
+    slot: int
+    batch: int
+
+
+class AttemptGoesOn(Event, frozen=True, kw_only=True):
+    """What an attempt that stands aside has waited for is there: it runs again, beside what the slots run."""
+
+    slot: int
+    batch: int
 
 
 class SetSlots(Event, frozen=True, kw_only=True):
@@ -267,7 +287,18 @@ class StopTaking(Event, frozen=True, kw_only=True):
     """This node is about to go: it takes no more batches, of any job."""
 
 
-WorkerEvent: TypeAlias = Tick | FromLeader | LeaderLost | SlotReported | SetSlots | SetLimits | MachineNow | StopTaking
+WorkerEvent: TypeAlias = (
+    Tick
+    | FromLeader
+    | LeaderLost
+    | SlotReported
+    | AttemptWaits
+    | AttemptGoesOn
+    | SetSlots
+    | SetLimits
+    | MachineNow
+    | StopTaking
+)
 
 
 class ToLeader(Event, frozen=True, kw_only=True):

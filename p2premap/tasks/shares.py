@@ -47,12 +47,16 @@ class Held(msgspec.Struct, eq=False):
 
 
 class Slot(msgspec.Struct):
-    """One worker process's place. `queue[0]` runs; `last_job`: whose process is warm there."""
+    """One worker process's place. `queue[0]` runs; `last_job`: whose process is warm there.
+
+    A process that stands aside has such a place of its own, beside the node's slots; `waits`: it runs nothing now.
+    """
 
     number: int
     queue: deque[Held] = msgspec.field(default_factory=deque)
     last_job: JobId | None = None
     stopping: bool = False
+    waits: bool = False
 
 
 class LedJob(msgspec.Struct):
@@ -120,6 +124,8 @@ class Shares:
     def __init__(self, slots: int, config: TasksConfig) -> None:
         self.allowed = slots
         self.slots = [Slot(n) for n in range(slots)]
+        self.aside: dict[int, Slot] = {}
+        """Attempts that wait for other tasks, or have done so, by the number of their batch."""
         self.jobs: dict[JobId, LedJob] = {}
         self._config = config
 
@@ -135,8 +141,22 @@ class Shares:
         while len(self.slots) > self.allowed and not self.slots[-1].queue:
             self.slots.pop()
 
+    def everywhere(self) -> Iterator[Slot]:
+        """The slots, and what stands aside."""
+        yield from self.slots
+        yield from self.aside.values()
+
+    def step_aside(self, slot: Slot) -> None:
+        """What the slot runs waits for other tasks: it makes room."""
+        held = slot.queue.popleft()
+        self.aside[held.batch] = Slot(slot.number, deque([held]), stopping=slot.stopping, waits=True)
+        slot.stopping = False
+        self.trim()
+
     def place(self, led: LedJob) -> Slot | None:
         """The slot for the job's next batch: the emptiest, best one whose process is the job's; None: all are full."""
+        if not self._free():
+            return None
         open_slots = [s for s in self.slots[: self.allowed] if len(s.queue) < self._config.queue_batches]
         return min(open_slots, key=lambda s: (len(s.queue), s.last_job != led.job, s.number), default=None)
 
@@ -226,7 +246,7 @@ class Shares:
 
     def held(self, led: LedJob, *, silent: bool = False) -> list[Held]:
         """The job's batches; with `silent`, also those of which nobody wants to hear."""
-        return [h for slot in self.slots for h in slot.queue if h.job == led.job and (silent or not h.silent)]
+        return [h for slot in self.everywhere() for h in slot.queue if h.job == led.job and (silent or not h.silent)]
 
     def stages(self, led: LedJob) -> list[StageId]:
         """Stages of which attempts are here, or have ended and were not heard of."""
@@ -250,9 +270,13 @@ class Shares:
         places: dict[JobId, int] = {}
         for slot in self.slots:
             assert len(slot.queue) <= self._config.queue_batches, "a slot is over-committed"
+        for slot in self.everywhere():
             for held in slot.queue:
                 places[held.job] = places.get(held.job, 0) + 1
+        assert all(batch == slot.queue[0].batch for batch, slot in self.aside.items()), "what stands aside is mixed up"
         assert places == {j.job: j.places for j in self.jobs.values() if j.places}, "places are miscounted"
 
     def _free(self) -> int:
-        return sum(max(0, self._config.queue_batches - len(s.queue)) for s in self.slots[: self.allowed])
+        """Places for further batches: none on account of those that run beside the slots."""
+        room = sum(max(0, self._config.queue_batches - len(s.queue)) for s in self.slots[: self.allowed])
+        return max(0, room - sum(not slot.waits for slot in self.aside.values()) * self._config.queue_batches)

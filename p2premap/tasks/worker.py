@@ -31,6 +31,8 @@ from p2premap.ids import Ballot, JobId, NodeId
 from p2premap.tasks import messages
 from p2premap.tasks.allowance import Allowance
 from p2premap.tasks.events import (
+    AttemptGoesOn,
+    AttemptWaits,
     EndJob,
     FromLeader,
     LeaderLost,
@@ -125,6 +127,8 @@ class WorkerCore:
                     self._orphan(now, led)
             case SlotReported():
                 self._on_reported(now, event)
+            case AttemptWaits() | AttemptGoesOn():
+                self._on_waits(event)
             case SetSlots(slots=slots):
                 self._allowance.resize(slots)
                 self._offer()
@@ -251,7 +255,7 @@ class WorkerCore:
     def _on_stop(self, now: float, led: LedJob, order: messages.StopAttempts) -> None:
         everything = not order.attempts
         wanted = set(order.attempts)
-        for slot in self._shares.slots:
+        for slot in list(self._shares.everywhere()):
             for held in slot.queue:
                 if held.job != led.job or held.silent:
                     continue
@@ -282,7 +286,7 @@ class WorkerCore:
         led.unheard.clear()
         led.ends.clear()
         led.report_at = math.inf
-        for slot in self._shares.slots:
+        for slot in list(self._shares.everywhere()):
             for held in slot.queue:
                 if held.job == led.job:
                     held.unwanted, held.silent = why, True
@@ -297,7 +301,7 @@ class WorkerCore:
     # --- reports --------------------------------------------------------------------------------------------------
 
     def _on_reported(self, now: float, event: SlotReported) -> None:
-        slot = self._shares.slots[event.slot]
+        slot = self._shares.aside.get(event.batch) or self._shares.slots[event.slot]
         assert slot.queue, "a slot without a batch cannot report"
         held = slot.queue[0]
         led = self._jobs[held.job]
@@ -312,6 +316,7 @@ class WorkerCore:
         if event.batch_over:
             slot.queue.popleft()
             slot.stopping = False
+            self._shares.aside.pop(held.batch, None)
             led.places -= 1
             if not held.unwanted:
                 led.held_until = now + self._config.hold_s
@@ -319,6 +324,20 @@ class WorkerCore:
             self._teller.flush(now, led)
             self._end_if_idle(led)
             self._shares.trim()
+
+    def _on_waits(self, event: AttemptWaits | AttemptGoesOn) -> None:
+        """An attempt waits for other tasks, or no more."""
+        waits = isinstance(event, AttemptWaits)
+        if (aside := self._shares.aside.get(event.batch)) is not None:
+            aside.waits = waits
+            return
+        slot = self._shares.slots[event.slot]
+        assert waits, "what goes on has stood aside"
+        assert slot.queue, "nothing runs in this slot"
+        assert slot.queue[0].batch == event.batch, "only what runs can wait"
+        assert len(slot.queue[0].left) == 1, "the rest of its batch was given back"
+        self._shares.step_aside(slot)
+        self._stop_unwanted(slot)
 
     def _offer(self) -> None:
         """Offer as many slots as may be offered now."""

@@ -5,25 +5,29 @@ Nothing here costs a system call more than it must: an attempt that does nothing
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import gc
 import importlib
 import os
 import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from typing import Final
 
 from p2premap.ids import JobId
 from p2premap.node.blobs import BlobStore
 from p2premap.node.logs import log_path
 from p2premap.tasks.job import INLINE_BYTES_MAX, AttemptEnd, AttemptKey, Outcome
-from p2premap.wire import FrameDecoder, encode_frame
+from p2premap.wire import FrameDecoder, Message, encode_frame
+from p2premap.worker import waiting
 from p2premap.worker.capture import Capture
 from p2premap.worker.context import AttemptContext
 from p2premap.worker.failure import Stopped, end_of
 from p2premap.worker.measure import Directory, PeakMemory
-from p2premap.worker.messages import WORKER, Ended, Load, Order, Run, decode_orders, encode_end
+from p2premap.worker.messages import WORKER, Ended, GoesOn, Load, Order, Run, Waits, decode_orders, encode_end
 from p2premap.worker.page import Page
 from p2premap.worker.runtime import Result, Runtime
 
@@ -50,6 +54,7 @@ class Worker:
         self._flushed = time.monotonic()
         self._interruptible = False
         self._stopping = False
+        self._waits = 0
         self._job: _Job | None = None
 
     def run(self) -> None:
@@ -57,6 +62,7 @@ class Worker:
         faulthandler.enable()
         signal.signal(signal.SIGTERM, self._soft_signal)
         faulthandler.register(signal.SIGTERM, chain=True)
+        waiting.install(self._waiting)
         os.register_at_fork(after_in_child=self._leave_to_user)
         gc.set_threshold(*_GC_THRESHOLDS)
         status = 1
@@ -143,6 +149,32 @@ class Worker:
             job.clean_up(context)
         return end
 
+    @contextlib.contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """See `p2premap.worker.waiting`. What another thread of user code waits for keeps nobody from working."""
+        number = self._page.running
+        if not number or self._forked or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._waits += 1
+        if self._waits == 1:
+            self._announce(Waits(number=number))
+        try:
+            yield
+        finally:
+            self._waits -= 1
+            if not self._waits and not self._forked:
+                self._announce(GoesOn(number=number))
+
+    def _announce(self, message: Message) -> None:
+        """Tell something from within user code; the soft signal must not come between two halves of a frame."""
+        self._interruptible = False
+        self._flush()
+        self._write(encode_frame(WORKER, message, b""))
+        if self._stopping:
+            raise Stopped
+        self._interruptible = True
+
     def _tell(self, number: int, end: AttemptEnd) -> None:
         record = encode_end(number, end)
         if not self._page.end(number, record):
@@ -161,7 +193,10 @@ class Worker:
             self._page.clear()
 
     def _send(self, records: bytes | memoryview) -> None:
-        rest = memoryview(encode_frame(WORKER, Ended(), records))
+        self._write(encode_frame(WORKER, Ended(), records))
+
+    def _write(self, frame: bytes | bytearray) -> None:
+        rest = memoryview(frame)
         while rest:
             rest = rest[os.write(self._socket, rest) :]
 

@@ -6,6 +6,7 @@
       | Load(job, runtime, code, directories) ------->|
       | Run(first, stage, function) + orders -------->|   again and again; the worker runs them in turn
       |<------------------------ Ended + ends --------|   in groups: when idle, when many, or every 50 ms
+      |<---------- Waits(number), GoesOn(number) -----|   the attempt that runs waits for other tasks, or no more
 
 Orders and ends travel beside the header as msgpack, because there may be 10^5 of them in a second; both ends are of
 one installation. The worker speaks last when it is asked to stop; the executor hangs up to have it killed.
@@ -58,6 +59,18 @@ class Ended(Message, frozen=True, tag=202, kw_only=True):
     """The payload holds ends of attempts, in the order in which they ended."""
 
 
+class Waits(Message, frozen=True, tag=203, kw_only=True):
+    """The attempt of this number, which runs, waits for other tasks of the cluster."""
+
+    number: Count
+
+
+class GoesOn(Message, frozen=True, tag=204, kw_only=True):
+    """It waits no more."""
+
+    number: Count
+
+
 class Order(Record, frozen=True, kw_only=True):
     """One attempt, its sources at hand."""
 
@@ -67,7 +80,7 @@ class Order(Record, frozen=True, kw_only=True):
     segments: tuple[Segment, ...] = ()
 
 
-WORKER: Final = Registry((Load, Run, Ended), header_bytes_max=64 << 10)
+WORKER: Final = Registry((Load, Run, Ended, Waits, GoesOn), header_bytes_max=64 << 10)
 """What the socketpair carries, in both directions."""
 
 _orders_out = msgspec.msgpack.Encoder()

@@ -19,7 +19,7 @@ from p2premap.node.bulk import BULK
 from p2premap.node.executor import Executor
 from p2premap.node.staging import Stager
 from p2premap.ports import FrameStream
-from p2premap.tasks.events import RunBatch, SlotReported
+from p2premap.tasks.events import AttemptGoesOn, AttemptWaits, RunBatch, SlotReported
 from p2premap.tasks.job import AttemptEnd, AttemptSpec, Limits, Source, StageId
 from p2premap.wire import Frame, FrameDecoder, Message, encode_frame
 
@@ -43,13 +43,17 @@ class Bench:
         self.stager = Stager(me=ME, blobs=self.blobs, open_bulk=open_bulk, neighbour_blobs=lambda node: None)
         self.executor = Executor(state=state, blobs=self.blobs, stager=self.stager, deliver=self._deliver)
         self.reports: list[SlotReported] = []
+        self.waits: list[AttemptWaits | AttemptGoesOn] = []
         self.on_report: Callable[[SlotReported], object] = lambda report: None
         self._news = trio.Event()
         self._numbers = itertools.count(1)
 
-    def _deliver(self, report: SlotReported) -> None:
-        self.reports.append(report)
-        self.on_report(report)
+    def _deliver(self, report: SlotReported | AttemptWaits | AttemptGoesOn) -> None:
+        if isinstance(report, SlotReported):
+            self.reports.append(report)
+            self.on_report(report)
+        else:
+            self.waits.append(report)
         self._news.set()
         self._news = trio.Event()
 

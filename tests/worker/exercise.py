@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from p2premap.worker.page import Page
 from p2premap.worker.runtime import Context, Result, Segment
+from p2premap.worker.waiting import waiting
 
 _memory: list[bytearray] = []
 
@@ -125,6 +126,24 @@ class Exercise:
         _say(f"{argument}.began")
         while not os.path.exists(argument):
             time.sleep(0.001)
+        return Result(b"")
+
+    def wait_for_others(self, argument, segments, context):
+        """As `wait`, and say so."""
+        with waiting():
+            return self.wait(argument, segments, context)
+
+    def wait_twice(self, argument, segments, context):
+        """Wait, go on until there is a second file, wait again."""
+        with waiting():
+            self.wait(argument, segments, context)
+        self.wait(f"{argument}.on", segments, context)
+        with waiting(), waiting():
+            self.wait(f"{argument}.again", segments, context)
+        return Result(b"at last")
+
+    def touch(self, argument, segments, context):
+        _say(argument)
         return Result(b"")
 
     def hog(self, argument, segments, context):
