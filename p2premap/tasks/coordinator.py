@@ -167,7 +167,6 @@ class Coordinator:
         if self._taken_over:
             state.takeovers += 1
             state.log.add(journal.Term(leader=leader.node))
-            self._phase.copies.want_all()
 
     # --- the core's face ------------------------------------------------------------------------------------------
 
@@ -309,9 +308,12 @@ class Coordinator:
     def _go_on(self, running: _Running, now: float) -> None:
         """What follows from what has changed: decisions, and work for who has room."""
         state, takeover = running.state, running.takeover
+        gathering = takeover.gathering
         takeover.check(now)
         if takeover.gathering:
             return
+        if gathering:
+            running.copies.want_all()
         if state.cancelling is not None:
             if not any(worker.engaged for worker in state.workers.all.values()):
                 state.decide(Phase.CANCELLED, state.cancelling)

@@ -2,8 +2,8 @@
 
 After a result with blobs is settled, another node is asked to fetch them (`Keep`), on another machine where there is
 one; on the same machine the copy is a hard link. It answers `Kept`, and is one more holder of the result from then on,
-which is a fact like any other. All this goes on in the background: few orders at a time to a node, and nothing waits
-for it.
+which is a fact like any other. When one of two holders is lost, a third one takes its place. All this goes on in the
+background: few orders at a time to a node, and nothing waits for it.
 """
 
 from __future__ import annotations
@@ -55,16 +55,18 @@ class Copies:
         """Of a job that was taken over: whatever has one holder only."""
         for run in self._state.runs:
             if run.facts.any_blobs and not self._off:
-                self._wanted += [(run, task) for task in range(run.tasks) if len(run.facts.holders(task)) == 1]
+                self._wanted += [(run, task) for task in range(run.tasks) if len(self._living(run, task)) == 1]
 
     def go(self) -> None:
         """Give orders to nodes with room for them."""
         while self._wanted:
             run, task = self._wanted[0]
-            fact = next(run.facts.facts(task), None)
-            if fact is None or run.abandoned or not run.is_settled(task) or len(run.facts.holders(task)) > 1:
+            living = self._living(run, task)
+            if len(living) != 1 or run.abandoned or not run.is_settled(task):
                 self._wanted.popleft()
                 continue
+            chosen = run.facts.chosen(task)
+            fact = next(f for f in run.facts.facts(task) if f.node == living[0] and f.result == chosen)
             keeper = self._keeper(fact.node)
             if keeper is None:
                 return
@@ -86,7 +88,7 @@ class Copies:
         """Results that only this node holds, and that another is to keep."""
         out = [(order.run, order.task) for order in self._orders.values()]
         return sum(
-            run.is_settled(task) and run.facts.holders(task) == (node,)
+            run.is_settled(task) and self._living(run, task) == [node]
             for run, task in (*self._wanted, *out)
             if not run.abandoned
         )
@@ -109,8 +111,18 @@ class Copies:
             self._state.runs[-1].reconsider()
 
     def lost(self, node: NodeId) -> None:
-        """A node is dead: what it was to keep, another may."""
+        """A node is dead: what it has kept, or was to keep, another may."""
         self._wanted += [(order.run, order.task) for order in self._orders.values() if order.keeper == node]
+        if not self._off:
+            self._wanted += [(run, task) for run in self._state.runs for task in run.facts.held_by(node)]
+
+    def _living(self, run: StageRun, task: int) -> list[NodeId]:
+        """Who holds the task's result and can be read from."""
+        holders = run.facts.holders(task)
+        if self._state.locations.clear:
+            return list(holders)
+        blobs = run.facts.results.blobs(run.facts.chosen(task)) if holders else ()
+        return [n for n in holders if all(n in self._state.locations.known(blob.digest, (n,)) for blob in blobs)]
 
     def _keeper(self, holder: NodeId) -> Worker | None:
         """Who is to keep a copy: on another machine if possible, with the fewest orders."""

@@ -1,0 +1,66 @@
+"""Second holders of results: made in the background, and made anew when one of two is lost."""
+
+from __future__ import annotations
+
+from p2premap.ids import NodeId
+from p2premap.sim.workloads import Shape
+from p2premap.tasks import events, messages
+from p2premap.tasks.job import JobOptions
+from tests.tasks.dialogue import BALLOT, JOB, Led, blob
+from tests.tasks.working import A, B, C
+
+
+def orders(led: Led) -> list[tuple[NodeId, messages.Keep]]:
+    """Who was told to keep what, so far."""
+    return [(to, message) for to, message in led.said if isinstance(message, messages.Keep)]
+
+
+def keep(led: Led, order: tuple[NodeId, messages.Keep]) -> None:
+    """The node has done it."""
+    kept = messages.Kept(job=JOB, ballot=BALLOT, number=order[1].number)
+    led.hear(events.FromWorker(node=order[0], message=kept))
+
+
+def test_another_node_is_to_keep_a_result_with_blobs() -> None:
+    led = Led(Shape(4), on="AB")
+    led.done("A", 0, blobs="m")
+    ((keeper, message),) = orders(led)
+    assert keeper == B
+    assert [(s.blob, s.holders) for s in message.sources] == [(blob("m0").digest, (A,))]
+
+
+def test_with_two_holders_a_lost_one_costs_no_repetition() -> None:
+    led = Led(Shape(4), on="AB")
+    led.done("A", 0, blobs="m")
+    keep(led, orders(led)[0])
+    led.lost("A")
+    assert led.view.stages[0].done == 1
+
+
+def test_a_third_node_takes_the_place_of_a_holder_that_was_lost() -> None:
+    led = Led(Shape(4), on="ABC")
+    led.done("A", 0, blobs="m")
+    first = orders(led)[0]
+    keep(led, first)
+    led.lost("A")
+    again = orders(led)[1]
+    assert {first[0], again[0]} == {B, C}
+    assert [s.holders for s in again[1].sources] == [(first[0],)], "it is read from the one that lives"
+    keep(led, again)
+    led.lost("B")
+    assert led.view.stages[0].done == 1
+
+
+def test_what_a_dead_node_was_to_keep_another_keeps() -> None:
+    led = Led(Shape(4), on="ABC")
+    led.done("A", 0, blobs="m")
+    ((first, _),) = orders(led)
+    led.lost("B" if first == B else "C")
+    assert {node for node, _ in orders(led)} == {B, C}
+
+
+def test_of_a_job_that_wants_one_copy_nothing_is_kept_twice() -> None:
+    led = Led(Shape(4), options=JobOptions(copies=1), on="ABC")
+    led.done("A", 0, blobs="m")
+    led.lost("B")
+    assert orders(led) == []
