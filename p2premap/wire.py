@@ -17,7 +17,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Final, NamedTuple, NoReturn, Union
+from typing import Annotated, Final, NamedTuple, NoReturn
 
 import cbor2
 import msgspec
@@ -79,7 +79,7 @@ class Registry:
         if len(set(numbers)) != len(numbers):
             raise LocalProtocolError(f"two messages share a number: {sorted(numbers)}")
         self._types = frozenset(self.messages)
-        self._union: Any = Union[self.messages]  # noqa: UP007  (built at run time)
+        self._by_number = dict(zip(numbers, self.messages, strict=True))
 
     @staticmethod
     def number(message: type[Message]) -> int:
@@ -110,11 +110,16 @@ class Registry:
         """
         if len(data) > self._header_bytes_max:
             raise RemoteProtocolError(f"a message of {len(data)} bytes, over {self._header_bytes_max}")
+        item = decode_cbor(data)
+        number = item[0] if isinstance(item, list) and item else None
+        # looked up here: msgspec would build what it knows of a union of all classes anew for every message
+        known = self._by_number.get(number) if type(number) is int else None
+        if known is None:
+            raise RemoteProtocolError(f"not a known message: {number!r:.40}")
         try:
-            message: Message = msgspec.convert(decode_cbor(data), self._union, builtin_types=(bytes,))
+            return msgspec.convert(item, known, builtin_types=(bytes,))
         except msgspec.ValidationError as error:
-            raise RemoteProtocolError(f"not a known message: {error}") from None
-        return message
+            raise RemoteProtocolError(f"not a known message: {known.__name__}: {error}") from None
 
 
 def decode_cbor(data: bytes) -> object:
