@@ -187,7 +187,8 @@ class Coordinator:
         return min(
             running.roster.check_at,
             state.workers.deadline(),
-            min(running.takeover.deadline(), running.backups.deadline()) if state.going_on else math.inf,
+            running.takeover.deadline() if state.going_on else math.inf,
+            running.backups.deadline() if state.going_on and state.cancelling is None else math.inf,
             shown,
         )
 

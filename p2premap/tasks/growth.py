@@ -20,6 +20,9 @@ from p2premap.tasks.state import JobState
 
 RETOLD_AT_ONCE: Final = 1_000
 
+PAYLOAD_BYTES_MAX: Final = 2 << 20
+"""Of one payload: a batch of facts has to fit into a frame."""
+
 
 class _New(NamedTuple):
     serial: int
@@ -42,6 +45,10 @@ class Growth:
         """Take a payload."""
         state = self._state
         run = state.runs[-1]
+        if len(event.payload) > PAYLOAD_BYTES_MAX:
+            error = f"An extension has {len(event.payload)} bytes; at most {PAYLOAD_BYTES_MAX} can be replicated at once."
+            state.effects.append(self._answer(event, run, error=error))
+            return
         try:
             grown = state.extend(event.payload)
         except JobError as error:
