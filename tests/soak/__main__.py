@@ -1,4 +1,4 @@
-"""python -m tests.soak [--only CASE...] [--repeat N] [--seed N] --results FILE
+"""python -m tests.soak [--only CASE...] [--repeat N] [--seed N] [--keep] --results FILE
 
 Runs trials and appends one JSON line each to FILE. Trials whose line is in FILE already are not run again: stop it
 whenever you like, and give the same command to go on. What a violation left behind is kept in FILE.evidence/. At the
@@ -35,16 +35,17 @@ def main() -> int:
                 continue
             for number in range(case.repeat if options.repeat is None else options.repeat):
                 if number not in done:
-                    results.append(_trial(case, number, options.seed, path))
+                    results.append(_trial(case, number, options, path))
     except KeyboardInterrupt:
         print("Stopped; the same command goes on from here.")
     print(summary(results))
     return int(any(result["violations"] for result in results))
 
 
-def _trial(case: Case, number: int, seed: int, path: Path) -> dict[str, object]:
+def _trial(case: Case, number: int, options: argparse.Namespace, path: Path) -> dict[str, object]:
     begun = time.monotonic()
-    result = run(case, number, seed=seed, kept=path.with_name(path.name + ".evidence"))
+    kept = path.with_name(path.name + ".evidence")
+    result = run(case, number, seed=options.seed, kept=kept, always=options.keep)
     append(path, result)
     said = "; ".join(result["violations"]) or "ok"
     figures = {name: result[name] for name in ("next_start_s", "next_assigned_s", "again", "redone") if name in result}
@@ -59,6 +60,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, metavar="N", help="trials of each case [20 or 50, as promised]")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of everything that is chosen [1]")
     parser.add_argument("--results", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--keep", action="store_true", help="what trials leave behind, also of those that went well")
     parser.add_argument("--summary", action="store_true", help="run nothing; print what FILE says")
     return parser.parse_args()
 

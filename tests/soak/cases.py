@@ -205,7 +205,8 @@ def kill_two_leaders(trial: Trial) -> None:
     def replaced() -> bool:
         with trial.cluster.connect() as line:
             views.append(trial.view(line))
-        return views[-1].leader.hex() != first.id and views[-1].copies == 3
+        others = {node.id for node in trial.cluster.nodes.values() if node is not first}
+        return views[-1].leader.hex() in others and views[-1].copies == 3
 
     trial.facts["copies_again_s"] = trial.wait(replaced, 20.0, "the lost replica is not replaced")
     trial.facts["first_next_assigned_s"] = trial.first_of_next_term(first_at)

@@ -25,17 +25,18 @@ FAULT = "This is a fault of p2premap"
 """What a node's last words begin with when something was raised that nobody expected."""
 
 
-def run(case: Case, number: int, *, seed: int, kept: Path) -> dict[str, Any]:
+def run(case: Case, number: int, *, seed: int, kept: Path, always: bool = False) -> dict[str, Any]:
     """Run one trial and return its line for the results file.
 
     Args:
         number: from 0; with the case's name and `seed` it fixes everything that is chosen.
         kept: a directory for the evidence of violations.
+        always: keep the same of a trial without any.
     """
     for attempt in range(TRIES):
         begun = time.monotonic()
         try:
-            trial = _run(case, f"{seed}/{case.name}/{number}/{attempt}", kept / f"{case.name}-{number}")
+            trial = _run(case, f"{seed}/{case.name}/{number}/{attempt}", kept / f"{case.name}-{number}", always=always)
         except FaultMissed:
             continue
         return {
@@ -52,7 +53,7 @@ def run(case: Case, number: int, *, seed: int, kept: Path) -> dict[str, Any]:
     raise FaultMissed(f"{case.name} trial {number}: the job was over before the fault, {TRIES} times")
 
 
-def _run(case: Case, seed: str, kept: Path) -> Trial:
+def _run(case: Case, seed: str, kept: Path, *, always: bool) -> Trial:
     rng = Random(seed)
     cluster = case.cluster()
     work = Work(cluster.work_dir, cluster.inputs_dir, rng, **case.work)  # type: ignore[arg-type]
@@ -61,7 +62,7 @@ def _run(case: Case, seed: str, kept: Path) -> Trial:
         with cluster:
             _strike(case, trial)
             _sound(trial)
-            if trial.violations:
+            if trial.violations or always:
                 evidence.save(cluster, trial.job, kept)
                 trial.facts["evidence"] = str(kept)
     except (ClusterError, TimeoutError) as error:
