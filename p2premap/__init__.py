@@ -29,9 +29,7 @@ from p2premap.errors import (
 )
 
 if TYPE_CHECKING:
-    from concurrent.futures import as_completed
-
-    from p2premap.client.cluster import Cluster, Future, connect
+    from p2premap.client.cluster import Cluster, Future, as_completed, connect
 
 __all__ = [
     "CallFailed",
@@ -60,9 +58,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_LATER = dict.fromkeys(("Cluster", "Future", "connect"), "p2premap.client.cluster") | {
-    "as_completed": "concurrent.futures"
-}
+_LATER = dict.fromkeys(("Cluster", "Future", "as_completed", "connect"), "p2premap.client.cluster")
 
 
 def __getattr__(name: str) -> object:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
@@ -35,6 +36,7 @@ from p2premap.ids import Digest, JobId
 from p2premap.node.paths import Paths
 from p2premap.tasks.calls import KIND
 from p2premap.tasks.job import BlobRef, JobOptions, JobSpec
+from p2premap.worker.waiting import waiting
 
 SUBMISSION_KEY_BYTES = 16
 
@@ -50,6 +52,16 @@ class Future(futures.Future[T]):
     _call: Call | None = None
     _line: CallLine | None = None
 
+    def result(self, timeout: float | None = None) -> T:
+        """See `concurrent.futures.Future.result`. A task that waits here gives its slot to others meanwhile."""
+        with nullcontext() if self.done() else waiting():
+            return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """See `concurrent.futures.Future.exception`; as `result`."""
+        with nullcontext() if self.done() else waiting():
+            return super().exception(timeout)
+
     def cancel(self) -> bool:
         """Have the call not made, or stopped; False if its result is here already."""
         with self._condition:
@@ -62,6 +74,17 @@ class Future(futures.Future[T]):
             if self._line is not None and self._call is not None:
                 self._line.cancel(self._call)
         return True
+
+
+def as_completed(fs: Iterable[futures.Future[T]], timeout: float | None = None) -> Iterator[futures.Future[T]]:
+    """See `concurrent.futures.as_completed`; waits as `Future.result` does."""
+    found = futures.as_completed(fs, timeout)
+    while True:
+        with waiting():
+            future = next(found, None)
+        if future is None:
+            return
+        yield future
 
 
 class Cluster(futures.Executor):
@@ -164,7 +187,8 @@ class Cluster(futures.Executor):
             threading.Thread(target=self._finish, name="p2premap-shutdown").start()
 
     def _finish(self) -> None:
-        self._line.await_idle()
+        with waiting():
+            self._line.await_idle()
         self._line.close()
         if self._private is not None:
             self._private.close()

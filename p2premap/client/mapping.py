@@ -11,6 +11,7 @@ from typing import Any
 from p2premap.client.pickles import exception, loads
 from p2premap.errors import CallFailed
 from p2premap.tasks.calls import RAISED, Done, unpack_chunk
+from p2premap.worker.waiting import waiting
 
 
 class Results:
@@ -74,7 +75,8 @@ class Results:
                 left = None if until is None else until - time.monotonic()
                 if left is not None and left <= 0:
                     raise TimeoutError
-                self._arrived.wait(left)
+                with waiting():
+                    self._arrived.wait(left)
 
     def _open(self, answer: object) -> tuple[list[Any], BaseException | None]:
         if not isinstance(answer, Done):
