@@ -159,14 +159,3 @@ def test_a_drained_node_ends_what_it_runs_hands_its_jobs_over_and_stops(tmp_path
         done = p2premap(home, "--node", "n2", "watch", job, "-o", str(tmp_path / "out"))
         assert done.exit_code == 0, done.stderr
         assert sum(counts(tmp_path / "out").values()) == 4
-
-
-# --- joining ------------------------------------------------------------------------------------------------------
-
-
-def test_joining_where_one_is_a_member_already_changes_nothing(three_nodes: PrivateCluster) -> None:
-    token = p2premap(three_nodes.home, "--node", "n1", "invite").stdout.strip()
-    done = p2premap(three_nodes.home, "--node", "n2", "join", token)
-    assert done.exit_code == 0
-    assert done.stderr == "This machine is already a member of that cluster.\n"
-    assert len(json.loads(p2premap(three_nodes.home, "nodes", "--json").stdout)) == 3

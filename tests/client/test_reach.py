@@ -46,10 +46,14 @@ def test_a_token_is_good_once(guest_and_host: tuple[PrivateCluster, PrivateClust
         eventually(lambda: "second" not in names(host.home))
 
 
-def test_joining_twice_needs_leave(guest_and_host: tuple[PrivateCluster, PrivateCluster]) -> None:
+def test_joining_twice_changes_nothing_and_joining_another_cluster_needs_leave(
+    guest_and_host: tuple[PrivateCluster, PrivateCluster],
+) -> None:
     guest, host = guest_and_host
-    token = p2premap(host.home, "invite").stdout.strip()
-    refused = p2premap(guest.home, "join", token)
+    again = p2premap(guest.home, "join", p2premap(host.home, "invite").stdout.strip())
+    assert (again.exit_code, again.stderr) == (0, "This machine is already a member of that cluster.\n")
+    with private(["stranger"]) as stranger:
+        refused = p2premap(guest.home, "join", p2premap(stranger.home, "invite").stdout.strip())
     assert refused.exit_code == 1
     assert "--leave" in refused.stderr
 
