@@ -96,6 +96,13 @@ class Batch:
         self._notify()
         return True
 
+    def ready(self) -> bool:
+        """Whether everything is at hand already, so that `bring_sources` is not needed."""
+        if any(attempt.sources for attempt in self.run.attempts):
+            return False
+        self.code = self._stager.code_at_hand(self.run.code)
+        return self.code is not None
+
     def close(self) -> None:
         """The batch is over: nothing more is brought for it."""
         self._scope.cancel()

@@ -109,8 +109,8 @@ class Driver(Generic[E, F]):
     async def run(self) -> None:
         """Drive for ever; cancel to stop."""
         suspended = suspended_s()
+        asked = self._core.deadline()
         while True:
-            asked = self._core.deadline()
             await self._wait(asked)
             lost = max(0.0, trio.current_time() - asked) if asked != math.inf else 0.0
             asleep = suspended_s()
@@ -120,13 +120,15 @@ class Driver(Generic[E, F]):
             if lost > STALL_S:
                 await self._recover(lost)
             self._drain()
-            if self._core.deadline() <= trio.current_time():
+            asked = self._core.deadline()
+            if asked <= trio.current_time():
                 self._step(self._tick)
+                asked = self._core.deadline()
 
     async def _wait(self, until: float) -> None:
         """Until something has arrived or the deadline has come; always lets other tasks run."""
-        await trio.lowlevel.checkpoint()
         if self._inbox:
+            await trio.lowlevel.checkpoint()
             return
         self._arrived = trio.Event()
         with trio.move_on_at(until):

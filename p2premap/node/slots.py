@@ -73,7 +73,8 @@ class Slot:
         batch = Batch(run, self._around.stager)
         self._forgotten.discard(run.job)
         self._queue.append(batch)
-        self._nursery.start_soon(batch.bring_sources)
+        if not batch.ready():
+            self._nursery.start_soon(batch.bring_sources)
         self._wake.set()
 
     def stop(self, stop: StopSlot) -> None:

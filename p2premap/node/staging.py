@@ -133,14 +133,18 @@ class Stager:
                 del self._fetching[source.digest]
                 done.set()
 
+    def code_at_hand(self, source: Source) -> Segment | None:
+        """A job's bundle, if it has been brought before and is still there."""
+        known = self._codes.get(source)
+        return known if known is not None and _size(known.path) >= 0 else None
+
     async def bring_code(self, source: Source) -> Segment:
         """A job's bundle, checked once, so that a worker need not doubt it.
 
         Raises:
             SourceLost, StoreUnwritable: as `bring`.
         """
-        known = self._codes.get(source)
-        if known is not None and _size(known.path) >= 0:
+        if (known := self.code_at_hand(source)) is not None:
             return known
         segment = await self.bring(source)
         if not segment.verified:
