@@ -46,7 +46,7 @@ class Growth:
         state = self._state
         run = state.runs[-1]
         if len(event.payload) > PAYLOAD_BYTES_MAX:
-            error = f"An extension has {len(event.payload)} bytes; at most {PAYLOAD_BYTES_MAX} can be replicated at once."
+            error = f"An extension has {len(event.payload)} bytes; a batch of facts carries {PAYLOAD_BYTES_MAX}."
             state.effects.append(self._answer(event, run, error=error))
             return
         try:
