@@ -113,7 +113,7 @@ def lose_two(trial: Trial) -> None:
     """SIGKILL to two of three nodes, for good: the third ends the job, as a fork of it."""
     victims = _lose_two(trial, JobOptions())
     trial.see_through()
-    trial.judge(victims)
+    trial.judge(victims, both_holders=True)
 
 
 def lose_two_strict(trial: Trial) -> None:
@@ -132,7 +132,7 @@ def lose_two_strict(trial: Trial) -> None:
     trial.facts["note"] = notes[-1]
     trial.cluster.restart([victims[0].name])
     trial.see_through()
-    trial.judge([victims[1]])
+    trial.judge([victims[1]], both_holders=True)
 
 
 def _lose_two(trial: Trial, options: JobOptions) -> list[Node]:

@@ -225,8 +225,13 @@ class Trial:
 
     # --- judgement --------------------------------------------------------------------------------------------------
 
-    def judge(self, victims: Sequence[Node]) -> None:
-        """What the marks tell: how long nothing started, and what ran again although it had ended before the fault."""
+    def judge(self, victims: Sequence[Node], *, both_holders: bool = False) -> None:
+        """What the marks tell: how long nothing started, and what ran again although it had ended before the fault.
+
+        Args:
+            both_holders: so many nodes are lost at once that nobody may hold a result any more: that is told, and no
+                violation.
+        """
         marks = self.work.told()
         dead = {victim.id for victim in victims}
         at = self.fault_at
@@ -234,7 +239,7 @@ class Trial:
         starts = [m for m in marks if m.what == "start" and m.at > at and not any(node in m.where for node in dead)]
         self._first("next_start_s", starts)
         self._first("next_assigned_s", [mark for mark in starts if mark.term > term])
-        self._judge_again(marks, dead)
+        self._judge_again(marks, dead, both_holders=both_holders)
         ended = {mark.of for mark in marks if mark.what == "end"}
         self.facts["attempts"] = sum(mark.what == "start" for mark in marks)
         self.check(len(ended) == self.tasks, f"{len(ended)} of {self.tasks} tasks ended by their own account")
@@ -260,7 +265,7 @@ class Trial:
         if starts:
             self.facts[name] = round(starts[0].at - self.fault_at, 4)
 
-    def _judge_again(self, marks: list[Mark], dead: set[str]) -> None:
+    def _judge_again(self, marks: list[Mark], dead: set[str], *, both_holders: bool) -> None:
         """Finished work is not redone: of what had ended, only what the leader did not call protected may run again.
 
         What a victim does on its own, cut off from the others, is its own affair.
@@ -279,7 +284,7 @@ class Trial:
         redone = max(0, len(again) - max(0, len(ended) - protected))
         self.facts["redone"] = redone
         self.check(
-            not redone,
+            not redone or both_holders,
             f"{len(again)} of {len(ended)} ended tasks ran again although {protected} were protected; "
             f"they had ended {ages[:5]} s before",
         )
