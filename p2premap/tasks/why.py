@@ -110,9 +110,9 @@ def _unfit(workers: Workers, worker: Worker) -> str:
         return "offers no slot"
     if worker.said and any(resting is worker for resting in workers.resting()):
         return f"says: {worker.said}"
-    if not workers.room(worker):
-        return f"has all it takes ({len(worker.batches)} batches)" if worker.batches else "is full of other jobs"
-    return ""
+    if worker.batches and (not workers.room(worker) or len(worker.batches) >= worker.slots):
+        return "is at work"  # the next batch goes there ahead of time only where tasks are short
+    return "" if workers.room(worker) else "is full of other jobs"
 
 
 def _out(state: JobState, run: StageRun, task: int, now: float) -> str:
