@@ -33,7 +33,7 @@ class _Finished:
     """A result that the leader has heard of.
 
     Args:
-        serial: the batch of facts that has it, of the present leader; 0: an earlier one's.
+        serial: the batch of the present leader that is to be protected first; 0: it is already.
     """
 
     def __init__(self, node: NodeId, blobs: tuple[Digest, ...], serial: int) -> None:
@@ -102,20 +102,18 @@ class Model:
         if 0 < self._cancelled_in <= serial:
             self._cancelled = True
 
-    def took_over(self, known: int) -> None:
-        """A new leader begins; of the last one's stream it has this many batches."""
+    def took_over(self, protected: int, known: int) -> None:
+        """A new leader begins; of the last one's stream so much is protected, and it has so much."""
         for key, results in list(self._finished.items()):
             kept = [r for r in results if r.serial <= known]
             for result in kept:
-                result.serial = 0
+                result.serial = 0 if result.serial <= protected else 1  # protected with its first batch
             if kept:
                 self._finished[key] = kept
             else:
                 del self._finished[key]
         self._reported.clear()
-        if 0 < self._cancelled_in <= known:
-            self._cancelled = True
-        self._cancelled_in = 0
+        self._cancelled_in = 1 if self._cancelled_in <= known and self._cancelled_in else 0
 
     def shown(self, view: JobView) -> None:
         """The leader shows the job."""

@@ -385,8 +385,8 @@ class Walk:
             self.zombies[old.id] = self.coordinator
         self.counts["dies" if dies else "deposed"] = self.counts.get("dies" if dies else "deposed", 0) + 1
         self.term += 1
-        history, decided, known = self.quorum.successor()
-        self.model.took_over(known)
+        history, decided, protected, known = self.quorum.successor()
+        self.model.took_over(protected, known)
         self.log.append(
             f"{self.now:.3f} -- {successor.id[:1]!r} leads, {len(history)} batches, decided {list(decided)} --"
         )

@@ -26,6 +26,21 @@ class _Term(NamedTuple):
     strays: list[list[bytes]]
 
 
+class Succession(NamedTuple):
+    """How a leader begins.
+
+    Args:
+        decided: the cells that it knows.
+        protected: batches of its predecessor's stream that no leader can lack.
+        known: those of them that it has.
+    """
+
+    history: list[bytes]
+    decided: dict[str, bytes]
+    protected: int
+    known: int
+
+
 class Quorum:
     """One job's replicas.
 
@@ -72,9 +87,11 @@ class Quorum:
         self._surviving.discard(cell)
         return cell, value
 
-    def successor(self) -> tuple[list[bytes], dict[str, bytes], int]:
-        """A new leader begins: its history, the cells that it knows, and how much of the last stream it has."""
-        if self._before is not None and not self.protected and self._random.random() < 0.3:
+    def successor(self) -> Succession:
+        """A new leader begins."""
+        last = self.protected
+        forgotten = self._before is not None and not self.protected and self._random.random() < 0.3
+        if forgotten and self._before is not None:
             self.base, self.stream, self.protected, self._strays = self._before
         self._before = _Term(self.base, self.stream, self.protected, [list(stray) for stray in self._strays])
         known = self._random.randint(self.protected, len(self.stream))
@@ -92,4 +109,4 @@ class Quorum:
         decided = {cell: value for cell, value in self.chosen.items() if self._random.random() < 0.7}
         self.open.update((cell, value) for cell, value in self.chosen.items() if cell not in decided)
         self._surviving = set(self.open)
-        return history, decided, known
+        return Succession(history, decided, last, 0 if forgotten else known)
