@@ -46,9 +46,8 @@ def restart(node: str, job: str, as_json: bool) -> None:
 
     With the same code, inputs and options, as a new job whose id is printed.
     """
-    key = os.urandom(KEY_BYTES)
+    wanted, key = job_bytes(job), os.urandom(KEY_BYTES)
     with anywhere(node, told=say) as connection:
-        wanted = job_bytes(job)
         found = connection.ask(lambda n: Restart(request=n, job=wanted, key=key), Submitted, timeout_s=RESTART_S)
     if as_json:
         print_json({"id": found.job.hex(), "copies": found.copies})

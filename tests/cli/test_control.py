@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from p2premap.client.private import PrivateCluster
-from tests.cluster import counts, eventually, job_file, p2premap, plain, private, start
+from tests.cluster import counts, eventually, job_file, p2premap, plain, private, short_home, start, stop
 
 WORDCOUNT = str(Path(__file__).parents[2] / "examples" / "wordcount.py")
 SLOW = """
@@ -74,6 +74,42 @@ def test_why_of_what_nobody_knows(three_nodes: PrivateCluster) -> None:
         done = p2premap(three_nodes.home, "why", what)
         assert done.exit_code == 2, done.stdout
         assert done.stderr.count("\n") == 1
+
+
+# --- priorities and limits ----------------------------------------------------------------------------------------
+
+
+def test_a_job_of_higher_priority_takes_the_slot_back(tmp_path: Path) -> None:
+    with private(("n1",)) as cluster:
+        home = cluster.home
+        file, gate, inputs = gated(tmp_path)
+        low = detached(home, "run", file, str(inputs), "--time-limit", "60s")
+        eventually(lambda: "out at n1" in p2premap(home, "why", low).stdout)
+        words = tmp_path / "words.txt"
+        words.write_text("one two\n" * 10)
+        high = p2premap(home, "run", WORDCOUNT, str(words), "--priority", "5")
+        assert high.exit_code == 0, high.stderr
+        assert phase(home, low) == "running"
+        gate.touch()
+        eventually(lambda: phase(home, low) == "done")
+        view = next(v for v in json.loads(p2premap(home, "jobs", "--json").stdout) if v["id"] == low)
+        assert [stage["failed_attempts"] for stage in view["stages"]] == [0, 0]
+
+
+def test_a_node_whose_owner_keeps_memory_free_offers_nothing_and_says_why(tmp_path: Path) -> None:
+    with short_home() as home:
+        node = start(home, "node", "--name", "lean", "--min-free-memory", "100000G", "--json")
+        assert node.stdout is not None
+        node.stdout.readline()
+        eventually(lambda: "less memory is free" in p2premap(home, "status").stdout)
+        assert "offers 0 slots: less memory is free than its owner wants." in p2premap(home, "nodes").stderr
+        words = tmp_path / "words.txt"
+        words.write_text("one two\n" * 10)
+        job = detached(home, "run", WORDCOUNT, str(words))
+        assert p2premap(home, "why", job).stdout.strip().endswith("wait: lean offers no slot.")
+        why = p2premap(home, "why", "lean").stdout
+        assert "offers 0 slots and no more, because less memory is free than its owner wants; 0 are busy" in why
+        assert stop(node)[0] == 0
 
 
 # --- restart ------------------------------------------------------------------------------------------------------
