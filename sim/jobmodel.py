@@ -153,8 +153,8 @@ class Model:
         """The leader has made of the report what it wanted."""
         written = len(self._walk.quorum.stream)
         for results in self._finished.values():
-            for result in results:
-                result.serial = min(result.serial, written)  # known before
+            for result in results:  # known before; what the leader began with is protected with its first batch
+                result.serial = min(result.serial, max(written, 1))
         if isinstance(message, messages.AttemptsEnded) and message.serial and message.ballot.n == self._walk.term:
             self._reported.setdefault(node.id, {}).setdefault(message.serial, written)
 

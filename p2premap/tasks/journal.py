@@ -152,7 +152,14 @@ class Named(Record, tag=10, frozen=True, kw_only=True):
     name: Short
 
 
-Fact: TypeAlias = Results | Failed | Chosen | Held | Extended | Pin | Cancelled | Ending | Term | Named
+class Lost(Record, tag=11, frozen=True, kw_only=True):
+    """So many attempts ran on a node that was lost; it cost their tasks nothing, and people like to know."""
+
+    stage: StageId
+    attempts: Small
+
+
+Fact: TypeAlias = Results | Failed | Chosen | Held | Extended | Pin | Cancelled | Ending | Term | Named | Lost
 
 
 class Batch(NamedTuple):

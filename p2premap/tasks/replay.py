@@ -78,7 +78,7 @@ class Replay:
     def _of_stage(
         self,
         run: StageRun,
-        fact: journal.Results | journal.Failed | journal.Chosen | journal.Held | journal.Pin,
+        fact: journal.Results | journal.Failed | journal.Chosen | journal.Held | journal.Pin | journal.Lost,
     ) -> None:
         match fact:
             case journal.Results(node=node):
@@ -95,6 +95,8 @@ class Replay:
                 if run.has(task) and run.facts.hold(task, attempt, node, holder) and run.pinned:
                     held = _find(run, task, attempt, holder)
                     self._made(holder, run.facts.results.blobs(held.result) if held is not None else ())
+            case journal.Lost(attempts=attempts):
+                run.lost_attempts += attempts
             case journal.Pin(generation=generation):
                 if run is self._state.runs[-1] and generation == run.generation and run.complete and not run.pinned:
                     run.pin(self._state.log.next)

@@ -6,7 +6,7 @@ import math
 from typing import Final
 
 from p2premap.ids import NodeId
-from p2premap.tasks import messages
+from p2premap.tasks import journal, messages
 from p2premap.tasks.events import WorkerSeen
 from p2premap.tasks.job import StageId
 from p2premap.tasks.state import JobState
@@ -95,6 +95,7 @@ class Roster:
         """Its attempts run elsewhere, and cost their tasks nothing."""
         for batch in list(worker.batches.values()):
             run = self._state.by_id[batch.stage]
+            lost = run.lost_attempts
             for task in batch.tasks:
                 second = run.backups.get(task)
                 if second is not None and second.batch == batch.number:
@@ -104,6 +105,8 @@ class Roster:
                     self._state.release(worker, run, task)
                     if not run.out[task]:
                         self._state.wait_again(run, task)
+            if run.lost_attempts > lost:
+                self._state.log.add(journal.Lost(stage=run.id, attempts=run.lost_attempts - lost))
         worker.asked = math.inf
         worker.owes = 0
         self._state.workers.wake(worker)
