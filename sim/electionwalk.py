@@ -378,7 +378,7 @@ class Walk:
                 self._crash(node)
                 return
 
-    def _perform(self, node: Node, effect: events.ElectionEffect) -> None:
+    def _perform(self, node: Node, effect: events.ElectionEffect) -> None:  # noqa: C901  (one branch an effect)
         match effect:
             case events.ToReplica(node=to, message=message):
                 self._send(node, self.nodes[to], message)
@@ -401,6 +401,8 @@ class Walk:
                 self.model.protects(node, effect)
             case events.Created():
                 self.model.created.add(effect.job)
+            case events.Forked():
+                self.model.forks(effect)
             case events.Concluded():
                 self.model.concludes(node, effect)
             case _:
@@ -564,6 +566,8 @@ class Model:
         self._pins: dict[bytes, list[bytes]] = {}
         self.takeovers = 0
         self.changes = 0
+        self.forked: dict[JobId, JobId] = {}
+        self.homecomings: set[JobId] = set()
 
     def pin(self, facts: list[bytes]) -> bytes:
         """A manifest: a value that stands for exactly these facts in this order."""
@@ -604,6 +608,14 @@ class Model:
         for (of, cell), value in self.decided.items():
             if of == job:
                 self._check_pin(cell, value, list(lead.history))
+
+    def forks(self, effect: events.Forked) -> None:
+        """A fork is opened."""
+        if self._walk.strict:
+            raise Violated("strict: a strict job was forked")
+        if effect.job in self.forked:
+            raise Violated("forks: opened twice")
+        self.forked[effect.job] = effect.origin
 
     def protects(self, node: Node, effect: events.Protected) -> None:
         """A leader hears that facts are protected."""
@@ -659,6 +671,10 @@ class Model:
                     return False
         return True
 
+    def _active(self, node: Node, job: JobId) -> bool:
+        record = node.disk.jobs.get(job)
+        return record is not None and not record.view and not record.gone
+
     def unsettled(self) -> str:
         """What is not brought to its end; "" where all is."""
         walk = self._walk
@@ -667,24 +683,36 @@ class Model:
         for job in sorted(self.created):
             if job not in disks:
                 return f"{job!r} was acknowledged and is lost"
-        for job in sorted(disks):
-            if job in self.over or not any(job in node.disk.jobs for node in up.values()):
+        for fork, origin in self.forked.items():
+            if fork in self.over:
                 continue
-            leaders = [node for node in up.values() if job in node.led]
-            if len(leaders) != 1:
-                return f"{job!r} has {len(leaders)} leaders"
-            if any(cell not in leaders[0].led[job].proposed for cell in CELLS):
-                return f"{job!r}: nothing more is proposed"
-            if any((job, cell) not in self.decided for cell in CELLS):
-                return f"{job!r}: something is not decided"
-            core = leaders[0].core
-            assert core is not None, "it is up"
-            for (of, cell), value in self.decided.items():
-                state = core.job(of) if of == job else None
-                if state is not None and cell not in state.decided:
-                    return f"{cell} of {job!r} = {value!r} is not known to its leader"
-            if len(self._protected.get(job, [])) != len(leaders[0].led[job].facts):
-                return f"facts of {job!r} are not protected"
+            at = [node for node in up.values() if self._active(node, fork)]
+            if any(self._active(node, origin) for node in at):
+                return f"the fork {fork!r} of {origin!r} is not home"
+            if not at:
+                self.homecomings.add(fork)
+        for job in sorted(disks):
+            if job in self.over or job in self.homecomings or not any(job in node.disk.jobs for node in up.values()):
+                continue
+            if text := self._unsettled_job(job, [node for node in up.values() if job in node.led]):
+                return text
+        return ""
+
+    def _unsettled_job(self, job: JobId, leaders: list[Node]) -> str:
+        if len(leaders) != 1:
+            return f"{job!r} has {len(leaders)} leaders"
+        led, core = leaders[0].led[job], leaders[0].core
+        assert core is not None, "it is up"
+        if any(cell not in led.proposed for cell in CELLS):
+            return f"{job!r}: nothing more is proposed"
+        if any((job, cell) not in self.decided for cell in CELLS):
+            return f"{job!r}: something is not decided"
+        state = core.job(job)
+        known = state.decided if state is not None else ()
+        if any(of == job and cell not in known for of, cell in self.decided):
+            return f"{job!r}: its leader does not know all that is decided"
+        if len(self._protected.get(job, [])) != len(led.facts):
+            return f"facts of {job!r} are not protected"
         return ""
 
     def settled(self) -> bool:

@@ -80,6 +80,7 @@ class Context:
         "agenda",
         "boot",
         "config",
+        "inbox",
         "journal",
         "leaving",
         "me",
@@ -103,6 +104,8 @@ class Context:
         self._acks: dict[NodeId, dict[JobId, Ack]] = {}
         self._loads: dict[int, LoadDone] = {}
         self._load = 0
+        self.inbox: list[Message] = []
+        """What this node tells itself."""
         self.leaving = False
         """This node is about to go."""
         self.touched: dict[JobId, None] = {}
@@ -130,6 +133,11 @@ class Context:
         """Whether it is worth sending to: alive, or only doubtful."""
         return node == self.me or ((peer := self.peers.get(node)) is not None and not peer.gone)
 
+    def certainly_gone(self, node: NodeId) -> bool:
+        """Whether its process is known to have ended."""
+        peer = self.peers.get(node)
+        return peer is not None and peer.gone and peer.certain
+
     def boot_of(self, node: NodeId) -> Boot:
         """The boot in which it was seen last; 0 where it never was."""
         if node == self.me:
@@ -140,6 +148,13 @@ class Context:
     def send(self, node: NodeId, message: Message) -> None:
         """Over the link."""
         self.out.append(ToReplica(node=node, message=message))
+
+    def tell(self, node: NodeId, message: Message) -> None:
+        """Over the link, or to this node itself, in the same step."""
+        if node == self.me:
+            self.inbox.append(message)
+        else:
+            self.send(node, message)
 
     def ack(self, node: NodeId, ack: Ack) -> None:
         """Tell it at the end of this step, together with others."""

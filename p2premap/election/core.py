@@ -47,6 +47,7 @@ from p2premap.election.boots import BootCheck
 from p2premap.election.config import is_config
 from p2premap.election.context import Context, Peer
 from p2premap.election.events import ElectionEffect, ElectionEvent
+from p2premap.election.forks import Forks
 from p2premap.election.job import Job
 from p2premap.election.records import CellRecord, ForgetJob, JobRecord, Stored, StoredStream
 from p2premap.election.replica import Replica
@@ -117,6 +118,7 @@ class ElectionCore:
         self._concluded: dict[JobId, None] = {}
         self._beat_at = math.inf
         self._asked_at: dict[tuple[NodeId, JobId], float] = {}
+        self._forks = Forks(self._context, self._jobs, self._add, self._remove)
         self._restore(stored)
 
     def _restore(self, stored: Stored) -> None:
@@ -146,6 +148,7 @@ class ElectionCore:
             self._beat_at,
             self._context.journal.deadline(),
             self._inquiries.deadline(),
+            self._forks.deadline(),
             min((creation.deadline() for creation in self._creations.values()), default=math.inf),
         )
 
@@ -154,6 +157,8 @@ class ElectionCore:
         context = self._context
         context.now = now
         self._take(event)
+        while context.inbox:
+            self._hear(self.me, context.inbox.pop(0))
         self._settle()
         context.flush()
         effects, context.out = context.out, []
@@ -297,7 +302,8 @@ class ElectionCore:
             case events.StepDown(reason=reason):
                 job.unfit_for(reason)
             case events.AcceptFork():
-                pass
+                self._forks.accept(job)
+                self._keys[job.replica.record.key] = job.replica.job
             case events.Forget():
                 if job.replica.record.view:
                     self._forget(job)
@@ -314,6 +320,7 @@ class ElectionCore:
             self._beat()
         if self._inquiries.deadline() <= context.now:
             self._inquiries.tick()
+        self._forks.tick()
         for creation in list(self._creations.values()):
             creation.check()
         self._drop_creations()
@@ -399,7 +406,13 @@ class ElectionCore:
         boots = BootCheck(self.me, fresh=fresh, amnesiac=replica.record.amnesiac)
         job = Job(self._context, replica, brought=brought, boots=boots)
         self._jobs[replica.job] = job
-        self._keys[replica.record.key] = replica.job
+        if replica.record.key:
+            self._keys[replica.record.key] = replica.job
+        job.stranded = self._forks.open
+        if replica.record.origin:
+            self._forks.known(job)
+        if (fork := self._forks.of(replica.job)) is not None:
+            job.fork = fork
         self._context.touch(replica.job)
         return job
 
@@ -498,6 +511,9 @@ class ElectionCore:
                 | messages.Over(job=job_id)
                 | messages.Moved(job=job_id)
                 | messages.StandNow(job=job_id)
+                | messages.ForkFacts(job=job_id)
+                | messages.ForkEnd(job=job_id)
+                | messages.ForkTaken(job=job_id)
             ):
                 known = self._jobs.get(JobId(job_id))
                 if known is not None:
@@ -530,7 +546,10 @@ class ElectionCore:
         | messages.Accepted
         | messages.Over
         | messages.Moved
-        | messages.StandNow,
+        | messages.StandNow
+        | messages.ForkFacts
+        | messages.ForkEnd
+        | messages.ForkTaken,
     ) -> None:
         match message:
             case messages.JobStored():
@@ -554,6 +573,12 @@ class ElectionCore:
                     self._conclude(job, view)
             case messages.Moved():
                 job.moved(node, message)
+            case messages.ForkFacts():
+                self._forks.facts(node, job, message)
+            case messages.ForkEnd():
+                self._forks.end(node, job, message)
+            case messages.ForkTaken():
+                self._forks.taken(job, message)
             case messages.StandNow():
                 if job.leader == node and job.may_stand():
                     job.stand()
@@ -602,6 +627,7 @@ class ElectionCore:
             self._remove(known)
         elif known is not None:
             context.touch(record.job)
+            self._forks.told(known, record)
             if not follower.inactive(context, known, node):
                 known.replica.write(sync=True, then=lambda: context.send(node, known.stored()))
             return

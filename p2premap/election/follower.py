@@ -23,7 +23,7 @@ from p2premap.election.messages import (
     Prepare,
     Promise,
 )
-from p2premap.election.records import StoredBatch
+from p2premap.election.records import CellRecord, StoredBatch
 from p2premap.election.streams import portions
 from p2premap.errors import RemoteProtocolError
 from p2premap.ids import Ballot, NodeId
@@ -130,7 +130,10 @@ def on_accept(context: Context, job: Job, node: NodeId, message: Accept) -> None
     elif known is not None and known.ballot == message.ballot:
         replica.write(sync=True, then=lambda: context.send(node, answer))
     else:
-        replica.accept(message.ballot, message.cell, message.value, lambda: context.send(node, answer))
+        accepted = CellRecord(
+            job=replica.job, cell=message.cell, ballot=message.ballot, value=message.value, serial=message.serial
+        )
+        replica.accept(accepted, lambda: context.send(node, answer))
 
 
 def on_prepare(context: Context, job: Job, node: NodeId, message: Prepare) -> None:
@@ -168,7 +171,7 @@ def on_chosen(job: Job, message: Chosen) -> None:
     if job.replica.active:
         for cell in message.cells:
             if cell.job == job.replica.job and job.replica.active and _makes_sense(cell.cell, cell.value):
-                job.decide(cell.cell, cell.ballot, cell.value)
+                job.decide(cell)
 
 
 def _makes_sense(cell: str, value: bytes) -> bool:

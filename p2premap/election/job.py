@@ -16,21 +16,23 @@ It does not stand where it could not win or not lead: without a quorum in reach,
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import msgspec
 
-from p2premap.election.ballot import first, successor
+from p2premap.election.ballot import successor
 from p2premap.election.boots import BootCheck
 from p2premap.election.candidate import Candidacy
 from p2premap.election.config import Config, config_cell, is_config
 from p2premap.election.context import Context
 from p2premap.election.events import Bring, Decided, Deposed, Dropped, Lead, LeaderKnown, Protected
 from p2premap.election.leader import Leadership
-from p2premap.election.messages import Beats, Boots, JobStored, Moved, StandNow, StoreJob, Want
+from p2premap.election.messages import Beats, Boots, ForkTaken, JobStored, Moved, StandNow, StoreJob, Want
 from p2premap.election.quorum import is_quorum, needed
 from p2premap.election.reconfigure import Reconfiguration
+from p2premap.election.records import CellRecord
 from p2premap.election.replica import Replica
-from p2premap.ids import Ballot, NodeId
+from p2premap.ids import Ballot, JobId, NodeId
 
 BRING_AGAIN_S = 2.0
 """What could not be brought here is tried again after so long, from another member."""
@@ -66,6 +68,14 @@ class Job:
         self._boots_at = -math.inf
         self._told: tuple[NodeId | None, int, str] | None = None
         self.no_quorum_since = math.inf
+        self.fork: JobId | None = None
+        """The fork of this job that is known here."""
+        self.stranded: Callable[[Job], None] = lambda job: None
+        """Called when a quorum has been out of reach for too long."""
+        self.takes: dict[JobId, tuple[NodeId, int]] = {}
+        """Forks of which so many facts were taken over, and who waits to hear that they are protected."""
+        self.cells_of_fork: tuple[CellRecord, ...] = ()
+        """Cells that a fork decided, to be proposed here before any other."""
         self.tell_stored: NodeId | None = None
         """Who waits to hear that the job is on disk and brought here."""
         self._on_disk = False
@@ -111,11 +121,12 @@ class Job:
         """When it wants a look."""
         if not self.replica.active:
             return math.inf
+        due = min(self._bring_at, self._fork_at())
         if self.leadership is not None:
-            return min(self.leadership.deadline(), self._bring_at)
+            return min(self.leadership.deadline(), due)
         if self.candidacy is not None:
-            return min(self.candidacy.deadline(), self._bring_at)
-        return min(self.stand_at, self._bring_at)
+            return min(self.candidacy.deadline(), due)
+        return min(self.stand_at, due)
 
     def tick(self) -> None:
         """Whatever is due."""
@@ -124,6 +135,8 @@ class Job:
         now = self._context.now
         if self._bring_at <= now:
             self.bring(self._next_source())
+        if self._fork_at() <= now:
+            self._strand()
         if self.leadership is not None:
             self.leadership.tick()
         elif self.candidacy is not None:
@@ -148,6 +161,38 @@ class Job:
         """Nobody was silent while this process did not run."""
         if self.stand_at < math.inf:
             self.wait(self._context.config.missed_s)
+
+    # --- without a quorum ---------------------------------------------------------------------------------------------
+
+    def see_quorum(self) -> bool:
+        """Whether a quorum is in reach; since when it is not is remembered."""
+        if self.replica.has_quorum([node for node in self.replica.members if self._context.reachable(node)]):
+            self.no_quorum_since = math.inf
+            return True
+        self.no_quorum_since = min(self.no_quorum_since, self._context.now)
+        return False
+
+    def _fork_at(self) -> float:
+        """When a fork is opened here, should nothing change; infinity: it is not for this node to do so."""
+        replica, me = self.replica, self._context.me
+        if self.no_quorum_since == math.inf or replica.record.strict or self.fork is not None:
+            return math.inf
+        if me not in replica.members or not self.brought or self.unfit:
+            return math.inf
+        others = [node for node in replica.members if node != me]
+        if len(others) == 1 and self._context.certainly_gone(others[0]):
+            return self.no_quorum_since
+        rank = [node for node in replica.members if self._context.reachable(node)].index(me)
+        return self.no_quorum_since + self._context.config.fork_s * (1 + rank / 2)
+
+    def _strand(self) -> None:
+        if self.see_quorum():
+            return
+        self.no_quorum_since = math.inf
+        if self.leadership is not None or self.candidacy is not None:
+            self.step_down(self._context.config.missed_s)
+        self.stranded(self)
+        self.announce()
 
     # --- standing ---------------------------------------------------------------------------------------------------
 
@@ -183,8 +228,7 @@ class Job:
 
     def may_stand(self) -> bool:
         """Whether it makes sense to."""
-        reachable = [node for node in self.replica.members if self._context.reachable(node)]
-        return self.votes and self.brought and not self.unfit and self.replica.has_quorum(reachable)
+        return self.see_quorum() and self.votes and self.brought and not self.unfit
 
     def stand(self) -> None:
         """Become a candidate, under a ballot higher than any that was heard of."""
@@ -205,7 +249,7 @@ class Job:
 
     def _won(self, candidacy: Candidacy) -> None:
         for cell in candidacy.chosen():
-            self.decide(cell.cell, cell.ballot, cell.value)
+            self.decide(cell)
         if self.candidacy is not candidacy:
             return  # the epoch is over
         self.candidacy = None
@@ -224,6 +268,9 @@ class Job:
             for node, promise in candidacy.promises.items():
                 if node != self._context.me:
                     leadership.feed(node, dict(promise.vector))
+            if stop is None:
+                adopted.extend(self.cells_of_fork)
+                self.cells_of_fork = ()
             for cell in adopted:
                 if not self.is_chosen(cell.cell) and not is_config(cell.cell):
                     leadership.propose(cell.cell, cell.value)
@@ -251,15 +298,28 @@ class Job:
 
     def tend(self) -> None:
         """See whether the replica set is as it should be; with every heartbeat."""
+        self.see_quorum()
         if self.change is not None and self.leadership is not None:
             self.change.tend()
 
     def lead_first(self) -> Leadership:
-        """Lead a job that was just created here."""
+        """Lead a job that was just created or forked here, under the ballot that its record promises."""
         self.leader = self._context.me
-        leadership = self._lead(first(self._context.me))
+        leadership = self._lead(self.replica.promised)
         leadership.begin_first()
         return leadership
+
+    def lead_fork(self, facts: tuple[bytes, ...]) -> None:
+        """Lead a fork that was just opened here."""
+        self._begun(self.lead_first(), facts)
+        self.announce()
+
+    def lead_anew(self, cells: tuple[CellRecord, ...]) -> None:
+        """Stand again at once, so that the tasks begin with all facts; then propose these cells before any other."""
+        self.step_down(self._context.config.missed_s)
+        self.cells_of_fork = cells
+        if self.may_stand():
+            self.stand()
 
     def begin_first(self) -> None:
         """It is created, as its client will be told."""
@@ -286,6 +346,9 @@ class Job:
         leadership = self.leadership
         if leadership is not None and leadership.ready and leadership.ballot == ballot:
             self._context.out.append(Protected(job=self.replica.job, serial=serial))
+            for fork, (node, count) in self.takes.items():
+                self._context.tell(node, ForkTaken(job=self.replica.job, fork=fork, count=count))
+            self.takes.clear()
 
     # --- stepping down ----------------------------------------------------------------------------------------------
 
@@ -347,6 +410,8 @@ class Job:
             self.leadership.unlinked(node)
         if self.candidacy is not None:
             self.candidacy.ask(node)
+        if self.no_quorum_since < math.inf and self.see_quorum() and self.ballot is None:
+            self.wait(self._context.config.stand_again_s)
         self.announce()
 
     def lost(self, node: NodeId) -> None:
@@ -354,6 +419,8 @@ class Job:
         if self.leader == node:
             self.leader = None
             self.wait(0.0)
+        if node in self.replica.members:
+            self.see_quorum()
         if self.leadership is not None:
             self.leadership.tick()
         self.announce()
@@ -390,10 +457,10 @@ class Job:
         known = self.replica.cells.get(cell)
         return known is not None and known.chosen
 
-    def decide(self, cell: str, ballot: Ballot, value: bytes) -> None:
+    def decide(self, cell: CellRecord) -> None:
         """Somebody tells that it is decided."""
-        if self.replica.choose(cell, ballot, value):
-            self._decided(cell, value)
+        if self.replica.choose(cell):
+            self._decided(cell.cell, cell.value)
 
     def _decided(self, cell: str, value: bytes) -> None:
         if self.leadership is not None:
@@ -449,7 +516,9 @@ class Job:
         replica, me = self.replica, self._context.me
         if not replica.active:
             return
-        if message.promised.epoch > replica.promised.epoch:
+        if not message.members:
+            self.leave(replica.promised, ())
+        elif message.promised.epoch > replica.promised.epoch:
             for member in message.members:
                 if member != me and self._context.reachable(member):
                     self.want(member)

@@ -303,12 +303,18 @@ class Leadership:
     def _propose_now(self, cell: str, proposal: Proposal) -> None:
         proposal.since = self._context.now
         me = self._context.me
-        self._replica.accept(self.ballot, cell, proposal.value, lambda: self.accepted(me, cell))
+        self._replica.accept(self._record(cell, proposal), lambda: self.accepted(me, cell))
         self._send_accept(cell, proposal)
+
+    def _record(self, cell: str, proposal: Proposal) -> CellRecord:
+        return CellRecord(
+            job=self._replica.job, cell=cell, ballot=self.ballot, value=proposal.value, serial=max(proposal.after, 0)
+        )
 
     def _send_accept(self, cell: str, proposal: Proposal) -> None:
         proposal.sent_at = self._context.now
-        message = Accept(job=self._replica.job, ballot=self.ballot, cell=cell, value=proposal.value)
+        serial = max(proposal.after, 0)
+        message = Accept(job=self._replica.job, ballot=self.ballot, cell=cell, value=proposal.value, serial=serial)
         for node in self._replica.members:
             if node not in proposal.accepted and node != self._context.me and self._context.reachable(node):
                 self._context.send(node, message)
@@ -329,7 +335,7 @@ class Leadership:
         if not waited and any(n not in proposal.accepted and self._context.alive(n) for n in replica.members):
             return
         del self.proposals[cell]
-        replica.choose(cell, self.ballot, proposal.value)
+        replica.choose(self._record(cell, proposal))
         self.tell((replica.cells[cell],))
         self._decided(cell, proposal.value)
 

@@ -54,6 +54,32 @@ class Ack(Record, frozen=True, kw_only=True):
     amnesiac: bool = False
 
 
+class ForkFacts(Message, tag=57, frozen=True, kw_only=True):
+    """Facts of a fork, for the leader of the job that it was forked from: the first of them has this number, from 0."""
+
+    job: JobIdField
+    fork: JobIdField
+    number: Count
+    facts: tuple[bytes, ...]
+
+
+class ForkEnd(Message, tag=58, frozen=True, kw_only=True):
+    """That was all: so many facts, and these cells that the fork has decided."""
+
+    job: JobIdField
+    fork: JobIdField
+    count: Count
+    cells: tuple[CellRecord, ...]
+
+
+class ForkTaken(Message, tag=59, frozen=True, kw_only=True):
+    """So many facts of the fork are now part of the job: if that is all, the fork is not needed any more."""
+
+    job: JobIdField
+    fork: JobIdField
+    count: Count
+
+
 class StoreJob(Message, tag=60, frozen=True, kw_only=True):
     """Be a replica of this job; `record.promised` is the ballot under which the sender leads or stands."""
 
@@ -136,12 +162,13 @@ class Batches(Message, tag=69, frozen=True, kw_only=True):
 
 
 class Accept(Message, tag=70, frozen=True, kw_only=True):
-    """Accept this value for the cell under my ballot."""
+    """Accept this value for the cell under my ballot; it speaks of facts of my stream up to this serial."""
 
     job: JobIdField
     ballot: Ballot
     cell: Short
     value: bytes
+    serial: Count
 
 
 class Accepted(Message, tag=71, frozen=True, kw_only=True):
@@ -166,7 +193,7 @@ class Over(Message, tag=73, frozen=True, kw_only=True):
 
 
 class Moved(Message, tag=74, frozen=True, kw_only=True):
-    """The job's replica set is now this one, of the epoch `promised.epoch`."""
+    """The job's replica set is now this one, of the epoch `promised.epoch`; empty: there is no such job any more."""
 
     job: JobIdField
     promised: Ballot
@@ -210,10 +237,12 @@ class StandNow(Message, tag=79, frozen=True, kw_only=True):
 ElectionMessage: TypeAlias = (
     StoreJob | JobStored | Beats | Heard | Want | Prepare | Promise | Nack | Append | Batches
     | Accept | Accepted | Chosen | Over | Moved | Boots | BootsKnown | FindKey | KeyFound | StandNow
+    | ForkFacts | ForkEnd | ForkTaken
 )  # fmt: skip
 
 MESSAGES: tuple[type[Message], ...] = (
     StoreJob, JobStored, Beats, Heard, Want, Prepare, Promise, Nack, Append, Batches,
     Accept, Accepted, Chosen, Over, Moved, Boots, BootsKnown, FindKey, KeyFound, StandNow,
+    ForkFacts, ForkEnd, ForkTaken,
 )  # fmt: skip
 """What this room adds to the links between members."""

@@ -48,6 +48,7 @@ class CellRecord(Record, frozen=True, kw_only=True):
     Args:
         ballot: under which the value was accepted.
         chosen: it is decided.
+        serial: the value speaks of no facts beyond this one of that ballot's stream.
     """
 
     job: JobIdField
@@ -55,6 +56,7 @@ class CellRecord(Record, frozen=True, kw_only=True):
     ballot: Ballot
     value: bytes
     chosen: bool = False
+    serial: Count = 0
 
 
 class StoredBatch(Record, frozen=True, kw_only=True):

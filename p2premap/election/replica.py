@@ -110,18 +110,18 @@ class Replica:
         self.record = record
         self.write(record, sync=True, then=then)
 
-    def accept(self, ballot: Ballot, cell: str, value: bytes, then: Then | None = None) -> None:
+    def accept(self, cell: CellRecord, then: Then | None = None) -> None:
         """Accept a value for a cell that is not chosen."""
-        assert ballot == self.promised, "a value is accepted under another ballot than the promised one"
-        self._put(CellRecord(job=self.job, cell=cell, ballot=ballot, value=value), then)
+        assert cell.ballot == self.promised, "a value is accepted under another ballot than the promised one"
+        self._put(cell, then)
 
-    def choose(self, cell: str, ballot: Ballot, value: bytes) -> bool:
+    def choose(self, cell: CellRecord) -> bool:
         """Remember that a cell is decided; False where that is known already."""
-        known = self.cells.get(cell)
+        known = self.cells.get(cell.cell)
         if known is not None and known.chosen:
             return False
         self.chosen += 1
-        self._put(CellRecord(job=self.job, cell=cell, ballot=ballot, value=value, chosen=True), self._chosen_on_disk)
+        self._put(msgspec.structs.replace(cell, job=self.job, chosen=True), self._chosen_on_disk)
         return True
 
     def _chosen_on_disk(self) -> None:
