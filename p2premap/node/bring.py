@@ -38,6 +38,9 @@ Answer: TypeAlias = Brought | PlanRead | BlobsKept
 SIDE_BY_SIDE: Final = 8
 """Orders that are carried out at a time, and copies for one of them; the others wait."""
 
+COPY_AGAIN_S: Final = 5.0
+"""Inputs that could not be copied are tried again after so long: the machine that has them was asleep, say."""
+
 log = logging.getLogger(__name__)
 
 
@@ -135,13 +138,31 @@ class Bringer:
             self._sources[asked.job] = holders = tuple(dict.fromkeys((asked.source, charter.home)))
             await self._stager.keep(_whole(charter.spec.code, holders), durable=True)
             director = await self._director(asked.job, charter, holders)
-            # on the machine of the home its files are at hand, and gone with the machine
-            sources = () if self._stager.is_neighbour(charter.home) else to_copy(director)
-            await self._copy(sources, asked.source)
         except (P2PRemapError, msgspec.DecodeError) as error:
             return Brought(job=asked.job, error=str(error))
+        # on the machine of the home its files are at hand, and gone with the machine
+        sources = () if self._stager.is_neighbour(charter.home) else to_copy(director)
         self._note(asked.job, director, [Digest(source.digest) for source in sources])
+        try:
+            await self._copy(sources, asked.source)
+        except P2PRemapError as error:
+            # the job can be led from here all the same: its tasks wait for the files
+            log.warning("inputs of the job %s cannot be copied now: %s", asked.job.hex()[:8], error)
+            assert self._nursery is not None, "perform() needs run()"
+            self._nursery.start_soon(self._copy_later, asked.job, sources, asked.source)
         return Brought(job=asked.job)
+
+    async def _copy_later(self, job: JobId, sources: Sequence[Source], holder: NodeId) -> None:
+        """Until they are here or the job is over."""
+        while True:
+            await trio.sleep(COPY_AGAIN_S)
+            if job not in self._copied:
+                return
+            try:
+                await self._copy(sources, holder)
+            except P2PRemapError:
+                continue
+            return
 
     async def _copy(self, sources: Iterable[Source], holder: NodeId) -> None:
         """Raises: SourceLost, StoreUnwritable: an input is not here now."""

@@ -219,18 +219,18 @@ class Reports:
         return self._state.failures.input_lost(run, worker, end)
 
     def _on_file_lost(self, run: StageRun, worker: Worker, end: AttemptEnd) -> Verdict | None:
-        """Counted, if a living node should have given the file; where all who have it are away, the task waits.
+        """Counted, if the node should have given the file whose file it is; while that is away, the task waits.
 
-        Until then every other node is asked: one may be on the same machine, or share its file system.
+        Until then every other node is asked: one may be on the same machine, or share its file system. Other holders
+        have copies, and may not have finished copying when that node went.
         """
         workers = self._state.workers
-        holders = {
-            holder
+        owners = {
+            source.holders[0]
             for source in self._state.director.task(run.id, end.task).sources
-            if source.blob is None and source.digest in end.missing
-            for holder in source.holders
+            if source.blob is None and source.digest in end.missing and source.holders
         }
-        if not holders or any(workers.is_there(holder) for holder in holders):
+        if all(workers.is_there(owner) for owner in owners):
             return self._state.failures.counted(run, worker, end)
         avoided = run.avoid.setdefault(end.task, {})
         avoided[worker.node] = None

@@ -15,6 +15,7 @@ from blake3 import blake3
 from p2premap.election.events import Bring, Brought
 from p2premap.election.records import JobRecord
 from p2premap.ids import Ballot, Digest, JobId
+from p2premap.node import bring
 from p2premap.node.bring import Answer, Asked, Bringer
 from p2premap.node.events import BlobsKept, KeepBlobs, PlanRead, ReadPlan
 from p2premap.node.jobs import Charter
@@ -160,12 +161,7 @@ async def test_another_replica_has_it_where_the_home_has_gone(cluster: Cluster, 
 @pytest.mark.trio
 async def test_what_cannot_be_had_is_a_sentence(cluster: Cluster, job: Submitted) -> None:
     async with replica(cluster) as mine:
-        job.file.write_bytes(TEXT.upper())
-        answer = await mine.ask(job.bring)
-        assert isinstance(answer, Brought)
-        assert "can be read nowhere" in answer.error
         shutil.rmtree(cluster.stores[HOME].directory)
-        cluster.mine.delete(Digest(job.spec.plan.digest))
         answer = await mine.ask(job.bring)
         assert isinstance(answer, Brought)
         assert "can be read nowhere" in answer.error
@@ -176,6 +172,21 @@ async def test_what_cannot_be_had_is_a_sentence(cluster: Cluster, job: Submitted
         answer = await mine.ask(unknown)
         assert isinstance(answer, PlanRead)
         assert "no blob" in answer.error
+
+
+@pytest.mark.trio
+async def test_inputs_that_cannot_be_copied_now_are_copied_later(
+    cluster: Cluster, job: Submitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bring, "COPY_AGAIN_S", 0.01)
+    job.file.rename(away := job.file.with_name("away"))
+    async with replica(cluster) as mine:
+        assert await mine.ask(job.bring) == Brought(job=JOB)
+        assert cluster.mine.sweep(older_s=60.0).blobs == 2
+        away.rename(job.file)
+        with trio.fail_after(10):
+            while cluster.mine.sweep(older_s=60.0).blobs < 2 + len(CUTS):  # noqa: ASYNC110  (as above)
+                await trio.sleep(0.01)
 
 
 @pytest.mark.trio

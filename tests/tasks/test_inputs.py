@@ -68,6 +68,18 @@ def test_however_often_it_is_away_the_job_does_not_fail(led: Led, away: str) -> 
     assert led.view.error == ""
 
 
+def test_a_copy_that_was_not_finished_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    copied = Source(digest=DIGEST, start=0, end=9, holders=(HOME, node("A")), path="/input", mtime_ns=1)
+    monkeypatch.setattr("tests.tasks.test_inputs.FILE", copied)
+    monkeypatch.setattr(dialogue, "ShapeDirector", FileDirector)
+    led = Led(Shape(1), options=JobOptions(attempts_max=1), on="HAB")
+    led.lost("H")
+    while led.given[MAP, 0][0] and lost(led):
+        pass
+    assert led.view.error == ""
+    assert "wait for files" in led.view.note
+
+
 def test_a_file_that_a_living_node_does_not_give_is_counted(led: Led) -> None:
     lost(led)
     assert lost(led)[-1] == "failed"
