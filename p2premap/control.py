@@ -550,10 +550,17 @@ class ReadBlob(Message, tag=144, frozen=True, kw_only=True):
     source: Source
 
 
+class AcceptFork(Message, tag=145, frozen=True, kw_only=True):
+    """This fork is the job from now on; whose it was is lost for good. `Done` when the fork's leader has heard it."""
+
+    request: RequestId
+    fork: bytes
+
+
 CLIENT_MESSAGES: tuple[type[Message], ...] = (
     PutBlob, Submit, Watch, ListJobs, Cancel, ReadPart, ReadLog, ListNodes, GetStatus, MakeInvite, Join,
     LeaveCluster, Diagnose, Stop, Announce, TryAddresses, FindPart, OpenCalls, Calls, ReadBlob,
-    Why, Restart, FindHome, CleanUp, Drain, CountSole,
+    Why, Restart, FindHome, CleanUp, Drain, CountSole, AcceptFork,
 )  # fmt: skip
 """What a client may say."""
 

@@ -1,4 +1,4 @@
-"""Looking at jobs and ending them: `jobs`, `logs`, `cancel`."""
+"""Looking at jobs and ending them: `jobs`, `jobs accept`, `logs`, `cancel`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from p2premap.cli.show import clean, count, duration, json_option, print_json, s
 from p2premap.client.jobs import cancel as cancel_job
 from p2premap.client.jobs import read_log
 from p2premap.client.reach import anywhere
-from p2premap.control import Jobs, JobUpdate, ListJobs, Watch
+from p2premap.control import AcceptFork, Jobs, JobUpdate, ListJobs, Watch
 from p2premap.errors import ConfigError
 from p2premap.tasks.job import JobView, Phase
 
@@ -36,11 +36,33 @@ def job_bytes(text: str) -> bytes:
     return found
 
 
-@click.command()
+@click.group(invoke_without_command=True)
+@json_option
+@click.pass_context
+def jobs(ctx: click.Context, as_json: bool) -> None:
+    """List the jobs, the newest first."""
+    if ctx.invoked_subcommand is None:
+        _list(ctx.obj, as_json)
+
+
+@jobs.command()
+@click.argument("fork")
 @json_option
 @click.pass_obj
-def jobs(node: str, as_json: bool) -> None:
-    """List the jobs, the newest first."""
+def accept(node: str, fork: str, as_json: bool) -> None:
+    """Make a fork the job, where most of the nodes that kept the job's ledger are lost for good.
+
+    When one of them comes back after all, it hears that the job is another one now.
+    """
+    with anywhere(node, told=say) as connection:
+        text = connection.do(lambda n: AcceptFork(request=n, fork=job_bytes(fork)))
+    if as_json:
+        print_json({"fork": fork, "accepted": True, "text": text})
+    else:
+        say(clean(text))
+
+
+def _list(node: str, as_json: bool) -> None:
     with anywhere(node, told=say) as connection:
         found = connection.ask(lambda n: ListJobs(request=n), Jobs)
     if as_json:

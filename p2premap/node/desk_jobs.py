@@ -1,4 +1,4 @@
-"""Answers about jobs: hand in, list, cancel."""
+"""Answers about jobs: hand in, list, cancel, accept a fork."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 import trio
 
-from p2premap.control import Cancel, Done, Jobs, ListJobs, PutBlob, Submit, Submitted, Trouble
+from p2premap.control import AcceptFork, Cancel, Done, Jobs, ListJobs, PutBlob, Submit, Submitted, Trouble
 from p2premap.errors import PeerUnreachable, RemoteProtocolError
 from p2premap.ids import JobId, short
 from p2premap.node.desk import Handler, RequestError, Visit
@@ -121,7 +121,24 @@ async def _cancel_there(visit: Visit, view: JobView, reason: str) -> None:
         await trio.sleep(LOOK_AGAIN_S)
 
 
+async def accept_fork(visit: Visit, message: Message, _: bytes) -> None:
+    """`AcceptFork`: by the node that leads the fork, or kept its end."""
+    assert isinstance(message, AcceptFork)
+    view = await find(visit, message.fork)
+    if not view.fork or view.fork != short(view.job):
+        raise RequestError(Trouble.USAGE, f"{short(view.job)} is no fork; `p2premap jobs` names forks.")
+    if visit.house.core.jobs.leads(JobId(view.job)) or (over(view) and visit.peer is not None):
+        visit.house.accept_fork(JobId(view.job))
+    elif visit.peer is None:
+        forward = AcceptFork(request=PASSED_ON, fork=view.job)
+        await ask(visit, view.leader, forward, Done)
+    else:
+        raise RequestError(Trouble.UNREACHABLE, f"The fork {short(view.job)} is led by another node.")
+    await visit.say(Done(request=message.request, text=f"The fork {short(view.job)} is the job from now on."))
+
+
 HANDLERS: dict[type[Message], Handler] = {
+    AcceptFork: accept_fork,
     PutBlob: put_blob,
     Submit: submit,
     ListJobs: list_jobs,

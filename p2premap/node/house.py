@@ -447,6 +447,10 @@ class House:
         """End a job that is led here."""
         self._deliver(CancelJob(job=job, reason=reason or "cancelled by a user"))
 
+    def accept_fork(self, fork: JobId) -> None:
+        """This fork is the job from now on."""
+        self._deliver(election.AcceptFork(job=fork))
+
     def jobs(self) -> list[JobView]:
         """The jobs that this node leads or led."""
         return self.core.job_views(trio.current_time())

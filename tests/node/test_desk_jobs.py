@@ -11,8 +11,10 @@ import trio.testing
 
 from p2premap.control import (
     FROM_DAEMON,
+    AcceptFork,
     Cancel,
     Chunk,
+    Done,
     FindPart,
     Jobs,
     JobUpdate,
@@ -22,10 +24,10 @@ from p2premap.control import (
     Trouble,
     Watch,
 )
-from p2premap.ids import Digest, JobId, NodeId
+from p2premap.ids import Digest, JobId, NodeId, short
 from p2premap.node.bulletin import Bulletin
 from p2premap.node.desk import Handler, RequestError
-from p2premap.node.desk_jobs import cancel, list_jobs
+from p2premap.node.desk_jobs import accept_fork, cancel, list_jobs
 from p2premap.node.desk_watch import ALIVE_S, find_part, read_part, watch
 from p2premap.node.jobs import NOBODY
 from p2premap.node.staging import SourceLost
@@ -165,6 +167,20 @@ async def test_who_waits_for_a_job_that_is_forgotten_is_told() -> None:
             await trio.testing.wait_all_tasks_blocked()
             visitor.views.clear()
             visitor.house.bulletin.keep([])
+
+
+async def test_a_fork_is_accepted_by_its_name_and_nothing_else_is() -> None:
+    plain = job_view(0, phase=Phase.RUNNING)
+    fork = msgspec.structs.replace(job_view(1, phase=Phase.RUNNING), fork=short(job_view(1).job))
+    visitor = Visitor(plain, fork)
+    accepted: list[JobId] = []
+    visitor.house.accept_fork = accepted.append
+    await accept_fork(visitor, AcceptFork(request=1, fork=fork.job[:4]), b"")
+    assert accepted == [fork.job]
+    assert isinstance(visitor.answers[0], Done)
+    with pytest.raises(RequestError, match="is no fork"):
+        await accept_fork(visitor, AcceptFork(request=2, fork=plain.job[:4]), b"")
+    assert len(accepted) == 1
 
 
 async def test_a_watcher_of_a_job_that_nobody_leads_hears_so_and_goes_on(
