@@ -601,7 +601,7 @@ class Model:
         protected = self._protected.get(job, [])
         if list(lead.history[: len(protected)]) != protected:
             raise Violated("protected: a leader's history does not begin with what was protected before")
-        if len(set(lead.history)) != len(lead.history):
+        if len(set(lead.history)) != len(lead.history) and job not in self.forked.values():
             raise Violated("history: a batch is applied twice")
         for cell, value in lead.decided.items():
             self._decide(job, cell, value)
@@ -635,7 +635,7 @@ class Model:
     def decides(self, node: Node, effect: events.Decided) -> None:
         """A node says that a cell is decided."""
         self._decide(effect.job, effect.cell, effect.value)
-        if effect.value in self._pins:
+        if effect.job in node.led:
             protected = self._protected.get(effect.job, [])
             self._check_pin(effect.cell, effect.value, protected)
 

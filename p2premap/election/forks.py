@@ -10,7 +10,7 @@ of two members at once, where the other's process is gone for certain. The fork'
 epoch, what its opener had and who that is: two openers make two forks. Its facts are the opener's, in their order
 (`streams.fold`), as the stream of a ballot (0, 0, opener); the opener leads under (0, 1, opener), without an election,
 as the home of a new job does. A decided cell counts in the fork only if its opener has the facts that the cell speaks
-of.
+of. A fork that loses its own quorum may be forked in turn; that is a fork of the same job.
 
 **Coming home.** When a replica of both sees that the job is led again, the fork's tasks are stopped, and all its facts
 are sent to the job's leader. Where the leader's own facts are a prefix of these, in this order, nothing has happened
@@ -69,23 +69,22 @@ class Forks:
         self._jobs = jobs
         self._add = add
         self._remove = remove
-        self._of: dict[JobId, JobId] = {}
+        self._of: dict[JobId, dict[JobId, None]] = {}
         self._sent_at: dict[JobId, float] = {}
         self._sent: dict[JobId, int] = {}
         self._arriving: dict[tuple[NodeId, JobId], list[bytes]] = {}
-        self._opening: set[JobId] = set()
         self._look_at = math.inf
 
     def of(self, origin: JobId) -> JobId | None:
-        """The fork of this job that is known here."""
-        return self._of.get(origin)
+        """A fork of this job that is known here; None where there is none."""
+        return next(iter(self._of.get(origin, ())), None)
 
     def known(self, fork: Job) -> None:
         """A fork is at this node."""
         record = fork.replica.record
         if fork.replica.active:
             origin = JobId(record.origin)
-            self._of[origin] = record.job
+            self._of.setdefault(origin, {})[record.job] = None
             self._look_at = min(self._look_at, self._context.now + self._context.config.heartbeat_s)
             if origin in self._jobs:
                 self._jobs[origin].fork = record.job
@@ -95,17 +94,14 @@ class Forks:
     def open(self, job: Job) -> None:
         """No quorum of this job is in reach, and it is for this node to go on."""
         replica = job.replica
-        if replica.job in self._of or replica.job in self._opening:
-            return
-        self._opening.add(replica.job)
         vector = dict(replica.streams.serials)
         spans = replica.streams.fold(vector)
-        fork = fork_id(replica, self._context.me)
+        fork = job.fork = fork_id(replica, self._context.me)
 
         def loaded(batches: tuple[StoredBatch, ...]) -> None:
-            self._opening.discard(replica.job)
             if replica.active and fork not in self._jobs:
                 self._store(job, fork, tuple(in_order(spans, batches)))
+            job.fork = fork if fork in self._jobs else self.of(replica.job)
 
         # what is not on disk yet must be, before it can be read back
         replica.write(sync=True, then=lambda: replica.load_beyond({}, loaded))
@@ -122,7 +118,7 @@ class Forks:
             key=b"",
             members=members,
             promised=ballot,
-            origin=old.job,
+            origin=old.origin or old.job,
             boots=tuple(context.boot_of(node) for node in members),
             amnesiac=False,
         )
@@ -156,7 +152,7 @@ class Forks:
         if self._look_at > self._context.now:
             return
         self._look_at = math.inf
-        for origin, fork in list(self._of.items()):
+        for origin, fork in [(origin, fork) for origin, forks in self._of.items() for fork in forks]:
             one, other = self._jobs.get(fork), self._jobs.get(origin)
             if one is None or not one.replica.active:
                 self._forget(origin, fork)
@@ -169,11 +165,13 @@ class Forks:
                 self._look(one, other)
 
     def _forget(self, origin: JobId, fork: JobId) -> None:
-        self._of.pop(origin, None)
+        self._of.get(origin, {}).pop(fork, None)
+        if not self._of.get(origin):
+            self._of.pop(origin, None)
         self._sent_at.pop(fork, None)
         self._sent.pop(fork, None)
         if origin in self._jobs:
-            self._jobs[origin].fork = None
+            self._jobs[origin].fork = self.of(origin)
 
     def _look(self, fork: Job, job: Job) -> None:
         if job.leader is None or not job.see_quorum():
