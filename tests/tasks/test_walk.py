@@ -24,7 +24,7 @@ SHAPES = (
     Shape(150, inline=True, map_s=0.001),
     Shape(6, 6, map_s=0.3, steady=False),
 )
-WALKS = 20
+WALKS = 15
 
 FAULTS = {
     "none": Faults(),
@@ -37,11 +37,6 @@ FAULTS = {
         kill=2, false_death=2, doubt=3, unlink=3, crash=0.2, refuse=2, unreadable=2, resize=1, disk_lost=20
     ),
     "cancel": Faults(kill=2, cancel=2, unlink=3, false_death=1),
-    "takeovers": Faults(takeover=2),
-    "takeovers and everything": Faults(
-        takeover=2, kill=2, false_death=2, doubt=3, unlink=3, crash=0.2, refuse=2, unreadable=2, resize=1, disk_lost=10
-    ),
-    "takeovers and cancel": Faults(takeover=2, kill=1, cancel=2, unlink=2),
 }
 RERUNS = {
     "none": False,
@@ -64,12 +59,12 @@ def test_walk(faults: str) -> None:
         happened.update(walk.counts)
         reruns += walk.model.reruns
     assert ends[Phase.FAILED] == 0
-    if "cancel" in faults:
+    if faults == "cancel":
         assert ends[Phase.CANCELLED] >= WALKS // 6
     else:
         assert ends == {Phase.DONE: WALKS}
     # a run in which nothing happened proves nothing
-    for word in ("kill", "unlink", "false death", "doubt", "resize", "takeover"):
+    for word in ("kill", "unlink", "false death", "doubt", "resize"):
         assert bool(happened[word]) == (getattr(FAULTS[faults], word.replace(" ", "_")) > 0)
     assert reruns == 0 or RERUNS.get(faults, True)
     assert reruns > 0 or not RERUNS.get(faults, False)

@@ -1,0 +1,142 @@
+"""Random walks in which leaders die and are deposed: what a quorum has is what the next one goes on from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+from p2premap.sim.jobmodel import Violated
+from p2premap.sim.jobwalk import Faults, Walk
+from p2premap.sim.workloads import Shape
+from p2premap.tasks import journal, state
+from p2premap.tasks.copies import Copies
+from p2premap.tasks.job import Phase
+from p2premap.tasks.log import Log
+from p2premap.tasks.replay import Replay
+from p2premap.tasks.stage import StageRun
+from p2premap.tasks.workers import Worker
+
+SHAPES = (
+    Shape(12, 3),
+    Shape(30),
+    Shape(8, 4, steady=False),
+    Shape(150, inline=True, map_s=0.001),
+    Shape(6, 6, map_s=0.3, steady=False),
+)
+STEADY, UNSTEADY = SHAPES[:1], SHAPES[2:3]
+WALKS = 15
+
+FAULTS = {
+    "takeovers": Faults(takeover=2),
+    "everything": Faults(
+        takeover=2, kill=2, false_death=2, doubt=3, unlink=3, crash=0.2, refuse=2, unreadable=2, resize=1, disk_lost=10
+    ),
+    "cancel": Faults(takeover=2, kill=1, cancel=2, unlink=2),
+}
+HARSH = Faults(takeover=6, kill=4, disk_lost=50, false_death=3)
+
+
+@pytest.mark.parametrize("faults", FAULTS)
+def test_walk(faults: str) -> None:
+    happened: Counter[str] = Counter()
+    ends: Counter[Phase] = Counter()
+    for seed in range(WALKS):
+        walk = Walk(seed, SHAPES[seed % len(SHAPES)], nodes=2 + seed % 4, faults=FAULTS[faults])
+        ends[walk.run(300).phase] += 1
+        happened.update(walk.counts)
+    assert ends[Phase.FAILED] == 0
+    assert faults == "cancel" or ends == {Phase.DONE: WALKS}
+    # a run in which nothing happened proves nothing
+    assert happened["dies"] >= WALKS // 2
+    assert happened["deposed"] >= WALKS // 5
+
+
+def test_a_cluster_in_uproar_ends_its_job() -> None:
+    for seed in range(WALKS):
+        Walk(seed, SHAPES[seed % len(SHAPES)], nodes=3 + seed % 3, faults=HARSH).run(400)
+
+
+@pytest.mark.deep
+def test_deep_walks() -> None:
+    for seed in range(20_000):
+        faults = (*FAULTS.values(), HARSH)[seed // len(SHAPES) % (len(FAULTS) + 1)]
+        Walk(seed, SHAPES[seed % len(SHAPES)], nodes=2 + seed % 4, faults=faults).run(400)
+
+
+# --- planted bugs: each is found by the checker whose business it is ----------------------------------------------
+
+
+def _found(faults: Faults, shapes: Sequence[Shape] = SHAPES, *, seeds: int = 80) -> str:
+    """What the first walk that ends badly says."""
+    for seed in range(seeds):
+        try:
+            view = Walk(seed, shapes[seed % len(shapes)], nodes=2 + seed % 4, faults=faults).run(300)
+        except (Violated, AssertionError) as error:
+            return str(error)
+        if view.phase is Phase.FAILED:
+            return view.error
+    return "nothing"
+
+
+def test_it_finds_reports_that_are_confirmed_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hasty(self: Log, worker: Worker, serial: int) -> None:
+        worker.heard = max(worker.heard, serial)
+
+    monkeypatch.setattr(Log, "reported", hasty)
+    assert "is confirmed, and batch" in _found(FAULTS["takeovers"])
+
+
+def test_it_finds_leaders_that_number_attempts_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "ATTEMPTS_A_TERM", 0)
+    assert "is given out twice" in _found(FAULTS["takeovers"])
+
+
+def test_it_finds_manifests_of_what_is_not_protected(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hasty(self: StageRun, serial: int) -> None:
+        self.pinned, self.pinned_in = True, 0
+
+    monkeypatch.setattr(StageRun, "pin", hasty)
+    assert "is proposed again with another value" in _found(HARSH, UNSTEADY)
+
+
+def test_it_finds_a_pin_that_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    _forget(monkeypatch, journal.Pin)
+    assert "runs again" in _found(FAULTS["takeovers"])
+
+
+def test_it_finds_a_choice_that_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Replay, "_chosen", lambda *_: None)
+    assert _found(HARSH, UNSTEADY).endswith(("holds its result", "is proposed again with another value"))
+
+
+def test_it_finds_a_cancellation_that_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    _forget(monkeypatch, journal.Cancelled)
+    assert "a cancelled job is done" in _found(FAULTS["cancel"])
+
+
+def test_it_finds_holders_that_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Replay, "_made", lambda *_: None)
+    assert "runs again" in _found(HARSH, STEADY)
+
+
+def test_it_finds_a_copy_that_comes_late_and_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forgets(self: Copies, node: bytes) -> None:
+        for number in [n for n, order in self._orders.items() if order.keeper == node]:
+            order = self._orders.pop(number)
+            self._wanted.append((order.run, order.task))
+
+    monkeypatch.setattr(Copies, "lost", forgets)
+    assert "runs again" in _found(Faults(false_death=4, doubt=5))
+
+
+def _forget(monkeypatch: pytest.MonkeyPatch, kind: type[journal.Fact]) -> None:
+    """A successor that passes over this kind of record."""
+    take = Replay._take
+
+    def careless(self: Replay, fact: journal.Fact) -> None:
+        if not isinstance(fact, kind):
+            take(self, fact)
+
+    monkeypatch.setattr(Replay, "_take", careless)
