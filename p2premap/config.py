@@ -66,6 +66,7 @@ class TasksConfig(_Checked, frozen=True, kw_only=True):
     stop_grace_s: float = 2.0
     busy_retry_s: float = 0.5
     preempt_s: float = 0.5
+    reserve_s: float = 2.0
     limit_s: float = 2.0
     relief_s: float = 10.0
     report_s: float = 0.05

@@ -59,8 +59,8 @@ from p2premap.tasks.progress import Leader
 from p2premap.tasks.worker import WorkerCore
 from p2premap.wire import Message
 
-ORDERS = (messages.Assign, messages.StopAttempts, messages.ForgetJob, messages.Recount)
-REPORTS = (messages.Busy, messages.AttemptsEnded, messages.Holding, messages.Kept)
+ORDERS = (messages.Assign, messages.StopAttempts, messages.ForgetJob, messages.Recount, messages.Reserve)
+REPORTS = (messages.Busy, messages.AttemptsEnded, messages.Holding, messages.Kept, messages.Reserved)
 
 SEATS_MAX = 100_000
 """Members that are remembered, dead ones included; gossip has a limit of its own for living ones."""

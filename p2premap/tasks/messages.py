@@ -12,6 +12,8 @@
       |<------- AttemptsEnded(ends) ----------|   (always one, maybe empty)
       | Recount(job, census) ---------------->|   a new leader: what have you of this job?
       |<------- Holding(running) -------------|   then as above
+      | Reserve(job, slots) ----------------->|   for a stage whose tasks start all at once: again and again
+      |<------- Reserved(slots) --------------|   whenever that changes
       | Keep(number, sources) --------------->|   bring this result here: its other holder may die
       |<------- Kept(number, error) ----------|
 
@@ -167,3 +169,28 @@ class Kept(Message, tag=48, frozen=True, kw_only=True):
     ballot: Ballot
     number: Count
     error: Text = ""
+
+
+class Reserve(Message, tag=49, frozen=True, kw_only=True):
+    """Keep idle slots for the job: tasks of it are to start all at once. Lapses after `reserve_s` unless repeated.
+
+    Args:
+        slots: how many it could use here; 0: none any more.
+        priority: of the job.
+        age_s: since it was submitted: of equal priority, the older job takes slots from the younger.
+    """
+
+    job: JobIdField
+    ballot: Ballot
+    stage: StageId
+    slots: Count
+    priority: int
+    age_s: Seconds
+
+
+class Reserved(Message, tag=50, frozen=True, kw_only=True):
+    """So many idle slots are kept for the job now; they take one batch each."""
+
+    job: JobIdField
+    ballot: Ballot
+    slots: Count

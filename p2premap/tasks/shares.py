@@ -8,6 +8,11 @@ next batch is on the way).
 A place comes free by itself within a batch's time, a tenth of a second as a rule. A job that has waited for
 `preempt_s` behind jobs of lower priority takes slots back from them, those that have run for the shortest time first:
 one slot, and twice as many each time that it has to wait again, since nobody knows how many it could use.
+
+Tasks that start all at once need their slots at the same time, on several nodes. Their leader reserves: slots are kept
+idle for it, and those that are busy get nothing new. If two such jobs each kept half of what they need, neither would
+ever start; so the older one of equal priority takes what the younger one was kept (wound-wait: Rosenkrantz, Stearns
+and Lewis, 1978), and a reservation that is not renewed lapses after `reserve_s`.
 """
 
 from __future__ import annotations
@@ -50,6 +55,7 @@ class Slot(msgspec.Struct):
     """One worker process's place. `queue[0]` runs; `last_job`: whose process is warm there.
 
     A process that stands aside has such a place of its own, beside the node's slots; `waits`: it runs nothing now.
+    `kept_for`: the job of a reservation; the slot is given to no other of the same or lower priority.
     """
 
     number: int
@@ -57,6 +63,27 @@ class Slot(msgspec.Struct):
     last_job: JobId | None = None
     stopping: bool = False
     waits: bool = False
+    kept_for: JobId | None = None
+
+
+class Reservation(msgspec.Struct):
+    """Slots that are kept for tasks that start all at once.
+
+    Args:
+        slots: wanted, beside those that the job has.
+        submitted: when the job was, by this node's clock.
+        since: when it was first asked for.
+        until: it lapses then.
+        told: how many were idle and kept when its leader was told last.
+    """
+
+    job: JobId
+    slots: int
+    priority: int
+    submitted: float
+    since: float
+    until: float
+    told: int = -1
 
 
 class LedJob(msgspec.Struct):
@@ -127,6 +154,7 @@ class Shares:
         self.aside: dict[int, Slot] = {}
         """Attempts that wait for other tasks, or have done so, by the number of their batch."""
         self.jobs: dict[JobId, LedJob] = {}
+        self.reservations: dict[JobId, Reservation] = {}
         self._config = config
 
     def resize(self, slots: int) -> None:
@@ -157,12 +185,14 @@ class Shares:
         """The slot for the job's next batch: the emptiest, best one whose process is the job's; None: all are full."""
         if not self._free():
             return None
-        open_slots = [s for s in self.slots[: self.allowed] if len(s.queue) < self._config.queue_batches]
+        open_slots = [s for s in self.slots[: self.allowed] if self._open_for(s, led)]
         return min(open_slots, key=lambda s: (len(s.queue), s.last_job != led.job, s.number), default=None)
 
     def free_for(self, now: float, led: LedJob) -> int:
         """How many further batches of this job would be taken now."""
-        free = self._free()
+        if led.job in self.reservations:
+            return self.idle_kept(led.job)
+        free = self._free(led)
         rivals = [j for j in self.jobs.values() if j is not led and j.competes(now) and j.priority >= led.priority]
         if not free or not rivals:
             return free
@@ -207,6 +237,13 @@ class Shares:
                 led.takes = min(2 * led.takes, max(1, len(self.slots)))
                 for slot in marked.values():
                     self._mark(slot, led.priority)
+        for wanted in self.reservations.values():
+            if wanted.since + self._config.preempt_s <= now:
+                for slot in self.slots:
+                    lower = slot.queue and self.jobs[slot.queue[0].job].priority < wanted.priority
+                    if slot.kept_for == wanted.job and lower and not slot.queue[0].unwanted:
+                        self._mark(slot, wanted.priority)
+                        marked[slot.number] = slot
         for slot, behind in self._stuck():
             if now - behind.since >= self._config.preempt_s and not (slot.queue[0].unwanted or behind.unwanted):
                 self._mark(slot, self.jobs[behind.job].priority)
@@ -217,6 +254,7 @@ class Shares:
         """When a job that waits may take slots back."""
         times = [self._may_take_at(led) for led in self._waiting(now)]
         times += [behind.since + self._config.preempt_s for _, behind in self._stuck()]
+        times += [wanted.since + self._config.preempt_s for wanted in self.reservations.values()]
         return min((t for t in times if t > now), default=math.inf)
 
     def _waiting(self, now: float) -> list[LedJob]:
@@ -276,7 +314,51 @@ class Shares:
         assert all(batch == slot.queue[0].batch for batch, slot in self.aside.items()), "what stands aside is mixed up"
         assert places == {j.job: j.places for j in self.jobs.values() if j.places}, "places are miscounted"
 
-    def _free(self) -> int:
+    # --- all at once ---
+
+    def reserve(self, now: float, led: LedJob, slots: int, priority: int, age_s: float) -> None:
+        """Keep slots for the job, as many as there are up to `slots`; 0: none any more."""
+        if not slots:
+            self.reservations.pop(led.job, None)
+            return
+        until, submitted = now + self._config.reserve_s, now - age_s
+        known = self.reservations.get(led.job)
+        if known is None:
+            known = self.reservations[led.job] = Reservation(led.job, slots, priority, submitted, now, until)
+        known.slots, known.priority, known.until, known.told = slots, priority, until, -1
+
+    def keep_slots(self, now: float) -> None:
+        """Give each reservation its slots, the older job's first: idle ones, then those that will be idle soon."""
+        for slot in self.slots:
+            slot.kept_for = None
+        if not self.reservations:
+            return
+        for job in [r.job for r in self.reservations.values() if r.until <= now]:
+            del self.reservations[job]
+        order = sorted(self.slots[: self.allowed], key=lambda s: (len(s.queue), s.number))
+        for wanted in sorted(self.reservations.values(), key=lambda r: (-r.priority, r.submitted, r.job)):
+            for slot in order[: wanted.slots]:
+                slot.kept_for = wanted.job
+            del order[: wanted.slots]
+
+    def idle_kept(self, job: JobId) -> int:
+        """How many idle slots are kept for the job."""
+        return sum(slot.kept_for == job and not slot.queue for slot in self.slots)
+
+    def lapse_at(self) -> float:
+        """When the next reservation lapses."""
+        return min((r.until for r in self.reservations.values()), default=math.inf)
+
+    def _open_for(self, slot: Slot, led: LedJob) -> bool:
+        """Whether the job may have its next batch there."""
+        if led.job in self.reservations:
+            return slot.kept_for == led.job and not slot.queue
+        wanted = self.reservations.get(slot.kept_for) if slot.kept_for is not None else None
+        return (wanted is None or wanted.priority < led.priority) and len(slot.queue) < self._config.queue_batches
+
+    def _free(self, led: LedJob | None = None) -> int:
         """Places for further batches: none on account of those that run beside the slots."""
-        room = sum(max(0, self._config.queue_batches - len(s.queue)) for s in self.slots[: self.allowed])
+        limit = self._config.queue_batches
+        usable = [s for s in self.slots[: self.allowed] if led is None or self._open_for(s, led)]
+        room = sum(max(0, limit - len(s.queue)) for s in usable)
         return max(0, room - sum(not slot.waits for slot in self.aside.values()) * self._config.queue_batches)

@@ -103,6 +103,14 @@ class Teller:
         for led, free in self._shares.invited(now):
             self._busy(led, led.stage, (), free=free, reason="", retry_s=0.0)
 
+    def tell_reserved(self) -> None:
+        """Tell those who reserve how many slots are kept for them, where that has changed."""
+        for wanted in self._shares.reservations.values():
+            led, idle = self._jobs[wanted.job], self._shares.idle_kept(wanted.job)
+            if idle != wanted.told:
+                wanted.told = idle
+                self._say(led, messages.Reserved(job=led.job, ballot=led.ballot, slots=idle))
+
     def refuse(self, led: LedJob, stage: StageId, attempts: Sequence[AttemptSpec], reason: str) -> None:
         """There is no place for these."""
         self._busy(led, stage, attempts, free=0, reason=reason, retry_s=self._config.busy_retry_s)

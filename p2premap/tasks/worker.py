@@ -53,8 +53,8 @@ from p2premap.tasks.telling import Teller
 from p2premap.tasks.unheard import Unheard
 from p2premap.wire import Message
 
-Order: TypeAlias = messages.Assign | messages.StopAttempts | messages.ForgetJob | messages.Recount
-JOB_ORDERS = (messages.Assign, messages.StopAttempts, messages.ForgetJob, messages.Recount)
+Order: TypeAlias = messages.Assign | messages.StopAttempts | messages.ForgetJob | messages.Recount | messages.Reserve
+JOB_ORDERS = (messages.Assign, messages.StopAttempts, messages.ForgetJob, messages.Recount, messages.Reserve)
 
 
 class Fencing(Protocol):
@@ -143,13 +143,15 @@ class WorkerCore:
                 self._offer()
             case _:
                 assert_never(event)
+        self._shares.keep_slots(now)
         self._teller.report_due(now)
+        self._teller.tell_reserved()
         self._teller.invite(now)
         for slot in self._shares.take_back(now):
             self._stop_unwanted(slot)
         self._sweep(now)
         self._teller.bound_unheard()
-        self._wake_at = min(self._shares.invite_at(now), self._shares.take_back_at(now))
+        self._wake_at = min(self._shares.invite_at(now), self._shares.take_back_at(now), self._shares.lapse_at())
         effects, self._effects = self._effects, []
         return effects
 
@@ -182,6 +184,10 @@ class WorkerCore:
                     self._effects.append(EndJob(job=message.job))
             case messages.Recount():
                 self._on_recount(now, led, message)
+            case messages.Reserve():
+                if led is None or led.forgotten:
+                    led = self._start(now, led, message.job, message.ballot, message.stage, 0)
+                self._shares.reserve(now, led, message.slots, message.priority, message.age_s)
             case _:
                 assert_never(message)
 
@@ -192,6 +198,7 @@ class WorkerCore:
             led.ballot, led.leader, led.answers = order.ballot, order.ballot.node, 0
             heard = order.heard if isinstance(order, messages.Assign | messages.Recount) else 0
             led.unheard.renumber(order.ballot, heard)
+            self._shares.reservations.pop(led.job, None)
         orphaned, led.orphan_until = led.orphaned, math.inf
         if (new or orphaned) and isinstance(order, messages.Assign | messages.StopAttempts):
             self._teller.tell_again(led)
@@ -200,6 +207,7 @@ class WorkerCore:
         """Nobody leads the job: keep what it has here for whoever will."""
         if not led.forgotten and not led.orphaned:
             led.orphan_until = now + self._config.orphan_s
+            self._shares.reservations.pop(led.job, None)
             led.serve()
             led.held_until = -math.inf
 
@@ -224,6 +232,10 @@ class WorkerCore:
             return
         led.serve()
         led.places += 1
+        if (kept := self._shares.reservations.get(led.job)) is not None:
+            kept.slots, slot.kept_for = kept.slots - 1, None
+            if not kept.slots:
+                del self._shares.reservations[led.job]
         slot.last_job = led.job
         number = next(self._batches)
         pairs = dict.fromkeys((a.task, a.attempt) for a in attempts)
@@ -283,6 +295,7 @@ class WorkerCore:
         """Stop what runs for the job, and say no more about it."""
         led.forgotten = True
         led.orphan_until = math.inf
+        self._shares.reservations.pop(led.job, None)
         led.unheard.clear()
         led.ends.clear()
         led.report_at = math.inf

@@ -63,6 +63,17 @@ class Working:
             leader=leader,
         )
 
+    def reserve(
+        self, slots: int, *, job: str = "j", leader: NodeId = A, priority: int = 0, age_s: float = 0.0
+    ) -> list[str]:
+        """A leader wants so many idle slots at once."""
+        return self.order(
+            messages.Reserve(
+                job=job_of(job), ballot=first(leader), stage=MAP, slots=slots, priority=priority, age_s=age_s
+            ),
+            leader=leader,
+        )
+
     def stop(self, *tasks: int, job: str = "j", leader: NodeId = A) -> list[str]:
         """A leader wants these stopped; none: all."""
         pairs = tuple((t, 0) for t in tasks)
@@ -143,6 +154,8 @@ def _worker_line(effect: events.WorkerEffect) -> str:
         case events.ToLeader(node=to, message=messages.Holding(running=running, free=free)):
             words = " ".join(attempt_line(AttemptSpec(task=t, attempt=a)) for _, pairs in running for t, a in pairs)
             return f"{chr(to[0])}: holding {words} free {free}"
+        case events.ToLeader(node=to, message=messages.Reserved(slots=slots, job=job)):
+            return f"{chr(to[0])}: reserved {chr(job[0])} {slots}"
         case other:
             raise AssertionError(f"not said by workers: {other}")
 
