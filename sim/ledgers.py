@@ -41,10 +41,12 @@ class _Safe:
 
     Args:
         since: when that became so.
+        attempt: whose it is. A lower one was given out before, although its order may have waited for a link.
         holders: who has its bytes; nobody needs to where `inline`.
     """
 
     since: float
+    attempt: int
     inline: bool
     holders: set[NodeId]
 
@@ -235,7 +237,9 @@ class Ledgers:
                     key = (job, fact.stage, task)
                     if key not in self._safe:
                         self.counts["protected"] += 1
-                        self._safe[key] = _Safe(self.world.now, not columns.blobs.get(index), {NodeId(fact.node)})
+                        inline = not columns.blobs.get(index)
+                        attempt = columns.attempts[index]
+                        self._safe[key] = _Safe(self.world.now, attempt, inline, {NodeId(fact.node)})
             elif isinstance(fact, journal.Held) and (safe := self._safe.get((job, fact.stage, fact.task))) is not None:
                 safe.holders.add(NodeId(fact.holder))
 
@@ -259,7 +263,7 @@ class Ledgers:
             self._ordered.add(order)
             safe = self._safe.get((job, stage, task))
             newest = self._newest.get(job)
-            if safe is None or newest is None or newest.node != leader:
+            if safe is None or attempt < safe.attempt or newest is None or newest.node != leader:
                 continue
             if not safe.inline and not any(self._well(holder, safe.since) for holder in safe.holders):
                 self.counts["redone for lost bytes"] += 1
