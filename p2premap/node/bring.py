@@ -13,6 +13,7 @@ Which inputs a job has only its kind knows: the plan is opaque here, and the dir
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeAlias
 
@@ -143,46 +144,37 @@ class Bringer:
         # on the machine of the home its files are at hand, and gone with the machine
         sources = () if self._stager.is_neighbour(charter.home) else to_copy(director)
         self._note(asked.job, director, [Digest(source.digest) for source in sources])
-        try:
-            await self._copy(sources, asked.source)
-        except P2PRemapError as error:
+        if left := await self._copy(sources, asked.source):
             # the job can be led from here all the same: its tasks wait for the files
-            log.warning("inputs of the job %s cannot be copied now: %s", asked.job.hex()[:8], error)
             assert self._nursery is not None, "perform() needs run()"
-            self._nursery.start_soon(self._copy_later, asked.job, sources, asked.source)
+            self._nursery.start_soon(self._copy_later, asked.job, left, asked.source)
         return Brought(job=asked.job)
 
-    async def _copy_later(self, job: JobId, sources: Sequence[Source], holder: NodeId) -> None:
-        """Until they are here or the job is over."""
-        while True:
+    async def _copy_later(self, job: JobId, left: Sequence[Source], holder: NodeId) -> None:
+        """Until all are here or the job is over."""
+        while left and job in self._copied:
             await trio.sleep(COPY_AGAIN_S)
-            if job not in self._copied:
-                return
-            try:
-                await self._copy(sources, holder)
-            except P2PRemapError:
-                continue
-            return
+            left = await self._copy(left, holder)
 
-    async def _copy(self, sources: Iterable[Source], holder: NodeId) -> None:
-        """Raises: SourceLost, StoreUnwritable: an input is not here now."""
-        failed: list[P2PRemapError] = []
-        left = iter(sources)
+    async def _copy(self, sources: Iterable[Source], holder: NodeId) -> Sequence[Source]:
+        """Those that could not be had now, and those that were not tried, which come first."""
+        waiting, failed = deque(sources), list[Source]()
 
         async def copy_some() -> None:
-            for source in left:
+            while waiting:
+                source = waiting.popleft()
                 holders = tuple(dict.fromkeys((*source.holders, holder)))
                 try:
                     await self._stager.keep(msgspec.structs.replace(source, holders=holders))
                 except P2PRemapError as error:
-                    failed.append(error)
-                    nursery.cancel_scope.cancel()
+                    log.warning("an input cannot be copied now: %s", error)
+                    failed.append(source)
+                    return
 
         async with trio.open_nursery() as nursery:
             for _ in range(SIDE_BY_SIDE):
                 nursery.start_soon(copy_some)
-        if failed:
-            raise failed[0]
+        return [*waiting, *failed]
 
     async def _read_plan(self, asked: ReadPlan) -> PlanRead:
         try:
