@@ -68,8 +68,8 @@ def _list(node: str, as_json: bool) -> None:
     if as_json:
         print_json([job_shape(view) for view in found.views])
     elif found.views:
-        head = ("ID", "NAME", "STATE", "DONE", "AGE", "LEADER")
-        click.echo(table(head, [_job_row(view) for view in found.views], spare=("LEADER", "AGE")))
+        head = ("ID", "NAME", "STATE", "DONE", "AGE", "COPIES", "LEADER")
+        click.echo(table(head, [_job_row(view) for view in found.views], spare=("LEADER", "COPIES", "AGE")))
     else:
         say("No jobs yet. Start one with `p2premap run FILE INPUTS...`.")
     if found.left_out:
@@ -82,7 +82,8 @@ def _job_row(view: JobView) -> tuple[str, ...]:
     tasks = sum(stage.tasks for stage in view.stages)
     done = sum(stage.done for stage in view.stages)
     where = f"{done}/{tasks} in {view.stages[-1].name}" if view.stages and not view.phase.over else f"{done}/{tasks}"
-    return (view.job.hex()[:8], view.name, view.phase.value, where, duration(view.age_s), view.leader_name)
+    state = f"{view.phase.value} (fork {view.fork})" if view.fork else view.phase.value
+    return (view.job.hex()[:8], view.name, state, where, duration(view.age_s), str(view.copies), view.leader_name)
 
 
 @click.command()

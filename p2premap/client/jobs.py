@@ -122,7 +122,7 @@ def _filled(view: JobView, last: JobView | None) -> JobView:
     """Between two leaders a replica knows little of the job: what was seen last, with the word why it waits."""
     if last is None or view.stages or view.phase.over:
         return view
-    return msgspec.structs.replace(last, note=view.note, leader=view.leader, copies=view.copies)
+    return msgspec.structs.replace(last, note=view.note, copies=view.copies)
 
 
 def _updates(connection: Connection, job: bytes) -> Iterator[JobView | None]:

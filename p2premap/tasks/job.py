@@ -259,7 +259,7 @@ class JobView(Record, frozen=True, kw_only=True):
         takeovers: how often another node has taken the job over.
         backups: attempts that were started beside a straggler.
         retries: attempts that followed a failed one.
-        fork: the job that this one was forked from, or "".
+        fork: the name of the fork that this is (`p2premap.election.forks`), or "".
         skipped: tasks that failed for good and were left out: (stage, task, error), the first of them.
     """
 
