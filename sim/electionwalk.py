@@ -722,4 +722,6 @@ class Model:
     def check_end(self) -> None:
         """After the liveness phase: what is promised of every decided cell."""
         for (job, cell), value in self.decided.items():
+            if job in self.forked:
+                continue  # its last leader was stopped before it heard everything
             self._check_pin(cell, value, self._protected.get(job, []) if job not in self.over else self._pins[value])

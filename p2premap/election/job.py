@@ -135,8 +135,6 @@ class Job:
         now = self._context.now
         if self._bring_at <= now:
             self.bring(self._next_source())
-        if self._fork_at() <= now:
-            self._strand()
         if self.leadership is not None:
             self.leadership.tick()
         elif self.candidacy is not None:
@@ -144,6 +142,8 @@ class Job:
                 self._go_on_standing(self.candidacy)
         elif self.stand_at <= now:
             self._silent()
+        if self._fork_at() <= now:
+            self._strand()
 
     def wait(self, seconds: float) -> None:
         """Stand when nobody has been heard for so long, and a little later for each living member before this one."""
