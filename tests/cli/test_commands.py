@@ -217,6 +217,7 @@ def test_jobs_tells_who_did_not_answer(daemon: FakeDaemon) -> None:
         "map",
         "2.50",
         "s",
+        "1",
         "pi1",
     ]
     assert "No answer in time from pi3" in result.stderr
