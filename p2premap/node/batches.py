@@ -155,6 +155,20 @@ class Batch:
             return AttemptEnd(task=0, attempt=0, outcome=Outcome.STOPPED, error=self.stop.reason)
         return None
 
+    def ready_orders(self, count_max: int, bytes_max: int) -> list[Order]:
+        """The next unsent attempts that can be sent now, as long as they are small together."""
+        orders: list[Order] = []
+        while self.unsent and len(orders) < count_max:
+            decided = self._order(self.left[self.unsent[0]])
+            if not isinstance(decided, Order):
+                break
+            bytes_max -= len(decided.params) + 200 * len(decided.segments)
+            if bytes_max < 0:
+                break
+            self.unsent.popleft()
+            orders.append(decided)
+        return orders
+
     async def next_orders(self, count_max: int, bytes_max: int) -> list[Order | AttemptEnd]:
         """The next unsent attempts whose sources have been decided, in order; waits for the first of them.
 

@@ -66,7 +66,6 @@ class Visit:
         self.local = stream.local
         self.uploads: dict[bytes, Writer] = {}
         self._stream = stream
-        self._sending = trio.Lock()
 
     async def say(self, message: Message, payload: bytes | memoryview = b"") -> None:
         """Send one answer.
@@ -74,8 +73,7 @@ class Visit:
         Raises:
             PeerUnreachable: the visitor has gone.
         """
-        async with self._sending:
-            await self._stream.send(message, payload)
+        await self._stream.send(message, payload)
 
 
 Handler: TypeAlias = Callable[[Visit, Message, bytes], Awaitable[None]]
@@ -123,13 +121,12 @@ class Desk:
     async def _listen(self, visit: Visit, stream: FrameStream, nursery: trio.Nursery) -> None:
         places = trio.CapacityLimiter(REQUESTS_MAX)
         while (frame := await stream.receive()) is not None:
-            token = object()
-            await places.acquire_on_behalf_of(token)
-            # blobs come in pieces that must be kept in order; everything else runs side by side
+            # blobs and calls come in pieces that must be kept in order; everything else runs side by side
             if frame.payload:
                 await self._answer(visit, frame.message, frame.payload)
-                places.release_on_behalf_of(token)
             else:
+                token = object()
+                await places.acquire_on_behalf_of(token)
                 nursery.start_soon(self._answer_beside, visit, frame.message, places, token)
 
     async def _answer_beside(self, visit: Visit, message: Message, places: trio.CapacityLimiter, token: object) -> None:

@@ -5,13 +5,14 @@
     core --Persist, Persist, Persist, LoadBatches--> waiting --> one transaction --> Persisted x 3, BatchesLoaded
 
 While one transaction is being synced the next writes gather, and go together into the one after it: a sync costs
-milliseconds, whatever it holds. Facts alone, which are not synced, wait for `LINGER_S` for others: a thread's turn
-costs more than they do. Effects are carried out and answered in the order in which they were asked for. Where a write
-fails, those that wait behind it fail with it; the next one that is asked for is tried again.
+milliseconds, whatever it holds. Facts alone, which are not synced, wait for others for `LINGER_S` where many come: a
+thread's turn costs more than they do. Effects are carried out and answered in the order in which they were asked for.
+Where a write fails, those that wait behind it fail with it; the next one that is asked for is tried again.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -29,7 +30,9 @@ GROUP_MAX: Final = 1_000
 """Writes in one transaction."""
 WAITING_MAX: Final = 10_000
 """Writes that wait; beyond that the disk does not keep up, and all that wait fail."""
-LINGER_S: Final = 0.002
+LINGER_S: Final = 0.005
+MANY_S: Final = 0.02
+"""Facts that come within so short a time of the last write are many."""
 PROBE_S: Final = 2.0
 """After a failed write an empty one is tried this often, so that a person hears when the disk has room again."""
 
@@ -67,6 +70,7 @@ class Ledger:
         self._overrun = False
         self._asked = trio.Event()
         self._urgent = trio.Event()
+        self._wrote_at = -math.inf
         self._thread = trio.CapacityLimiter(1)
         self._transactions = self._writes = self._reads = self._failed = 0
         self.trouble = ""
@@ -116,8 +120,10 @@ class Ledger:
         self.trouble = text
 
     async def _linger(self) -> None:
-        """Let facts gather, unless somebody waits for what must be synced or read."""
+        """Let facts gather, unless they are few, or somebody waits for what must be synced or read."""
         self._urgent = trio.Event()
+        if trio.current_time() - self._wrote_at > MANY_S:
+            return
         if not any(isinstance(effect, LoadBatches) or effect.sync for effect in self._waiting):
             with trio.move_on_after(LINGER_S):
                 await self._urgent.wait()
@@ -128,6 +134,7 @@ class Ledger:
             group.append(first)
             self._waiting.popleft()
         written, text = await self._in_thread(group)
+        self._wrote_at = trio.current_time()
         self._transactions += 1
         self._writes += written
         for effect in group[:written]:

@@ -13,6 +13,7 @@ Only what was fetched has been checked when it is handed out. The rest is checke
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from collections import OrderedDict
@@ -35,6 +36,7 @@ from p2premap.worker.runtime import Segment
 _DISTRUSTED_MAX: Final = 10_000
 """The oldest are forgotten: at worst, one more attempt finds the same damage."""
 _CODES_MAX: Final = 1_000
+_CODE_SEEN_S: Final = 1.0
 
 
 class SourceLost(P2PRemapError):
@@ -92,6 +94,7 @@ class Stager:
         self._fetching: dict[Digest, trio.Event] = {}
         self._distrusted: OrderedDict[Digest, None] = OrderedDict()
         self._codes: dict[Source, Segment] = {}
+        self._codes_seen: dict[Source, float] = {}
         self._idle: dict[NodeId, FrameStream] = {}
         self._found = self._fetched = self._fetched_bytes = self._lost = 0
 
@@ -134,9 +137,14 @@ class Stager:
                 done.set()
 
     def code_at_hand(self, source: Source) -> Segment | None:
-        """A job's bundle, if it has been brought before and is still there."""
+        """A job's bundle, if it has been brought before and is still there, as of a moment ago."""
         known = self._codes.get(source)
-        return known if known is not None and _size(known.path) >= 0 else None
+        if known is None or trio.current_time() < self._codes_seen.get(source, -math.inf) + _CODE_SEEN_S:
+            return known
+        if _size(known.path) < 0:
+            return None
+        self._codes_seen[source] = trio.current_time()
+        return known
 
     async def bring_code(self, source: Source) -> Segment:
         """A job's bundle, checked once, so that a worker need not doubt it.
@@ -155,7 +163,8 @@ class Stager:
                 self.distrust(source.digest)
                 segment = await self.bring(source)
         while len(self._codes) >= _CODES_MAX:
-            del self._codes[next(iter(self._codes))]
+            del self._codes[oldest := next(iter(self._codes))]
+            self._codes_seen.pop(oldest, None)
         self._codes[source] = segment = segment._replace(verified=True)
         return segment
 

@@ -53,11 +53,16 @@ class StreamFrames:
             LocalProtocolError: the message does not belong here, or is over its cap.
         """
         data = encode_frame(self._sends, message, payload)
-        async with self._turn:
-            try:
-                await self._stream.send_all(data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                raise PeerUnreachable("The other side has closed the connection.") from None
+        try:
+            self._turn.acquire_nowait()  # waiting for a lock that is free costs a turn of the event loop
+        except trio.WouldBlock:
+            await self._turn.acquire()
+        try:
+            await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise PeerUnreachable("The other side has closed the connection.") from None
+        finally:
+            self._turn.release()
 
     async def receive(self) -> Frame | None:
         """The next frame; None when the other end has closed between two frames.

@@ -33,10 +33,14 @@ from p2premap.node.staging import Stager
 from p2premap.node.watch import Watch
 from p2premap.tasks.events import AttemptGoesOn, AttemptWaits, SlotReported
 from p2premap.tasks.job import AttemptEnd, Outcome
+from p2premap.wire import Frame
 from p2premap.worker.messages import Ended, GoesOn, Load, Order, Run, Waits, decode_ends, encode_orders
 
 _ORDERS_MAX: Final = 1_024
 _ORDER_BYTES_MAX: Final = 4 << 20
+_FIRST_ORDERS_MAX: Final = 64
+_FIRST_BYTES_MAX: Final = 16 << 10
+_QUICK_S: Final = 0.02
 _BY_SOMEBODY: Final = "The worker process was killed by SIGTERM (by somebody else)."
 
 
@@ -149,6 +153,13 @@ class Turn:
         """
         self._process.answers.clear()
         try:
+            await self._load()
+            # what an idle process takes without blocking needs nobody to watch over it
+            if orders := self._batch.ready_orders(_FIRST_ORDERS_MAX, _FIRST_BYTES_MAX):
+                await self._send(orders)
+            await self._listen_first()
+            if not self._batch.left and not self._process.condemned:
+                return None
             async with trio.open_nursery() as nursery:
                 self._reporter.on_over = nursery.cancel_scope.cancel
                 nursery.start_soon(self._feed)
@@ -162,19 +173,35 @@ class Turn:
             return None
         return await self._bury()
 
+    async def _listen_first(self) -> None:
+        """What is quick is over before anybody need watch it, feed it or stop it."""
+        with trio.move_on_after(_QUICK_S):
+            while self._batch.left and not self._batch.unsent and not self._batch.stopped.is_set():
+                try:
+                    frames = await self._process.receive()
+                except RemoteProtocolError:
+                    self._process.hang_up()  # user code has written into the socket
+                    return
+                if not frames:
+                    return
+                self._hear(frames)
+
     async def _listen(self) -> None:
         with contextlib.suppress(RemoteProtocolError):  # user code has written into the socket
             while frames := await self._process.receive():
-                for frame in frames:
-                    match frame.message:
-                        case Ended():
-                            self._take(frame.payload)
-                        case Waits(number=number):
-                            self._on_waits(number)
-                        case GoesOn() if self._batch.aside:
-                            self._reporter.goes_on()
-                        case _:
-                            pass
+                self._hear(frames)
+
+    def _hear(self, frames: Iterable[Frame]) -> None:
+        for frame in frames:
+            match frame.message:
+                case Ended():
+                    self._take(frame.payload)
+                case Waits(number=number):
+                    self._on_waits(number)
+                case GoesOn() if self._batch.aside:
+                    self._reporter.goes_on()
+                case _:
+                    pass
 
     def _on_waits(self, number: int) -> None:
         """The attempt that runs waits for other tasks: everything else of its batch goes to other places."""
@@ -190,7 +217,6 @@ class Turn:
 
     async def _feed(self) -> None:
         """Send the batch's attempts, each as soon as its sources are here."""
-        await self._load()
         while True:
             decided = await self._batch.next_orders(_ORDERS_MAX, _ORDER_BYTES_MAX)
             if ends := [end for end in decided if isinstance(end, AttemptEnd)]:

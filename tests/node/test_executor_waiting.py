@@ -45,7 +45,7 @@ async def test_it_may_wait_again_and_the_slot_goes_on_all_the_while(tmp_path: Pa
         b.executor.perform(b.batch(f"wait_twice {gate}"))
         b.executor.perform(b.batch(f"touch {gate}"))
         await exists(Path(f"{gate}.on.began"))
-        assert [now.task for now in b.executor.running()] == [0]
+        await until(lambda: [now.task for now in b.executor.running()] == [0])
         b.executor.perform(b.batch(f"touch {gate}.on"))
         await exists(Path(f"{gate}.again.began"))
         b.executor.perform(b.batch(f"touch {gate}.again"))
