@@ -605,6 +605,7 @@ class Model:
             raise Violated("history: a batch is applied twice")
         for cell, value in lead.decided.items():
             self._decide(job, cell, value)
+            self._check_pin(cell, value, list(lead.history))
         for (of, cell), value in self.decided.items():
             if of == job:
                 self._check_pin(cell, value, list(lead.history))
@@ -633,11 +634,11 @@ class Model:
             self._protected[effect.job] = facts
 
     def decides(self, node: Node, effect: events.Decided) -> None:
-        """A node says that a cell is decided."""
+        """A node says that a cell is decided; where it is the first to know, what the value speaks of is protected."""
+        news = (effect.job, effect.cell) not in self.decided
         self._decide(effect.job, effect.cell, effect.value)
-        if effect.job in node.led:
-            protected = self._protected.get(effect.job, [])
-            self._check_pin(effect.cell, effect.value, protected)
+        if news and effect.job in node.led:
+            self._check_pin(effect.cell, effect.value, self._protected.get(effect.job, []))
 
     def _decide(self, job: JobId, cell: str, value: bytes) -> None:
         if self.decided.setdefault((job, cell), value) != value:

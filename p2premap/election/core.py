@@ -571,6 +571,8 @@ class ElectionCore:
             case messages.Over(view=view):
                 if job.replica.active:
                     self._conclude(job, view)
+                elif job.replica.record.gone:
+                    self._forks.over(job)
             case messages.Moved():
                 job.moved(node, message)
             case messages.ForkFacts():

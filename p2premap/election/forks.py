@@ -21,8 +21,9 @@ that its tasks begin with all facts. Facts merge; what is finished is not done a
 is dropped everywhere.
 
 A fork that has come to its own end stays what it is: its user sees two results, and the job's own is the one that
-counts. `accept` makes the fork the job, where the rest of the replica set is lost for good; a member of the old one
-that comes back after all is told that there is no such job any more.
+counts. An opener that is itself no replica of the job any more sends the facts to those who are. `accept` makes the
+fork the job, where the rest of the replica set is lost for good; a member of the old one that comes back after all is
+told that there is no such job any more.
 """
 
 from __future__ import annotations
@@ -37,11 +38,12 @@ from p2premap.election.ballot import first, successor
 from p2premap.election.config import is_config
 from p2premap.election.context import Context
 from p2premap.election.events import Deposed, Forked
+from p2premap.election.follower import inactive
 from p2premap.election.job import Job
 from p2premap.election.messages import ForkEnd, ForkFacts, ForkTaken, Moved, StoreJob
 from p2premap.election.records import CellRecord, JobRecord, StoredBatch
 from p2premap.election.replica import Replica
-from p2premap.election.streams import encode_head, in_order, portions
+from p2premap.election.streams import Vector, encode_head, in_order, portions
 from p2premap.ids import JOB_ID_BYTES, JobId, NodeId
 
 AGAIN_S = 2.0
@@ -100,13 +102,13 @@ class Forks:
 
         def loaded(batches: tuple[StoredBatch, ...]) -> None:
             if replica.active and fork not in self._jobs:
-                self._store(job, fork, tuple(in_order(spans, batches)))
+                self._store(job, fork, vector, tuple(in_order(spans, batches)))
             job.fork = fork if fork in self._jobs else self.of(replica.job)
 
         # what is not on disk yet must be, before it can be read back
         replica.write(sync=True, then=lambda: replica.load_beyond({}, loaded))
 
-    def _store(self, job: Job, fork: JobId, facts: tuple[bytes, ...]) -> None:
+    def _store(self, job: Job, fork: JobId, vector: Vector, facts: tuple[bytes, ...]) -> None:
         context, old = self._context, job.replica.record
         others = [n for n in old.members if n != context.me and context.reachable(n)]
         others += [n for n, peer in context.peers.items() if peer.alive and n not in others]
@@ -128,7 +130,7 @@ class Forks:
         batches = [StoredBatch(job=fork, ballot=past, serial=n, batch=fact) for n, fact in enumerate(stream)]
         batches.append(StoredBatch(job=fork, ballot=ballot, serial=0, batch=encode_head({past: len(facts)})))
         for cell in job.replica.chosen_cells():
-            if not is_config(cell.cell) and job.replica.streams.covers([(cell.ballot, cell.serial)]):
+            if not is_config(cell.cell) and vector.get(cell.ballot, -1) >= cell.serial:
                 replica.choose(msgspec.structs.replace(cell, ballot=past, serial=len(facts)))
         opened = self._add(replica, brought=True, fresh=True)
         replica.store(batches, lambda: self._opened(opened, facts))
@@ -161,7 +163,7 @@ class Forks:
             self._context.touch(fork)
             if other is not None and other.replica.record.view:
                 self._drop(one)
-            elif other is not None and other.replica.active:
+            elif other is not None:
                 self._look(one, other)
 
     def _forget(self, origin: JobId, fork: JobId) -> None:
@@ -174,7 +176,7 @@ class Forks:
             self._jobs[origin].fork = self.of(origin)
 
     def _look(self, fork: Job, job: Job) -> None:
-        if job.leader is None or not job.see_quorum():
+        if job.replica.active and (job.leader is None or not job.see_quorum()):
             if fork.replica.job in self._sent_at:
                 del self._sent_at[fork.replica.job]
                 self._sent.pop(fork.replica.job, None)
@@ -200,7 +202,7 @@ class Forks:
         origin = job.replica.job
 
         def loaded(batches: tuple[StoredBatch, ...]) -> None:
-            to = job.leader
+            to = job.leader if job.replica.active else self._someone(job)
             if to is None or fork.leadership is not leadership:
                 return
             facts = list(in_order(spans, batches))
@@ -215,6 +217,11 @@ class Forks:
 
         replica.write(sync=True, then=lambda: replica.load_beyond({}, loaded))
 
+    def _someone(self, job: Job) -> NodeId | None:
+        """Of a job that this node is no replica of any more: one of those who are; another one each time."""
+        replicas = [node for node in job.replica.members if self._context.reachable(node)]
+        return self._context.rng.choice(replicas) if replicas else None
+
     def facts(self, node: NodeId, job: Job, message: ForkFacts) -> None:
         """Facts of a fork arrive at the job's leader."""
         key = (node, message.fork)
@@ -228,6 +235,8 @@ class Forks:
 
     def end(self, node: NodeId, job: Job, message: ForkEnd) -> None:
         """They are all here: merge them."""
+        if inactive(self._context, job, node):
+            return
         facts = self._arriving.pop((node, message.fork), [])
         leadership, replica = job.leadership, job.replica
         if leadership is None or not leadership.ready or len(facts) != message.count:
@@ -268,6 +277,11 @@ class Forks:
             return
         if self._sent.get(message.fork) == message.count:
             self._drop(fork)
+
+    def over(self, job: Job) -> None:
+        """A job that this node is no replica of any more has ended."""
+        for fork in list(self._of.get(job.replica.job, ())):
+            self._drop(self._jobs[fork])
 
     def _drop(self, fork: Job) -> None:
         """The fork is not needed: here and at all its replicas."""

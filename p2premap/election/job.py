@@ -514,6 +514,9 @@ class Job:
     def moved(self, node: NodeId, message: Moved) -> None:
         """Somebody tells that the replica set is another one."""
         replica, me = self.replica, self._context.me
+        if replica.record.gone and message.promised.epoch > replica.promised.epoch:
+            record = msgspec.structs.replace(replica.record, promised=message.promised, members=message.members)
+            replica.update(record)
         if not replica.active:
             return
         if not message.members:
