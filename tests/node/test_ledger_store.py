@@ -283,6 +283,18 @@ def test_promises_on_a_page_of_an_older_time_are_lost(path: Path) -> None:
         LedgerStore(path, Boot(3))
 
 
+@pytest.mark.parametrize("table", ["jobs", "cells"])
+def test_a_damaged_promise_is_a_lost_ledger(path: Path, table: str) -> None:
+    filled(path)
+    db = sqlite3.connect(path)
+    (record,) = db.execute(f"SELECT record FROM {table}").fetchone()
+    db.execute(f"UPDATE {table} SET record = ? WHERE record = ?", (record[:-1] + b"\x7f", record))
+    db.commit()
+    db.close()
+    with pytest.raises(LedgerLost, match=f"a row of {table}"):
+        LedgerStore(path, Boot(2))
+
+
 def test_a_damaged_batch_costs_its_stream_only_what_follows(path: Path) -> None:
     store = LedgerStore(path, Boot(1))
     store.write([job(), cell("final"), *stream(9), *stream(3, SECOND)], sync=True)
