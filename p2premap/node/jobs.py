@@ -156,7 +156,10 @@ class Jobs:
         self._told: set[JobId] = set()
         """Jobs whose end this node has told as their leader, and that are about to be concluded."""
         self._forks: dict[JobId, JobId] = {}
-        """Jobs that nobody leads, and the fork of each that this node leads in its place."""
+        """Jobs that nobody leads, and the fork of each that this node leads, or has led, in its place."""
+        for job in core.jobs():
+            if (state := core.job(job)) is not None and state.record.origin and not state.record.gone:
+                self._forks[JobId(state.record.origin)] = job
         self._submissions: dict[int, _Submission] = {}
         self._by_key: dict[bytes, int] = {}
 
@@ -189,12 +192,18 @@ class Jobs:
             if job.startswith(prefix):
                 found[job] = msgspec.structs.replace(view, age_s=view.age_s + now - heard)
         for origin, fork in self._forks.items():
-            if origin.startswith(prefix) and (led := self._led.get(fork)) is not None:
-                found.setdefault(origin, _as(origin, led.view(now)))
+            if origin.startswith(prefix) and (standing_in := self._standing_in(now, fork)) is not None:
+                found.setdefault(origin, _as(origin, standing_in))
         for job in self.core.jobs():
             if job.startswith(prefix) and job not in found and (outline := self._outline(job)) is not None:
                 found[job] = outline
         return list(found.values())
+
+    def _standing_in(self, now: float, fork: JobId) -> JobView | None:
+        """A fork that is led here, or has come to its end."""
+        if (led := self._led.get(fork)) is not None:
+            return led.view(now)
+        return self._concluded[fork][0] if fork in self._concluded else self._outline(fork)
 
     def blobs_in_use(self) -> set[Digest]:
         """Code and plans of jobs that are not over: they may be asked for however old they are."""

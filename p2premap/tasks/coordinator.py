@@ -211,7 +211,17 @@ class Coordinator:
         """The job as people see it; once it is over, only its age changes."""
         if isinstance(self._phase, _Ended):
             return msgspec.structs.replace(self._phase.view, age_s=max(0.0, now - self._phase.accepted))
-        return self._phase.state.view(now)
+        return self._view(self._phase, now)
+
+    def _view(self, running: _Running, now: float) -> JobView:
+        view, oldest = running.state.view(now), running.copies.oldest()
+        if running.state.final is not None or oldest is None:
+            return view
+        return msgspec.structs.replace(
+            view,
+            unprotected=view.unprotected + running.copies.waiting,
+            unprotected_s=max(view.unprotected_s, now - oldest),
+        )
 
     def why(self, now: float, *, stage: int = -1, task: int = -1) -> str:
         """Why the job is where it is, or one of its tasks; one sentence. "" once the job is over.
@@ -288,9 +298,10 @@ class Coordinator:
             case WorkerLost(node=node):
                 running.roster.lose(node)
                 running.takeover.lost(node)
-                running.copies.lost(node)
+                running.copies.lost(now, node)
             case WorkerUnlinked(node=node):
                 running.roster.unlinked(now, node)
+                running.copies.unlinked(node)
 
     def _after_end(self, ended: _Ended, event: CoordinatorEvent) -> list[CoordinatorEffect]:
         """The job is over: whoever still works for it has not heard so."""
@@ -314,7 +325,7 @@ class Coordinator:
         if takeover.gathering:
             return
         if gathering:
-            running.copies.want_all()
+            running.copies.want_all(now)
         if state.cancelling is not None:
             if not any(worker.engaged for worker in state.workers.all.values()):
                 state.decide(Phase.CANCELLED, state.cancelling)

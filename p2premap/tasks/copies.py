@@ -9,6 +9,7 @@ background: few orders at a time to a node, and nothing waits for it.
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import Final, NamedTuple
 
 from p2premap.ids import NodeId
@@ -21,15 +22,22 @@ from p2premap.tasks.workers import Worker
 ORDERS_MAX: Final = 2
 """At one node at a time."""
 
+LATE_MAX: Final = 1_000
+
+
+class _Wanted(NamedTuple):
+    since: float
+    run: StageRun
+    task: int
+
 
 class _Order(NamedTuple):
+    since: float
     run: StageRun
     task: int
     attempt: int
     node: NodeId
     keeper: NodeId
-    losses: int
-    """How often the keeper had been lost: an order of before may still be answered, and counts no more."""
 
 
 class Copies:
@@ -41,26 +49,39 @@ class Copies:
 
     def __init__(self, state: JobState) -> None:
         self._state = state
-        self._wanted: deque[tuple[StageRun, int]] = deque()
+        self._wanted: deque[_Wanted] = deque()
         self._orders: dict[int, _Order] = {}
+        self._late: dict[int, _Order] = {}
+        """Given to nodes that were then lost: they may still answer."""
         self._number = 0
         self._off = state.spec.options.copies < 2
 
-    def want(self, run: StageRun, task: int) -> None:
+    @property
+    def waiting(self) -> int:
+        """Results of which another copy is wanted: the death of one node may cost each of them."""
+        return len(self._wanted) + len(self._orders)
+
+    def oldest(self) -> float | None:
+        """Since when the oldest of these has been waiting."""
+        first = (wanted.since for wanted in islice(self._wanted, 1))
+        return min((*first, *(order.since for order in self._orders.values())), default=None)
+
+    def want(self, now: float, run: StageRun, task: int) -> None:
         """The task has a result with blobs."""
         if not self._off:
-            self._wanted.append((run, task))
+            self._wanted.append(_Wanted(now, run, task))
 
-    def want_all(self) -> None:
+    def want_all(self, now: float) -> None:
         """Of a job that was taken over: whatever has one holder only."""
         for run in self._state.runs:
             if run.facts.any_blobs and not self._off:
-                self._wanted += [(run, task) for task in range(run.tasks) if len(self._living(run, task)) == 1]
+                sole = (task for task in range(run.tasks) if len(self._living(run, task)) == 1)
+                self._wanted += [_Wanted(now, run, task) for task in sole]
 
     def go(self) -> None:
         """Give orders to nodes with room for them."""
         while self._wanted:
-            run, task = self._wanted[0]
+            since, run, task = self._wanted[0]
             living = self._living(run, task)
             if len(living) != 1 or run.abandoned or not run.is_settled(task):
                 self._wanted.popleft()
@@ -77,7 +98,7 @@ class Copies:
             )
             if sources:
                 self._number += 1
-                self._orders[self._number] = _Order(run, task, fact.attempt, fact.node, keeper.node, keeper.losses)
+                self._orders[self._number] = _Order(since, run, task, fact.attempt, fact.node, keeper.node)
                 keeper.touched = True
                 self._state.say(
                     keeper.node,
@@ -89,17 +110,18 @@ class Copies:
         out = [(order.run, order.task) for order in self._orders.values()]
         return sum(
             run.is_settled(task) and self._living(run, task) == [node]
-            for run, task in (*self._wanted, *out)
+            for run, task in (*((wanted.run, wanted.task) for wanted in self._wanted), *out)
             if not run.abandoned
         )
 
     def kept(self, now: float, worker: Worker, message: messages.Kept) -> None:
         """A node has the blobs, or could not get them."""
-        order = self._orders.get(message.number)
+        orders = self._orders if message.number in self._orders else self._late
+        order = orders.get(message.number)
         if order is None or order.keeper != worker.node:
             return
-        del self._orders[message.number]
-        run, task, attempt, node, keeper, _ = order
+        del orders[message.number]
+        _, run, task, attempt, node, keeper = order
         if message.error or run.abandoned or not run.facts.hold(task, attempt, node, keeper):
             return
         self._state.log.add(journal.Held(stage=run.id, task=task, attempt=attempt, node=node, holder=keeper))
@@ -110,11 +132,20 @@ class Copies:
             run.recover(task, self._state.locations)
             self._state.runs[-1].reconsider()
 
-    def lost(self, node: NodeId) -> None:
+    def lost(self, now: float, node: NodeId) -> None:
         """A node is dead: what it has kept, or was to keep, another may."""
-        self._wanted += [(order.run, order.task) for order in self._orders.values() if order.keeper == node]
+        self.unlinked(node)
         if not self._off:
-            self._wanted += [(run, task) for run in self._state.runs for task in run.facts.held_by(node)]
+            self._wanted += [_Wanted(now, run, t) for run in self._state.runs for t in run.facts.held_by(node)]
+
+    def unlinked(self, node: NodeId) -> None:
+        """What was under way to this node may be lost: it is told again, or another is."""
+        for number, order in list(self._orders.items()):
+            if order.keeper == node:
+                self._late[number] = self._orders.pop(number)
+                self._wanted.appendleft(_Wanted(order.since, order.run, order.task))
+        while len(self._late) > LATE_MAX:
+            del self._late[next(iter(self._late))]
 
     def _living(self, run: StageRun, task: int) -> list[NodeId]:
         """Who holds the task's result and can be read from."""
@@ -128,8 +159,7 @@ class Copies:
         """Who is to keep a copy: on another machine if possible, with the fewest orders."""
         out: dict[NodeId, int] = {}
         for order in self._orders.values():
-            if order.losses == self._state.workers.all[order.keeper].losses:
-                out[order.keeper] = out.get(order.keeper, 0) + 1
+            out[order.keeper] = out.get(order.keeper, 0) + 1
         machine = self._state.workers.machine_of.get(holder)
         free = [
             w

@@ -146,7 +146,7 @@ class Reports:
         state.log.ended(run.id, worker.node, (end,))
         state.stop_others(run, task, raced=raced)
         if end.blobs:
-            self._copies.want(run, task)
+            self._copies.want(now, run, task)
         if state.going_on and run is not state.runs[-1]:
             state.runs[-1].reconsider()
         return True

@@ -107,6 +107,17 @@ def kill_all(trial: Trial) -> None:
     trial.see_through()
     trial.judge([])
     agree(trial)
+    _still_there_after_restart(trial)
+
+
+def _still_there_after_restart(trial: Trial) -> None:
+    """What is over stays readable everywhere, whoever has died since."""
+    nodes = list(trial.cluster.nodes.values())
+    for node in nodes:
+        node.kill()
+    trial.cluster.restart([node.name for node in nodes])
+    agree(trial)
+    _readable(trial)
 
 
 def lose_two(trial: Trial) -> None:
@@ -262,7 +273,7 @@ def _end_leader(trial: Trial, tell: Callable[[Node], object]) -> None:
         process.kill()
         process.wait()
     trial.facts["ended_after_s"] = round(time.monotonic() - at, 3)
-    trial.struck(at)
+    trial.struck(at, gentle=True)
     trial.see_through()
     trial.judge([victim])
     trial.check(
@@ -354,6 +365,14 @@ def returned(trial: Trial, victim: Node, winner: JobView) -> None:
     trial.facts["stepped_down_s"] = round(agree_s, 3)
     time.sleep(1.0)  # for late results to arrive: nothing tells when there are none to come
     agree(trial)
+    _readable(trial)
+    marks = trial.work.told()
+    trial.facts["late_starts"] = sum(m.what == "start" and m.at > trial.over_at for m in marks)
+    trial.facts["late_ends"] = sum(m.what == "end" and m.at > trial.over_at for m in marks)
+
+
+def _readable(trial: Trial) -> None:
+    """The same right result can be read at every node."""
     for node in trial.cluster.nodes.values():
         parts = Parts()
         view = see_through(
@@ -361,9 +380,6 @@ def returned(trial: Trial, victim: Node, winner: JobView) -> None:
         )
         wrong = trial.work.wrong(parts.parts)
         trial.check(view.phase is Phase.DONE and not wrong, f"read at {node.name}: {view.phase.value}, {wrong}")
-    marks = trial.work.told()
-    trial.facts["late_starts"] = sum(m.what == "start" and m.at > trial.over_at for m in marks)
-    trial.facts["late_ends"] = sum(m.what == "end" and m.at > trial.over_at for m in marks)
 
 
 def _tells(trial: Trial, node: Node, end: JobView) -> bool:
@@ -375,6 +391,8 @@ def _tells(trial: Trial, node: Node, end: JobView) -> bool:
         end.part_count,
         [s.done for s in end.stages],
     )
+    if end.fork:  # the fork has a line of its own
+        return same and {job.phase for job in jobs} == {end.phase}
     return same and {(job.job, job.phase) for job in jobs} == {(end.job, end.phase)}
 
 

@@ -33,24 +33,25 @@ def run(case: Case, number: int, *, seed: int, kept: Path, always: bool = False)
         kept: a directory for the evidence of violations.
         always: keep the same of a trial without any.
     """
+    begun = time.monotonic()
+    facts: dict[str, Any] = {}
+    violations = [f"the job was over before the fault, {TRIES} times"]
     for attempt in range(TRIES):
-        begun = time.monotonic()
-        try:
-            trial = _run(case, f"{seed}/{case.name}/{number}/{attempt}", kept / f"{case.name}-{number}", always=always)
-        except FaultMissed:
-            continue
-        return {
-            "case": case.name,
-            "trial": number,
-            "seed": seed,
-            "missed": attempt,
-            "commit": commit(),
-            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-            "took_s": round(time.monotonic() - begun, 2),
-            **trial.facts,
-            "violations": trial.violations,
-        }
-    raise FaultMissed(f"{case.name} trial {number}: the job was over before the fault, {TRIES} times")
+        with contextlib.suppress(FaultMissed):
+            drawn = f"{seed}/{case.name}/{number}/{attempt}"
+            trial = _run(case, drawn, kept / f"{case.name}-{number}", always=always)
+            facts, violations = {"missed": attempt, **trial.facts}, trial.violations
+            break
+    return {
+        "case": case.name,
+        "trial": number,
+        "seed": seed,
+        "commit": commit(),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "took_s": round(time.monotonic() - begun, 2),
+        **facts,
+        "violations": violations,
+    }
 
 
 def _run(case: Case, seed: str, kept: Path, *, always: bool) -> Trial:

@@ -163,14 +163,17 @@ class Trial:
         assert self.before is not None
         return self.cluster.by_id(self.before.leader)
 
-    def struck(self, at: float) -> None:
+    def struck(self, at: float, *, gentle: bool = False) -> None:
         """The fault has happened, at this instant.
 
+        Args:
+            gentle: the job may go on, and end, until the victim is gone.
+
         Raises:
-            FaultMissed: the job was over by then.
+            FaultMissed: the job was over by now; or by that instant, of a gentle fault.
         """
         self.fault_at = at
-        ended = {mark.of for mark in self.work.told() if mark.what == "end"}
+        ended = {mark.of for mark in self.work.told() if mark.what == "end" and (mark.at <= at or not gentle)}
         if len(ended) >= self.tasks:
             raise FaultMissed(f"all {self.tasks} tasks had ended")
 

@@ -64,3 +64,23 @@ def test_of_a_job_that_wants_one_copy_nothing_is_kept_twice() -> None:
     led.done("A", 0, blobs="m")
     led.lost("B")
     assert orders(led) == []
+
+
+def test_until_somebody_keeps_it_too_a_result_is_not_protected() -> None:
+    led = Led(Shape(4), on="AB")
+    led.done("A", 0, blobs="m")
+    led.now += 2.0
+    assert (led.view.unprotected, led.view.unprotected_s) == (1, 2.0)
+    keep(led, orders(led)[0])
+    assert (led.view.unprotected, led.view.unprotected_s) == (0, 0.0)
+
+
+def test_an_order_that_was_lost_with_a_link_is_given_again() -> None:
+    led = Led(Shape(4), on="AB")
+    led.done("A", 0, blobs="m")
+    led.unlinked("B")
+    first, again = orders(led)
+    keep(led, first)
+    assert led.view.unprotected == 1
+    keep(led, again)
+    assert led.view.unprotected == 0
