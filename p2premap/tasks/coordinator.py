@@ -251,6 +251,7 @@ class Coordinator:
     def _start(self, state: JobState) -> None:
         """The first step: what the history says of the end."""
         self._started = True
+        state.plan_decided()
         if (value := state.decided.get(FINAL_CELL)) is not None:
             state.hear(FINAL_CELL, value)
         elif state.ending is not None:

@@ -234,6 +234,7 @@ class JobState:
             self.log.add(journal.Pin(stage=run.id, generation=run.generation))
             run.pin(self.log.next)
         self._take_decided(run)
+        run = self.runs[-1]
         if run.pinned and not run.proposed and self.log.protected >= run.pinned_in:
             run.proposed = True
             self.propose(manifest_cell(run.id, run.generation), run.manifest())
@@ -251,6 +252,13 @@ class JobState:
             self._end(Final.decode(value))
             return
         self._take_decided(self.runs[-1])
+
+    def plan_decided(self) -> None:
+        """Plan every stage whose predecessor is known to be decided."""
+        while (known := len(self.runs)) and self.final is None:
+            self._take_decided(self.runs[-1])
+            if len(self.runs) == known:
+                break
 
     def _take_decided(self, run: StageRun) -> None:
         """Go on from the manifest of the last stage, if it is decided."""

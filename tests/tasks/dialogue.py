@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
 from p2premap.config import TasksConfig
 from p2premap.election.ballot import first
@@ -11,6 +13,7 @@ from p2premap.sim.sole import Sole
 from p2premap.sim.workloads import Shape, ShapeDirector, digest_of, spec_of
 from p2premap.tasks import events, messages
 from p2premap.tasks.coordinator import Coordinator
+from p2premap.tasks.director import Director
 from p2premap.tasks.job import (
     AttemptEnd,
     BlobRef,
@@ -33,17 +36,42 @@ def blob(name: str) -> BlobRef:
     return BlobRef(digest=digest_of(name.encode()), size=len(name))
 
 
+Asked = TypeVar("Asked", bound=events.CoordinatorEffect)
+
+
 class Led:
-    """A coordinator on node A.
+    """A coordinator, by default on node A.
 
     Args:
         shape: the job.
+        on: nodes that can work.
+        leader: the node's letter.
+        term: of its ballot.
+        history, decided: what its predecessors left.
+        director: if the job is no shape.
+        quorum: its replicas answer at once; else only when the test says so.
     """
 
     def __init__(
-        self, shape: Shape, *, options: JobOptions | None = None, config: TasksConfig | None = None, on: str = ""
+        self,
+        shape: Shape,
+        *,
+        options: JobOptions | None = None,
+        config: TasksConfig | None = None,
+        on: str = "",
+        leader: str = "A",
+        term: int = 0,
+        history: Sequence[bytes] = (),
+        decided: Mapping[str, bytes] | None = None,
+        director: Director | None = None,
+        quorum: bool = True,
     ) -> None:
         self.now = 0.0
+        self.shape = shape
+        self.options = options
+        self.ballot = Ballot(0, term, node(leader))
+        self.history = tuple(history)
+        self.quorum = quorum
         self.serials: dict[NodeId, int] = {}
         self.given: dict[tuple[StageId, int], tuple[NodeId, int]] = {}
         """(stage, task) -> who has it and under which attempt number."""
@@ -56,11 +84,13 @@ class Led:
         self.core = Coordinator(
             job=JOB,
             spec=spec_of(shape, key=b"key", options=options),
-            director=ShapeDirector(job=JOB, home=A, plan=shape.encode()),
-            leader=Leader(A, "a", 1),
-            ballot=BALLOT,
+            director=director or ShapeDirector(job=JOB, home=A, plan=shape.encode()),
+            leader=Leader(node(leader), leader.lower(), 1),
+            ballot=self.ballot,
             config=config or TasksConfig(),
             now=0.0,
+            history=self.history,
+            decided=decided,
         )
         for letter in on:
             self.seen(letter)
@@ -88,6 +118,59 @@ class Led:
     def cancel(self) -> list[str]:
         """A user cancels the job."""
         return self.hear(events.CancelJob(reason="enough"))
+
+    def holding(self, letter: str, *pairs: tuple[int, int], stage: StageId = MAP, free: int = 2) -> list[str]:
+        """The node says what runs there."""
+        running = ((stage, pairs),) if pairs else ()
+        number = self.answers.get(node(letter), 0)
+        return self.hear(
+            events.FromWorker(
+                node=node(letter),
+                message=messages.Holding(job=JOB, ballot=self.ballot, number=number, running=running, free=free),
+            )
+        )
+
+    def protect(self, serial: int) -> list[str]:
+        """A quorum has the facts up to this batch."""
+        return self.hear(events.FactsProtected(serial=serial))
+
+    def decide(self, cell: str, value: bytes) -> list[str]:
+        """A cell is decided."""
+        return self.hear(events.CellDecided(cell=cell, value=value))
+
+    def asked_for(self, kind: type[Asked]) -> list[Asked]:
+        """Effects of this kind so far, that are no messages."""
+        return [effect for effect in self.asked if isinstance(effect, kind)]
+
+    def heir(
+        self, leader: str, on: str = "", *, known: int | None = None, decided: bool = True, quorum: bool = True
+    ) -> Led:
+        """Another leader of the same job, with what this one has written.
+
+        Args:
+            known: only the first so many batches.
+            decided: it knows the cells.
+            quorum: as in `Led`.
+        """
+        history = (*self.history, *self.batches[:known])
+        cells = dict(self.replica.decided) if decided else {}
+        return Led(
+            self.shape,
+            options=self.options,
+            on=on,
+            leader=leader,
+            term=self.ballot.n + 1,
+            history=history,
+            decided=cells,
+            quorum=quorum,
+        )
+
+    @property
+    def batches(self) -> list[bytes]:
+        """The facts that this leader has written."""
+        if self.quorum:
+            return self.replica.batches
+        return [effect.batch for effect in self.asked_for(events.AppendFacts)]
 
     def tick(self, after_s: float = 0.0) -> list[str]:
         """Time passes until the deadline, or for so long."""
@@ -145,7 +228,7 @@ class Led:
         *,
         stage: StageId = MAP,
         free: int = 2,
-        ballot: Ballot = BALLOT,
+        ballot: Ballot | None = None,
         serial: int | None = None,
         held: int = 0,
     ) -> list[str]:
@@ -157,7 +240,7 @@ class Led:
                 node=node(letter),
                 message=messages.AttemptsEnded(
                     job=JOB,
-                    ballot=ballot,
+                    ballot=ballot or self.ballot,
                     stage=stage,
                     ends=tuple(ends),
                     free=free,
@@ -175,7 +258,7 @@ class Led:
             events.FromWorker(
                 node=node(letter),
                 message=messages.Busy(
-                    job=JOB, ballot=BALLOT, stage=stage, attempts=pairs, free=free, reason=reason, retry_s=0.5
+                    job=JOB, ballot=self.ballot, stage=stage, attempts=pairs, free=free, reason=reason, retry_s=0.5
                 ),
             )
         )
@@ -184,7 +267,8 @@ class Led:
 
     def hear(self, event: events.CoordinatorEvent) -> list[str]:
         """Tell it, and say in short lines what it wants."""
-        effects = self.replica.step(self.core, self.now, event)
+        step = self.core.step if not self.quorum else partial(self.replica.step, self.core)
+        effects = step(self.now, event)
         self.core.check_invariants()
         return [line for effect in effects if (line := self._line(effect))]
 
