@@ -90,7 +90,7 @@ class Ledgers:
         self._ordered: set[tuple[JobId, StageId, int, int]] = set()
         self._strict: set[JobId] = set()
         self._ill: dict[int, float] = {}
-        self._identities: dict[int, NodeId] = {}
+        self._identities = {seat.index: seat.node for seat in world.seats}
         self._all_ill = -DOUBT_S
         world.observe(self)
         world.network.cut_or_healed.append(self.doubt)

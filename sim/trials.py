@@ -142,7 +142,6 @@ def main(
         )
         sys.exit(_one(plan, small=small))
     began = time.perf_counter()
-    total = Summary()
     for total in run_many(first, seeds, nodes=nodes, processes=processes):
         click.echo(f"... {total.trials} of {seeds}, {len(total.failures)} failed", err=True)
     click.echo("\n".join(lines(total, time.perf_counter() - began)))

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
+import msgspec
 import trio
 
 from p2premap.client.plan import Submission, plan_mapreduce
@@ -37,7 +38,7 @@ def tell(wishes: JobWishes, progress: Callable[[str], None] = lambda _: None) ->
         InvariantBroken: something that must hold did not.
     """
     progress("planning the job")
-    submission = plan_mapreduce(wishes.job, wishes.inputs, slots=wishes.nodes * wishes.slots)
+    submission = _plan(wishes)
     pace = Pace(task_s=wishes.task_s)
     progress("the plain run")
     plain = simulate(_Plain(submission).run, nodes=1, seed=wishes.seed, slots=wishes.slots, pace=pace)
@@ -53,6 +54,13 @@ def tell(wishes: JobWishes, progress: Callable[[str], None] = lambda _: None) ->
         replay=wishes.command(),
     )
     return story
+
+
+def _plan(wishes: JobWishes) -> Submission:
+    """The job as `p2premap run` would submit it, but for its key, which the seed decides."""
+    planned = plan_mapreduce(wishes.job, wishes.inputs, slots=wishes.nodes * wishes.slots)
+    key = Random(wishes.seed).randbytes(len(planned.spec.submission_key))
+    return replace(planned, spec=msgspec.structs.replace(planned.spec, submission_key=key))
 
 
 @dataclass(frozen=True, slots=True)
