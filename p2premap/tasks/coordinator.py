@@ -88,8 +88,8 @@ class _Running:
         self.roster = Roster(state)
         self.takeover = Takeover(state, self.roster, taken_over)
         self.copies = Copies(state)
-        self.reports = Reports(state, self.roster, self.takeover, self.copies)
         self.hand_out = HandOut(state)
+        self.reports = Reports(state, self.roster, self.takeover, self.copies, self.hand_out.gang)
         self.backups = Backups(state, self.hand_out)
         self.growth = Growth(state)
 
@@ -187,7 +187,9 @@ class Coordinator:
         return min(
             running.roster.check_at,
             state.workers.deadline(),
+            state.log.deadline(),
             running.takeover.deadline() if state.going_on else math.inf,
+            running.hand_out.gang.deadline(),
             running.backups.deadline() if state.going_on and state.cancelling is None else math.inf,
             shown,
         )
@@ -300,6 +302,7 @@ class Coordinator:
                 running.roster.lose(node)
                 running.takeover.lost(node)
                 running.copies.lost(now, node)
+                running.hand_out.gang.lost(node)
             case WorkerUnlinked(node=node):
                 running.roster.unlinked(now, node)
                 running.copies.unlinked(node)

@@ -9,6 +9,7 @@ from p2premap.errors import JobError
 from p2premap.tasks import messages
 from p2premap.tasks.batches import Batch, assign_bytes
 from p2premap.tasks.director import TaskInput
+from p2premap.tasks.gang import Gang
 from p2premap.tasks.job import AttemptSpec, Phase, Source
 from p2premap.tasks.stage import Backup, StageRun
 from p2premap.tasks.state import JobState
@@ -27,6 +28,7 @@ class HandOut:
 
     def __init__(self, state: JobState) -> None:
         self._state = state
+        self.gang = Gang(state, self._give)
         self._repairing = False
         spec = state.spec
         self._code = Source(
@@ -43,19 +45,24 @@ class HandOut:
         """
         given = self._repairing = False
         for run in list(self._state.runs):
+            if run.numbered_here and not self._state.log.protected:
+                continue  # what it began with may be lost yet, and other tasks have these numbers
             if run.pending and self._state.going_on and not run.abandoned:
                 given = self._of_stage(now, run) or given
         return given or self._repairing or (not self._state.runs[-1].pinned and self._state.runs[-1].complete)
 
     def _of_stage(self, now: float, run: StageRun) -> bool:
         """One batch for each node with room. Whether any was given."""
+        if run.plan.together:
+            return self.gang.hand_out(now, run)
         given = False
         for worker in self._state.workers.hungry(self._state.leader.node):
             if self._at_limit():
                 return False
             if len(worker.batches) >= worker.slots and not run.sizer.ahead(run.pending, self._state.workers.slots):
                 continue
-            given = self._give(now, worker, run) or given
+            size = run.sizer.size(run.pending, self._state.workers.slots)
+            given = self._give(now, worker, run, size) or given
             if not run.pending or run.abandoned or not self._state.going_on:
                 break
         return given
@@ -64,8 +71,7 @@ class HandOut:
         limit = self._state.spec.options.parallel_max
         return bool(limit) and self._state.workers.batches >= limit
 
-    def _give(self, now: float, worker: Worker, run: StageRun) -> bool:
-        size = run.sizer.size(run.pending, self._state.workers.slots)
+    def _give(self, now: float, worker: Worker, run: StageRun, size: int) -> bool:
         taken = run.take(worker, size, self._state.config.assign_bytes_max, self._state.workers, self._look)
         if not taken or run.abandoned or not self._state.going_on:
             return False

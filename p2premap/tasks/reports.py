@@ -9,6 +9,7 @@ from p2premap.ids import NodeId
 from p2premap.tasks import journal, messages
 from p2premap.tasks.copies import Copies
 from p2premap.tasks.failures import Verdict
+from p2premap.tasks.gang import Gang
 from p2premap.tasks.job import AttemptEnd, Outcome, Phase
 from p2premap.tasks.roster import Roster
 from p2premap.tasks.stage import StageRun
@@ -26,13 +27,15 @@ class Reports:
         roster: to ask for what was lost on the way.
         takeover: to what a former leader had given out.
         copies: of results.
+        gang: of stages that start all at once.
     """
 
-    def __init__(self, state: JobState, roster: Roster, takeover: Takeover, copies: Copies) -> None:
+    def __init__(self, state: JobState, roster: Roster, takeover: Takeover, copies: Copies, gang: Gang) -> None:
         self._state = state
         self._roster = roster
         self._takeover = takeover
         self._copies = copies
+        self._gang = gang
 
     def take(self, now: float, node: NodeId, message: Message) -> None:
         """A node says something; under another ballot it changes nothing."""
@@ -47,6 +50,8 @@ class Reports:
             case messages.Holding(ballot=self._state.ballot):
                 self._heard_from(now, worker, message.free)
                 self._takeover.holding(now, worker, message)
+            case messages.Reserved(ballot=self._state.ballot, slots=slots):
+                self._gang.reserved(worker, slots)
             case messages.Kept(ballot=self._state.ballot):
                 self._copies.kept(now, worker, message)
             case _:

@@ -1,0 +1,115 @@
+"""Stages whose tasks start all at once, or not at all (`StagePlan.together`): their slots are reserved first.
+
+The leader asks every node that can work for idle slots (`Reserve`), again and again while it waits, and is told
+whenever what is kept for it changes (`Reserved`). Once that is enough for every task that waits, they are handed out,
+one to a slot. If then one comes back without a result (its node is lost, it crashed, or an older job had taken the
+slot meanwhile), the others are stopped, and all of them wait again: they need each other, and whoever holds a part of
+what it needs holds up everybody.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from p2premap.ids import NodeId
+from p2premap.tasks import messages
+from p2premap.tasks.stage import StageRun
+from p2premap.tasks.state import JobState
+from p2premap.tasks.workers import Worker
+
+Give = Callable[[float, Worker, StageRun, int], bool]
+"""Gives a worker a batch of so many tasks; whether it could."""
+
+
+class Gang:
+    """One job's reservations.
+
+    Args:
+        state: of the job.
+        give: hands out.
+    """
+
+    def __init__(self, state: JobState, give: Give) -> None:
+        self._state = state
+        self._give = give
+        self._kept: dict[NodeId, int] = {}
+        self._asked: set[NodeId] = set()
+        self._stopped: set[int] = set()
+        self._again = math.inf
+
+    def deadline(self) -> float:
+        """When reservations are to be renewed."""
+        state = self._state
+        waits = bool(self._asked and state.going_on and state.cancelling is None and state.runs[-1].pending)
+        return self._again if waits else math.inf
+
+    def reserved(self, worker: Worker, slots: int) -> None:
+        """A node says how many idle slots it keeps for the job."""
+        if worker.node in self._asked:
+            self._kept[worker.node] = slots
+
+    def lost(self, node: NodeId) -> None:
+        """A node is dead, or does not answer."""
+        self._kept.pop(node, None)
+        self._asked.discard(node)
+
+    def hand_out(self, now: float, run: StageRun) -> bool:
+        """Hand out all tasks that wait, if they can start at once. Whether any was given."""
+        if run.parked or self._some_run(run):
+            return False
+        wanted = run.pending
+        able = {w.node: w for w in self._state.workers.all.values() if w.eligible}
+        kept = {node: slots for node, slots in self._kept.items() if node in able and slots}
+        if sum(kept.values()) < wanted:
+            self._ask(now, run, list(able.values()), wanted)
+            return False
+        given = False
+        for node, slots in sorted(kept.items(), key=lambda pair: (-pair[1], pair[0])):
+            for _ in range(min(slots, run.pending)):
+                given = self._give(now, able[node], run, 1) or given
+        self._release(run)
+        self._stopped.clear()
+        return given
+
+    def _some_run(self, run: StageRun) -> bool:
+        """Whether tasks of the stage still run; they are stopped."""
+        found = False
+        for worker in self._state.workers.all.values():
+            for batch in worker.batches.values():
+                if batch.stage != run.id:
+                    continue
+                found = True
+                if batch.number not in self._stopped:
+                    self._stopped.add(batch.number)
+                    self._state.stop(worker.node, run.id, run.started_by(batch))
+        return found
+
+    def _release(self, run: StageRun) -> None:
+        """What is still kept is not needed."""
+        for node in sorted(self._asked):
+            self._say(node, run, 0)
+        self._asked.clear()
+        self._kept.clear()
+        self._again = math.inf
+
+    def _ask(self, now: float, run: StageRun, able: list[Worker], wanted: int) -> None:
+        fresh = [worker for worker in able if worker.node not in self._asked]
+        if now < self._again and not fresh:
+            return
+        for worker in able:
+            self._asked.add(worker.node)
+            worker.touched = True
+            self._say(worker.node, run, min(wanted, worker.slots), now)
+        self._again = now + self._state.config.reserve_s / 4
+
+    def _say(self, node: NodeId, run: StageRun, slots: int, now: float = 0.0) -> None:
+        state = self._state
+        age_s = max(0.0, now - state.accepted)
+        priority = state.spec.options.priority
+        state.say(
+            node,
+            messages.Reserve(
+                job=state.job, ballot=state.ballot, stage=run.id, slots=slots, priority=priority, age_s=age_s
+            ),
+        )
