@@ -58,6 +58,7 @@ class Growth:
         if grown.numbered:
             run.hand_in(grown.new)
         elif grown.new:
+            run.kept_back.update(grown.new)
             self._waiting.append(_New(state.log.next, run, grown.new))
 
     def protected(self, serial: int) -> None:

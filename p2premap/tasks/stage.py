@@ -61,6 +61,10 @@ class StageRun:
         self.plan = plan
         self.tasks = plan.tasks
         self.open = plan.open
+        self.kept_back: set[int] = set()
+        """Tasks that there are, and that may not be handed out yet."""
+        self.numbered_here = False
+        """Its leaders number its tasks, in the order in which payloads came."""
         self.facts = StageFacts(plan.tasks)
         self.queue = TaskQueue(plan.tasks)
         self.sizer = Sizer(config)
@@ -146,7 +150,7 @@ class StageRun:
         out.pop(0, None)
         assert out == {number: batch.left for number, batch in batches.items()}, "attempts that are out are miscounted"
         if going_on and not self.abandoned:
-            waiting = self.queue.waiting() | set(self._window) | set(self.parked)
+            waiting = self.queue.waiting() | set(self._window) | set(self.parked) | self.kept_back
             for task, settled in enumerate(self._settled):
                 assert settled or self.out[task] or task in waiting, f"task {task} is forgotten"
 
@@ -388,6 +392,7 @@ class StageRun:
     def hand_in(self, tasks: Iterable[int]) -> None:
         """These may be handed out, where they have no result yet."""
         for task in tasks:
+            self.kept_back.discard(task)
             if self._settled[task] == WAITS and not self.out[task]:
                 self.queue.push(task)
 

@@ -202,6 +202,7 @@ class JobState:
         if first + extension.tasks > TASKS_MAX:
             raise JobError(f"A stage has at most {TASKS_MAX} tasks.")
         new = run.grow(first, extension.tasks)
+        run.numbered_here = run.numbered_here or extension.first is None
         run.open = not extension.closed
         for task in extension.cancelled:
             if run.has(task) and not run.is_settled(task):

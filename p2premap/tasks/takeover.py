@@ -148,7 +148,7 @@ class Takeover:
             wanted = [pair for pair in pairs if run is not None and self._wants(run, *pair)]
             if run is not None and wanted:
                 self._take(now, worker, run, wanted)
-            unwanted = tuple(pair for pair in pairs if run is None or run.out[pair[0]] not in worker.batches)
+            unwanted = tuple(pair for pair in pairs if not _is_out(run, pair[0], worker))
             if unwanted:
                 self._state.stop(worker.node, stage, unwanted)
                 stopped = True
@@ -184,3 +184,8 @@ class Takeover:
                     if not run.pinned or run.plan.final:
                         run.lose_results(node, state.locations)
             run.reconsider()
+
+
+def _is_out(run: StageRun | None, task: int, worker: Worker) -> bool:
+    """Whether the task is out at this node, as far as this leader knows."""
+    return run is not None and task < run.tasks and run.out[task] in worker.batches
