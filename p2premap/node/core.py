@@ -178,6 +178,11 @@ class NodeCore:
         """The jobs that this node leads, replicates or saw end, and whose id begins so."""
         return self.jobs.views(now, prefix)
 
+    def is_alive(self, node: NodeId) -> bool:
+        """Whether gossip has no doubt about this node."""
+        seat = self._seats.get(node)
+        return node == self.me or (seat is not None and seat.state is MemberState.ALIVE)
+
     def capabilities(self, node: NodeId) -> Capabilities | None:
         """What a member published."""
         if node == self.me:

@@ -171,6 +171,7 @@ class House:
             blobs=self.blobs,
             open_bulk=self.transport.open_bulk,
             neighbour_blobs=self._neighbour_blobs,
+            answers=self._answers,
         )
         self.executor = self._parts.executor(state=state, blobs=self.blobs, stager=self.stager, deliver=self._deliver)
         self.calls = desk_calls.CallLines(self._deliver, self.slots, self.led_jobs)
@@ -318,8 +319,10 @@ class House:
                 self.transport.hangup(peer)
             case tasks.RunBatch() | tasks.StopSlot() | tasks.EndJob():
                 self.executor.perform(effect)
-            case gossip.MemberChanged():
+            case gossip.MemberChanged(node=node, state=state):
                 self.search.on_member(effect)
+                if state is not gossip.MemberState.ALIVE:
+                    self.stager.lose(node)
             case gossip.IdentityClash(reason=reason):
                 self._on_clash(reason)
             case gossip.Left():
@@ -370,6 +373,9 @@ class House:
         log.warning("taking a new identity: %s", reason)
         self.warnings.add(f"This node took a new identity: {reason}")
         self.end(Ending.NEW_IDENTITY)
+
+    def _answers(self, node: NodeId) -> bool:
+        return self.core.is_alive(node)
 
     def _neighbour_blobs(self, node: NodeId) -> str | None:
         mine, theirs = self.core.capabilities(self.identity.node), self.core.capabilities(node)

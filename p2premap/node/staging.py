@@ -70,6 +70,7 @@ class Stager:
         blobs: this node's store; fetched sources go there too.
         open_bulk: `p2premap.ports.Transport.open_bulk`.
         neighbour_blobs: the blob directory of a node on this machine; None for any other.
+        answers: whether a node is beyond doubt now; the others are asked last.
         fetches_max: how many sources are fetched at the same time.
         idle_s: a holder that sends nothing for so long is given up.
     """
@@ -81,6 +82,7 @@ class Stager:
         blobs: BlobStore,
         open_bulk: Callable[[NodeId], Awaitable[FrameStream]],
         neighbour_blobs: Callable[[NodeId], str | None],
+        answers: Callable[[NodeId], bool] = lambda node: True,
         fetches_max: int = 8,
         idle_s: float = 30.0,
     ) -> None:
@@ -88,7 +90,9 @@ class Stager:
         self._blobs = blobs
         self._open_bulk = open_bulk
         self._neighbour_blobs = neighbour_blobs
+        self._answers = answers
         self._idle_s = idle_s
+        self._under_way: dict[NodeId, set[trio.CancelScope]] = {}
         self._fetches = trio.CapacityLimiter(fetches_max)
         self._readers = trio.CapacityLimiter(4)
         self._fetching: dict[Digest, trio.Event] = {}
@@ -253,7 +257,7 @@ class Stager:
 
     async def _fetch(self, source: Source, *, durable: bool = False) -> Segment:
         reasons = []
-        for holder in source.holders:
+        for holder in sorted(source.holders, key=lambda node: not self._answers(node)):  # else in their order
             if holder == self._me:
                 reasons.append("it is not here any more")
                 continue
@@ -270,12 +274,30 @@ class Stager:
         raise SourceLost(f"{what} can be read nowhere ({'; '.join(reasons) or 'nobody holds it'}).", source.digest)
 
     async def _fetch_from(self, holder: NodeId, source: Source, *, durable: bool) -> None:
-        """Fetch into our store.
+        """Fetch into our store, unless the holder is given up (`lose`) meanwhile.
 
         Raises:
             SourceGone, PeerUnreachable, RemoteProtocolError, BlobCorrupt: not from this holder.
             StoreUnwritable: there is no room.
         """
+        under_way = self._under_way.setdefault(holder, set())
+        with trio.CancelScope() as scope:
+            under_way.add(scope)
+            try:
+                await self._fetch_over_any(holder, source, durable=durable)
+                return
+            finally:
+                under_way.discard(scope)
+                if not under_way:
+                    self._under_way.pop(holder, None)
+        raise PeerUnreachable("it does not answer any more.")
+
+    def lose(self, node: NodeId) -> None:
+        """The node does not answer: nobody waits for it any longer."""
+        for scope in self._under_way.get(node, ()):
+            scope.cancel()
+
+    async def _fetch_over_any(self, holder: NodeId, source: Source, *, durable: bool) -> None:
         kept = self._idle.pop(holder, None)
         if kept is not None:
             try:

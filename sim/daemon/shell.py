@@ -296,8 +296,9 @@ class VirtualStager(Stager):
         blobs: BlobStore,
         open_bulk: Callable[[NodeId], Awaitable[FrameStream]],
         neighbour_blobs: Callable[[NodeId], str | None],
+        answers: Callable[[NodeId], bool],
     ) -> None:
-        super().__init__(me=me, blobs=blobs, open_bulk=open_bulk, neighbour_blobs=neighbour_blobs)
+        super().__init__(me=me, blobs=blobs, open_bulk=open_bulk, neighbour_blobs=neighbour_blobs, answers=answers)
         self._host = host
 
     def _locate(self, source: Source, neighbours: Mapping[NodeId, str | None], *, doubtful: bool) -> Segment | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import blake3
 import pytest
 import trio
+import trio.testing
 
 from p2premap.errors import PeerUnreachable
 from p2premap.ids import Digest, NodeId
@@ -37,8 +38,14 @@ class Cluster:
         self.opened: list[NodeId] = []
         self.neighbours: dict[NodeId, str] = {}
         self._nursery = nursery
+        self.doubted: set[NodeId] = set()
         self.stager = Stager(
-            me=ME, blobs=self.mine, open_bulk=self.open_bulk, neighbour_blobs=self.neighbours.get, idle_s=idle_s
+            me=ME,
+            blobs=self.mine,
+            open_bulk=self.open_bulk,
+            neighbour_blobs=self.neighbours.get,
+            answers=lambda node: node not in self.doubted,
+            idle_s=idle_s,
         )
 
     async def open_bulk(self, node: NodeId) -> FrameStream:
@@ -175,6 +182,26 @@ async def test_a_silent_holder_is_given_up(tmp_path: Path, nursery: trio.Nursery
     cluster.silent.add(HOME)
     with pytest.raises(SourceLost, match=r"nothing for 0\.05 s"):
         await cluster.stager.bring(cluster.blob(b"abc", HOME))
+
+
+async def test_a_holder_that_is_taken_for_dead_meanwhile_is_waited_for_no_longer(cluster: Cluster) -> None:
+    """A machine that is cut off says nothing: without gossip's word each source would cost half a minute."""
+    cluster.silent.add(HOME)
+    source = cluster.blob(b"abc", HOME, OTHER)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(cluster.stager.bring, source)
+        await trio.testing.wait_all_tasks_blocked()
+        assert cluster.opened == [HOME]
+        with trio.fail_after(5):
+            cluster.stager.lose(HOME)
+    assert cluster.opened == [HOME, OTHER]
+    assert cluster.mine.get(source.digest) == b"abc"
+
+
+async def test_holders_in_doubt_are_asked_last(cluster: Cluster) -> None:
+    cluster.doubted.add(HOME)
+    await cluster.stager.bring(cluster.blob(b"abc", HOME, OTHER))
+    assert cluster.opened == [OTHER]
 
 
 async def test_no_room_for_a_fetched_source(cluster: Cluster) -> None:
