@@ -57,6 +57,8 @@ class Job:
         self.leader: NodeId | None = None
         self.copies = 1
         self.brought = brought
+        self.lacks = ""
+        """What is needed to lead it and could not be brought here, as a sentence; "" where nothing."""
         self.unfit = ""
         """Why this node cannot lead it, whoever asks; "" where it can."""
         self.highest = replica.promised
@@ -99,7 +101,7 @@ class Job:
             return ""
         silent = [n for n in replica.members if not self._context.reachable(n)]
         if is_quorum(replica.members, [n for n in replica.members if n not in silent]):
-            return ""
+            return self.lacks if self.leader is None else ""
         names = ", ".join(node.hex()[:8] for node in silent)
         return f"{needed(replica.members)} of {len(replica.members)} replicas are needed; no answer from {names}."
 
@@ -555,9 +557,11 @@ class Job:
     def on_brought(self, error: str) -> None:
         """It is here, or could not be had."""
         self.brought = not error
+        self.lacks = error
         self._bring_from = None if self.brought else self._bring_from
         if error:
             self._bring_at = self._context.now + BRING_AGAIN_S
+            self.announce()
         self._tell_stored(answered=True)
 
     def is_stored(self) -> None:
