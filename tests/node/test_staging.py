@@ -8,7 +8,6 @@ from pathlib import Path
 import blake3
 import pytest
 import trio
-import trio.testing
 
 from p2premap.errors import PeerUnreachable
 from p2premap.ids import Digest, NodeId
@@ -17,7 +16,7 @@ from p2premap.node.bulk import AllowedFiles, BulkService, Piece
 from p2premap.node.staging import SourceLost, Stager
 from p2premap.ports import FrameStream
 from p2premap.tasks.job import Outcome, Source
-from tests.node.slots_house import JOB, ME, MemoryStream, bench, file_source, found, stream_pair
+from tests.node.slots_house import JOB, ME, MemoryStream, bench, file_source, found, stream_pair, until
 
 pytestmark = pytest.mark.trio
 
@@ -189,11 +188,10 @@ async def test_a_holder_that_is_taken_for_dead_meanwhile_is_waited_for_no_longer
     cluster.silent.add(HOME)
     source = cluster.blob(b"abc", HOME, OTHER)
     async with trio.open_nursery() as nursery:
+        nursery.cancel_scope.deadline = trio.current_time() + 10
         nursery.start_soon(cluster.stager.bring, source)
-        await trio.testing.wait_all_tasks_blocked()
-        assert cluster.opened == [HOME]
-        with trio.fail_after(5):
-            cluster.stager.lose(HOME)
+        await until(lambda: cluster.opened == [HOME])
+        cluster.stager.lose(HOME)
     assert cluster.opened == [HOME, OTHER]
     assert cluster.mine.get(source.digest) == b"abc"
 
