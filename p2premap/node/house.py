@@ -438,7 +438,7 @@ class House:
         await answered.wait()
         (accepted,) = answer
         if isinstance(accepted, JobRefused):
-            raise RequestError(Trouble.USAGE, accepted.text)
+            raise RequestError(Trouble.REFUSED if self.ledger.trouble else Trouble.USAGE, accepted.text)
         return accepted
 
     def forget(self, job: JobId) -> None:
