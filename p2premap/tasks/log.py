@@ -10,14 +10,18 @@ a batch to be protected, since they would be lies if the leader died before:
 Whoever waits for single tasks is told at once how they ended: what somebody has in hand a leader's death cannot take
 back, and who has it listens to no second answer.
 
+Where somebody waits for single tasks, steps come by the thousand: facts are then written down every `LINGER_S` at
+most, many together.
+
 Results that are not protected yet are the only finished work that the leader's death can cost.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -26,6 +30,9 @@ from p2premap.tasks import journal
 from p2premap.tasks.events import AppendFacts, CoordinatorEffect, Extended, TasksEnded
 from p2premap.tasks.job import AttemptEnd, StageId
 from p2premap.tasks.workers import Worker
+
+
+LINGER_S: Final = 0.005
 
 
 class Report(NamedTuple):
@@ -69,6 +76,7 @@ class Log:
         self._ended: list[CoordinatorEffect] = []
         self._waiting: deque[Unprotected] = deque()
         self._written = 0
+        self._due = -math.inf
         self.protected = 0
         """The last batch that a quorum has."""
         self.unprotected = 0
@@ -80,8 +88,12 @@ class Log:
         return self._written + 1
 
     def oldest(self) -> float | None:
-        """When the oldest results that no quorum has were written."""
-        return next((waiting.since for waiting in self._waiting if waiting.results), None)
+        """When the oldest results that no quorum has were written, or became known."""
+        return next((waiting.since for waiting in (*self._waiting, self._now) if waiting.results), None)
+
+    def deadline(self) -> float:
+        """When what was put off must be written."""
+        return self._due if self._facts else math.inf
 
     # --- what is written ------------------------------------------------------------------------------------------
 
@@ -116,9 +128,12 @@ class Log:
     # --- how it goes out ------------------------------------------------------------------------------------------
 
     def flush(self, now: float, age_s: float) -> list[CoordinatorEffect]:
-        """End the step: the batch to replicate, if there is one, and what need not wait."""
-        step, self._now = self._now, Unprotected()
+        """End the step: the batch to replicate, if there is one and it is time, and what need not wait."""
         ended, self._ended = self._ended, []
+        if self._facts and now < self._due:
+            self._now.since = self._now.since or now
+            return ended
+        step, self._now = self._now, Unprotected()
         if not self._facts:
             if not self._waiting:
                 return [*ended, *self._release(step)]
@@ -128,7 +143,9 @@ class Log:
         batch = journal.encode(max(0.0, age_s), self._facts)
         self._facts = []
         self._written += 1
-        step.serial, step.since = self._written, now
+        step.serial, step.since = self._written, step.since or now
+        if self._streams:
+            self._due = now + LINGER_S
         self._waiting.append(step)
         return [*ended, AppendFacts(job=self._job, batch=batch)]
 
