@@ -473,6 +473,25 @@ def test_nothing_that_was_answered_is_missing_after_a_kill(path: Path) -> None:
     store.close()
 
 
+def test_where_no_page_is_left_nothing_is_written_and_later_all_is(path: Path) -> None:
+    store = LedgerStore(path, Boot(1))
+    store.write([job(), *stream(1)], sync=True)
+    store._db.execute("PRAGMA max_page_count=1")  # SQLite makes it as many as there are
+    for _ in range(3):
+        with pytest.raises(LedgerUnwritable, match="the disk is full"):
+            store.write([job(promised=SECOND), cell("final"), batch(2, bytes(100_000))], sync=True)
+    assert store.load().jobs == (job(),)
+    assert store.load().cells == ()
+    store.write([job(promised=SECOND)], sync=True)  # what finds room is written
+    store._db.execute("PRAGMA max_page_count=10000")
+    store.write([cell("final"), batch(2, bytes(100_000))], sync=True)
+    store.close()
+    stored, warning = kept(opened(path))
+    assert warning == ""
+    assert (stored.jobs, stored.cells) == ((job(promised=SECOND),), (cell("final"),))
+    assert stored.streams == (StoredStream(JOB, FIRST, 2, HEAD),)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MiB."""
