@@ -49,7 +49,7 @@ class Case:
     machines: bool = False
     targets: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     work: Mapping[str, float] = field(default_factory=dict)
-    limit_s: float = 60.0
+    limit_s: float = 90.0
 
     def cluster(self) -> Cluster:
         """Its nodes, not yet started."""

@@ -61,6 +61,7 @@ def _run(case: Case, seed: str, kept: Path, *, always: bool) -> Trial:
     trial = Trial(cluster, rng, work, case.limit_s)
     try:
         with cluster:
+            trial.begin()
             _strike(case, trial)
             _sound(trial)
             if trial.violations or always:

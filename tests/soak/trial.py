@@ -79,6 +79,10 @@ class Trial:
     views: int = 0
 
     def __post_init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Its time begins: the nodes are up."""
         self.until = time.monotonic() + self.limit_s
 
     def any_node(self, but: Sequence[Node] = ()) -> Node:
