@@ -16,8 +16,9 @@ import sys
 import time
 from pathlib import Path
 
+from p2premap.errors import ClusterError
 from tests.soak.cases import CASES, Case
-from tests.soak.results import append, load, summary
+from tests.soak.results import Result, append, load, summary
 from tests.soak.run import run
 
 
@@ -35,22 +36,27 @@ def main() -> int:
                 continue
             for number in range(case.repeat if options.repeat is None else options.repeat):
                 if number not in done:
-                    results.append(_trial(case, number, options, path))
+                    results += _trial(case, number, options, path)
     except KeyboardInterrupt:
         print("Stopped; the same command goes on from here.")
     print(summary(results))
     return int(any(result["violations"] for result in results))
 
 
-def _trial(case: Case, number: int, options: argparse.Namespace, path: Path) -> dict[str, object]:
+def _trial(case: Case, number: int, options: argparse.Namespace, path: Path) -> list[Result]:
+    """Run one; its line, or none where its nodes did not come up: then it was not made."""
     begun = time.monotonic()
     kept = path.with_name(path.name + ".evidence")
-    result = run(case, number, seed=options.seed, kept=kept, always=options.keep)
+    try:
+        result = run(case, number, seed=options.seed, kept=kept, always=options.keep)
+    except (ClusterError, TimeoutError) as error:
+        print(f"{case.name} {number}: not made: {error}", flush=True)
+        return []
     append(path, result)
     said = "; ".join(result["violations"]) or "ok"
     figures = {name: result[name] for name in ("next_start_s", "next_assigned_s", "again", "redone") if name in result}
     print(f"{case.name} {number}: {said} {figures} {time.monotonic() - begun:.1f} s", flush=True)
-    return result
+    return [result]
 
 
 def _options() -> argparse.Namespace:

@@ -11,7 +11,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from p2premap.errors import ClusterError
 from tests.soak import evidence
 from tests.soak.cases import Case
 from tests.soak.nodes import REPOSITORY, leftovers
@@ -32,6 +31,9 @@ def run(case: Case, number: int, *, seed: int, kept: Path, always: bool = False)
         number: from 0; with the case's name and `seed` it fixes everything that is chosen.
         kept: a directory for the evidence of violations.
         always: keep the same of a trial without any.
+
+    Raises:
+        ClusterError, TimeoutError: the nodes did not come up, so that nothing was tried.
     """
     begun = time.monotonic()
     facts: dict[str, Any] = {}
@@ -59,16 +61,13 @@ def _run(case: Case, seed: str, kept: Path, *, always: bool) -> Trial:
     cluster = case.cluster()
     work = Work(cluster.work_dir, cluster.inputs_dir, rng, **case.work)  # type: ignore[arg-type]
     trial = Trial(cluster, rng, work, case.limit_s)
-    try:
-        with cluster:
-            trial.begin()
-            _strike(case, trial)
-            _sound(trial)
-            if trial.violations or always:
-                evidence.save(cluster, trial.job, kept)
-                trial.facts["evidence"] = str(kept)
-    except (ClusterError, TimeoutError) as error:
-        trial.violations.append(f"the nodes did not start: {error}")
+    with cluster:
+        trial.begin()
+        _strike(case, trial)
+        _sound(trial)
+        if trial.violations or always:
+            evidence.save(cluster, trial.job, kept)
+            trial.facts["evidence"] = str(kept)
     until = time.monotonic() + GONE_S
     while (left := leftovers(cluster.home)) and time.monotonic() < until:
         time.sleep(0.05)
