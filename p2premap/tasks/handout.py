@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from functools import partial
 from typing import Final
 
 from p2premap.errors import JobError
@@ -72,7 +73,8 @@ class HandOut:
         return bool(limit) and self._state.workers.batches >= limit
 
     def _give(self, now: float, worker: Worker, run: StageRun, size: int) -> bool:
-        taken = run.take(worker, size, self._state.config.assign_bytes_max, self._state.workers, self._look)
+        look = partial(self._look, run)
+        taken = run.take(worker, size, self._state.config.assign_bytes_max, self._state.workers, look)
         if not taken or run.abandoned or not self._state.going_on:
             return False
         number = self._state.new_batch()

@@ -7,8 +7,8 @@ The state of a task, from its leader's side::
        +---------------+  STOPPED, REFUSED, Busy, node lost: at no cost
                        +  CRASHED, limits: counted (`p2premap.tasks.coordinator`)
 
-A task whose inputs cannot be read just now is parked, until something about holders has changed. A straggler's task
-may be out twice (`p2premap.tasks.backups`). A stage that grows has numbers that nobody has given yet: absent tasks.
+Which of the waiting ones a node is given is in `p2premap.tasks.waiting`. A straggler's task may be out twice
+(`p2premap.tasks.backups`). A stage that grows has numbers that nobody has given yet: absent tasks.
 
 When every task has a result the stage is pinned: from then on its results are those of this generation. If one of them
 cannot be read anywhere any more and its task yields something else, the next generation is pinned.
@@ -17,25 +17,19 @@ cannot be read anywhere any more and its task yields something else, the next ge
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from p2premap.config import TasksConfig
 from p2premap.ids import Digest, NodeId
-from p2premap.tasks.batches import LOOK_AHEAD, TASK_BYTES, Batch, Candidate, Sizer, TaskQueue, assign_bytes
-from p2premap.tasks.director import StagePlan, TaskInput
+from p2premap.tasks.batches import Batch, Sizer
+from p2premap.tasks.director import StagePlan
 from p2premap.tasks.job import AttemptEnd, Outcome, StageId
 from p2premap.tasks.journal import Chosen, Results, columns
 from p2premap.tasks.ledger import ResultFact, ResultRef, StageFacts
 from p2premap.tasks.locations import Locations
 from p2premap.tasks.log import Log
-from p2premap.tasks.workers import Worker, Workers
-
-SOURCES_LOOKED_AT_MAX: Final = 4096
-
-WAITS: Final = 0
-SETTLED: Final = 1
-ABSENT: Final = 2
+from p2premap.tasks.waiting import ABSENT, SETTLED, WAITS, Waiting
 
 
 class Backup(NamedTuple):
@@ -45,7 +39,7 @@ class Backup(NamedTuple):
     attempt: int
 
 
-class StageRun:
+class StageRun(Waiting):
     """A stage in one lineage.
 
     Args:
@@ -57,18 +51,15 @@ class StageRun:
     """
 
     def __init__(self, id: StageId, plan: StagePlan, config: TasksConfig, log: Log, *, first_attempt: int = 0) -> None:
+        super().__init__(plan.tasks)
         self.id = id
         self.plan = plan
         self.tasks = plan.tasks
         self.open = plan.open
-        self.kept_back: set[int] = set()
-        """Tasks that there are, and that may not be handed out yet."""
         self.numbered_here = False
         """Its leaders number its tasks, in the order in which payloads came."""
         self.facts = StageFacts(plan.tasks)
-        self.queue = TaskQueue(plan.tasks)
         self.sizer = Sizer(config)
-        self.out = array("I", bytes(4 * plan.tasks))
         self.started = array("I", [first_attempt]) * plan.tasks
         self.adopted: dict[int, int] = {}
         """Tasks that are out under an attempt number of a former leader."""
@@ -81,11 +72,6 @@ class StageRun:
         self.generation = 0
         self.abandoned = False
         """Planned from results that had to be replaced: nothing of it counts any more."""
-        self.parked: dict[int, None] = {}
-        self.avoid: dict[int, dict[NodeId, None]] = {}
-        """Task -> nodes where an attempt of it failed or was refused."""
-        self.alone: dict[int, int] = {}
-        """Task -> counted failures; such tasks go in batches of one."""
         self.raised: dict[int, int] = {}
         self.input_losses: dict[int, int] = {}
         self.failed_attempts = self.lost_attempts = self.records_out = 0
@@ -97,15 +83,7 @@ class StageRun:
         self._log = log
         self.first_attempt = first_attempt
         self._manifest: Digest | None = None
-        self._settled = bytearray(plan.tasks)
-        self._window: dict[int, Candidate] = {}
-        self._sources_in_window = 0
         self._producers: dict[Digest, int] | None = None
-
-    @property
-    def pending(self) -> int:
-        """How many tasks could be handed out."""
-        return len(self.queue) + len(self._window)
 
     @property
     def complete(self) -> bool:
@@ -150,7 +128,7 @@ class StageRun:
         out.pop(0, None)
         assert out == {number: batch.left for number, batch in batches.items()}, "attempts that are out are miscounted"
         if going_on and not self.abandoned:
-            waiting = self.queue.waiting() | set(self._window) | set(self.parked) | self.kept_back
+            waiting = self.waiting()
             for task, settled in enumerate(self._settled):
                 assert settled or self.out[task] or task in waiting, f"task {task} is forgotten"
 
@@ -399,109 +377,3 @@ class StageRun:
     def restore(self) -> None:
         """All that was known has been taken in: what has no result waits."""
         self.queue.restore(self._settled, WAITS)
-
-    # --- handing out ----------------------------------------------------------------------------------------------
-
-    def reconsider(self) -> None:
-        """Something about nodes or holders changed: look at the inputs of waiting tasks anew."""
-        for task in (*self._window, *self.parked):
-            self.queue.push(task)
-        self._window.clear()
-        self._sources_in_window = 0
-        self.parked.clear()
-
-    def take(
-        self,
-        worker: Worker,
-        size: int,
-        bytes_max: int,
-        workers: Workers,
-        look: Callable[[StageRun, int], TaskInput | None],
-    ) -> list[tuple[int, TaskInput]]:
-        """Up to `size` tasks for this worker, those near it first.
-
-        Args:
-            bytes_max: of what one message may carry.
-            look: gives a task's input, or parks the task.
-        """
-        taken: list[tuple[int, TaskInput]] = []
-        if not (self._window or self.avoid or self.alone):
-            bytes_max = self._take_plain(taken, size, bytes_max, workers, look)
-        while len(taken) < size and bytes_max > 0:
-            found = self._pick(worker, workers, look)
-            if found is None:
-                break
-            task, input = found
-            bytes_max -= assign_bytes(input)
-            if taken and (bytes_max < 0 or task in self.alone):
-                self.queue.push(task)
-                break
-            taken.append(found)
-            if task in self.alone:
-                break
-        return taken
-
-    def _take_plain(
-        self,
-        taken: list[tuple[int, TaskInput]],
-        size: int,
-        bytes_max: int,
-        workers: Workers,
-        look: Callable[[StageRun, int], TaskInput | None],
-    ) -> int:
-        """Take tasks as they come while they have no sources, and so no place that they are near to.
-
-        Returns:
-            What is left of `bytes_max`.
-        """
-        pop, settled, out = self.queue.pop, self._settled, self.out
-        while len(taken) < size and bytes_max > 0 and (task := pop()) is not None:
-            if settled[task] or out[task]:
-                continue
-            input = look(self, task)
-            if input is None:
-                continue
-            if input.sources:
-                self._put(task, input, workers)
-                break
-            taken.append((task, input))
-            bytes_max -= TASK_BYTES + len(input.params)
-        return bytes_max
-
-    def _put(self, task: int, input: TaskInput, workers: Workers) -> None:
-        self._window[task] = Candidate(task, input, workers.machine_of)
-        self._sources_in_window += len(input.sources)
-
-    def _pick(
-        self, worker: Worker, workers: Workers, look: Callable[[StageRun, int], TaskInput | None]
-    ) -> tuple[int, TaskInput] | None:
-        while len(self._window) < LOOK_AHEAD and self._sources_in_window < SOURCES_LOOKED_AT_MAX:
-            task = self.queue.pop()
-            if task is None:
-                break
-            if self._settled[task] or self.out[task] or task in self._window:
-                continue
-            input = look(self, task)
-            if input is not None:
-                self._put(task, input, workers)
-        best: Candidate | None = None
-        for candidate in self._window.values():
-            if candidate.task in self.avoid and not self._may(candidate.task, worker, workers):
-                continue
-            if worker.machine in candidate.machines:
-                best = candidate
-                break
-            best = best or candidate
-        if best is None:
-            return None
-        self._drop(best.task)
-        return best.task, best.input
-
-    def _drop(self, task: int) -> None:
-        """The task need not be looked at any more."""
-        if self._window and (candidate := self._window.pop(task, None)) is not None:
-            self._sources_in_window -= len(candidate.input.sources)
-
-    def _may(self, task: int, worker: Worker, workers: Workers) -> bool:
-        avoided = self.avoid[task]
-        return worker.node not in avoided or not workers.any_eligible_but(avoided)

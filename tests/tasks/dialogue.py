@@ -81,11 +81,11 @@ class Led:
         self.asked: list[events.CoordinatorEffect] = []
         """What was said to nobody that works."""
         self.replica = Sole()
-        self.director = director or ShapeDirector(job=JOB, home=A, plan=shape.encode())
+        self.director = director
         self.core = Coordinator(
             job=JOB,
             spec=spec_of(shape, key=b"key", options=options),
-            director=self.director,
+            director=director or ShapeDirector(job=JOB, home=A, plan=shape.encode()),
             leader=Leader(node(leader), leader.lower(), 1),
             ballot=self.ballot,
             config=config or TasksConfig(),
