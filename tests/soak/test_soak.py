@@ -17,6 +17,7 @@ def _each() -> list[object]:
     return [pytest.param(case, id=name, marks=marks[name]) for name, case in CASES.items()]
 
 
+@pytest.mark.timeout(240)  # longer than a trial lets anything hang: it has evidence to save
 @pytest.mark.parametrize("case", _each())
 def test_a_job_outlives(case: Case, tmp_path: Path) -> None:
     if reason := case.why_not():
