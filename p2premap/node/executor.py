@@ -116,7 +116,7 @@ class Executor:
 
     async def quiet(self) -> None:
         """Wait until no slot has anything to do."""
-        for slot in self._slots.values():
+        for slot in list(self._slots.values()):
             await slot.quiet()
 
     def statistics(self) -> ExecutorStatistics:

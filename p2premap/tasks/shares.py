@@ -155,6 +155,7 @@ class Shares:
         """Attempts that wait for other tasks, or have done so, by the number of their batch."""
         self.jobs: dict[JobId, LedJob] = {}
         self.reservations: dict[JobId, Reservation] = {}
+        self._keeps = False
         self._config = config
 
     def resize(self, slots: int) -> None:
@@ -329,10 +330,11 @@ class Shares:
 
     def keep_slots(self, now: float) -> None:
         """Give each reservation its slots, the older job's first: idle ones, then those that will be idle soon."""
+        if not (self.reservations or self._keeps):
+            return
+        self._keeps = bool(self.reservations)
         for slot in self.slots:
             slot.kept_for = None
-        if not self.reservations:
-            return
         for job in [r.job for r in self.reservations.values() if r.until <= now]:
             del self.reservations[job]
         order = sorted(self.slots[: self.allowed], key=lambda s: (len(s.queue), s.number))
