@@ -32,7 +32,7 @@ from p2premap.tasks.job import AttemptEnd, StageId
 from p2premap.tasks.workers import Worker
 
 
-LINGER_S: Final = 0.005
+LINGER_S: Final = 0.02
 
 
 class Report(NamedTuple):
