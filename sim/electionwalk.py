@@ -22,6 +22,7 @@ from random import Random
 from p2premap.config import ElectionConfig
 from p2premap.election import events, messages
 from p2premap.election.core import ElectionCore
+from p2premap.election.quorum import is_quorum
 from p2premap.election.records import (
     CellRecord,
     ForgetBatches,
@@ -215,10 +216,20 @@ class Walk:
 
     def run(self, steps: int, *, liveness: bool = True) -> None:
         """A safety phase of so many steps, then a liveness phase."""
+        self._begin()
         for _ in range(steps):
             self._one(self.faults)
         if liveness:
             self._calm()
+
+    def _begin(self) -> None:
+        """A first job is created and led, mostly."""
+        if self.faults.create:
+            self._create(self.random.choice(self._up()))
+            for _ in range(self.random.choice((0, 100, 100, 100))):
+                if not self._busy():
+                    break
+                self._one(CALM)
 
     def _calm(self) -> None:
         """Nothing more goes wrong among some nodes; the rest are gone for good."""
@@ -311,15 +322,15 @@ class Walk:
             choices.append((faults.back, "back", lambda: self._start(self.random.choice(down))))
         if up:
             choices += [
-                (faults.crash, "crash", lambda: self._crash(self.random.choice(up))),
+                (faults.crash, "crash", lambda: self._crash(self._one_of(up, [n for n in up if n.writes]))),
                 (faults.disk_full, "disk full", lambda: self._fill(self.random.choice(up))),
                 (faults.woke, "woke", lambda: self._step(self.random.choice(up), events.Woke(lost_s=1.0))),
             ]
         if len(up) > 1:
             choices += [
-                (faults.unlink, "unlink", lambda: self._unlink(*self.random.sample(up, 2))),
+                (faults.unlink, "unlink", lambda: self._break(up)),
                 (faults.cut, "cut", lambda: self._cut(self.random.sample(up, self.random.randint(1, len(up) - 1)))),
-                (faults.false_death, "false death", lambda: self._tell("gone", *self.random.sample(up, 2))),
+                (faults.false_death, "false death", lambda: self._mistake(up)),
                 (faults.doubt, "doubt", lambda: self._tell("doubtful", *self.random.sample(up, 2))),
             ]
         if self.cuts:
@@ -420,7 +431,7 @@ class Walk:
 
     def _deliver(self, links: list[tuple[NodeId, NodeId]]) -> None:
         sender, to = self.random.choice(links)
-        for _ in range(self.random.choice((1, 1, 1, 3, 10))):
+        for _ in range(self.random.choice((1, 1, 1, 2, 5))):
             if queue := self.links.get((sender, to)):
                 self._step(self.nodes[to], events.FromReplica(node=sender, message=queue.popleft()))
 
@@ -431,6 +442,7 @@ class Walk:
             node.full = self.random.random() < 0.5
         else:
             node.disk.write(write.records)
+            self.model.wrote(node, write.records)
             self._step(node, events.Persisted(token=write.token))
 
     def _answer(self, node: Node) -> None:
@@ -499,6 +511,20 @@ class Walk:
     def _fill(self, node: Node) -> None:
         node.full = True
 
+    def _one_of(self, any_of: list[Node], rather: list[Node]) -> Node:
+        """Where it hurts most, or anywhere."""
+        return self.random.choice(rather if rather and self.random.random() < 0.7 else any_of)
+
+    def _mistake(self, up: list[Node]) -> None:
+        """Somebody is taken for dead who is not: a leader, rather."""
+        other = self._one_of(up, [node for node in up if node.led])
+        self._tell("gone", self.random.choice([node for node in up if node is not other]), other)
+
+    def _break(self, up: list[Node]) -> None:
+        """A link breaks: one with something on it, rather."""
+        one = self._one_of(up, [node for node in up if any(q for k, q in self.links.items() if node.id in k)])
+        self._unlink(one, self.random.choice([node for node in up if node is not one]))
+
     def _unlink(self, one: Node, other: Node) -> None:
         """The end of what was under way is lost, in both directions."""
         for key in ((one.id, other.id), (other.id, one.id)):
@@ -564,6 +590,9 @@ class Model:
         self._ballots: set[tuple[JobId, Ballot]] = set()
         self._protected: dict[JobId, list[bytes]] = {}
         self._pins: dict[bytes, list[bytes]] = {}
+        self._sets: dict[tuple[JobId, int], tuple[NodeId, ...]] = {}
+        self._accepts: dict[tuple[JobId, str, Ballot], tuple[bytes, set[NodeId]]] = {}
+        self._promised: dict[tuple[NodeId, JobId], Ballot] = {}
         self.takeovers = 0
         self.changes = 0
         self.forked: dict[JobId, JobId] = {}
@@ -577,8 +606,57 @@ class Model:
 
     # --- what is seen -------------------------------------------------------------------------------------------------
 
+    def wrote(self, node: Node, records: tuple[StoredRecord, ...]) -> None:
+        """Records are on a node's disk: only now do they count."""
+        for record in records:
+            if isinstance(record, JobRecord) and not record.gone:
+                key = (record.job, record.promised.epoch)
+                if self._sets.setdefault(key, record.members) != record.members:
+                    raise Violated("replica sets: an epoch has two")
+            elif isinstance(record, CellRecord) and not record.chosen:
+                self._accepted(node, record)
+
+    def _accepted(self, node: Node, record: CellRecord) -> None:
+        """What a quorum has accepted under one ballot is chosen, whether anybody knows it or not."""
+        key = (record.job, record.cell, record.ballot)
+        value, acceptors = self._accepts.setdefault(key, (record.value, set()))
+        if value != record.value:
+            raise Violated("one value a ballot: a leader proposed two for one cell")
+        acceptors.add(node.id)
+        members = self._sets.get((record.job, record.ballot.epoch), ())
+        if is_quorum(members, acceptors):
+            self._decide(record.job, record.cell, value)
+
+    def _check_spoken(self, node: Node, message: Message) -> None:
+        """Nothing is said that a crash could make untrue."""
+        disk = node.disk
+        true = True
+        match message:
+            case messages.Promise(job=job, ballot=ballot) | messages.Prepare(job=job, ballot=ballot):
+                true = job in disk.jobs and disk.jobs[job].promised >= ballot
+                if isinstance(message, messages.Promise):
+                    self._promised[node.id, job] = max(ballot, self._promised.get((node.id, job), ballot))
+            case messages.Accepted(job=job, ballot=ballot, cell=cell):
+                record = disk.cells.get((job, cell))
+                true = record is not None and (record.ballot == ballot or record.chosen)
+                if self._promised.get((node.id, job), ballot) > ballot:
+                    raise Violated("promises: a value is accepted below a promise")
+            case messages.JobStored(job=job):
+                true = job in disk.jobs
+            case messages.Heard(acks=acks):
+                for ack in acks:
+                    held = disk.batches.get(ack.job, {})
+                    true = true and (ack.serial is None or (ack.ballot, ack.serial) in held)
+                    if ack.serial is not None and self._promised.get((node.id, ack.job), ack.ballot) > ack.ballot:
+                        raise Violated("promises: facts are acknowledged below a promise")
+            case _:
+                pass
+        if not true:
+            raise Violated(f"persist before you speak: {type(message).__name__}")
+
     def sent(self, node: Node, message: Message) -> None:
         """A message leaves a node."""
+        self._check_spoken(node, message)
         if isinstance(message, messages.StoreJob) and message.record.promised.epoch == 0:
             record = message.record
             if self._first.setdefault(record.job, record.members) != record.members:
@@ -710,7 +788,7 @@ class Model:
             return f"{job!r}: something is not decided"
         state = core.job(job)
         known = state.decided if state is not None else ()
-        if any(of == job and cell not in known for of, cell in self.decided):
+        if any(cell not in known for cell in CELLS):
             return f"{job!r}: its leader does not know all that is decided"
         if len(self._protected.get(job, [])) != len(led.facts):
             return f"facts of {job!r} are not protected"
