@@ -199,7 +199,9 @@ class Ledgers:
             text = f"{seat} keeps another batch {record.serial} of {_shown(ballot)} than others do"
             raise self.world.broken("stream", text, seat)
         kept.at.add(seat.node)
-        if not kept.safe and record.serial and self._is_quorum(job, ballot, kept.at):
+        # what a former leader wrote and a quorum gets to hold only now, the present one may have begun without
+        newest = self._newest.get(job, ballot)
+        if not kept.safe and record.serial and ballot >= newest and self._is_quorum(job, ballot, kept.at):
             kept.safe = True
             self._protect(job, record.batch)
 
