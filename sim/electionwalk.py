@@ -37,6 +37,7 @@ from p2premap.ids import JOB_ID_BYTES, NODE_ID_BYTES, Ballot, Boot, JobId, NodeI
 from p2premap.protocol import LINK
 from p2premap.wire import Message
 
+LOOK = 0.15
 LIVENESS_STEPS_MAX = 20_000
 CELLS = ("m0", "m1", "end")
 """What every leader proposes, sooner or later: so that what is decided by one and forgotten is decided otherwise."""
@@ -286,10 +287,12 @@ class Walk:
             choices.append((60.0, "persist", lambda: self._persist(self.random.choice(writing))))
         if asked := [node for node in up if node.loads or node.asked]:
             choices.append((60.0, "answer", lambda: self._answer(self.random.choice(asked))))
-        if wrong := [(a, b) for a in up for b in self.nodes.values() if a.told.get(b.id) != self._truth(a, b)]:
-            choices.append((15.0, "gossip", lambda: self._tell_truth(*self.random.choice(wrong))))
-        if (when := min((n.core.deadline() for n in up if n.core), default=math.inf)) < math.inf:
-            choices.append((faults.time if choices else 100.0, "tick", lambda: self._tick(when)))
+        if not choices or self.random.random() < LOOK:
+            # costly to find out, so looked at now and then, with more weight
+            if wrong := [(a, b) for a in up for b in self.nodes.values() if a.told.get(b.id) != self._truth(a, b)]:
+                choices.append((15.0 / LOOK, "gossip", lambda: self._tell_truth(*self.random.choice(wrong))))
+            if (when := min((n.core.deadline() for n in up if n.core), default=math.inf)) < math.inf:
+                choices.append((faults.time / LOOK if choices else 100.0, "tick", lambda: self._tick(when)))
         choices += self._work_choices(faults, up)
         choices += self._fault_choices(faults, up)
         choices = [c for c in choices if c[0] > 0]
