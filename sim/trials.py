@@ -143,7 +143,8 @@ def main(
         sys.exit(_one(plan, small=small))
     began = time.perf_counter()
     for total in run_many(first, seeds, nodes=nodes, processes=processes):
-        click.echo(f"... {total.trials} of {seeds}, {len(total.failures)} failed", err=True)
+        failed = ", ".join(f"{seed} by {checker}" for seed, checker, _ in total.failures) or "none"
+        click.echo(f"... {total.trials} of {seeds}; failed: {failed}", err=True)
     click.echo("\n".join(lines(total, time.perf_counter() - began)))
     for failed, checker, _ in total.failures[: SHRUNK_MAX if small else 0]:
         plan = shrink(Plan(seed=failed, nodes=nodes), checker)
