@@ -120,7 +120,7 @@ class Bringer:
                 log.warning("the job %s cannot be led here now: %s", job.hex()[:8], error)
                 continue
             copied = [d for source in to_copy(director) if self._blobs.has(d := Digest(source.digest))]
-            self._note(job, director, copied)
+            self._note(job, director, copied, share=charter.home == self._me)
 
     async def _carry_out(self, asked: Asked) -> None:
         async with self._limit:
@@ -142,8 +142,10 @@ class Bringer:
         except (P2PRemapError, msgspec.DecodeError) as error:
             return Brought(job=asked.job, error=str(error))
         # on the machine of the home its files are at hand, and gone with the machine
-        sources = () if self._stager.is_neighbour(charter.home) else to_copy(director)
-        self._note(asked.job, director, [Digest(source.digest) for source in sources])
+        near = self._stager.is_neighbour(charter.home)
+        sources = () if near else to_copy(director)
+        copied = [Digest(source.digest) for source in sources]
+        self._note(asked.job, director, copied, share=near or charter.home == self._me)
         if left := await self._copy(sources, asked.source):
             # the job can be led from here all the same: its tasks wait for the files
             assert self._nursery is not None, "perform() needs run()"
@@ -218,10 +220,9 @@ class Bringer:
         await self._stager.keep(_whole(ref, holders), durable=True)
         return await trio.to_thread.run_sync(self._blobs.get, Digest(ref.digest))
 
-    def _note(self, job: JobId, director: Director, copied: Iterable[Digest]) -> None:
+    def _note(self, job: JobId, director: Director, copied: Iterable[Digest], *, share: bool) -> None:
         self._copied[job] = tuple(copied)
-        if isinstance(director, ReadsInputs):
-            # where they are here too, by the same names and times: on the home's machine, on a shared file system
+        if share and isinstance(director, ReadsInputs):
             self._share(job, list(director.input_files()))
 
 

@@ -187,7 +187,7 @@ class Stager:
         done = self._fetching[source.digest] = trio.Event()
         try:
             neighbours = [directory for h in source.holders if (directory := self._neighbour_blobs(h)) is not None]
-            keep = partial(keep_local, self._blobs, source, neighbours, durable=durable)
+            keep = partial(self._keep_local, source, neighbours, durable=durable)
             kept = await trio.to_thread.run_sync(keep, limiter=self._readers)
             if not kept:
                 async with self._fetches:
@@ -195,6 +195,9 @@ class Stager:
         finally:
             del self._fetching[source.digest]
             done.set()
+
+    def _keep_local(self, source: Source, neighbours: Iterable[str], *, durable: bool) -> bool:
+        return keep_local(self._blobs, source, neighbours, durable=durable)
 
     def is_neighbour(self, node: NodeId) -> bool:
         """Whether the node is on this machine."""

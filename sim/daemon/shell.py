@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import trio
 
 from p2premap.election.records import Stored, StoredBatch, StoredRecord
@@ -305,6 +306,11 @@ class VirtualStager(Stager):
         if source.path and source.blob is None and source.path not in self._host.house.files:
             return self._locate_checked(source) if doubtful else self._fetched_copy(source)
         return super()._locate(source, neighbours, doubtful=doubtful)
+
+    def _keep_local(self, source: Source, neighbours: Iterable[str], *, durable: bool) -> bool:
+        if source.path and source.blob is None and source.path not in self._host.house.files:
+            source = msgspec.structs.replace(source, path="")
+        return super()._keep_local(source, neighbours, durable=durable)
 
 
 class VirtualBlobs(BlobStore):
