@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from p2premap.client.private import PrivateCluster
 from tests.cluster import counts, eventually, job_file, p2premap, plain, private, short_home, start, stop
 
@@ -195,3 +197,49 @@ def test_a_drained_node_ends_what_it_runs_hands_its_jobs_over_and_stops(tmp_path
         done = p2premap(home, "--node", "n2", "watch", job, "-o", str(tmp_path / "out"))
         assert done.exit_code == 0, done.stderr
         assert sum(counts(tmp_path / "out").values()) == 4
+
+
+COUNTED = """
+import os, time
+def map(key, line):
+    with open({runs!r}, "a") as file:
+        file.write(line + "\\n")
+    yield line, 1
+def reduce(key, values):
+    while not os.path.exists({gate!r}):
+        time.sleep(0.01)
+    return sum(values)
+"""
+
+
+@pytest.mark.parametrize("how", ["drain", "SIGTERM"])
+def test_what_only_a_node_that_goes_holds_is_not_made_again(tmp_path: Path, how: str) -> None:
+    """Map output is on every node when one of them goes, which leads the job, too."""
+    gate, runs, inputs = tmp_path / "gate", tmp_path / "runs", tmp_path / "in"
+    inputs.mkdir()
+    for number in range(6):
+        (inputs / f"{number}.txt").write_text(f"word{number}\n")
+    with private(("n1", "n2", "n3")) as cluster:
+        home = cluster.home
+        job = detached(
+            home, "--node", "n1", "run", job_file(tmp_path, COUNTED.format(runs=str(runs), gate=str(gate))), str(inputs)
+        )
+        eventually(lambda: "stage reduce" in p2premap(home, "--node", "n2", "why", job).stdout)
+        before = runs.read_text()
+        if how == "drain":
+            assert p2premap(home, "--node", "n1", "drain", "--wait", "3s").exit_code == 0
+        else:
+            cluster.stop("n1")
+        eventually(lambda: "n1" not in alive(home, "n2"))
+        gate.touch()
+        done = p2premap(home, "--node", "n2", "watch", job, "-o", str(tmp_path / "out"))
+        assert done.exit_code == 0, done.stderr
+        assert sum(counts(tmp_path / "out").values()) == 6
+        assert runs.read_text() == before
+        assert len(before.splitlines()) == 6
+
+
+def alive(home: str | Path, node: str) -> set[str]:
+    """Names of the nodes that are alive, as this one sees it."""
+    views = json.loads(p2premap(home, "--node", node, "nodes", "--json").stdout)
+    return {view["name"] for view in views if view["state"] == "alive"}
