@@ -84,6 +84,7 @@ class TasksConfig(_Checked, frozen=True, kw_only=True):
     backups_max: int = 4
     input_losses_max: int = 10
     ledger_bytes_max: int = 1 << 30
+    facts_linger_s: float = 0.02
     jobs_fenced_max: int = 10_000
     outbox_messages_max: int = 1_000
 

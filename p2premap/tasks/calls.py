@@ -299,9 +299,7 @@ class Calls:
             self._ends += ends[again:]
             self._payloads.append(payload)
         self._closed = self._closed or given.closed
-        return Extension(
-            tasks=total - known, first=known, closed=self._closed, cancelled=tuple(given.cancelled)
-        )
+        return Extension(tasks=total - known, first=known, closed=self._closed, cancelled=tuple(given.cancelled))
 
     def task(self, stage: StageId, task: int) -> TaskInput:
         """A pack, and its function with it."""

@@ -10,8 +10,8 @@ a batch to be protected, since they would be lies if the leader died before:
 Whoever waits for single tasks is told at once how they ended: what somebody has in hand a leader's death cannot take
 back, and who has it listens to no second answer.
 
-Where somebody waits for single tasks, steps come by the thousand: facts are then written down every `LINGER_S` at
-most, many together.
+Where somebody waits for single tasks, steps come by the thousand: facts are then written down every
+`facts_linger_s` at most, many together.
 
 Results that are not protected yet are the only finished work that the leader's death can cost.
 """
@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -30,9 +30,6 @@ from p2premap.tasks import journal
 from p2premap.tasks.events import AppendFacts, CoordinatorEffect, Extended, TasksEnded
 from p2premap.tasks.job import AttemptEnd, StageId
 from p2premap.tasks.workers import Worker
-
-
-LINGER_S: Final = 0.02
 
 
 class Report(NamedTuple):
@@ -66,11 +63,13 @@ class Log:
     Args:
         job: whose.
         streams: ends of tasks are told to whoever waits for them.
+        linger_s: facts are written down this often at most.
     """
 
-    def __init__(self, job: JobId, *, streams: bool) -> None:
+    def __init__(self, job: JobId, *, streams: bool, linger_s: float = 0.0) -> None:
         self._job = job
         self._streams = streams
+        self._linger_s = linger_s if streams else 0.0
         self._facts: list[journal.Fact] = []
         self._now = Unprotected()
         self._ended: list[CoordinatorEffect] = []
@@ -144,8 +143,7 @@ class Log:
         self._facts = []
         self._written += 1
         step.serial, step.since = self._written, step.since or now
-        if self._streams:
-            self._due = now + LINGER_S
+        self._due = now + self._linger_s
         self._waiting.append(step)
         return [*ended, AppendFacts(job=self._job, batch=batch)]
 

@@ -81,7 +81,7 @@ class JobState:
         self.accepted = now
         """When the job was accepted, by this leader's clock."""
         self.decided = dict(decided)
-        self.log = Log(job, streams=director.streams)
+        self.log = Log(job, streams=director.streams, linger_s=config.facts_linger_s)
         self.workers = Workers(config)
         self.locations = Locations()
         self.failures = Failures(spec.options, self.workers, config)

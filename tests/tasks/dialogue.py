@@ -88,7 +88,7 @@ class Led:
             director=director or ShapeDirector(job=JOB, home=A, plan=shape.encode()),
             leader=Leader(node(leader), leader.lower(), 1),
             ballot=self.ballot,
-            config=config or TasksConfig(),
+            config=config or TasksConfig(facts_linger_s=0.0),  # what a step writes is told with it
             now=0.0,
             history=self.history,
             decided=decided,

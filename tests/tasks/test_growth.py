@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import cbor2
 import pytest
 
+from p2premap.config import TasksConfig
 from p2premap.errors import JobError
 from p2premap.ids import JobId, NodeId
 from p2premap.sim.workloads import Shape
@@ -268,3 +269,16 @@ def test_without_the_option_a_failed_task_fails_the_job() -> None:
     led = Led(Shape(3), on="A", options=JobOptions(attempts_max=1))
     assert "failed" in led.failed("A", 0, Outcome.RAISED)
     assert B not in {to for to, _ in led.said}
+
+
+def test_facts_of_many_steps_are_written_down_together() -> None:
+    led = Led(Shape(1), director=Growing(), config=TasksConfig(facts_linger_s=0.02), on="A")
+    written = len(led.batches)
+    for number in range(4):
+        _extend(led, 1, first=number)
+        led.done("A", number)
+    assert len(_told(led)) == 4, "who waits is told at once"
+    assert len(led.batches) == written + 1, "the first fact after a pause is written at once"
+    assert 0.0 < led.core.deadline() <= 0.02
+    led.tick(0.02)
+    assert len(led.batches) == written + 2
