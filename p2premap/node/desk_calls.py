@@ -12,7 +12,7 @@ every `ALIVE_S`; a job of which no program has had a line for `ABANDONED_S` is c
 
 from __future__ import annotations
 
-import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -39,8 +39,6 @@ SLOTS_S: Final = 1.0
 ENDS_BYTES_MAX: Final = PAYLOAD_BYTES_MAX // 2
 _END_BYTES: Final = 256
 
-log = logging.getLogger(__name__)
-
 
 class Line:
     """One program's line to a job that is led here.
@@ -54,8 +52,7 @@ class Line:
         self.wake = trio.Event()
         self.moved = self.over = False
         self.refusal = ""
-        self.box: list[EndsOfNode] = []
-        self.size = 0
+        self.box: deque[EndsOfNode] = deque()
 
     def ring(self) -> None:
         """Something is to be said."""
@@ -70,18 +67,18 @@ class Line:
         """What has come, as much as fits into a frame."""
         groups: list[EndsOfNode] = []
         size = 0
-        while self.box and size < ENDS_BYTES_MAX:
-            group = self.box.pop(0)
-            room = len(group.ends)
-            for position, end in enumerate(group.ends):
-                size += len(end.value) + _END_BYTES
-                if size > ENDS_BYTES_MAX and position:
-                    room = position
-                    break
-            if room < len(group.ends):
-                self.box.insert(0, EndsOfNode(node=group.node, ends=group.ends[room:]))
-                group = EndsOfNode(node=group.node, ends=group.ends[:room])
-            groups.append(group)
+        while self.box:
+            node, ends = self.box[0].node, self.box[0].ends
+            fits = 0
+            while fits < len(ends) and (not size or size + len(ends[fits].value) + _END_BYTES <= ENDS_BYTES_MAX):
+                size += len(ends[fits].value) + _END_BYTES
+                fits += 1
+            if fits:
+                groups.append(EndsOfNode(node=node, ends=ends[:fits]))
+            if fits < len(ends):
+                self.box[0] = EndsOfNode(node=node, ends=ends[fits:])
+                break
+            self.box.popleft()
         return groups
 
 
