@@ -128,7 +128,7 @@ class NodeCore:
         self._capabilities = capabilities
         self._seats: dict[NodeId, Seat] = {}
         self._links: dict[NodeId, Boot] = {}
-        self._outbox = Outbox(config.outbox_messages_max)
+        self.outbox = Outbox(config.outbox_messages_max)
         self.jobs = Jobs(
             me=me,
             leader=Leader(me, name, capabilities.pid),
@@ -156,7 +156,7 @@ class NodeCore:
         return min(
             self.gossip.deadline(),
             self.worker.deadline(),
-            self._outbox.deadline(),
+            self.outbox.deadline(),
             self.jobs.deadline(),
         )
 
@@ -169,7 +169,7 @@ class NodeCore:
         self._take(now, event)
         while self._inbox:
             self._route(now, self.me, self._inbox.popleft())
-        for peer in self._outbox.wanted(now):
+        for peer in self.outbox.wanted(now):
             self._to_gossip(now, gossip.WantLink(peer=peer))
         effects, self._effects = self._effects, []
         return effects
@@ -314,7 +314,7 @@ class NodeCore:
                 del self._seats[min(gone, key=lambda n: gone[n])]
 
     def _gone(self, now: float, node: NodeId) -> None:
-        self._outbox.forget(node)
+        self.outbox.forget(node)
         self._to_worker_core(now, tasks.LeaderLost(node=node))
         self.jobs.tell_all(now, tasks.WorkerLost(node=node))
 
@@ -363,7 +363,7 @@ class NodeCore:
         if peer in self._links:
             self._unlinked(now, peer)  # it replaces one that may have lost something
         self._links[peer] = boot
-        for message in self._outbox.take(peer):
+        for message in self.outbox.take(peer):
             self._effects.append(gossip.SendLink(peer=peer, message=message))
 
     def _link_down(self, now: float, peer: NodeId, boot: Boot) -> None:
@@ -383,7 +383,7 @@ class NodeCore:
         elif peer in self._links:
             self._effects.append(gossip.SendLink(peer=peer, message=message))
         else:
-            self._outbox.put(now, peer, message)
+            self.outbox.put(now, peer, message)
 
     def _route(self, now: float, sender: NodeId, message: Message) -> None:
         """Hand a message of the task rooms to the core that it is for."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterator
 from typing import Final
 
 from p2premap.ids import NodeId
@@ -42,6 +43,11 @@ class Outbox:
         """The link is up: everything for this peer, in order."""
         self._ask_at.pop(peer, None)
         return self._waiting.pop(peer, deque())
+
+    def waiting(self) -> Iterator[Message]:
+        """Everything that waits: what has been said, and has not left yet."""
+        for messages in self._waiting.values():
+            yield from messages
 
     def forget(self, peer: NodeId) -> None:
         """The peer is dead or has left."""
