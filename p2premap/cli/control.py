@@ -11,8 +11,10 @@ from p2premap.cli.show import DURATION, clean, count, json_option, print_json, s
 from p2premap.client.connection import only
 from p2premap.client.reach import anywhere
 from p2premap.control import CleanedUp, CleanUp, Drain, Restart, Submitted, Why
+from p2premap.errors import ConfigError
 
 KEY_BYTES = 16
+NAME_MAX = 64
 DAY_S = 86_400.0
 DAYS_MAX = 36_500
 CLEAN_S = 120.0
@@ -32,6 +34,8 @@ def why(node: str, what: str, task: str | None, as_json: bool) -> None:
     the job, or a number in the stage that is worked on.
     """
     stage, number = task_of(task)
+    if len(what) > NAME_MAX:
+        raise ConfigError(f"{clean(what[:NAME_MAX])}... is neither a node's name nor an id.")
     with anywhere(node, told=say) as connection:
         text = connection.do(lambda n: Why(request=n, about=what, stage=stage, task=number))
     print_json({"about": what, "task": task, "text": text}) if as_json else click.echo(clean(text))
@@ -93,7 +97,8 @@ def drain(node: str, wait_s: float, as_json: bool) -> None:
     """Stop a node of this machine once nobody needs it.
 
     It takes no more work, lets what runs end, has results that only it holds copied to others, hands over the jobs
-    that it leads, and stops. Without --node before it, the only one; where there are several, name one.
+    that it leads, and stops. Ctrl-C before that, and it stays. Without --node before it, the only one; where there are
+    several, name one.
     """
     with only(node) as connection:
         text = connection.do(lambda n: Drain(request=n, wait_s=wait_s), timeout_s=wait_s + MARGIN_S)

@@ -178,7 +178,11 @@ async def drain(visit: Visit, message: Message, _: bytes) -> None:
     assert isinstance(message, Drain)
     if not visit.local:
         raise RequestError(Trouble.USAGE, "Drain a node on its own machine.")
-    text = await leaving.drain(visit.house, wait_s=message.wait_s, sole_elsewhere=partial(_sole_elsewhere, visit))
+    try:
+        text = await leaving.drain(visit.house, wait_s=message.wait_s, sole_elsewhere=partial(_sole_elsewhere, visit))
+    except trio.Cancelled:
+        visit.house.stop_taking(again=True)  # whoever asked has hung up: the node stays
+        raise
     try:
         await visit.say(Done(request=message.request, text=text))
     finally:  # also where the client has gone

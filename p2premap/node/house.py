@@ -31,7 +31,7 @@ from p2premap.election.core import ElectionCore
 from p2premap.gossip import events as gossip
 from p2premap.gossip.core import GossipCore
 from p2premap.gossip.facts import LoadMeter
-from p2premap.ids import JobId, NodeId, RequestId
+from p2premap.ids import JobId, NodeId, RequestId, short
 from p2premap.node import desk_calls, desk_control, desk_jobs, desk_node, desk_watch, desk_why, leaving, scope
 from p2premap.node.bring import Bringer
 from p2premap.node.bulk import AllowedFiles, BulkService
@@ -267,6 +267,7 @@ class House:
             ),
             config=self.config.tasks,
             now=now,
+            faulted=self._on_fault,
         )
         self.driver: Driver[NodeEvent, NodeEffect] = self._parts.driver(
             self.core,
@@ -364,6 +365,13 @@ class House:
             self.files.forget_job(job)
             self.bulletin.keep(JobId(v.job) for v in self.jobs())
 
+    def _on_fault(self, job: JobId, error: Exception) -> None:
+        """A fault of ours in one job costs that job its leader here, and no other job anything."""
+        log.error("a fault of p2premap in job %s", short(job), exc_info=error)
+        self.warnings.add(
+            f"A fault of p2premap ended this node's part in job {short(job)}: {error!r}. Please report it."
+        )
+
     def _on_damage(self, text: str) -> None:
         log.warning("opening the ledger anew: %s", text)
         self.warnings.add(text)
@@ -445,9 +453,9 @@ class House:
         """A job that is over need not be listed any more."""
         self._deliver(election.Forget(job=job))
 
-    def stop_taking(self) -> None:
-        """Take no more work: this node is about to go."""
-        self._deliver(tasks.StopTaking())
+    def stop_taking(self, *, again: bool = False) -> None:
+        """Take no more work: this node is about to go. `again`: take some after all."""
+        self._deliver(tasks.StopTaking(again=again))
 
     def cancel(self, job: JobId, reason: str) -> None:
         """End a job that is led here."""

@@ -284,7 +284,9 @@ class MachineNow(Event, frozen=True, kw_only=True):
 
 
 class StopTaking(Event, frozen=True, kw_only=True):
-    """This node is about to go: it takes no more batches, of any job."""
+    """This node is about to go: it takes no more batches, of any job. `again`: it stays after all."""
+
+    again: bool = False
 
 
 WorkerEvent: TypeAlias = (

@@ -138,8 +138,8 @@ class WorkerCore:
             case MachineNow():
                 self._allowance.hear(now, event)
                 self._offer()
-            case StopTaking():
-                self._allowance.draining = True
+            case StopTaking(again=again):
+                self._allowance.draining = not again
                 self._offer()
             case _:
                 assert_never(event)

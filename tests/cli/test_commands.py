@@ -415,6 +415,7 @@ WRONG = [
     (["node", "--max-load", "1.5"], "1.5 is not in the range"),
     (["node", "--min-free-memory", "some"], "'some' is not a size"),
     (["why", "89abcdef", "map"], "'map' names no task"),
+    (["why", "n" * 300], "is neither a node's name nor an id"),
     (["restart", "xyz"], "'xyz' is no job id"),
     (["cleanup", "--days", "-1"], "-1.0 is not in the range"),
     (["drain", "--wait", "soon"], "'soon' is not a duration"),

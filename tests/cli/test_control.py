@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,10 @@ def test_a_drained_node_ends_what_it_runs_hands_its_jobs_over_and_stops(tmp_path
         file, gate, inputs = gated(tmp_path)
         job = detached(home, "--node", "n1", "run", file, str(inputs))
         eventually(lambda: "out at" in p2premap(home, "why", job).stdout)
+        hung_up = start(home, "--node", "n1", "drain", "--wait", "60s")
+        eventually(lambda: "it is being drained" in p2premap(home, "--node", "n2", "why", "n1").stdout)
+        stop(hung_up, signal.SIGINT)
+        eventually(lambda: "is well" in p2premap(home, "--node", "n2", "why", "n1").stdout)
         draining = start(home, "--node", "n1", "drain", "--wait", "60s")
         eventually(lambda: "it is being drained" in p2premap(home, "--node", "n2", "why", "n1").stdout)
         assert draining.poll() is None

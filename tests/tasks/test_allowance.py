@@ -143,3 +143,5 @@ def test_a_node_that_is_about_to_go_takes_nothing_more_and_ends_what_it_has() ->
     assert node.assign(1) == ["A: busy j 1 free 0"]
     assert node.report(0, 0) == ["A: ended 0 free 0 serial 1"]
     assert node.core.held_back == "it is being drained"
+    node.hear(events.StopTaking(again=True))
+    assert node.assign(1) == ["slot 0: run j 1"]
