@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from p2premap.config import TasksConfig
-from p2premap.election.ballot import Fence, first
+from p2premap.election.ballot import Fence
 from p2premap.errors import JobError
-from p2premap.ids import Digest, JobId, NodeId
+from p2premap.ids import Ballot, Digest, JobId, NodeId
 from p2premap.sim.sole import Sole
 from p2premap.tasks import events
 from p2premap.tasks.coordinator import Coordinator
@@ -23,29 +24,40 @@ NOTHING = TaskInput(params=b"")
 
 
 class NoopDirector:
-    """One stage of tasks that read nothing and yield next to nothing."""
+    """One stage of tasks that read nothing and yield next to nothing.
+
+    Args:
+        tasks: how many.
+        grows: they are handed in while it runs, a number of them as eight bytes each time; no more than `tasks`.
+    """
 
     runtime = "p2premap.sim.many:none"
-    streams = False
 
-    def __init__(self, tasks: int) -> None:
+    def __init__(self, tasks: int, *, grows: bool = False) -> None:
         self._tasks = tasks
+        self._known = 0
+        self._grows = self.streams = grows
 
     def first(self) -> StagePlan:
         """The only stage."""
-        return StagePlan(name="nothing", function="nothing", tasks=self._tasks)
+        tasks = 0 if self._grows else self._tasks
+        return StagePlan(name="nothing", function="nothing", tasks=tasks, open=self._grows)
 
     def next(self, number: int, results: Sequence[Pinned]) -> StagePlan | None:
         """There is no other."""
         return None
 
     def extend(self, payload: bytes) -> Extension:
-        """No stage is open.
+        """So many more.
 
         Raises:
-            JobError: always.
+            JobError: there are to be no more.
         """
-        raise JobError("Jobs of this kind take no more tasks once they run.")
+        first, more = self._known, int.from_bytes(payload)
+        if first + more > self._tasks:
+            raise JobError("No more tasks.")
+        self._known += more
+        return Extension(tasks=more, first=first, closed=self._known == self._tasks)
 
     def task(self, stage: StageId, task: int) -> TaskInput:
         """Always the same."""
@@ -80,6 +92,7 @@ class ManyTasks:
         nodes, slots: of the cluster.
         clock: measures the cores.
         value: what a task yields.
+        handed_in: tasks at a time, while the job runs; 0: all are there from the start.
     """
 
     def __init__(
@@ -90,34 +103,55 @@ class ManyTasks:
         slots: int = 2,
         clock: Callable[[], float],
         value: Callable[[int], bytes] = lambda _: b"",
+        handed_in: int = 0,
     ) -> None:
+        self._tasks = tasks
+        self._handed_in = handed_in
         self._ids = [NodeId(bytes([65 + n]) * 16) for n in range(nodes)]
         self._slots = slots
         self._clock = clock
         self._value = value
         self.cost = Cost()
-        config, me, blob = TasksConfig(), self._ids[0], BlobRef(digest=Digest(bytes(32)), size=1)
-        self.leader = Coordinator(
-            job=JobId(b"many tasks: many"),
-            spec=JobSpec(submission_key=b"", kind="noop", name="many", code=blob, plan=blob),
-            director=NoopDirector(tasks),
-            leader=Leader(me, "a", 1),
-            ballot=first(me),
-            config=config,
-            now=0.0,
-        )
+        self._replica = Sole()
+        config = TasksConfig()
+        self.leader = self._coordinator(0)
         self._workers = {
             node: WorkerCore(me=node, slots=slots, config=config, fence=Fence(10), now=0.0) for node in self._ids
         }
-        self._replica = Sole()
         self._batches: deque[tuple[NodeId, events.RunBatch]] = deque()
         self.phase = Phase.WAITING
+
+    def successor(self) -> Coordinator:
+        """Another leader of the job, who has read what this one wrote."""
+        return self._coordinator(1)
+
+    @property
+    def written(self) -> int:
+        """Bytes of facts."""
+        return sum(map(len, self._replica.batches))
+
+    def _coordinator(self, term: int) -> Coordinator:
+        me, blob = self._ids[0], BlobRef(digest=Digest(bytes(32)), size=1)
+        return Coordinator(
+            job=JobId(b"many tasks: many"),
+            spec=JobSpec(submission_key=b"", kind="noop", name="many", code=blob, plan=blob),
+            director=NoopDirector(self._tasks, grows=bool(self._handed_in)),
+            leader=Leader(me, "a", 1),
+            ballot=Ballot(0, term, me),
+            config=TasksConfig(),
+            now=0.0,
+            history=self._replica.batches if term else (),
+        )
 
     def run(self) -> Cost:
         """To the end of the job."""
         for node in self._ids:
             self._lead(0.0, events.WorkerSeen(node=node, name=node.hex(), slots=self._slots, machine=node))
         now = 0.0
+        if self._handed_in:
+            for start in range(0, self._tasks, self._handed_in):
+                more = min(self._handed_in, self._tasks - start)
+                self._lead(0.0, events.Extend(payload=more.to_bytes(8)))
         while self._batches:
             node, batch = self._batches.popleft()
             now += len(batch.attempts) * TASK_S / (self._slots * len(self._ids))
@@ -128,6 +162,8 @@ class ManyTasks:
                 for a in batch.attempts
             )
             self._work(now, node, events.SlotReported(slot=batch.slot, ends=ends, batch_over=True))
+        while self.leader.deadline() < math.inf:
+            self._lead(self.leader.deadline(), events.Tick())
         return self.cost
 
     def _lead(self, now: float, event: events.CoordinatorEvent) -> None:
