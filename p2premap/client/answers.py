@@ -39,6 +39,8 @@ class Answers:
         self._state = state
         self._sender = sender
         self._fetchers: ThreadPoolExecutor | None = None
+        self.spent_bytes = 0
+        """What the job's ledger has taken in of answers, about."""
 
     def hear(self, slots: int, payload: bytes) -> None:
         """Take in a frame of ends.
@@ -46,6 +48,7 @@ class Answers:
         Raises:
             RemoteProtocolError: it is none.
         """
+        self.spent_bytes += len(payload)
         for group in unpack_ends(payload) if payload else ():
             for end in group.ends:
                 self._on_end(group.node, end)

@@ -69,6 +69,11 @@ class CallLine:
         """Its id."""
         return self._state.job
 
+    @property
+    def spent_bytes(self) -> int:
+        """What its ledger holds by now, about."""
+        return self._sender.spent_bytes + self._answers.spent_bytes
+
     # --- asked by the cluster object ----------------------------------------------------------------------------------
 
     def function(self, function: Callable[..., Any]) -> int:

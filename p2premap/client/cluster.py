@@ -1,8 +1,9 @@
 """`p2premap.connect()`: the cluster as an `Executor` of the standard library.
 
 A connected program is one job (kind "calls"), acknowledged once; calls are handed in on it, and their results are
-facts in its ledger like any other. The program may run anywhere where a node answers; without one, a private node is
-started for as long as the connection is open.
+facts in its ledger like any other. A ledger only grows: after `JOB_BYTES_MAX` the program goes on with another job, and
+the first ends when its last call has. The program may run anywhere where a node answers; without one, a private node
+is started for as long as the connection is open.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ from p2premap.client.reach import anywhere
 from p2premap.client.session import hand_in, strength
 from p2premap.errors import NodeUnavailable
 from p2premap.ids import Digest, JobId
-from p2premap.node.paths import Paths
 from p2premap.tasks.calls import KIND
 from p2premap.tasks.job import BlobRef, JobOptions, JobSpec
 from p2premap.worker.waiting import waiting
 
 SUBMISSION_KEY_BYTES = 16
+JOB_BYTES_MAX = 128 << 20
 
 T = TypeVar("T")
 
@@ -94,18 +95,20 @@ class Cluster(futures.Executor):
         connect: opens a connection to any daemon.
         name: of the job, for people.
         options: of the job.
-        private: nodes that end with this connection.
     """
 
-    def __init__(
-        self, connect: Connect, *, name: str, options: JobOptions, private: contextlib.ExitStack | None = None
-    ) -> None:
-        self._private = private
-        self._closing = threading.Lock()
+    def __init__(self, connect: Connect, *, name: str, options: JobOptions) -> None:
+        self._private = contextlib.ExitStack()
+        self._connect, self._name, self._options = connect, name, options
+        self._changing = threading.Lock()
         self._shut = False
-        with connect() as connection:
-            slots = strength(connection).slots
-        self._line = CallLine(connect, hand_in(connect, _submission(name, options)), slots)
+        self._ending: dict[CallLine, threading.Thread] = {}
+        """Lines that have become long, and who waits for their last calls."""
+        self._line = self._new_line()
+
+    def own(self, private: contextlib.ExitStack) -> None:
+        """These nodes end with this connection."""
+        self._private = private
 
     @property
     def job(self) -> JobId:
@@ -121,17 +124,16 @@ class Cluster(futures.Executor):
             RuntimeError: after `shutdown`.
             JobError: the job of this program was cancelled, or lost.
         """
-        if self._shut:
-            raise RuntimeError("cannot schedule new futures after shutdown")
+        line = self._current()
         future: Future[T] = Future()
         try:
-            call = Call(self._line.function(fn), dumps((args, kwargs)), future)
+            call = Call(line.function(fn), dumps((args, kwargs)), future)
         except Exception as error:
             # the caller sees it where it would see what the call raises
             future.set_exception(error)
             return future
-        future._call, future._line = call, self._line
-        self._line.submit(call)
+        future._call, future._line = call, line
+        line.submit(call)
         return future
 
     def map(
@@ -154,15 +156,13 @@ class Cluster(futures.Executor):
             TimeoutError: while iterating.
             Exception: while iterating: what a call raised, in its place. What cannot be pickled raises likewise.
         """
-        if self._shut:
-            raise RuntimeError("cannot schedule new futures after shutdown")
+        line = self._current()
         if chunksize is not None and chunksize < 1:
             raise ValueError("chunksize must be at least 1.")
         until = None if timeout is None else time.monotonic() + timeout
         star = len(iterables) != 1
         rows = list(zip(*iterables, strict=False)) if star else list(iterables[0])
         results = Results(len(rows), ordered=ordered)
-        line = self._line
         mapped = Mapped(line.function(fn), rows, star=star, chunk=chunksize or 0, sink=results.take)
         line.submit_map(mapped)
         return results.iterate(until, partial(line.drop_map, mapped))
@@ -174,10 +174,11 @@ class Cluster(futures.Executor):
             wait: return only then.
             cancel_futures: do not make calls that have not been sent to the cluster.
         """
-        with self._closing:
+        with self._changing:
             first, self._shut = not self._shut, True
+            lines = [self._line, *self._ending]
         if cancel_futures:
-            for call in self._line.waiting():
+            for call in [call for line in lines for call in line.waiting()]:
                 call.future.cancel()
         if not first:
             return
@@ -187,14 +188,45 @@ class Cluster(futures.Executor):
             threading.Thread(target=self._finish, name="p2premap-shutdown").start()
 
     def _finish(self) -> None:
+        _end_line(self._line)
         with waiting():
-            self._line.await_idle()
-        self._line.close()
-        if self._private is not None:
-            self._private.close()
+            for thread in list(self._ending.values()):
+                thread.join()
+        self._private.close()
+
+    def _current(self) -> CallLine:
+        """The line for new calls.
+
+        Raises:
+            RuntimeError: after `shutdown`.
+        """
+        line = self._line
+        if self._shut:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        if line.spent_bytes < JOB_BYTES_MAX:
+            return line
+        with self._changing:
+            if self._line is line and not self._shut:
+                self._line = self._new_line()
+                thread = threading.Thread(target=_end_line, args=(line,), name="p2premap-line", daemon=True)
+                self._ending[line] = thread
+                thread.start()
+                self._ending = {old: thread for old, thread in self._ending.items() if thread.is_alive()}
+        return self._line
+
+    def _new_line(self) -> CallLine:
+        with self._connect() as connection:
+            slots = strength(connection).slots
+        return CallLine(self._connect, hand_in(self._connect, _submission(self._name, self._options)), slots)
 
     def __exit__(self, kind: object, value: object, traceback: object) -> None:
         self.shutdown(wait=True, cancel_futures=kind is not None)
+
+
+def _end_line(line: CallLine) -> None:
+    with waiting():
+        line.await_idle()
+    line.close()
 
 
 def connect(
@@ -230,8 +262,9 @@ def _privately(name: str, options: JobOptions, slots: int, say: Callable[[str], 
     with contextlib.ExitStack() as stack:
         private = stack.enter_context(PrivateCluster(["private"], slots=slots))
         say("No p2premap node runs on this machine: a private one runs for as long as this program is connected.")
-        paths: Paths = private.paths
-        return Cluster(partial(local, paths=paths), name=name, options=options, private=stack.pop_all())
+        cluster = Cluster(partial(local, paths=private.paths), name=name, options=options)
+        cluster.own(stack.pop_all())
+        return cluster
 
 
 def _submission(name: str, options: JobOptions) -> Submission:

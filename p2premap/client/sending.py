@@ -102,6 +102,8 @@ class Sender:
         self._put_off = False
         self._soon = threading.Event()
         self._sent_at = self._sleep_s = 0.0
+        self.spent_bytes = 0
+        """What the job's ledger has taken in from here, about."""
         self._blob_lock = threading.Lock()
         self._blob_line: Connection | None = None
 
@@ -256,6 +258,7 @@ class Sender:
         pack.body = pack_body(flags, pack.function, data if large is None else large)
 
     def _send(self, opened: Opened, extension: bytes) -> None:
+        self.spent_bytes += len(extension)
         opened.connection.post(Calls(request=opened.request, job=self._state.job), extension)
 
     # --- connections --------------------------------------------------------------------------------------------------

@@ -6,8 +6,6 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from blake3 import blake3
-
 from p2premap.control import (
     Calls,
     CallsEnded,
@@ -35,37 +33,41 @@ from p2premap.worker.context import AttemptContext
 from p2premap.worker.runtime import Segment
 from tests.fakedaemon import NODE, Answer, FakeDaemon
 
-JOB = JobId(b"j" * 16)
 STAGE = StageId(0, b"")
 
 
-class CallHouse:
-    """What several scripted daemons share: the job.
+class _Job:
+    """One job of calls."""
 
-    `crash` names functions' results that stand for a worker's death: a value that is equal to one ends its task.
-    """
+    def __init__(self, job: JobId) -> None:
+        self.job = job
+        self.director = Director(job=job, home=NODE, plan=b"")
+        self.ends: dict[int, AttemptEnd] = {}
+        self.tasks = 0
+
+
+class CallHouse:
+    """What several scripted daemons share: the jobs, and one worker for all of them."""
 
     def __init__(self, directory: Path) -> None:
         self.blobs = BlobStore(directory / "blobs")
-        self.director = Director(job=JOB, home=NODE, plan=b"")
+        self.jobs: dict[JobId, _Job] = {}
         self.runtime: CallsRuntime | None = None
         self.code = b""
-        self.ends: dict[int, AttemptEnd] = {}
-        self.tasks = 0
-        self.ran: list[int] = []
+        self.ran: list[tuple[JobId, int]] = []
         self.cancelled: set[int] = set()
+        self.closed = 0
+        """So many jobs were ended in good order."""
         self.crashing = 0
         """So many of the next tasks end as a dead worker process does."""
         self.deaf = False
         """Nothing is run: what is handed in stays known only."""
-        self.forget_after: int | None = None
-        """Packs from this number on are taken for lost, once."""
         self.lock = threading.Lock()
         self._directory = directory
         self._uploads: dict[bytes, bytes] = {}
 
     def daemon(self, paths: Paths, *, node: NodeId = NODE, name: str = "pi1") -> FakeDaemon:
-        """One more that serves this job."""
+        """One more that serves these jobs."""
         return FakeDaemon(paths, self.script, node=node, name=name)
 
     def script(self, message: Message, payload: bytes) -> Iterable[Answer]:
@@ -87,36 +89,41 @@ class CallHouse:
                 yield Done(request=request)
             case Submit(request=request, spec=spec):
                 self.code = self.blobs.get(spec.code.digest)
-                yield Submitted(request=request, job=JOB, copies=1)
-            case OpenCalls(request=request, first=first):
-                yield CallsOpened(request=request, known=self.tasks, slots=2)
-                told = tuple(end for number, end in sorted(self.ends.items()) if number >= first)
+                job = JobId(len(self.jobs).to_bytes(16))
+                self.jobs[job] = _Job(job)
+                yield Submitted(request=request, job=job, copies=1)
+            case OpenCalls(request=request, job=job, first=first):
+                led = self.jobs.setdefault(job, _Job(job))
+                yield CallsOpened(request=request, known=led.tasks, slots=2)
+                told = tuple(end for number, end in sorted(led.ends.items()) if number >= first)
                 yield CallsEnded(request=request, slots=2), pack_ends([EndsOfNode(node=NODE, ends=told)])
-            case Calls(request=request):
-                extension = self.director.extend(payload)
-                self.tasks += extension.tasks
+            case Calls(request=request, job=job):
+                led = self.jobs[job]
+                extension = led.director.extend(payload)
+                led.tasks += extension.tasks
                 self.cancelled.update(extension.cancelled)
                 if extension.closed:
+                    self.closed += 1
                     yield Done(request=request)
                 elif not self.deaf:
-                    ends = self.run()
+                    ends = self._run(led)
                     yield CallsEnded(request=request, slots=2), pack_ends([EndsOfNode(node=NODE, ends=ends)])
             case ReadBlob(request=request, source=source):
                 yield Chunk(request=request, last=True), self.blobs.get(source.digest)
             case _:
                 raise AssertionError(message)
 
-    def run(self) -> tuple[AttemptEnd, ...]:
+    def _run(self, led: _Job) -> tuple[AttemptEnd, ...]:
         """Run every task that has no end."""
         fresh = []
-        for task in range(self.tasks):
-            if task not in self.ends:
-                self.ran.append(task)
-                self.ends[task] = self._attempt(task)
-                fresh.append(self.ends[task])
+        for task in range(led.tasks):
+            if task not in led.ends:
+                self.ran.append((led.job, task))
+                led.ends[task] = self._attempt(led, task)
+                fresh.append(led.ends[task])
         return tuple(fresh)
 
-    def _attempt(self, task: int) -> AttemptEnd:
+    def _attempt(self, led: _Job, task: int) -> AttemptEnd:
         if task in self.cancelled:
             return AttemptEnd(task=task, attempt=0, outcome=Outcome.STOPPED, error="cancelled")
         if self.crashing:
@@ -124,16 +131,11 @@ class CallHouse:
             return AttemptEnd(task=task, attempt=0, outcome=Outcome.CRASHED, error="The worker process died.")
         if self.runtime is None:
             self.runtime = CallsRuntime(self.code, str(self._directory))
-        given = self.director.task(STAGE, task)
-        context = AttemptContext(AttemptKey(JOB, STAGE, task, 0), str(self._directory), self.blobs)
+        given = led.director.task(STAGE, task)
+        context = AttemptContext(AttemptKey(led.job, STAGE, task, 0), str(self._directory), self.blobs)
         result = self.runtime.run("calls", given.params, [self._segment(s) for s in given.sources], context)
         context.close()
         return AttemptEnd(task=task, attempt=0, outcome=Outcome.DONE, value=result.value, blobs=result.blobs)
 
     def _segment(self, source: Source) -> Segment:
         return Segment(self.blobs.path(Digest(source.digest)), source.start, source.end, source.digest, False, "")
-
-
-def digest(data: bytes) -> Digest:
-    """The name of a blob."""
-    return Digest(blake3(data).digest())

@@ -16,7 +16,7 @@ import p2premap
 from p2premap.client import callline
 from p2premap.client.cluster import Cluster
 from p2premap.client.pickles import RemoteTraceback
-from p2premap.control import Calls, OpenCalls
+from p2premap.control import Calls, OpenCalls, Submit
 from p2premap.errors import CallFailed, JobCancelled, JobLost
 from p2premap.ids import NodeId
 from p2premap.node.paths import Paths
@@ -272,3 +272,16 @@ def _await(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.005)
+
+
+def test_a_long_session_goes_on_with_another_job(
+    house: CallHouse, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2premap.client.cluster.JOB_BYTES_MAX", 20_000)
+    with p2premap.connect() as cluster:
+        fs = [cluster.submit(add, n) for n in range(3_000)]
+        assert [f.result(20) for f in fs] == list(range(1, 3_001))
+        assert list(cluster.map(add, range(100))) == list(range(1, 101))
+    jobs = sum(isinstance(request, Submit) for request in daemon.requests)
+    assert jobs >= 2
+    assert house.closed == jobs, "each of them was ended"
