@@ -30,7 +30,7 @@ SLOTS_MAX = 1024
 @click.option(
     "--slots", "--max-workers", type=click.IntRange(1, SLOTS_MAX), metavar="N", help="Worker processes. [one a CPU]"
 )
-@click.option("--tag", "tags", multiple=True, metavar="TAG", help="A word that jobs may ask for.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="A word for people, shown by `nodes`.")
 @click.option(
     "--max-load",
     type=click.FloatRange(0, 1, min_open=True),

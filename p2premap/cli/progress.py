@@ -122,6 +122,11 @@ def news(before: JobView | None, view: JobView) -> list[str]:
         found.append(f"{clean(view.leader_name)} leads the job now, in place of {clean(before.leader_name)}.")
     if view.note and (before is None or view.note != before.note):
         found.append(clean(view.note))
+    if view.fork and (before is None or view.fork != before.fork):
+        found.append(
+            f"Most nodes of the job's ledger are out of reach: it goes on as the fork {clean(view.fork)} "
+            "(see docs/failover.md)."
+        )
     return found
 
 

@@ -20,7 +20,7 @@ node's own cores take no network and arrive within the same step.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -35,7 +35,7 @@ from p2premap.errors import RemoteProtocolError
 from p2premap.gossip import events as gossip
 from p2premap.gossip.events import GossipEffect, GossipEvent, MemberState, MemberView
 from p2premap.gossip.facts import LEVELS, load_levels
-from p2premap.ids import Boot, NodeId
+from p2premap.ids import Boot, JobId, NodeId, short
 from p2premap.node.capabilities import FACT, Capabilities
 from p2premap.node.events import (
     BlobsKept,
@@ -104,6 +104,7 @@ class NodeCore:
         elections: the core of the ledgers of which this node keeps a replica.
         config: intervals and limits of the task rooms.
         now: the clock's present value.
+        faulted: see `p2premap.node.jobs.Jobs`.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class NodeCore:
         elections: ElectionCore,
         config: TasksConfig,
         now: float,
+        faulted: Callable[[JobId, Exception], None] | None = None,
     ) -> None:
         self.me = me
         self.name = name
@@ -139,6 +141,8 @@ class NodeCore:
             emit=self._emit,
             workers=self._workers,
             candidates=self._candidates,
+            names=lambda: {short(node): seat.name for node, seat in self._seats.items()},
+            faulted=faulted,
         )
         self._inbox: deque[Message] = deque()
         self._effects: list[NodeEffect] = []

@@ -127,8 +127,10 @@ async def accept_fork(visit: Visit, message: Message, _: bytes) -> None:
     view = await find(visit, message.fork)
     if not view.fork or view.fork != short(view.job):
         raise RequestError(Trouble.USAGE, f"{short(view.job)} is no fork; `p2premap jobs` names forks.")
-    if visit.house.core.jobs.leads(JobId(view.job)) or (over(view) and visit.peer is not None):
+    if visit.house.core.jobs.leads(JobId(view.job)) or over(view):
         visit.house.accept_fork(JobId(view.job))
+        if over(view) and visit.peer is None:  # so that all who keep its end know
+            await ask_all(visit, AcceptFork(request=PASSED_ON, fork=view.job), Done)
     elif visit.peer is None:
         forward = AcceptFork(request=PASSED_ON, fork=view.job)
         await ask(visit, view.leader, forward, Done)

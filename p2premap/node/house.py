@@ -369,7 +369,7 @@ class House:
         """A fault of ours in one job costs that job its leader here, and no other job anything."""
         log.error("a fault of p2premap in job %s", short(job), exc_info=error)
         self.warnings.add(
-            f"A fault of p2premap ended this node's part in job {short(job)}: {error!r}. Please report it."
+            f"A fault of p2premap ended this node's part in job {short(job)}; please report it: {error!r}"
         )
 
     def _on_damage(self, text: str) -> None:

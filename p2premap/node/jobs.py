@@ -14,8 +14,9 @@ The two rooms never call each other: what one says is translated here into what 
 from __future__ import annotations
 
 import math
+import re
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol, TypeAlias
 
 import cbor2
@@ -63,6 +64,7 @@ JobEvent: TypeAlias = (
     | election.AcceptFork
     | election.Forget
 )
+_ID: Final = re.compile(r"\b[0-9a-f]{8}\b")
 TOLD_WHILE_WAITING_MAX: Final = 10_000
 NOBODY: Final = NodeId(bytes(NODE_ID_BYTES))
 """Stands for the leader of a job that nobody leads."""
@@ -124,6 +126,9 @@ class Jobs:
         emit: takes an effect for the shell.
         workers: the nodes that can work now.
         candidates: nodes that could be replicas of a new job, the best first, without this one.
+        names: what the nodes are called, by their ids as sentences name them (`p2premap.ids.short`).
+        faulted: told of a fault of ours in one job, which then costs that job its leader here and nothing else; None:
+            it is raised, as tests and the simulator want it.
     """
 
     def __init__(
@@ -138,6 +143,8 @@ class Jobs:
         emit: Callable[[NodeEffect], None],
         workers: Callable[[], Iterable[tasks.WorkerSeen]],
         candidates: Callable[[], Iterable[NodeId]],
+        names: Callable[[], Mapping[str, str]] = dict,
+        faulted: Callable[[JobId, Exception], None] | None = None,
     ) -> None:
         self.core = core
         self.me = me
@@ -148,6 +155,8 @@ class Jobs:
         self._emit = emit
         self._workers = workers
         self._candidates = candidates
+        self._names = names
+        self._faulted = faulted
         self._led: dict[JobId, Coordinator] = {}
         self._waiting: dict[JobId, _Waiting] = {}
         self._plans: dict[JobId, bytes] = {}
@@ -343,7 +352,7 @@ class Jobs:
     def _leader_known(self, now: float, effect: election.LeaderKnown) -> None:
         if effect.leader is not None:
             self._forks.pop(effect.job, None)
-        known = tasks.ReplicasKnown(copies=effect.copies, note=effect.note, fork=effect.fork)
+        known = tasks.ReplicasKnown(copies=effect.copies, note=self._named(effect.note), fork=effect.fork)
         self._tell(now, effect.job, known)
         if effect.job not in self._led:
             self._emit(JobMoved(job=effect.job))
@@ -447,7 +456,7 @@ class Jobs:
         for seen in self._workers():
             self._to(now, coordinator, seen)
         if (state := self.core.job(job)) is not None:
-            known = tasks.ReplicasKnown(copies=state.copies, note=state.note, fork=state.fork)
+            known = tasks.ReplicasKnown(copies=state.copies, note=self._named(state.note), fork=state.fork)
             self._to(now, coordinator, known)
         for event in waiting.told:
             self._to(now, coordinator, event)
@@ -469,7 +478,7 @@ class Jobs:
             waiting.told.append(event)
 
     def _to(self, now: float, job: Coordinator, event: tasks.CoordinatorEvent) -> None:
-        for effect in job.step(now, event):
+        for effect in self._stepped(now, job, event):
             match effect:
                 case tasks.ToWorker(node=node, message=message):
                     self._send(now, node, message)
@@ -487,6 +496,19 @@ class Jobs:
                         self._emit(tasks.JobChanged(job=origin, view=_as(origin, view)))
                 case _:
                     self._emit(effect)
+
+    def _stepped(
+        self, now: float, job: Coordinator, event: tasks.CoordinatorEvent
+    ) -> Sequence[tasks.CoordinatorEffect]:
+        try:
+            return job.step(now, event)
+        except Exception as error:
+            if self._faulted is None:
+                raise
+            self._led.pop(job.job, None)
+            self._faulted(job.job, error)
+            self.elect(now, election.StepDown(job=job.job, reason=f"A fault of p2premap: {error!r}."))
+            return ()
 
     # --- jobs that are over, and jobs of others -------------------------------------------------------------------
 
@@ -521,6 +543,11 @@ class Jobs:
             note=state.note or ("" if state.leader is not None else "Its replicas are electing a leader."),
             fork=state.fork,
         )
+
+    def _named(self, note: str) -> str:
+        """A sentence of the election room, with the nodes' names."""
+        names = self._names() if note else {}
+        return _ID.sub(lambda found: names.get(found.group(), found.group()), note)
 
     def _copies(self, job: JobId) -> int:
         state = self.core.job(job)

@@ -30,6 +30,7 @@ from p2premap.ports import FrameReceived
 from p2premap.sim.workloads import KIND, Shape, ShapeDirector, digest_of, spec_of
 from p2premap.tasks import events as tasks
 from p2premap.tasks import messages
+from p2premap.tasks.coordinator import Coordinator
 from p2premap.tasks.job import AttemptEnd, AttemptSpec, BlobRef, JobOptions, JobSpec, Outcome, Phase, Source, StageId
 from p2premap.wire import Frame, Message
 
@@ -61,11 +62,12 @@ class ScriptedGossip:
 class Node:
     """Node A's core."""
 
-    def __init__(self, slots: int = 1, config: TasksConfig | None = None) -> None:
+    def __init__(self, slots: int = 1, config: TasksConfig | None = None, *, tolerant: bool = False) -> None:
         self.now = 0.0
         config = config or TasksConfig()
         elections = ElectionConfig(concluded_max=config.jobs_kept_max)
         self.gossip = ScriptedGossip()
+        self.faults: list[tuple[JobId, Exception]] = []
         self.core = NodeCore(
             me=A,
             name="a",
@@ -77,6 +79,7 @@ class Node:
             ),
             config=config,
             now=0.0,
+            faulted=(lambda job, error: self.faults.append((job, error))) if tolerant else None,
         )
 
     def step(self, event: object) -> list[NodeEffect]:
@@ -175,6 +178,29 @@ def test_a_job_runs_on_a_node_alone_without_a_network() -> None:
     assert not any(isinstance(e, gossip.SendLink) for e in effects)
     (view,) = node.core.job_views(9.0, accepted[0].job)
     assert (view.phase, view.leader, view.leader_pid, view.age_s) == (Phase.DONE, A, 7, 9.0)
+
+
+def test_a_fault_of_ours_in_one_job_costs_no_other_job_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Coordinator.step
+
+    def faulty(self: Coordinator, now: float, event: tasks.CoordinatorEvent) -> list[tasks.CoordinatorEffect]:
+        if isinstance(event, tasks.CancelJob):
+            raise ZeroDivisionError("planted")
+        return step(self, now, event)
+
+    monkeypatch.setattr(Coordinator, "step", faulty)
+    node = Node(slots=2, tolerant=True)
+    one, two = (
+        next(e.job for e in node.submit(Shape(2), key=key) if isinstance(e, JobAccepted)) for key in (b"1", b"2")
+    )
+    node.step(CancelJob(job=one, reason="x"))
+    assert [(job, type(error)) for job, error in node.faults] == [(one, ZeroDivisionError)]
+    assert not node.core.jobs.leads(one)
+    assert node.core.jobs.leads(two)
+    strict = Node(slots=2)
+    job = next(e.job for e in strict.submit(Shape(2)) if isinstance(e, JobAccepted))
+    with pytest.raises(ZeroDivisionError):
+        strict.step(CancelJob(job=job, reason="x"))
 
 
 def test_a_submission_is_bound_to_its_key() -> None:
