@@ -26,7 +26,7 @@ class Shown(Quiet):
     """What nodes have shown of jobs.
 
     `sticky`: nobody shows another end of a job than was shown before, and no process takes back that it is over. (One
-    that is cut off may for a while show as running what ended elsewhere.)
+    that is cut off may for a while show as running what ended elsewhere.) What a fork shows is provisional.
     """
 
     kinds: tuple[type, ...] = (JobChanged,)
@@ -35,6 +35,8 @@ class Shown(Quiet):
         self.world = world
         self.last: dict[JobId, JobView] = {}
         """The last view of each job; of one that is over, the first that said so."""
+        self.forked: dict[JobId, JobView] = {}
+        """The same of what its forks show."""
         self._said: set[tuple[int, int, JobId]] = set()
         world.observe(self)
 
@@ -42,6 +44,9 @@ class Shown(Quiet):
         if not isinstance(effect, JobChanged):
             return
         view = effect.view
+        if view.fork:
+            self.forked[effect.job] = view
+            return
         before = self.last.get(effect.job)
         process = (seat.index, seat.life, effect.job)
         if before is None or not before.phase.over:
@@ -89,7 +94,7 @@ class JobWorld:
         self.hosts = NodeHosts(slots=slots, executors=executors, tasks_config=config)
         self.world = World(seed=seed, hosts=self.hosts, network=network, replay=replay)
         self.shown = Shown(self.world)
-        self.ledgers = Ledgers(self.world)
+        self.ledgers = Ledgers(self.world, lambda seat: self.core(seat).outbox.waiting())
         self.hosts.settle(self.world, self.ledgers)
         self._requests = itertools.count(1)
         self._shapes: dict[JobId, Shape] = {}
@@ -150,12 +155,15 @@ class JobWorld:
         self.world.tell(leader, CancelJob(job=job, reason="enough"))
 
     def view(self, job: JobId) -> JobView:
-        """The job as last shown by anybody."""
+        """The job as last shown by anybody; by a fork of it where only that has ended."""
+        last, forked = self.shown.last.get(job), self.shown.forked.get(job)
+        if forked is not None and forked.phase.over and (last is None or not last.phase.over):
+            return forked
         return self.shown.last[job]
 
     def over(self, job: JobId) -> bool:
-        """Whether the job has ended."""
-        return job in self.shown.last and self.shown.last[job].phase.over
+        """Whether the job, or a fork of it, has ended."""
+        return (job in self.shown.last or job in self.shown.forked) and self.view(job).phase.over
 
     def until_over(self, *jobs: JobId, limit_s: float = 120.0) -> JobView:
         """Let time pass until the jobs have ended and been checked; the last one's view.

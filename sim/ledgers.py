@@ -15,7 +15,7 @@ The checkers know every disk, so they need not believe what a core says of itsel
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -30,6 +30,7 @@ from p2premap.tasks import journal
 from p2premap.tasks.events import RunBatch
 from p2premap.tasks.job import StageId
 from p2premap.tasks.messages import Assign
+from p2premap.wire import Message
 
 DOUBT_S: Final = 30.0
 """So long after a machine was ill, others may still have taken it for dead."""
@@ -41,12 +42,10 @@ class _Safe:
 
     Args:
         since: when that became so.
-        attempt: whose it is. A lower one was given out before, although its order may have waited for a link.
         holders: who has its bytes; nobody needs to where `inline`.
     """
 
     since: float
-    attempt: int
     inline: bool
     holders: set[NodeId]
 
@@ -70,12 +69,14 @@ class Ledgers:
 
     Args:
         world: observed from now on.
+        unsent: what the node on a machine has said, and what waits for a link.
     """
 
     kinds: tuple[type, ...] = (SendLink, RunBatch, JobAccepted)
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, unsent: Callable[[Seat], Iterable[Message]] = lambda _: ()) -> None:
         self.world = world
+        self._unsent = unsent
         self.counts: Counter[str] = Counter()
         """What was seen: "leader" (first terms), "takeover", "fork", "cell", "protected", "redone for lost bytes"."""
         self.finals: dict[JobId, bytes] = {}
@@ -203,6 +204,7 @@ class Ledgers:
         newest = self._newest.get(job, ballot)
         if not kept.safe and record.serial and ballot >= newest and self._is_quorum(job, ballot, kept.at):
             kept.safe = True
+            self._note_unsent(job, ballot.node)
             self._protect(job, record.batch)
 
     def _leader(self, seat: Seat, job: JobId, ballot: Ballot) -> None:
@@ -231,6 +233,14 @@ class Ledgers:
 
     # --- P4 -------------------------------------------------------------------------------------------------------
 
+    def _note_unsent(self, job: JobId, leader: NodeId) -> None:
+        """What is ordered already, and waits for a link, is not ordered later."""
+        seat = self.world.owners.get(leader)
+        if seat is not None and seat.node == leader and seat.runs:
+            for message in self._unsent(seat):
+                if isinstance(message, Assign) and message.job == job:
+                    self._ordered.update((job, message.stage, a.task, a.attempt) for a in message.attempts)
+
     def _protect(self, job: JobId, batch: bytes) -> None:
         for fact in journal.decode(batch).facts:
             if isinstance(fact, journal.Results):
@@ -239,9 +249,7 @@ class Ledgers:
                     key = (job, fact.stage, task)
                     if key not in self._safe:
                         self.counts["protected"] += 1
-                        inline = not columns.blobs.get(index)
-                        attempt = columns.attempts[index]
-                        self._safe[key] = _Safe(self.world.now, attempt, inline, {NodeId(fact.node)})
+                        self._safe[key] = _Safe(self.world.now, not columns.blobs.get(index), {NodeId(fact.node)})
             elif isinstance(fact, journal.Held) and (safe := self._safe.get((job, fact.stage, fact.task))) is not None:
                 safe.holders.add(NodeId(fact.holder))
 
@@ -265,7 +273,7 @@ class Ledgers:
             self._ordered.add(order)
             safe = self._safe.get((job, stage, task))
             newest = self._newest.get(job)
-            if safe is None or attempt < safe.attempt or newest is None or newest.node != leader:
+            if safe is None or newest is None or newest.node != leader:
                 continue
             if not safe.inline and not any(self._well(holder, safe.since) for holder in safe.holders):
                 self.counts["redone for lost bytes"] += 1

@@ -181,13 +181,18 @@ class Trial:
         return all(customer.job is not None and self._over(customer.job) for customer in self.customers)
 
     def _over(self, job: JobId) -> bool:
-        return self.jobs.over(job) or self.jobs.ledgers.excused(job)
+        return self._ended(job) or self.jobs.ledgers.excused(job)
+
+    def _ended(self, job: JobId) -> bool:
+        """What a fork has shown does not count: the original goes on once its quorum is back."""
+        last = self.jobs.shown.last.get(job)
+        return last is not None and last.phase.over
 
     def _check_ends(self) -> None:
         for customer in self.customers:
             if customer.job is None:
                 raise self.world.broken("answers", "a client is not answered although all is well")
-            if self.jobs.over(customer.job):
+            if self._ended(customer.job):
                 if (view := self.jobs.view(customer.job)).phase is not Phase.DONE:
                     raise self.world.broken("ends well", f"a job ended as {view.phase.value}: {view.error}")
                 self.jobs.check(customer.job)

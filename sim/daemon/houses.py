@@ -11,7 +11,7 @@ import functools
 import itertools
 import tempfile
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Final, TypeVar, cast
@@ -392,7 +392,7 @@ class DaemonWorld:
         self.world = World(seed=seed, hosts=self._make, network=network, clock=clock, replay=replay)
         self.random: Random = self.world.random("story")
         self.shown = Shown(self.world)
-        self.ledgers = Ledgers(self.world)
+        self.ledgers = Ledgers(self.world, self._unsent)
         self.world.observe(self)
         for _ in range(nodes):
             self.world.add()
@@ -417,6 +417,10 @@ class DaemonWorld:
             random = self.world.random(seat.node.hex(), "ledger")
             self._ledgers[seat.node] = LedgerDisk(random, SeatAudit(self.ledgers, seat))
         return self._ledgers[seat.node]
+
+    def _unsent(self, seat: Seat) -> Iterable[Message]:
+        host = self.host_of(seat)
+        return host.house.core.outbox.waiting() if host.serves else ()
 
     def host_of(self, seat: Seat) -> HouseHost:
         """The process on a machine that runs."""
