@@ -192,7 +192,7 @@ class Model:
                     self._promised[node.id, job] = max(ballot, self._promised.get((node.id, job), ballot))
             case messages.Accepted(job=job, ballot=ballot, cell=cell):
                 record = disk.cells.get((job, cell))
-                true = record is not None and (record.ballot == ballot or record.chosen)
+                true = record is not None and (record.ballot >= ballot or record.chosen)
                 if self._promised.get((node.id, job), ballot) > ballot:
                     raise Violated("promises: a value is accepted below a promise")
             case messages.JobStored(job=job):

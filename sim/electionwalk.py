@@ -132,7 +132,7 @@ class Walk:
         self.strict = strict
         self.encoded = encoded
         self.crash_after = crash_after
-        self.effects = 0
+        self.effects = self.effects_before_calm = 0
         self.counts: dict[str, int] = {}
         self._log: list[tuple[float, str, str, object]] = []
         self.jobs_left = jobs
@@ -178,6 +178,7 @@ class Walk:
     def _calm(self) -> None:
         """Nothing more goes wrong among some nodes; the rest are gone for good."""
         self.note("--", "nothing more goes wrong")
+        self.effects_before_calm = self.effects
         healthy = self._choose_healthy()
         self.crash_after = None
         for node in self.nodes.values():

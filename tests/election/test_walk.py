@@ -1,0 +1,192 @@
+"""Random walks over election cores: everything that could happen next may happen next.
+
+A planted bug is one changed line of a core; the named check of the walk's model must find it. Bugs that need a rarer
+coincidence than a few hundred walks hold are in the tests of their module.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from p2premap.sim.electionmodel import Violated
+from p2premap.sim.electionwalk import SETTINGS, Faults, Walk, walk_of
+from tests.sim.planting import Planted, plant
+
+STEPS = 80
+SHARDS = 4
+WALKS = 60
+
+
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_walks(shard: int) -> None:
+    happened: Counter[str] = Counter()
+    takeovers = changes = forks = 0
+    for number in range(WALKS):
+        walk = walk_of(shard * WALKS + number, encoded=number % 10 == 0)
+        walk.run(STEPS)
+        happened.update(walk.counts)
+        takeovers += walk.model.takeovers
+        changes += walk.model.changes
+        forks += len(walk.model.forked)
+    # walks in which nothing happened prove nothing
+    assert takeovers > WALKS / 2
+    assert changes > WALKS / 20
+    assert forks > 0
+    for word in ("crash", "back", "unlink", "cut", "false death", "disk full", "hand over", "propose", "append"):
+        assert happened[word], word
+
+
+def test_walks_repeat() -> None:
+    one, two = walk_of(5), walk_of(5)
+    one.run(STEPS)
+    two.run(STEPS)
+    assert one.log == two.log
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_crash_after_each_effect(setting: str) -> None:
+    """A quiet run; then the same, with a node that crashes after the n-th effect, for every n."""
+    quiet = Faults(propose=40, append=20, false_death=10, time=10)
+    count = crash_at(setting, quiet, None)
+    assert count > 40
+    for number in range(1, count + 1):
+        crash_at(setting, quiet, number)
+
+
+def crash_at(setting: str, faults: Faults, number: int | None) -> int:
+    kind = SETTINGS[setting]
+    walk = Walk(7, nodes=3, faults=faults, config=kind.config, copies=3, strict=True, crash_after=number)
+    walk.run(25)
+    assert (walk.counts.get("tick", 0) > 0) or number is not None
+    return walk.effects_before_calm
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("shard", range(20))
+def test_deep_walks(shard: int) -> None:
+    for number in range(1_000):
+        walk_of(100_000 + shard * 1_000 + number, encoded=number % 10 == 0).run(STEPS)
+
+
+# --- planted bugs -----------------------------------------------------------------------------------------------------
+
+BUGS = (
+    Planted(
+        what="A replica promises one (epoch, n) to two candidates.",
+        where="election.replica:Replica.admits",
+        line="ballot.n > promised.n",
+        becomes="ballot[1:] > promised[1:]",
+        caught_by="leaders",
+        scenario="walk",
+    ),
+    Planted(
+        what="A candidate asks others before its own promise is on disk.",
+        where="election.candidate:Candidacy.start",
+        line="self._replica.promise(self.ballot, lambda: self._promised() if still(self) else None)",
+        becomes="self._replica.promise(self.ballot); self._promised()",
+        caught_by="persist before you speak: Prepare",
+        scenario="walk",
+    ),
+    Planted(
+        what="An acceptance is told before it is on disk.",
+        where="election.follower:on_accept",
+        line="replica.accept(accepted, lambda: context.send(node, answer))",
+        becomes="replica.accept(accepted); context.send(node, answer)",
+        caught_by="persist before you speak: Accepted",
+        scenario="walk",
+    ),
+    Planted(
+        what="A promise is told before it is on disk.",
+        where="election.follower:on_prepare",
+        line="replica.write(sync=True, then=lambda: answer(()))",
+        becomes="answer(())",
+        caught_by="persist before you speak: Promise",
+        scenario="walk",
+    ),
+    Planted(
+        what="Facts are acknowledged that are only in memory.",
+        where="election.follower:_ack",
+        line="replica.durable.get(ballot)",
+        becomes="replica.streams.serials.get(ballot)",
+        caught_by="persist before you speak: Heard",
+        scenario="walk",
+    ),
+    Planted(
+        what="Facts count as protected when one replica has them.",
+        where="election.leader:Leadership._measure",
+        line="reached(self._replica.members, serials)",
+        becomes="max(serials.values())",
+        caught_by="protected",
+        scenario="walk",
+    ),
+    Planted(
+        what="A cell is voted on before the facts that it speaks of are protected.",
+        where="election.leader:Leadership.propose_ready",
+        line="proposal.after <= self.protected",
+        becomes="True",
+        caught_by="pin",
+        scenario="walk",
+    ),
+    Planted(
+        what="A cell counts as decided without a quorum.",
+        where="election.leader:Leadership._decide",
+        line="not is_quorum(replica.members, proposal.accepted)",
+        becomes="False",
+        caught_by="one value a cell",
+        scenario="walk",
+    ),
+    Planted(
+        what="Either half of a replica set is a quorum.",
+        where="election.quorum:is_quorum",
+        line="members[0] in votes",
+        becomes="True",
+        caught_by="one value a cell",
+        scenario="walk",
+    ),
+    Planted(
+        what="What a leader did not have comes before what it did.",
+        where="election.streams:Streams.fold",
+        line="(top, *sorted(level))",
+        becomes="sorted(level)",
+        caught_by="protected",
+        scenario="walk",
+    ),
+    Planted(
+        what="A promise does not tell what was accepted.",
+        where="election.replica:Replica.promised_cells",
+        line="cell.chosen or cell.ballot.epoch == epoch",
+        becomes="cell.chosen",
+        caught_by="one value a cell",
+        scenario="walk",
+    ),
+    Planted(
+        what="A candidate leads without a quorum of promises.",
+        where="election.candidate:Candidacy._decide",
+        line="not self._replica.has_quorum(self.promises)",
+        becomes="False",
+        caught_by="leaders",
+        scenario="walk",
+    ),
+    Planted(
+        what="A strict job is forked.",
+        where="election.job:Job._fork_at",
+        line="replica.record.strict or ",
+        becomes="",
+        caught_by="strict",
+        scenario="walk",
+    ),
+)
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.what)
+def test_planted_bugs_are_caught(bug: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch, bug)
+    with pytest.raises(Violated, match=f"^{bug.caught_by}"):
+        walks(400)
+
+
+def walks(count: int) -> None:
+    for seed in range(count):
+        walk_of(seed).run(STEPS)
