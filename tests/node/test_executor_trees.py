@@ -39,15 +39,16 @@ async def test_stop_reaches_a_grandchild_that_left_its_session(tmp_path: Path) -
         assert b.reports[0].ends[0].outcome is Outcome.STOPPED
 
 
-@pytest.mark.parametrize("limits", [Limits(), Limits(time_s=0.3)], ids=["stopped", "over its time limit"])
+@pytest.mark.parametrize("limits", [Limits(), Limits(time_s=1.5)], ids=["stopped", "over its time limit"])
 async def test_nothing_of_the_tree_lives_when_the_end_is_told(tmp_path: Path, limits: Limits) -> None:
     """The worker itself tells at once that the soft signal has come; the grandchild is only being killed then."""
     async with bench(tmp_path / "node") as b:
         left_alive: list[bool] = []
-        b.on_report = lambda report: left_alive.append(alive(read_pid(tmp_path / "pid")))
+        pid = tmp_path / "pid"  # not there yet where the machine is so busy that the limit came first
+        b.on_report = lambda report: left_alive.append(pid.exists() and alive(read_pid(pid)))
         b.executor.perform(b.batch(f"family {tmp_path}/pid", limits=limits))
-        await exists(tmp_path / "pid.ready")
         if not limits.time_s:
+            await exists(tmp_path / "pid.ready")
             b.executor.perform(StopSlot(slot=0, batch=1, grace_s=30.0, reason="It was cancelled."))
         await b.over()
         assert left_alive == [False]
