@@ -80,6 +80,7 @@ def job_shape(view: JobView) -> Json:
         "kind": view.kind,
         "phase": view.phase.value,
         "leader": {"id": view.leader.hex(), "name": view.leader_name, "pid": view.leader_pid},
+        "submitted_at": view.submitted,
         "age_s": view.age_s,
         "copies": view.copies,
         "takeovers": view.takeovers,

@@ -71,7 +71,7 @@ async def list_jobs(visit: Visit, message: Message, _: bytes) -> None:
             for view in jobs.views:
                 known = views.get(view.job)
                 views[view.job] = view if known is None else max(known, view, key=worth)
-    newest = sorted(views.values(), key=lambda view: (view.age_s, view.job))
+    newest = sorted(views.values(), key=lambda view: (-view.submitted, view.age_s, view.job))
     sizes = accumulate(_bytes_at_most(view) for view in newest)
     told = tuple(view for view, size in zip(newest, sizes, strict=True) if size <= LIST_BYTES_MAX)
     left_out = len(newest) - len(told) + sum(jobs.left_out for jobs in answers.given)

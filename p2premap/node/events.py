@@ -27,6 +27,7 @@ class SubmitJob(Event, frozen=True, kw_only=True):
         request: chosen by the shell.
         plan: the bytes of `spec.plan`, whose digest the shell has checked.
         files: absolute paths on this machine that the job's attempts may read.
+        wall_s: when, by this machine's clock, in seconds since 1970.
         again: it may have been handed in before, elsewhere: the others are asked whether they know its key.
     """
 
@@ -35,6 +36,7 @@ class SubmitJob(Event, frozen=True, kw_only=True):
     plan: bytes
     files: tuple[str, ...] = ()
     again: bool = False
+    wall_s: float = 0.0
 
 
 class CancelJob(Event, frozen=True, kw_only=True):

@@ -442,7 +442,16 @@ class House:
         self._numbers += 1
         answered, answer = trio.Event(), list[JobAccepted | JobRefused]()
         self._submissions[self._numbers] = (answered, answer)
-        self._deliver(SubmitJob(request=self._numbers, spec=spec, plan=plan, files=tuple(files), again=again))
+        self._deliver(
+            SubmitJob(
+                request=self._numbers,
+                spec=spec,
+                plan=plan,
+                files=tuple(files),
+                again=again,
+                wall_s=self._parts.wall_s(),
+            )
+        )
         await answered.wait()
         (accepted,) = answer
         if isinstance(accepted, JobRefused):

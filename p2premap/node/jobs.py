@@ -48,7 +48,7 @@ from p2premap.tasks.director import Director
 from p2premap.tasks.inputs import name_holders
 from p2premap.tasks.job import JobSpec, JobView, Phase
 from p2premap.tasks.progress import Leader
-from p2premap.wire import Message, NodeIdField, Record
+from p2premap.wire import Message, NodeIdField, Record, Seconds
 
 JobEvent: TypeAlias = (
     SubmitJob
@@ -82,10 +82,12 @@ class Charter(Record, frozen=True, kw_only=True):
 
     Args:
         home: the node that took it, on whose machine its inputs are.
+        submitted: when, by the home's clock, in seconds since 1970: for people and for sorting, nothing else.
     """
 
     spec: JobSpec
     home: NodeIdField
+    submitted: Seconds = 0.0
 
     def encode(self) -> bytes:
         """As `p2premap.election.events.CreateJob.spec`."""
@@ -196,7 +198,7 @@ class Jobs:
 
     def views(self, now: float, prefix: bytes = b"") -> list[JobView]:
         """What this node knows of the jobs whose id begins so: those that it leads, replicates, or saw end."""
-        found = {job: led.view(now) for job, led in self._led.items() if job.startswith(prefix)}
+        found = {job: self._dated(led.view(now)) for job, led in self._led.items() if job.startswith(prefix)}
         for job, (view, heard) in self._concluded.items():
             if job.startswith(prefix):
                 found[job] = msgspec.structs.replace(view, age_s=view.age_s + now - heard)
@@ -211,7 +213,7 @@ class Jobs:
     def _standing_in(self, now: float, fork: JobId) -> JobView | None:
         """A fork that is led here, or has come to its end."""
         if (led := self._led.get(fork)) is not None:
-            return led.view(now)
+            return self._dated(led.view(now))
         return self._concluded[fork][0] if fork in self._concluded else self._outline(fork)
 
     def blobs_in_use(self) -> set[Digest]:
@@ -383,7 +385,7 @@ class Jobs:
                 job=job,
                 members=members,
                 key=spec.submission_key,
-                spec=Charter(spec=spec, home=self.me).encode(),
+                spec=Charter(spec=spec, home=self.me, submitted=event.wall_s).encode(),
                 strict=spec.options.strict,
                 copies=max(spec.options.copies, 1),
             ),
@@ -487,9 +489,11 @@ class Jobs:
                 case tasks.AppendFacts(batch=batch):
                     self.elect(now, election.Append(job=job.job, batch=batch))
                 case tasks.Conclude(view=view):
+                    view = self._dated(view)
                     self.elect(now, election.Conclude(job=job.job, view=msgspec.msgpack.encode(view)))
                 case tasks.JobChanged(view=view):
-                    self._emit(effect)
+                    view = self._dated(view)
+                    self._emit(tasks.JobChanged(job=job.job, view=view))
                     if view.phase.over:
                         self._told.add(job.job)
                     for origin in [origin for origin, fork in self._forks.items() if fork == job.job]:
@@ -542,7 +546,13 @@ class Jobs:
             copies=state.copies,
             note=state.note or ("" if state.leader is not None else "Its replicas are electing a leader."),
             fork=state.fork,
+            submitted=Charter.decode(state.record.spec).submitted,
         )
+
+    def _dated(self, view: JobView) -> JobView:
+        """With the time of its submission, which its leader's room does not know."""
+        charter = self.submitted(JobId(view.job))
+        return msgspec.structs.replace(view, submitted=charter.submitted if charter is not None else 0.0)
 
     def _named(self, note: str) -> str:
         """A sentence of the election room, with the nodes' names."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import Random
@@ -42,12 +43,14 @@ class Parts(NamedTuple):
     Args:
         randomness: for keys and salts.
         random: makes a generator for protocol choices.
+        wall_s: what this machine takes for the time, in seconds since 1970: for people.
         door: given the directory of sockets, the node's id, who serves a client, and a nursery: lets the clients of
             this machine in.
     """
 
     randomness: Randomness = os.urandom
     random: Callable[[], Random] = _random
+    wall_s: Callable[[], float] = time.time
     store: Callable[[Path], Store] = Store
     blobs: Callable[[Path], BlobStore] = BlobStore
     ledger: Callable[[Path, Boot], LedgerStore] = LedgerStore

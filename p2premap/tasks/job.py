@@ -262,6 +262,7 @@ class JobView(Record, frozen=True, kw_only=True):
         retries: attempts that followed a failed one.
         fork: the name of the fork that this is (`p2premap.election.forks`), or "".
         skipped: tasks that failed for good and were left out: (stage, task, error), the first of them.
+        submitted: when it was handed in, by the clock of the machine that took it, in seconds since 1970; 0: unknown.
     """
 
     job: bytes
@@ -287,6 +288,7 @@ class JobView(Record, frozen=True, kw_only=True):
     retries: Count = 0
     fork: Short = ""
     skipped: tuple[tuple[Short, Count, Text], ...] = ()
+    submitted: Seconds = 0.0
 
     def brief(self) -> JobView:
         """The same as a line of a list: without what may be long."""

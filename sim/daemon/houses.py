@@ -113,6 +113,7 @@ class HouseHost:
         seat, root = self.seat, self._daemons.directory / f"{self.seat.index}"
         numbers = itertools.count()
         parts = Parts(
+            wall_s=lambda: 0.0,
             randomness=lambda size: life.random(f"secrets {next(numbers)}").randbytes(size),
             random=lambda: life.random(f"protocols {next(numbers)}"),
             capabilities=self._capabilities,
