@@ -146,9 +146,9 @@ def main(
         failed = ", ".join(f"{seed} by {checker}" for seed, checker, _ in total.failures) or "none"
         click.echo(f"... {total.trials} of {seeds}; failed: {failed}", err=True)
     click.echo("\n".join(lines(total, time.perf_counter() - began)))
-    for failed, checker, _ in total.failures[: SHRUNK_MAX if small else 0]:
-        plan = shrink(Plan(seed=failed, nodes=nodes), checker)
-        click.echo(f"\nseed {failed} fails by {checker} with these alone:")
+    for seed, checker, _ in total.failures[: SHRUNK_MAX if small else 0]:
+        plan = shrink(Plan(seed=seed, nodes=nodes), checker)
+        click.echo(f"\nseed {seed} fails by {checker} with these alone:")
         click.echo("\n".join(f"  {strike}" for strike in plan.strikes()))
         click.echo(f"  {plan.command()}")
     sys.exit(bool(total.failures or total.below()))

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from p2premap.cli.show import count, duration, say, size
 from p2premap.client.session import Collector
-from p2premap.errors import ConfigError, JobCancelled, JobFailed, P2PRemapError
+from p2premap.errors import ConfigError, JobCancelled, JobFailed, NodeUnavailable, P2PRemapError
 from p2premap.tasks.job import JobView, Phase
 
 PART = "part-{:05d}"
@@ -101,13 +101,18 @@ def output_to(path: str | None, *, as_json: bool) -> Target:
 
 @contextmanager
 def fetchable(job: str) -> Iterator[None]:
-    """Add to the trouble of writing the output here how to have it elsewhere.
+    """Add to a trouble that the job survives how to have its output all the same.
 
     Raises:
-        OutputFailed: as inside, with that sentence.
+        OutputFailed, NodeUnavailable: as inside, with that sentence.
     """
     try:
         yield
+    except NodeUnavailable as error:
+        raise NodeUnavailable(
+            f"{error} The job {job} is kept by its nodes: it goes on when they are started again, and "
+            f"`p2premap watch {job} -o DIR` fetches its output."
+        ) from None
     except OutputFailed as error:
         raise OutputFailed(f"{error} The job lives on: fetch its output with `p2premap watch {job} -o DIR`.") from None
 
