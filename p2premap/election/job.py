@@ -418,9 +418,10 @@ class Job:
 
     def lost(self, node: NodeId) -> None:
         """A node is dead or has left."""
-        if self.leader == node:
+        if node in (self.leader, self.replica.promised.node) and self.leader in (node, None):
             self.leader = None
-            self.wait(0.0)
+            if self.ballot is None:
+                self.wait(0.0)
         if node in self.replica.members:
             self.see_quorum()
         if self.leadership is not None:

@@ -15,11 +15,21 @@ from p2premap.sim.electionwalk import SETTINGS, Faults, Walk, walk_of
 from tests.sim.planting import Planted, plant
 
 STEPS = 80
-SHARDS = 4
-WALKS = 60
+WALKS = 500
+SHORT_STEPS = 40
+SHORT_WALKS = 1_000
 
 
-@pytest.mark.parametrize("shard", range(SHARDS))
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", range(16))
+def test_short_walks(shard: int) -> None:
+    """Without the liveness phase: what must never happen is seen on the acceptors' disks while it happens."""
+    for number in range(SHORT_WALKS):
+        walk_of(50_000 + shard * SHORT_WALKS + number).run(SHORT_STEPS, liveness=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", range(8))
 def test_walks(shard: int) -> None:
     happened: Counter[str] = Counter()
     takeovers = changes = forks = 0
