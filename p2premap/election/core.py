@@ -119,9 +119,10 @@ class ElectionCore:
         self._beat_at = math.inf
         self._asked_at: dict[tuple[NodeId, JobId], float] = {}
         self._forks = Forks(self._context, self._jobs, self._add, self._remove)
-        self._restore(stored)
+        self._unsure_at = math.inf
+        self._restore(now, stored)
 
-    def _restore(self, stored: Stored) -> None:
+    def _restore(self, now: float, stored: Stored) -> None:
         cells: dict[JobId, list[CellRecord]] = {}
         streams: dict[JobId, list[StoredStream]] = {}
         for cell in stored.cells:
@@ -134,6 +135,8 @@ class ElectionCore:
             if replica.active:
                 job.wait(self._context.config.boot_wait_s)
                 job.bring_from_others()
+                job.unsure = not record.acknowledged
+                self._unsure_at = now + self._context.config.boot_wait_s
             elif record.view:
                 self._concluded[record.job] = None
 
@@ -149,6 +152,7 @@ class ElectionCore:
             self._context.journal.deadline(),
             self._inquiries.deadline(),
             self._forks.deadline(),
+            self._unsure_at,
             min((creation.deadline() for creation in self._creations.values()), default=math.inf),
         )
 
@@ -251,7 +255,7 @@ class ElectionCore:
             case events.CreateJob():
                 self._create(event)
             case events.FindJob(request=request, key=key):
-                self._inquiries.start(key, request, self.find(key))
+                self._inquiries.find(request, key, self.find(key))
             case events.Persisted(token=token):
                 self._context.journal.persisted(token)
             case events.PersistFailed(token=token, text=text):
@@ -321,6 +325,10 @@ class ElectionCore:
         if self._inquiries.deadline() <= context.now:
             self._inquiries.tick()
         self._forks.tick()
+        if self._unsure_at <= context.now:
+            self._unsure_at = math.inf
+            for job in [job for job in self._active() if job.unsure]:
+                self._make_sure(job)
         for creation in list(self._creations.values()):
             creation.check()
         self._drop_creations()
@@ -444,6 +452,23 @@ class ElectionCore:
 
         context.journal.write(replica.record, sync=True, failed=failed)
         replica.store([first_head(event.job, self.me)], creation.start)
+
+    def _make_sure(self, job: Job) -> None:
+        """A job of which no client was told before this node's last life ended: perhaps it was told of another."""
+        record = job.replica.record
+
+        def answer(other: JobId | None) -> None:
+            if self._jobs.get(record.job) is not job or not job.replica.active:
+                return
+            self._context.touch(record.job)
+            job.unsure = False
+            if other not in (None, record.job) and not job.replica.record.acknowledged:
+                self._forget(job)
+                self._context.out.append(events.Dropped(job=record.job))
+            else:
+                job.replica.update(msgspec.structs.replace(job.replica.record, acknowledged=True))
+
+        self._inquiries.start(record.key, None, answer)
 
     def _drop_creations(self) -> None:
         for job_id in [job_id for job_id, creation in self._creations.items() if creation.done]:

@@ -74,6 +74,8 @@ class Job:
         """The fork of this job that is known here."""
         self.stranded: Callable[[Job], None] = lambda job: None
         """Called when a quorum has been out of reach for too long."""
+        self.unsure = False
+        """A client may have been told of another job under this one's key: that is being found out."""
         self.takes: dict[JobId, tuple[NodeId, int]] = {}
         """Forks of which so many facts were taken over, and who waits to hear that they are protected."""
         self.cells_of_fork: tuple[CellRecord, ...] = ()
@@ -230,6 +232,8 @@ class Job:
 
     def may_stand(self) -> bool:
         """Whether it makes sense to."""
+        if self.unsure:
+            return False
         return self.see_quorum() and self.votes and self.brought and not self.unfit
 
     def stand(self) -> None:
@@ -592,5 +596,6 @@ class Job:
     def unfit_for(self, reason: str) -> None:
         """This node cannot lead it."""
         self.unfit = reason
+        self.hand_over()
         self.step_down(self._context.config.missed_s)
         self.announce()

@@ -14,6 +14,7 @@ acknowledged asks too: where another job has the key, the client was told of tha
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import msgspec
 
@@ -118,14 +119,13 @@ class Inquiry:
     """A search for a key among the living members.
 
     Args:
-        request: of `FindJob`; None where this node itself wants to know.
+        then: called with the answer.
     """
 
-    __slots__ = ("job", "key", "request", "until", "waiting")
+    __slots__ = ("job", "then", "until", "waiting")
 
-    def __init__(self, key: bytes, request: int | None, waiting: set[NodeId], until: float) -> None:
-        self.key = key
-        self.request = request
+    def __init__(self, then: Callable[[JobId | None], None], waiting: set[NodeId], until: float) -> None:
+        self.then = then
         self.waiting = waiting
         self.until = until
         self.job: JobId | None = None
@@ -139,12 +139,20 @@ class Inquiries:
         self._running: dict[int, Inquiry] = {}
         self._next = 0
 
-    def start(self, key: bytes, request: int | None, known: JobId | None) -> None:
+    def find(self, request: int, key: bytes, known: JobId | None) -> None:
+        """Answer `FindJob`: at once, where this node knows."""
+
+        def answer(job: JobId | None) -> None:
+            self._context.out.append(KeyAnswer(request=request, job=job))
+
+        self.start(key, known, answer)
+
+    def start(self, key: bytes, known: JobId | None, then: Callable[[JobId | None], None]) -> None:
         """Ask all living members, unless this node knows already."""
         context = self._context
         alive = [node for node in context.peers if context.alive(node)] if known is None else []
         self._next += 1
-        inquiry = Inquiry(key, request, set(alive), context.now + context.config.create_wait_s)
+        inquiry = Inquiry(then, set(alive), context.now + context.config.create_wait_s)
         inquiry.job = known
         self._running[self._next] = inquiry
         for node in alive:
@@ -181,5 +189,4 @@ class Inquiries:
         if inquiry.job is None and inquiry.waiting and self._context.now < inquiry.until:
             return
         del self._running[number]
-        if inquiry.request is not None:
-            self._context.out.append(KeyAnswer(request=inquiry.request, job=inquiry.job))
+        inquiry.then(inquiry.job)

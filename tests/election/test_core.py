@@ -187,6 +187,35 @@ def test_a_key_is_found_at_any_member():
     assert world.heard(events.KeyAnswer)[-1][1].job is None, "nobody answered within a round"
 
 
+def test_a_job_that_nobody_was_told_of_gives_way_to_the_one_that_its_client_was_told_of():
+    world = World("ab")
+    world.deaf.update("ab")
+    world.create("a", "ab", key=b"mine")
+    world.crash("a")
+    assert world.heard(events.Created) == []
+    assert not world.disks["a"].jobs[JOB].acknowledged
+    world.deaf.clear()
+    other = JobId(b"o" * JOB_ID_BYTES)
+    world.create("b", "b", job=other, key=b"mine")
+    world.start("a")
+    world.run(5.0)
+    assert JOB not in world.disks["a"].jobs
+    assert [e.job for _, e in world.heard(events.Dropped)] == [JOB]
+    assert world.leader(other) == "b"
+
+
+def test_a_job_that_nobody_was_told_of_goes_on_where_no_other_has_its_key():
+    world = World("ab")
+    world.deaf.update("ab")
+    world.create("a", "ab", key=b"mine")
+    world.crash("a")
+    world.deaf.clear()
+    world.start("a")
+    world.run(5.0)
+    assert world.leader() == "a"
+    assert world.disks["a"].jobs[JOB].acknowledged
+
+
 def test_who_is_about_to_go_has_another_lead():
     world = World("abc")
     world.create("a", "abc")
