@@ -192,7 +192,8 @@ class Model:
                     self._promised[node.id, job] = max(ballot, self._promised.get((node.id, job), ballot))
             case messages.Accepted(job=job, ballot=ballot, cell=cell):
                 record = disk.cells.get((job, cell))
-                true = record is not None and (record.ballot >= ballot or record.chosen)
+                over = job in disk.jobs and (disk.jobs[job].view or disk.jobs[job].gone)
+                true = bool(over) or (record is not None and (record.ballot >= ballot or record.chosen))
                 if self._promised.get((node.id, job), ballot) > ballot:
                     raise Violated("promises: a value is accepted below a promise")
             case messages.JobStored(job=job):
