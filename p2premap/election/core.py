@@ -115,7 +115,8 @@ class ElectionCore:
         self._inquiries = Inquiries(self._context)
         self._agenda = self._context.agenda
         self._leading: dict[JobId, None] = {}
-        self._concluded: dict[JobId, None] = {}
+        self._inactive: dict[JobId, None] = {}
+        """Jobs that are over or have moved away, the oldest first."""
         self._beat_at = math.inf
         self._asked_at: dict[tuple[NodeId, JobId], float] = {}
         self._forks = Forks(self._context, self._jobs, self._add, self._remove)
@@ -137,8 +138,6 @@ class ElectionCore:
                 job.bring_from_others()
                 job.unsure = not record.acknowledged
                 self._unsure_at = now + self._context.config.boot_wait_s
-            elif record.view:
-                self._concluded[record.job] = None
 
     # --- the contract -----------------------------------------------------------------------------------------------
 
@@ -181,6 +180,10 @@ class ElectionCore:
                 self._leading.pop(job_id, None)
             if job is not None:
                 self._agenda.put(job_id, job.deadline())
+                if not job.replica.active and job_id not in self._inactive:
+                    self._inactive[job_id] = None
+        while len(self._inactive) > self._context.config.concluded_max:
+            self._forget(self._jobs[next(iter(self._inactive))])
         if not self._leading:
             self._beat_at = math.inf
         elif self._beat_at == math.inf:
@@ -368,6 +371,8 @@ class ElectionCore:
         if node == self.me:
             return
         peer = context.peers.get(node)
+        if peer is not None and peer.boot != boot:
+            self._gone(node, certain=True)  # whatever it led in its former life it leads no more
         if peer is None or peer.boot != boot or peer.gone:
             context.peers[node] = Peer(boot, context.now)
             unsure = []
@@ -428,7 +433,7 @@ class ElectionCore:
         record = job.replica.record
         del self._jobs[record.job]
         self._leading.pop(record.job, None)
-        self._concluded.pop(record.job, None)
+        self._inactive.pop(record.job, None)
         if self._keys.get(record.key) == record.job:
             del self._keys[record.key]
 
@@ -483,9 +488,6 @@ class ElectionCore:
         for node in others:
             if context.reachable(node):
                 context.send(node, messages.Over(job=replica.job, view=view))
-        self._concluded[replica.job] = None
-        while len(self._concluded) > context.config.concluded_max:
-            self._forget(self._jobs[next(iter(self._concluded))])
 
     def _forget(self, job: Job) -> None:
         self._remove(job)

@@ -87,8 +87,9 @@ class Reconfiguration:
             return None
         if not is_quorum(members, [n for n in sound if n not in forgetful and context.alive(n)]):
             return None
-        others = [n for n in sound if n != context.me and context.reachable(n)]
-        return self._config((context.me, *others, *found))
+        if not all(context.reachable(n) for n in sound):
+            return None  # who may yet come back is waited for
+        return self._config((context.me, *(n for n in sound if n != context.me), *found))
 
     def _replaceable(self, node: NodeId) -> bool:
         """Whether a member is gone for so long that another takes its place, or is about to go."""

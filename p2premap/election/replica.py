@@ -174,7 +174,9 @@ class Replica:
 
     def leave(self, promised: Ballot, members: tuple[NodeId, ...], then: Then) -> None:
         """Be no replica any more; remember only who is."""
-        self.record = msgspec.structs.replace(self.record, promised=promised, members=members, gone=True, boots=())
+        self.record = msgspec.structs.replace(
+            self.record, spec=b"", promised=promised, members=members, gone=True, boots=()
+        )
         self._forget_all(then)
 
     def _forget_all(self, then: Then) -> None:

@@ -81,6 +81,27 @@ def test_a_leader_that_was_cut_off_is_deposed_when_it_hears_of_its_successor():
     assert world.leader() == "b"
 
 
+def test_a_leader_whose_process_restarts_unnoticed_is_succeeded_at_once():
+    world = World("abc")
+    world.create("a", "abc")
+    world.run(1.0)
+    del world.cores["a"]
+    world.start("a")
+    world.run(0.1)
+    assert world.leader() == "b"
+
+
+def test_of_what_is_over_only_so_much_is_kept():
+    world = World("a", config=ElectionConfig(concluded_max=3))
+    for n in range(1, 6):
+        job = JobId(bytes([n]) * JOB_ID_BYTES)
+        world.create("a", "a", job=job, key=b"%d" % n)
+        world.put("a", events.Conclude(job=job, view=b"done"))
+    assert [job[0] for job in world.cores["a"].jobs()] == [3, 4, 5]
+    world.put("a", events.Tick())
+    assert sorted(job[0] for job in world.disks["a"].jobs) == [3, 4, 5]
+
+
 def test_all_nodes_may_die_at_once():
     world = World("abc")
     world.create("a", "abc")
