@@ -148,7 +148,10 @@ class CallLines:
         while True:
             now = trio.current_time()
             jobs = [view for view in self._led() if view.kind == KIND and not view.phase.over]
-            self._without = {view.job: self._without.get(view.job, now) for view in jobs if view.job not in self._lines}
+            # a fork has a line under the name of the job that it was forked from
+            forks = {view.fork for view in jobs if view.fork and view.job in self._lines}
+            alone = [view.job for view in jobs if view.job not in self._lines and view.fork not in forks]
+            self._without = {job: self._without.get(job, now) for job in alone}
             for job, since in self._without.items():
                 if now - since > ABANDONED_S:
                     self._deliver(CancelJob(job=JobId(job), reason="The program that made its calls has gone."))

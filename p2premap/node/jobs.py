@@ -17,7 +17,7 @@ import math
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias, assert_never
 
 import cbor2
 import msgspec
@@ -250,6 +250,10 @@ class Jobs:
         self.core.check_invariants()
         for job in self._led.values():
             job.check_invariants()
+
+    def _origins(self, job: JobId) -> list[JobId]:
+        """The jobs for which this one stands here, if it is a fork."""
+        return [origin for origin, fork in self._forks.items() if fork == job]
 
     def _meant(self, job: JobId) -> JobId:
         """The fork that stands for a job whose replicas are lost, or the job itself."""
@@ -496,10 +500,14 @@ class Jobs:
                     self._emit(tasks.JobChanged(job=job.job, view=view))
                     if view.phase.over:
                         self._told.add(job.job)
-                    for origin in [origin for origin, fork in self._forks.items() if fork == job.job]:
+                    for origin in self._origins(job.job):
                         self._emit(tasks.JobChanged(job=origin, view=_as(origin, view)))
+                case tasks.TasksEnded() | tasks.Extended():
+                    # whoever waits may know the job by the name that it had before it was forked
+                    for name in (job.job, *self._origins(job.job)):
+                        self._emit(msgspec.structs.replace(effect, job=name))
                 case _:
-                    self._emit(effect)
+                    assert_never(effect)
 
     def _stepped(
         self, now: float, job: Coordinator, event: tasks.CoordinatorEvent

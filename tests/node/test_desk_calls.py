@@ -161,8 +161,8 @@ async def test_calls_that_make_no_sense_are_refused() -> None:
 async def test_a_job_whose_program_has_gone_is_cancelled(autojump_clock: trio.testing.MockClock) -> None:
     desk = Desk()
     desk.jobs = [
-        SimpleNamespace(job=JOB, kind=KIND, phase=Phase.RUNNING),
-        SimpleNamespace(job=OTHER, kind="mapreduce", phase=Phase.RUNNING),
+        SimpleNamespace(job=JOB, kind=KIND, phase=Phase.RUNNING, fork=""),
+        SimpleNamespace(job=OTHER, kind="mapreduce", phase=Phase.RUNNING, fork=""),
     ]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(desk.lines.run)
@@ -175,6 +175,18 @@ async def test_a_job_whose_program_has_gone_is_cancelled(autojump_clock: trio.te
         await trio.sleep(ABANDONED_S + 3 * ALIVE_S)
         cancelled = {event.job for event in desk.delivered if isinstance(event, CancelJob)}
         assert cancelled == {JOB}
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.trio
+async def test_a_fork_is_served_under_the_name_of_its_job(autojump_clock: trio.testing.MockClock) -> None:
+    desk = Desk()
+    desk.jobs = [SimpleNamespace(job=job, kind=KIND, phase=Phase.RUNNING, fork="f0f0f0f0") for job in (JOB, OTHER)]
+    async with trio.open_nursery() as nursery:
+        await desk.open(nursery)
+        nursery.start_soon(desk.lines.run)
+        await trio.sleep(3 * ABANDONED_S)
+        assert not any(isinstance(event, CancelJob) for event in desk.delivered)
         nursery.cancel_scope.cancel()
 
 
