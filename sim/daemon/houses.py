@@ -68,6 +68,9 @@ T = TypeVar("T")
 HINTS: Final = 3
 """Others that a node hears of at its start, as by mDNS; and as many hear of it."""
 
+SAME_INSTANT_MAX: Final = 50_000
+"""So many steps of one node at one instant are no work but a loop."""
+
 _SECRET: Final = ClusterSecret(bytes(SECRET_BYTES))
 _NETWORK: Final = (gossip.SendDatagram, gossip.SendLink, gossip.Dial, gossip.Hangup)
 
@@ -323,9 +326,15 @@ class _Watched:
     def __init__(self, host: HouseHost, core: object) -> None:
         self._host = host
         self._core = cast(_Core, core)
+        self._at, self._same_instant = 0.0, 0
         self.deadline = self._core.deadline
 
     def step(self, now: float, event: NodeEvent) -> Sequence[NodeEffect]:
+        self._same_instant = self._same_instant + 1 if now == self._at else 0
+        self._at = now
+        if self._same_instant > SAME_INSTANT_MAX:
+            text = f"{self._host.seat} wants the same instant again and again: time does not pass"
+            raise self._host.world.broken("time", text, self._host.seat)
         try:
             effects = self._core.step(now, event)
             self._core.check_invariants()

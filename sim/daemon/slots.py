@@ -216,15 +216,9 @@ class VirtualExecutor:
         context = AttemptContext(
             AttemptKey(run.job, run.stage, order.task, order.attempt), str(self._state / "scratch"), self._blobs
         )
-        if run.runtime == ShapeDirector.runtime:
-            spec = batch.left[order.task, order.attempt]
-            segments = dict(zip(spec.sources, order.segments, strict=True))
-
-            def read(source: Source) -> bytes | None:
-                return context.read(segments[source])
-
-            return run_shape(run, spec, read, self._write, seconds=seconds)
         try:
+            if run.runtime == ShapeDirector.runtime:
+                return self._run_shape(batch, order, context, seconds)
             code = batch.code
             assert code is not None
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -248,6 +242,15 @@ class VirtualExecutor:
             records_in=context.records_in,
             records_out=context.records_out,
         )
+
+    def _run_shape(self, batch: Batch, order: Order, context: AttemptContext, seconds: float) -> AttemptEnd:
+        spec = batch.left[order.task, order.attempt]
+        segments = dict(zip(spec.sources, order.segments, strict=True))
+
+        def read(source: Source) -> bytes | None:
+            return context.read(segments[source])
+
+        return run_shape(batch.run, spec, read, self._write, seconds=seconds)
 
     def _write(self, content: bytes) -> BlobRef:
         return self._blobs.put(content)
