@@ -18,7 +18,7 @@ from __future__ import annotations
 import struct
 import typing
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, NewType, overload
 
 import cbor2
@@ -27,7 +27,7 @@ from blake3 import blake3
 from p2premap.errors import RemoteProtocolError
 from p2premap.ids import Digest, NodeId
 from p2premap.tasks.director import Pinned
-from p2premap.tasks.job import BlobRef, Outcome, Phase, StageId
+from p2premap.tasks.job import AttemptEnd, BlobRef, Outcome, Phase, StageId
 from p2premap.wire import decode_cbor
 
 LINEAGE_BYTES: typing.Final = 8
@@ -174,6 +174,23 @@ class StageFacts:
         self._chosen[task] = self._last_ref
         self._attempt[task] = attempt
         self._holder[task] = self._number(node)
+
+    def add_firsts(self, node: NodeId, ends: Iterable[AttemptEnd]) -> None:
+        """The same for many."""
+        value, records_out, ref = b"", -1, ResultRef(0)
+        number = self._number(node)
+        chosen, attempts, holders, add = self._chosen, self._attempt, self._holder, self.results.add
+        for end in ends:
+            if end.records_out != records_out or end.value != value:
+                value, records_out = end.value, end.records_out
+                ref = add(value, (), records_out)
+            task = end.task
+            chosen[task], attempts[task], holders[task] = ref, end.attempt, number
+
+    @property
+    def choices(self) -> Sequence[int]:
+        """The result to pin of each task; 0 where there is none yet."""
+        return self._chosen
 
     def grow(self, tasks: int) -> None:
         """The stage has so many more tasks."""

@@ -170,31 +170,33 @@ class StageRun(Waiting):
         """
         settled: list[AttemptEnd] = []
         others: list[AttemptEnd] = []
-        seconds = 0.0
+        seconds, records = 0.0, 0
         tasks, out, started, is_settled = self.tasks, self.out, self.started, self._settled
-        plain = not (self.pinned or self.abandoned)
+        chosen, done = self.facts.choices, Outcome.DONE
+        if self.pinned or self.abandoned:
+            return [], list(ends), 0.0
         for end in ends:
             task = end.task
             if (
-                plain
-                and end.outcome is Outcome.DONE
+                end.outcome is done
                 and not end.blobs
                 and task < tasks
                 and (batch := batches.get(out[task])) is not None
                 and started[task] == end.attempt + 1
-                and not self.facts.chosen(task)
+                and not chosen[task]
             ):
-                self.facts.add_first(task, end.attempt, node, end.value, end.records_out)
                 out[task] = 0
                 batch.left -= 1
                 is_settled[task] = SETTLED
                 settled.append(end)
                 seconds += end.seconds
-                self.records_out += end.records_out
+                records += end.records_out
             else:
                 others.append(end)
+        self.facts.add_firsts(node, settled)
         self.done += len(settled)
         self.seconds += seconds
+        self.records_out += records
         if self.plan.final:
             self.fresh_results += [end.task for end in settled]
         return settled, others, seconds
