@@ -180,3 +180,23 @@ def _mark(directory: str, n: int) -> int:
     time.sleep(0.05)
     Path(directory, f"{n}.{os.getpid()}.{time.monotonic_ns()}").touch()
     return n
+
+
+@pytest.mark.slow
+def test_two_of_three_nodes_are_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third forks the job, and answers under the name that the program knows."""
+    with private(slots=2) as nodes:
+        monkeypatch.setenv("P2PREMAP_HOME", nodes.home)
+        with p2premap.connect() as cluster:
+            assert cluster.submit(add, 1).result(60) == 2
+            fs = [cluster.submit(_slowly, n) for n in range(200)]
+            eventually(lambda: sum(f.done() for f in fs) >= 10)
+            nodes.kill("n1")
+            nodes.kill("n2")
+            assert [f.result(90) for f in fs] == list(range(200))
+            assert sum(cluster.map(add, range(1_000))) == sum(range(1, 1_001))
+
+
+def _slowly(n: int) -> int:
+    time.sleep(0.02)
+    return n
