@@ -24,7 +24,8 @@ def fraction(a, b):
 if __name__ == "__main__":
     with p2premap.connect() as cluster:
         # many calls: as many in one task as are quick
-        longest = max(zip(cluster.map(collatz, range(1, 100_000)), range(1, 100_000)))
+        numbers = range(1, 100_000)
+        longest = max(zip(cluster.map(collatz, numbers), numbers, strict=True))
         print("the longest way below 100,000 has", longest[0], "steps, from", longest[1])
 
         # single calls, and whoever is ready first
