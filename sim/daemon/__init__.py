@@ -7,8 +7,11 @@
     pipes.py        streams between processes: cut, held back, broken
     shell.py        what a house is built from here: transport, search, disk, driver, load
     slots.py        an executor that runs attempts in this process, in virtual time
+    host.py         one life of one node
     houses.py       a world whose machines run houses
     visitor.py      a client that outlives the node it talks to
+    storm.py        jobs under every fault
+    userjob.py      a user's own job, and diary.py what it went through
 
 Machines, network, links and faults are those of `p2premap.sim.world`. What is not simulated here, since all nodes share
 one clock: clocks that jump, and machines that sleep. Cancelling a node is not a crash: `houses` cuts a node off from

@@ -39,7 +39,7 @@ from p2premap.wire import FrameDecoder, Message, Registry
 from p2premap.worker.runtime import Segment
 
 if TYPE_CHECKING:
-    from p2premap.sim.daemon.houses import HouseHost
+    from p2premap.sim.daemon.host import HouseHost
 
 DIAL_S: Final = 3.0
 LOOK_AGAIN_S: Final = 0.1
@@ -139,7 +139,7 @@ class VirtualTransport:
         Raises:
             PeerUnreachable: its machine says that no such process runs.
         """
-        from p2premap.sim.daemon.houses import HouseHost
+        from p2premap.sim.daemon.host import HouseHost
 
         seat, me = self._world.owners.get(peer), self._host.seat
         network = self._world.network

@@ -31,7 +31,7 @@ from p2premap.worker.messages import Order
 from p2premap.worker.runtime import Runtime
 
 if TYPE_CHECKING:
-    from p2premap.sim.daemon.houses import HouseHost
+    from p2premap.sim.daemon.host import HouseHost
 
 START_S: Final = 0.1
 """A worker process that has crashed is replaced in about so long."""

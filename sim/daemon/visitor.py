@@ -28,7 +28,8 @@ from p2premap.errors import P2PRemapError, PeerUnreachable
 from p2premap.ids import Digest, JobId, RequestId
 from p2premap.node.streams import StreamFrames
 from p2premap.ports import FrameStream
-from p2premap.sim.daemon.houses import DaemonWorld, HouseHost
+from p2premap.sim.daemon.host import HouseHost
+from p2premap.sim.daemon.houses import DaemonWorld
 from p2premap.tasks.job import JobSpec, JobView, Part
 from p2premap.wire import PAYLOAD_BYTES_MAX, Frame, Message
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from p2premap.sim.daemon import houses
+from p2premap.sim.daemon import host as hosts
 from p2premap.sim.daemon.houses import DaemonWorld, simulate
 from p2premap.sim.daemon.storm import STORM_KINDS, storm
 from p2premap.sim.world import InvariantBroken
@@ -38,7 +38,7 @@ def test_jobs_of_whole_daemons_end_in_many_storms() -> None:
 
 
 def test_a_core_that_stops_time_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(houses, "SAME_INSTANT_MAX", 500)
+    monkeypatch.setattr(hosts, "SAME_INSTANT_MAX", 500)
 
     async def story(daemons: DaemonWorld) -> None:
         await daemons.start_all()
