@@ -25,7 +25,7 @@ from tests.soak.run import run
 def main() -> int:
     """Returns the exit code."""
     options = _options()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # its nodes and namespaces go before it does
+    signal.signal(signal.SIGTERM, _stop)
     path: Path = options.results
     results = load(path)
     try:
@@ -41,6 +41,12 @@ def main() -> int:
         print("Stopped; the same command goes on from here.")
     print(summary(results))
     return int(any(result["violations"] for result in results))
+
+
+def _stop(number: int, frame: object) -> None:
+    """SIGTERM: end as at Ctrl-C, once; its nodes and namespaces go before it does."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _trial(case: Case, number: int, options: argparse.Namespace, path: Path) -> list[Result]:
