@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -30,6 +30,9 @@ from p2premap.tasks import journal
 from p2premap.tasks.events import AppendFacts, CoordinatorEffect, Extended, TasksEnded
 from p2premap.tasks.job import AttemptEnd, StageId
 from p2premap.tasks.workers import Worker
+
+BATCH_BYTES: Final = 1 << 20
+"""What has come to this size is put off no longer: a batch has to fit into a frame."""
 
 
 class Report(NamedTuple):
@@ -74,7 +77,7 @@ class Log:
         self._now = Unprotected()
         self._ended: list[CoordinatorEffect] = []
         self._waiting: deque[Unprotected] = deque()
-        self._written = 0
+        self._size = self._written = 0
         self._due = -math.inf
         self.protected = 0
         """The last batch that a quorum has."""
@@ -102,7 +105,9 @@ class Log:
 
     def results(self, stage: StageId, node: NodeId, ends: Sequence[AttemptEnd]) -> None:
         """Write down that these attempts yielded results, as yet unknown."""
-        self._facts.append(journal.results(stage, node, ends))
+        results = journal.results(stage, node, ends)
+        self._facts.append(results)
+        self._size += len(results.value) + len(results.blobs)
         self._now.results += len(ends)
         self.unprotected += len(ends)
 
@@ -114,6 +119,7 @@ class Log:
     def extended(self, payload: bytes, answer: Extended) -> None:
         """Write down an extension."""
         self._facts.append(journal.Extended(payload=payload))
+        self._size += len(payload)
         self._now.told.append(answer)
 
     def reported(self, worker: Worker, serial: int) -> None:
@@ -122,14 +128,14 @@ class Log:
 
     def clear(self) -> None:
         """Nothing of what was taken in so far need be written down: it was read."""
-        self._facts, self._now, self._ended = [], Unprotected(), []
+        self._facts, self._now, self._ended, self._size = [], Unprotected(), [], 0
 
     # --- how it goes out ------------------------------------------------------------------------------------------
 
     def flush(self, now: float, age_s: float) -> list[CoordinatorEffect]:
         """End the step: the batch to replicate, if there is one and it is time, and what need not wait."""
         ended, self._ended = self._ended, []
-        if self._facts and now < self._due:
+        if self._facts and now < self._due and self._size < BATCH_BYTES:
             self._now.since = self._now.since or now
             return ended
         step, self._now = self._now, Unprotected()
@@ -140,7 +146,7 @@ class Log:
             self._waiting[-1].reports += step.reports
             return ended
         batch = journal.encode(max(0.0, age_s), self._facts)
-        self._facts = []
+        self._facts, self._size = [], 0
         self._written += 1
         step.serial, step.since = self._written, step.since or now
         self._due = now + self._linger_s

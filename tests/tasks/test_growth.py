@@ -282,3 +282,13 @@ def test_facts_of_many_steps_are_written_down_together() -> None:
     assert 0.0 < led.core.deadline() <= 0.02
     led.tick(0.02)
     assert len(led.batches) == written + 2
+
+
+def test_much_is_written_down_at_once_and_little_put_off() -> None:
+    led = Led(Shape(1), director=Growing(), config=TasksConfig(facts_linger_s=1.0))
+    large = cbor2.dumps((1, 0, False, [0] * (1 << 20)))
+    _extend(led, 1, first=1)  # the first is written at once
+    _extend(led, 1, first=2)
+    assert len(led.batches) == 1
+    led.hear(events.Extend(payload=large))
+    assert len(led.batches) == 2

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from p2premap.ids import NodeId
 from p2premap.sim.jobmodel import Violated
 from p2premap.sim.jobwalk import Faults, Walk
 from p2premap.sim.workloads import Shape
@@ -122,12 +123,13 @@ def test_it_finds_holders_that_are_forgotten(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_it_finds_a_copy_that_comes_late_and_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forgets(self: Copies, node: bytes) -> None:
-        for number in [n for n, order in self._orders.items() if order.keeper == node]:
-            order = self._orders.pop(number)
-            self._wanted.append((order.run, order.task))
+    unlinked = Copies.unlinked
 
-    monkeypatch.setattr(Copies, "lost", forgets)
+    def forgets(self: Copies, node: NodeId) -> None:
+        unlinked(self, node)
+        self._late.clear()
+
+    monkeypatch.setattr(Copies, "unlinked", forgets)
     assert "runs again" in _found(Faults(false_death=4, doubt=5))
 
 
