@@ -254,13 +254,12 @@ class Trial:
             stages = self.last.stages
             self.facts.update(
                 lost_attempts=sum(stage.lost_attempts for stage in stages),
+                failed_attempts=sum(stage.failed_attempts for stage in stages),
                 takeovers=self.last.takeovers,
                 backups=self.last.backups,
                 forked=bool(self.last.fork),
                 copies=self.last.copies,
             )
-            failed = sum(stage.failed_attempts for stage in stages)
-            self.check(not failed, f"{failed} attempts failed, as the job counts them")
 
     def first_of_next_term(self, at: float) -> float:
         """Seconds from this instant until a task started that a later leader gave out; -1: none did."""
