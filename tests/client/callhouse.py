@@ -24,6 +24,7 @@ from p2premap.control import (
 from p2premap.ids import Digest, JobId, NodeId
 from p2premap.node.blobs import BlobStore
 from p2premap.node.paths import Paths
+from p2premap.tasks.bundle import JOB_MODULE, Module, pack_bundle
 from p2premap.tasks.calls import Calls as Director
 from p2premap.tasks.calls import EndsOfNode, pack_ends
 from p2premap.tasks.job import AttemptEnd, AttemptKey, Outcome, Source, StageId
@@ -34,6 +35,7 @@ from p2premap.worker.runtime import Segment
 from tests.fakedaemon import NODE, Answer, FakeDaemon
 
 STAGE = StageId(0, b"")
+EMPTY = pack_bundle([Module(name=JOB_MODULE, path="", source="")])
 
 
 class _Job:
@@ -53,7 +55,6 @@ class CallHouse:
         self.blobs = BlobStore(directory / "blobs")
         self.jobs: dict[JobId, _Job] = {}
         self.runtime: CallsRuntime | None = None
-        self.code = b""
         self.ran: list[tuple[JobId, int]] = []
         self.cancelled: set[int] = set()
         self.closed = 0
@@ -87,8 +88,7 @@ class CallHouse:
                 else:
                     self._uploads[digest] = data
                 yield Done(request=request)
-            case Submit(request=request, spec=spec):
-                self.code = self.blobs.get(spec.code.digest)
+            case Submit(request=request):
                 job = JobId(len(self.jobs).to_bytes(16))
                 self.jobs[job] = _Job(job)
                 yield Submitted(request=request, job=job, copies=1)
@@ -130,7 +130,8 @@ class CallHouse:
             self.crashing -= 1
             return AttemptEnd(task=task, attempt=0, outcome=Outcome.CRASHED, error="The worker process died.")
         if self.runtime is None:
-            self.runtime = CallsRuntime(self.code, str(self._directory))
+            # not the program's bundle: this process has its modules, and other tests need them
+            self.runtime = CallsRuntime(EMPTY, str(self._directory))
         given = led.director.task(STAGE, task)
         context = AttemptContext(AttemptKey(led.job, STAGE, task, 0), str(self._directory), self.blobs)
         result = self.runtime.run("calls", given.params, [self._segment(s) for s in given.sources], context)

@@ -188,7 +188,6 @@ def test_what_is_not_known_any_more_is_handed_in_again(house: CallHouse, paths: 
         fs = [cluster.submit(add, n) for n in range(8)]
         _await(lambda: sum(isinstance(request, Calls) for request in first.requests) > 0)
         successor = CallHouse(tmp_path / "successor")  # knows nothing at all
-        successor.code = house.code
         first.close()
         with successor.daemon(paths, node=OTHER, name="pi2"):
             assert [f.result(15) for f in fs] == list(range(1, 9))
