@@ -14,6 +14,6 @@
     userjob.py      a user's own job, and diary.py what it went through
 
 Machines, network, links and faults are those of `p2premap.sim.world`. What is not simulated here, since all nodes share
-one clock: clocks that jump, and machines that sleep. Cancelling a node is not a crash: `houses` cuts a node off from
-its network and its disk first, so that none of its `finally:` can speak.
+one clock: clocks that jump, machines that sleep; nor slow disks. Cancelling a node is not a crash: `host` cuts a node
+off from its network and its disk first, so that none of its `finally:` can speak.
 """

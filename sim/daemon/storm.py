@@ -20,8 +20,8 @@ LIVENESS_S: Final = 150.0
 EVERY_S: Final = 2.0
 DOWN_MAX: Final = 2
 
-STORM_KINDS: Final = tuple(kind for kind in KINDS if kind not in ("sleep", "jump"))
-"""All nodes share one clock here."""
+STORM_KINDS: Final = tuple(kind for kind in KINDS if kind not in ("sleep", "jump", "slow disk"))
+"""All nodes share one clock here, and a thread's turn takes the same time on every disk."""
 
 
 def storm(seed: int, *, nodes: int = 5, jobs: int = 2) -> Counter[str]:
