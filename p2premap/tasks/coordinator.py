@@ -7,8 +7,8 @@ the cell decided, under an id that contains it. When the director has no further
 or a cancellation proposes it too, and whatever it decides ends the job (MapReduce, 3.1 to 3.3).
 
 Facts go out in batches (`AppendFacts`) and come back as protected when a quorum of the job's replicas has them; cells
-are decided by vote (`ProposeCell`, `CellDecided`). Only what is protected is confirmed to workers, told to whoever
-waits for single tasks, or pinned. So a successor starts where this leader was, but for what was not protected yet.
+are decided by vote (`ProposeCell`, `CellDecided`). Only what is protected is confirmed to workers, or pinned. So a
+successor starts where this leader was, but for what was not protected yet.
 
 What may be lost, and what then:
 
