@@ -100,8 +100,11 @@ def output_to(path: str | None, *, as_json: bool) -> Target:
 
 
 @contextmanager
-def fetchable(job: str) -> Iterator[None]:
+def fetchable(job: str, *, handed_in: bool = False) -> Iterator[None]:
     """Add to a trouble that the job survives how to have its output all the same.
+
+    Args:
+        handed_in: the job exists for certain.
 
     Raises:
         OutputFailed, NodeUnavailable: as inside, with that sentence.
@@ -109,6 +112,8 @@ def fetchable(job: str) -> Iterator[None]:
     try:
         yield
     except NodeUnavailable as error:
+        if not handed_in:
+            raise
         raise NodeUnavailable(
             f"{error} The job {job} is kept by its nodes: it goes on when they are started again, and "
             f"`p2premap watch {job} -o DIR` fetches its output."

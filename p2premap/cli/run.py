@@ -90,7 +90,7 @@ def run(
         job = hand_in(partial(local, ctx.obj), submission)
         session = Session(partial(anywhere, ctx.obj, insist=False), job, progress, target)
         try:
-            with fetchable(job.hex()[:8]):
+            with fetchable(job.hex()[:8], handed_in=True):
                 view = session.run(None if timeout is None else started + timeout)
         finally:  # also of a job that did not succeed, or is watched no more
             took_s = time.monotonic() - started
