@@ -342,9 +342,10 @@ class NodeCore:
             self.jobs.tell_all(now, event)
 
     def _workers(self) -> list[tasks.WorkerSeen]:
-        """Who can work now: this node first."""
-        alive = (_worker_seen(n, seat) for n, seat in sorted(self._seats.items()) if seat.state is MemberState.ALIVE)
-        return [self._myself(), *(seen for seen in alive if seen is not None)]
+        """Who can work, for a leader that begins: this node first. Who is in doubt is not lost, with what it holds."""
+        seats = [(node, seat) for node, seat in sorted(self._seats.items()) if seat.state < MemberState.DEAD]
+        others = (_worker_seen(node, seat) for node, seat in seats)
+        return [self._myself(), *(seen for seen in others if seen is not None)]
 
     def _candidates(self) -> list[NodeId]:
         """Who could keep a replica of a new job: those on other machines first, in an order of each node's own."""
@@ -445,7 +446,13 @@ def _worker_seen(node: NodeId, seat: Seat) -> tasks.WorkerSeen | None:
     abilities = seat.capabilities
     if abilities is None:
         return None
-    return tasks.WorkerSeen(node=node, name=seat.name, slots=abilities.slots, machine=abilities.machine or node)
+    return tasks.WorkerSeen(
+        node=node,
+        name=seat.name,
+        slots=abilities.slots,
+        machine=abilities.machine or node,
+        doubtful=seat.state is not MemberState.ALIVE,
+    )
 
 
 __all__ = ["Gossip", "NodeCore", "NodeEffect", "NodeEvent"]

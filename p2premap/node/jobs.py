@@ -126,7 +126,7 @@ class Jobs:
         config: intervals and limits.
         send: sends a message to a node, this one included.
         emit: takes an effect for the shell.
-        workers: the nodes that can work now.
+        workers: tells of the nodes that can work, for a leader that begins.
         candidates: nodes that could be replicas of a new job, the best first, without this one.
         names: what the nodes are called, by their ids as sentences name them (`p2premap.ids.short`).
         faulted: told of a fault of ours in one job, which then costs that job its leader here and nothing else; None:

@@ -28,12 +28,14 @@ class WorkerSeen(Event, frozen=True, kw_only=True):
     Args:
         slots: how many worker processes its owner allows.
         machine: a hash of the machine it runs on: blobs on the same machine need no network.
+        doubtful: it is there, and `WorkerDoubtful` at once.
     """
 
     node: NodeId
     name: str
     slots: int
     machine: bytes
+    doubtful: bool = False
 
 
 class WorkerDoubtful(Event, frozen=True, kw_only=True):

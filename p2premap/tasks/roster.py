@@ -40,6 +40,8 @@ class Roster:
             run.recover_results(event.node, self._state.locations)
             if not self._state.locations.clear or run.avoid or run.parked:
                 run.reconsider()
+        if event.doubtful:
+            self.doubt(event.node)
         self._state.changed = True
 
     def welcome_back(self, now: float, worker: Worker) -> None:

@@ -304,6 +304,26 @@ def test_a_member_without_capabilities_gets_no_work() -> None:
     assert assigned(node.member(B), B) == [1]
 
 
+def test_a_leader_that_begins_is_told_of_members_in_doubt_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it took them for dead, and what only they hold for lost."""
+    told: list[tasks.CoordinatorEvent] = []
+    step = Coordinator.step
+
+    def heard(self: Coordinator, now: float, event: tasks.CoordinatorEvent) -> list[tasks.CoordinatorEffect]:
+        told.append(event)
+        return step(self, now, event)
+
+    monkeypatch.setattr(Coordinator, "step", heard)
+    node = Node()
+    node.member(B)
+    node.member(C)
+    node.member(B, MemberState.STALLED)
+    node.member(C, MemberState.DEAD)
+    node.submit(Shape(3))
+    seen = [(e.node, e.doubtful) for e in told if isinstance(e, tasks.WorkerSeen)]
+    assert seen == [(A, False), (B, True)]
+
+
 def test_members_that_were_there_before_the_job_work_for_it() -> None:
     node = Node()
     for other in (B, C):
