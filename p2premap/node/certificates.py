@@ -233,6 +233,6 @@ def signed_by(leaf: bytes, ca: bytes) -> bool:
 
     try:
         x509.load_der_x509_certificate(leaf).verify_directly_issued_by(x509.load_der_x509_certificate(ca))
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, x509.InvalidVersion):
         return False
     return True
