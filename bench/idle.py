@@ -8,7 +8,7 @@ from bench.nodes import connect_all, cpu_s, pss_bytes
 from bench.report import Emitter
 from p2premap.client.connection import Connection
 from p2premap.client.private import PrivateCluster
-from p2premap.control import GetStatus, Status
+from p2premap.control.nodes import GetStatus, Status
 
 SETTLE_S = 20.0
 WATCH_S = 30.0

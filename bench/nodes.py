@@ -13,7 +13,7 @@ from p2premap.client.connection import Connection, local
 from p2premap.client.plan import plan_mapreduce
 from p2premap.client.private import START_S, STOP_S, PrivateCluster
 from p2premap.client.session import Collector, hand_in, see_through, strength
-from p2premap.control import ListNodes, Nodes, NodeView
+from p2premap.control.nodes import ListNodes, Nodes, NodeView
 from p2premap.errors import ClusterError
 from p2premap.node.paths import Paths
 from p2premap.tasks.job import Phase

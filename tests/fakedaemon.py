@@ -8,7 +8,8 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from p2premap.control import FROM_CLIENT, FROM_DAEMON, Welcome
+from p2premap.control import FROM_CLIENT, FROM_DAEMON
+from p2premap.control.answers import Welcome
 from p2premap.ids import NodeId
 from p2premap.node import sockets
 from p2premap.node.paths import Paths

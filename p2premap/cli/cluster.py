@@ -9,7 +9,7 @@ from p2premap.cli.shapes import finding_shape, node_shape, status_shape
 from p2premap.cli.show import clean, count, json_option, print_json, say, size, table
 from p2premap.client.connection import local
 from p2premap.client.reach import anywhere
-from p2premap.control import Diagnose, Diagnosis, Finding, GetStatus, ListNodes, Nodes, NodeView, Status
+from p2premap.control.nodes import Diagnose, Diagnosis, Finding, GetStatus, ListNodes, Nodes, NodeView, Status
 from p2premap.errors import NodeUnavailable
 from p2premap.node.paths import Paths
 

@@ -10,7 +10,8 @@ from p2premap.cli.jobs import job_bytes, task_of
 from p2premap.cli.show import DURATION, clean, count, json_option, print_json, say, size
 from p2premap.client.connection import only
 from p2premap.client.reach import anywhere
-from p2premap.control import CleanedUp, CleanUp, Drain, Restart, Submitted, Why
+from p2premap.control.jobs import CleanedUp, CleanUp, Restart, Submitted, Why
+from p2premap.control.nodes import Drain
 from p2premap.errors import ConfigError
 
 KEY_BYTES = 16

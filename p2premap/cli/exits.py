@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 
 from p2premap.client.connection import RequestRefused
-from p2premap.control import Trouble
+from p2premap.control.answers import Trouble
 from p2premap.errors import (
     ConfigError,
     JobLost,

@@ -11,7 +11,7 @@ from p2premap.cli.show import clean, count, duration, json_option, print_json, s
 from p2premap.client.jobs import cancel as cancel_job
 from p2premap.client.jobs import read_log
 from p2premap.client.reach import anywhere
-from p2premap.control import AcceptFork, Jobs, JobUpdate, ListJobs, Watch
+from p2premap.control.jobs import AcceptFork, Jobs, JobUpdate, ListJobs, Watch
 from p2premap.errors import ConfigError
 from p2premap.tasks.job import JobView, Phase
 

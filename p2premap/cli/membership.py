@@ -9,7 +9,8 @@ import click
 
 from p2premap.cli.show import DURATION, clean, count, duration, json_option, print_json, say
 from p2premap.client.connection import Connection, answering, local
-from p2premap.control import Done, Invited, Join, LeaveCluster, MakeInvite
+from p2premap.control.answers import Done
+from p2premap.control.membership import Invited, Join, LeaveCluster, MakeInvite
 from p2premap.errors import ConfigError, NodeUnavailable
 from p2premap.node.paths import Paths
 

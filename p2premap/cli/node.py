@@ -12,7 +12,7 @@ import click
 from p2premap.cli.show import SIZE, clean, json_option, print_json, say
 from p2premap.client.connection import only
 from p2premap.config import NodeConfig, OwnerLimits
-from p2premap.control import Status, Stop
+from p2premap.control.nodes import Status, Stop
 from p2premap.errors import ConfigError
 
 NAME_MAX = 63

@@ -19,7 +19,7 @@ from p2premap.client.jobs import cancel as cancel_job
 from p2premap.client.plan import Submission, plan_mapreduce
 from p2premap.client.reach import anywhere
 from p2premap.client.session import Collector, Output, hand_in, renamed, see_through, strength
-from p2premap.control import JobUpdate, Watch
+from p2premap.control.jobs import JobUpdate, Watch
 from p2premap.errors import ConfigError, P2PRemapError
 from p2premap.ids import JobId
 from p2premap.tasks.job import JobOptions, JobView, Limits

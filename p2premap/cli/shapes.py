@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from p2premap.control import Finding, NodeView, Status
+from p2premap.control.nodes import Finding, NodeView, Status
 from p2premap.tasks.job import JobView, StageView
 
 Json = dict[str, object]

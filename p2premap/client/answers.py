@@ -13,7 +13,8 @@ from p2premap.client.jobs import chunks
 from p2premap.client.packs import Pack
 from p2premap.client.pickles import exception, loads
 from p2premap.client.sending import Sender
-from p2premap.control import Chunk, ReadBlob
+from p2premap.control.answers import Chunk
+from p2premap.control.data import ReadBlob
 from p2premap.errors import CallFailed, ClusterError, RemoteProtocolError
 from p2premap.ids import NodeId
 from p2premap.tasks.calls import BLOB, RAISED, VOID, BlobAt, Done, unpack_answers, unpack_done, unpack_ends

@@ -24,7 +24,9 @@ from p2premap.client.callstate import CallState
 from p2premap.client.jobs import Connect
 from p2premap.client.packs import Call, Mapped
 from p2premap.client.sending import Opened, Sender
-from p2premap.control import CallsEnded, CallsOpened, Done, JobUpdate, OpenCalls, Watch
+from p2premap.control.answers import Done
+from p2premap.control.calls import CallsEnded, CallsOpened, OpenCalls
+from p2premap.control.jobs import JobUpdate, Watch
 from p2premap.errors import JobCancelled, JobFailed, JobLost, PeerUnreachable, RemoteProtocolError
 from p2premap.ids import JobId, short
 from p2premap.tasks.calls import INLINE_BYTES_MAX, pack_calls

@@ -22,7 +22,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from p2premap.control import FROM_CLIENT, FROM_DAEMON, Done, Refused, Trouble, Welcome
+from p2premap.control import FROM_CLIENT, FROM_DAEMON
+from p2premap.control.answers import Done, Refused, Trouble, Welcome
 from p2premap.errors import ClusterError, ConfigError, NodeUnavailable, PeerUnreachable, RemoteProtocolError
 from p2premap.ids import RequestId
 from p2premap.node import sockets

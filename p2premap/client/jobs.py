@@ -10,19 +10,9 @@ import blake3
 import msgspec
 
 from p2premap.client.connection import Connection, RequestRefused
-from p2premap.control import (
-    Cancel,
-    Chunk,
-    Done,
-    JobUpdate,
-    PutBlob,
-    ReadLog,
-    ReadPart,
-    Submit,
-    Submitted,
-    Trouble,
-    Watch,
-)
+from p2premap.control.answers import Chunk, Done, Trouble
+from p2premap.control.data import PutBlob, ReadLog, ReadPart
+from p2premap.control.jobs import Cancel, JobUpdate, Submit, Submitted, Watch
 from p2premap.errors import JobLost, JobRejected, NodeUnavailable, PeerUnreachable
 from p2premap.ids import Digest, JobId, NodeId, short
 from p2premap.tasks.job import BlobRef, JobSpec, JobView, Part

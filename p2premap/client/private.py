@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from p2premap.client.connection import local
-from p2premap.control import ListNodes, Nodes
+from p2premap.control.nodes import ListNodes, Nodes
 from p2premap.errors import ClusterError, NodeUnavailable, PeerUnreachable
 from p2premap.node.paths import Paths
 

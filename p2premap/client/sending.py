@@ -21,7 +21,7 @@ from p2premap.client.connection import Connection
 from p2premap.client.jobs import put_blob
 from p2premap.client.packs import Pack
 from p2premap.client.pickles import dumps
-from p2premap.control import Calls
+from p2premap.control.calls import Calls
 from p2premap.errors import NodeUnavailable, PeerUnreachable
 from p2premap.ids import Digest, NodeId, RequestId
 from p2premap.tasks.calls import (

@@ -26,7 +26,7 @@ from typing import Protocol
 import msgspec
 
 from p2premap.config import TasksConfig
-from p2premap.control import NodeView
+from p2premap.control.nodes import NodeView
 from p2premap.election import events as election
 from p2premap.election.ballot import Fence
 from p2premap.election.core import ElectionCore

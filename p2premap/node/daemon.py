@@ -18,7 +18,7 @@ import trio
 from msgspec.structs import replace
 
 from p2premap.config import NodeConfig
-from p2premap.control import Status
+from p2premap.control.nodes import Status
 from p2premap.node import identity as identities
 from p2premap.node.endings import Ending
 from p2premap.node.house import House

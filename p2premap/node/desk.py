@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 
 from p2premap import __version__
-from p2premap.control import Refused, Trouble, Welcome
+from p2premap.control.answers import Refused, Trouble, Welcome
 from p2premap.errors import (
     ConfigError,
     JobError,

@@ -9,7 +9,8 @@ from typing import Final, Generic, TypeVar
 import msgspec
 import trio
 
-from p2premap.control import JobUpdate, Refused, Trouble, Watch, Welcome
+from p2premap.control.answers import Refused, Trouble, Welcome
+from p2premap.control.jobs import JobUpdate, Watch
 from p2premap.errors import PeerUnreachable, RemoteProtocolError
 from p2premap.ids import NodeId, RequestId, short
 from p2premap.node.desk import RequestError, Visit

@@ -19,7 +19,9 @@ from typing import Final
 import msgspec
 import trio
 
-from p2premap.control import Calls, CallsEnded, CallsOpened, Done, OpenCalls, ReadBlob, Trouble
+from p2premap.control.answers import Done, Trouble
+from p2premap.control.calls import Calls, CallsEnded, CallsOpened, OpenCalls
+from p2premap.control.data import ReadBlob
 from p2premap.errors import PeerUnreachable
 from p2premap.ids import JobId, NodeId, RequestId, short
 from p2premap.node.desk import Handler, RequestError, Visit

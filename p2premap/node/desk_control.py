@@ -9,21 +9,9 @@ from typing import Final
 import msgspec
 import trio
 
-from p2premap.control import (
-    CleanedUp,
-    CleanUp,
-    Counted,
-    CountSole,
-    Done,
-    Drain,
-    FindHome,
-    HomeFound,
-    Jobs,
-    ListJobs,
-    Restart,
-    Submitted,
-    Trouble,
-)
+from p2premap.control.answers import Done, Trouble
+from p2premap.control.jobs import CleanedUp, CleanUp, FindHome, HomeFound, Jobs, ListJobs, Restart, Submitted
+from p2premap.control.nodes import Counted, CountSole, Drain
 from p2premap.errors import JobError
 from p2premap.ids import JobId, NodeId, short
 from p2premap.node import leaving

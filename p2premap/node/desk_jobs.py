@@ -8,7 +8,9 @@ from typing import Final
 
 import trio
 
-from p2premap.control import AcceptFork, Cancel, Done, Jobs, ListJobs, PutBlob, Submit, Submitted, Trouble
+from p2premap.control.answers import Done, Trouble
+from p2premap.control.data import PutBlob
+from p2premap.control.jobs import AcceptFork, Cancel, Jobs, ListJobs, Submit, Submitted
 from p2premap.errors import PeerUnreachable, RemoteProtocolError
 from p2premap.ids import JobId, short
 from p2premap.node.desk import Handler, RequestError, Visit

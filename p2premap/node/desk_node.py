@@ -8,23 +8,9 @@ from typing import Final
 import msgspec
 import trio
 
-from p2premap.control import (
-    Announce,
-    Diagnose,
-    Diagnosis,
-    Done,
-    GetStatus,
-    Invited,
-    Join,
-    LeaveCluster,
-    ListNodes,
-    MakeInvite,
-    Nodes,
-    Stop,
-    Tried,
-    Trouble,
-    TryAddresses,
-)
+from p2premap.control.answers import Done, Trouble
+from p2premap.control.membership import Invited, Join, LeaveCluster, MakeInvite
+from p2premap.control.nodes import Announce, Diagnose, Diagnosis, GetStatus, ListNodes, Nodes, Stop, Tried, TryAddresses
 from p2premap.node import belonging, neighbours, reach
 from p2premap.node.desk import Handler, RequestError, Visit
 from p2premap.node.diskspace import disk_trouble

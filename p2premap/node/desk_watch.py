@@ -10,7 +10,9 @@ import msgspec
 import trio
 from blake3 import blake3
 
-from p2premap.control import Chunk, FindPart, JobUpdate, PartFound, ReadLog, ReadPart, Trouble, Watch
+from p2premap.control.answers import Chunk, Trouble
+from p2premap.control.data import FindPart, PartFound, ReadLog, ReadPart
+from p2premap.control.jobs import JobUpdate, Watch
 from p2premap.errors import P2PRemapError, PeerUnreachable, RemoteProtocolError
 from p2premap.ids import JobId, NodeId, RequestId, short
 from p2premap.node.desk import Handler, RequestError, Visit

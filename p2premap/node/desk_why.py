@@ -5,7 +5,9 @@ from __future__ import annotations
 import msgspec
 import trio
 
-from p2premap.control import Done, NodeView, Trouble, Why
+from p2premap.control.answers import Done, Trouble
+from p2premap.control.jobs import Why
+from p2premap.control.nodes import NodeView
 from p2premap.errors import PeerUnreachable, RemoteProtocolError
 from p2premap.ids import JobId, short
 from p2premap.node.desk import Handler, RequestError, Visit

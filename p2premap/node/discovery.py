@@ -22,7 +22,7 @@ import msgspec
 import trio
 
 from p2premap.config import DiscoveryConfig
-from p2premap.control import Foreign
+from p2premap.control.nodes import Foreign
 from p2premap.event import Event
 from p2premap.gossip.events import Hinted
 from p2premap.ids import NODE_ID_BYTES, Address, NodeId

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from p2premap.control import Finding
+from p2premap.control.nodes import Finding
 from p2premap.node.doctor_facts import MachineFacts, NodeFacts, names, shares_network
 from p2premap.node.doctor_members import member_findings
 from p2premap.node.firewall import MDNS_PORT, opening_lines

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from p2premap.control import Foreign
+from p2premap.control.nodes import Foreign
 from p2premap.ids import Address
 from p2premap.node.firewall import Firewall
 from p2premap.node.interfaces import Interface

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from p2premap.control import Finding
+from p2premap.control.nodes import Finding
 from p2premap.ids import Address
 from p2premap.node.doctor_facts import MachineFacts, NodeFacts, PeerFacts, names, shares_network
 from p2premap.node.firewall import Firewall, Kind, opening_lines

@@ -14,7 +14,7 @@ import trio
 
 from p2premap import __version__
 from p2premap.config import DiscoveryConfig, TransportConfig
-from p2premap.control import Finding, NodeView, Tried, TryAddresses
+from p2premap.control.nodes import Finding, NodeView, Tried, TryAddresses
 from p2premap.errors import ConfigError, PeerUnreachable, RemoteProtocolError
 from p2premap.ids import Address, NodeId, RequestId
 from p2premap.node import probes

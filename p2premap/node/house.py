@@ -25,7 +25,8 @@ from msgspec.structs import replace
 
 from p2premap import __version__
 from p2premap.config import NodeConfig, OwnerLimits, TransportConfig
-from p2premap.control import Finding, NodeView, Status, Trouble
+from p2premap.control.answers import Trouble
+from p2premap.control.nodes import Finding, NodeView, Status
 from p2premap.election import events as election
 from p2premap.election.core import ElectionCore
 from p2premap.gossip import events as gossip

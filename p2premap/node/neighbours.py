@@ -24,7 +24,7 @@ from random import Random
 import trio
 
 from p2premap.config import DiscoveryConfig
-from p2premap.control import Announce, Announced
+from p2premap.control.nodes import Announce, Announced
 from p2premap.errors import ProtocolError
 from p2premap.gossip.events import Hinted
 from p2premap.ids import Address, NodeId, RequestId

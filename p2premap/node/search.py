@@ -14,7 +14,7 @@ from typing import Final
 import trio
 
 from p2premap.config import NodeConfig
-from p2premap.control import Foreign
+from p2premap.control.nodes import Foreign
 from p2premap.errors import ConfigError
 from p2premap.gossip import events as gossip
 from p2premap.gossip.events import MemberState

@@ -12,18 +12,9 @@ from typing import Final, TypeVar
 import trio
 from blake3 import blake3
 
-from p2premap.control import (
-    Chunk,
-    Done,
-    JobUpdate,
-    PutBlob,
-    ReadPart,
-    Refused,
-    Submit,
-    Submitted,
-    Watch,
-    Welcome,
-)
+from p2premap.control.answers import Chunk, Done, Refused, Welcome
+from p2premap.control.data import PutBlob, ReadPart
+from p2premap.control.jobs import JobUpdate, Submit, Submitted, Watch
 from p2premap.errors import P2PRemapError, PeerUnreachable
 from p2premap.ids import Digest, JobId, RequestId
 from p2premap.node.streams import StreamFrames

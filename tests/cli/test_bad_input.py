@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from p2premap.client.private import PrivateCluster
-from p2premap.control import FROM_CLIENT, ListNodes
+from p2premap.control import FROM_CLIENT
+from p2premap.control.nodes import ListNodes
 from p2premap.ids import RequestId
 from p2premap.wire import encode_frame
 from tests.cluster import p2premap, private, start

@@ -13,32 +13,21 @@ import pytest
 from click.testing import CliRunner, Result
 
 from p2premap.cli.app import COMMANDS, cli
-from p2premap.control import (
-    Cancel,
-    Chunk,
+from p2premap.control.answers import Chunk, Done, Refused, Trouble
+from p2premap.control.data import ReadLog, ReadPart
+from p2premap.control.jobs import Cancel, Jobs, JobUpdate, ListJobs, Watch
+from p2premap.control.membership import Invited, Join, LeaveCluster, MakeInvite
+from p2premap.control.nodes import (
     Diagnose,
     Diagnosis,
-    Done,
     Finding,
     Foreign,
     GetStatus,
-    Invited,
-    Jobs,
-    JobUpdate,
-    Join,
-    LeaveCluster,
-    ListJobs,
     ListNodes,
-    MakeInvite,
     Nodes,
     NodeView,
-    ReadLog,
-    ReadPart,
-    Refused,
     Status,
     Stop,
-    Trouble,
-    Watch,
 )
 from p2premap.ids import Digest, NodeId, RequestId
 from p2premap.node import secret

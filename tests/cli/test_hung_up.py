@@ -10,7 +10,8 @@ import subprocess
 from pathlib import Path
 
 from p2premap.client.connection import local
-from p2premap.control import GetStatus, LeaveCluster, Status, Stop
+from p2premap.control.membership import LeaveCluster
+from p2premap.control.nodes import GetStatus, Status, Stop
 from p2premap.ids import RequestId
 from p2premap.node import secret
 from p2premap.node.paths import Paths

@@ -6,21 +6,11 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from p2premap.control import (
-    Calls,
-    CallsEnded,
-    CallsOpened,
-    Chunk,
-    Done,
-    ListNodes,
-    Nodes,
-    NodeView,
-    OpenCalls,
-    PutBlob,
-    ReadBlob,
-    Submit,
-    Submitted,
-)
+from p2premap.control.answers import Chunk, Done
+from p2premap.control.calls import Calls, CallsEnded, CallsOpened, OpenCalls
+from p2premap.control.data import PutBlob, ReadBlob
+from p2premap.control.jobs import Submit, Submitted
+from p2premap.control.nodes import ListNodes, Nodes, NodeView
 from p2premap.ids import Digest, JobId, NodeId
 from p2premap.node.blobs import BlobStore
 from p2premap.node.paths import Paths

@@ -10,17 +10,9 @@ import pytest
 
 from p2premap.client import connection as module
 from p2premap.client.connection import NO_NODE, RequestRefused, local
-from p2premap.control import (
-    Done,
-    GetStatus,
-    Jobs,
-    ListJobs,
-    ListNodes,
-    Nodes,
-    Refused,
-    Stop,
-    Trouble,
-)
+from p2premap.control.answers import Done, Refused, Trouble
+from p2premap.control.jobs import Jobs, ListJobs
+from p2premap.control.nodes import GetStatus, ListNodes, Nodes, Stop
 from p2premap.errors import NodeUnavailable, PeerUnreachable, RemoteProtocolError
 from p2premap.ids import NodeId
 from p2premap.node import sockets
@@ -141,7 +133,7 @@ def test_a_file_that_is_no_socket_is_not_asked(paths: Paths) -> None:
 
 def test_a_large_frame_arrives_whole(paths: Paths) -> None:
     from p2premap.client.jobs import read_log
-    from p2premap.control import Chunk
+    from p2premap.control.answers import Chunk
 
     data = bytes(range(256)) * 20_000
 

@@ -16,7 +16,8 @@ import p2premap
 from p2premap.client import callline
 from p2premap.client.cluster import Cluster
 from p2premap.client.pickles import RemoteTraceback
-from p2premap.control import Calls, OpenCalls, Submit
+from p2premap.control.calls import Calls, OpenCalls
+from p2premap.control.jobs import Submit
 from p2premap.errors import CallFailed, JobCancelled, JobLost
 from p2premap.ids import NodeId
 from p2premap.node.paths import Paths

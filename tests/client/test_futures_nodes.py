@@ -15,7 +15,7 @@ import p2premap
 from p2premap.client.cluster import Cluster
 from p2premap.client.connection import local
 from p2premap.client.private import PrivateCluster
-from p2premap.control import JobUpdate, Watch
+from p2premap.control.jobs import JobUpdate, Watch
 from p2premap.errors import CallFailed, JobError
 from p2premap.tasks.job import Phase
 from tests.cluster import environment, eventually, private

@@ -16,21 +16,10 @@ from p2premap.client.connection import RequestRefused, local
 from p2premap.client.jobs import follow, put_blob, submit
 from p2premap.client.plan import Submission
 from p2premap.client.session import Collector, hand_in, see_through, strength
-from p2premap.control import (
-    Chunk,
-    Done,
-    JobUpdate,
-    ListNodes,
-    Nodes,
-    NodeView,
-    PutBlob,
-    ReadPart,
-    Refused,
-    Submit,
-    Submitted,
-    Trouble,
-    Watch,
-)
+from p2premap.control.answers import Chunk, Done, Refused, Trouble
+from p2premap.control.data import PutBlob, ReadPart
+from p2premap.control.jobs import JobUpdate, Submit, Submitted, Watch
+from p2premap.control.nodes import ListNodes, Nodes, NodeView
 from p2premap.errors import JobLost, JobRejected, NodeUnavailable
 from p2premap.ids import Digest, JobId, NodeId
 from p2premap.node.paths import Paths

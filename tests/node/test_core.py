@@ -11,7 +11,7 @@ import cbor2
 import pytest
 
 from p2premap.config import ElectionConfig, OwnerLimits, TasksConfig
-from p2premap.control import Stop
+from p2premap.control.nodes import Stop
 from p2premap.election import events as election
 from p2premap.election.ballot import first
 from p2premap.election.core import ElectionCore

@@ -8,22 +8,12 @@ import pytest
 
 from p2premap.client.connection import Connection, RequestRefused, local
 from p2premap.client.private import PrivateCluster
-from p2premap.control import (
-    CLIENT_MESSAGES,
-    Cancel,
-    Done,
-    GetStatus,
-    Join,
-    LeaveCluster,
-    MakeInvite,
-    PutBlob,
-    ReadPart,
-    Status,
-    Stop,
-    Submit,
-    Trouble,
-    Watch,
-)
+from p2premap.control import CLIENT_MESSAGES
+from p2premap.control.answers import Done, Trouble
+from p2premap.control.data import PutBlob, ReadPart
+from p2premap.control.jobs import Cancel, Submit, Watch
+from p2premap.control.membership import Join, LeaveCluster, MakeInvite
+from p2premap.control.nodes import GetStatus, Status, Stop
 from p2premap.ids import Address, Digest, JobId
 from p2premap.node import remote, secret
 from p2premap.node.house import HANDLERS

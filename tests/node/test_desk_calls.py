@@ -11,17 +11,10 @@ import trio.testing
 
 from p2premap.client.connection import Connection, local
 from p2premap.client.jobs import put_blob
-from p2premap.control import (
-    Calls,
-    CallsEnded,
-    CallsOpened,
-    Done,
-    ListNodes,
-    Nodes,
-    OpenCalls,
-    Submit,
-    Submitted,
-)
+from p2premap.control.answers import Done
+from p2premap.control.calls import Calls, CallsEnded, CallsOpened, OpenCalls
+from p2premap.control.jobs import Submit, Submitted
+from p2premap.control.nodes import ListNodes, Nodes
 from p2premap.errors import PeerUnreachable
 from p2premap.ids import JobId, NodeId, RequestId
 from p2premap.node import desk_calls

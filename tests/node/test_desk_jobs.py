@@ -9,21 +9,10 @@ import pytest
 import trio
 import trio.testing
 
-from p2premap.control import (
-    FROM_DAEMON,
-    AcceptFork,
-    Cancel,
-    Chunk,
-    Done,
-    FindPart,
-    Jobs,
-    JobUpdate,
-    ListJobs,
-    PartFound,
-    ReadPart,
-    Trouble,
-    Watch,
-)
+from p2premap.control import FROM_DAEMON
+from p2premap.control.answers import Chunk, Done, Trouble
+from p2premap.control.data import FindPart, PartFound, ReadPart
+from p2premap.control.jobs import AcceptFork, Cancel, Jobs, JobUpdate, ListJobs, Watch
 from p2premap.ids import Digest, JobId, NodeId, short
 from p2premap.node.bulletin import Bulletin
 from p2premap.node.desk import Handler, RequestError

@@ -2,7 +2,7 @@
 
 import pytest
 
-from p2premap.control import Foreign
+from p2premap.control.nodes import Foreign
 from p2premap.ids import Address
 from p2premap.node.doctor import findings
 from p2premap.node.doctor_facts import MachineFacts, NodeFacts, PeerFacts

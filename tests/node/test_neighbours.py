@@ -8,7 +8,8 @@ import trio
 import trio.testing
 
 from p2premap.config import DiscoveryConfig
-from p2premap.control import Announce, Announced, Welcome
+from p2premap.control.answers import Welcome
+from p2premap.control.nodes import Announce, Announced
 from p2premap.gossip.events import Hinted
 from p2premap.ids import Address, NodeId, RequestId
 from p2premap.node.neighbours import Neighbours, answer, hints_of

@@ -9,7 +9,8 @@ import trio
 
 from p2premap import __version__
 from p2premap.config import DiscoveryConfig
-from p2premap.control import NodeView, Tried, TryAddresses, Welcome
+from p2premap.control.answers import Welcome
+from p2premap.control.nodes import NodeView, Tried, TryAddresses
 from p2premap.errors import PeerUnreachable
 from p2premap.ids import Address, NodeId
 from p2premap.node import examiner, probes

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from p2premap.control import Announced, TryAddresses
+from p2premap.control.nodes import Announced, TryAddresses
 from p2premap.errors import PeerUnreachable
 from p2premap.gossip.events import LinkUp, WantLink
 from p2premap.ids import Address, NodeId, RequestId

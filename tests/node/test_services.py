@@ -14,7 +14,9 @@ import pytest
 import trio
 
 from p2premap.client.connection import Connection
-from p2premap.control import FROM_CLIENT, FROM_DAEMON, Done, GetStatus, Stop, Welcome
+from p2premap.control import FROM_CLIENT, FROM_DAEMON
+from p2premap.control.answers import Done, Welcome
+from p2premap.control.nodes import GetStatus, Stop
 from p2premap.errors import LocalProtocolError, PeerUnreachable, RemoteProtocolError
 from p2premap.ids import Address, NodeId, RequestId
 from p2premap.node import remote, sockets, unix

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from p2premap.client.session import Collector, see_through
-from p2premap.control import Jobs, ListJobs
+from p2premap.control.jobs import Jobs, ListJobs
 from p2premap.ids import JobId
 from p2premap.tasks.job import JobOptions, JobView, Phase
 from tests.netns.netlab import why_not

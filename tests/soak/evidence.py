@@ -12,7 +12,8 @@ from pathlib import Path
 import msgspec
 
 from p2premap.cli.shapes import job_shape, node_shape, status_shape
-from p2premap.control import GetStatus, Jobs, JobUpdate, ListJobs, ListNodes, Nodes, Status, Watch
+from p2premap.control.jobs import Jobs, JobUpdate, ListJobs, Watch
+from p2premap.control.nodes import GetStatus, ListNodes, Nodes, Status
 from tests.soak.nodes import Cluster, Node
 
 ASK_S = 3.0

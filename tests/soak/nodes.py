@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import IO
 
 from p2premap.client.connection import Connection, local
-from p2premap.control import Invited, ListNodes, MakeInvite, Nodes
+from p2premap.control.membership import Invited, MakeInvite
+from p2premap.control.nodes import ListNodes, Nodes
 from p2premap.errors import ClusterError, NodeUnavailable, P2PRemapError
 from p2premap.node.paths import Paths
 from tests.cluster import environment

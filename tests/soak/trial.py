@@ -17,7 +17,7 @@ from typing import Any
 from p2premap.client.connection import Connection
 from p2premap.client.plan import plan_mapreduce
 from p2premap.client.session import Collector, hand_in, see_through
-from p2premap.control import JobUpdate, Watch
+from p2premap.control.jobs import JobUpdate, Watch
 from p2premap.errors import NodeUnavailable, P2PRemapError
 from p2premap.ids import JobId
 from p2premap.tasks.job import JobOptions, JobView, Phase
