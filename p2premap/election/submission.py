@@ -20,11 +20,13 @@ import msgspec
 
 from p2premap.election.ballot import first
 from p2premap.election.context import Context
-from p2premap.election.events import Created, CreateFailed, CreateJob, KeyAnswer
+from p2premap.election.events import Created, CreateFailed, CreateJob, Dropped, KeyAnswer
 from p2premap.election.job import Job
 from p2premap.election.messages import Batches, FindKey, JobStored, KeyFound, StoreJob
 from p2premap.election.records import JobRecord, StoredBatch
+from p2premap.election.replica import Replica
 from p2premap.election.streams import encode_head
+from p2premap.election.table import JobTable
 from p2premap.ids import JobId, NodeId
 
 
@@ -190,3 +192,97 @@ class Inquiries:
             return
         del self._running[number]
         inquiry.then(inquiry.job)
+
+
+class Submissions:
+    """What is being handed in at this node, or looked for.
+
+    Args:
+        table: the jobs of this core.
+    """
+
+    def __init__(self, context: Context, table: JobTable) -> None:
+        self._context = context
+        self._table = table
+        self._creations: dict[JobId, Creation] = {}
+        self._unsure_at = math.inf
+        self.inquiries = Inquiries(context)
+
+    def deadline(self) -> float:
+        """When there may be no more to wait for."""
+        creations = min((creation.deadline() for creation in self._creations.values()), default=math.inf)
+        return min(self.inquiries.deadline(), self._unsure_at, creations)
+
+    def tick(self) -> None:
+        """End what has waited long enough."""
+        now = self._context.now
+        if self.inquiries.deadline() <= now:
+            self.inquiries.tick()
+        if self._unsure_at <= now:
+            self._unsure_at = math.inf
+            for job in [job for job in self._table.active() if job.unsure]:
+                self._make_sure(job)
+        for creation in list(self._creations.values()):
+            creation.check()
+        self._drop_creations()
+
+    def create(self, event: CreateJob) -> None:
+        """A client hands a job in."""
+        context = self._context
+        known = self._table.get(event.job)
+        if known is not None and known.replica.active:
+            context.out.append(Created(request=event.request, job=event.job, copies=known.copies))
+            return
+        if known is not None or not event.members or event.members[0] != self._context.me:
+            context.out.append(CreateFailed(request=event.request, text="There was such a job here already."))
+            return
+        replica = Replica(context, first_record(context, event))
+        job = self._table.add(replica, brought=True, fresh=True)
+        creation = self._creations[event.job] = Creation(context, event, job)
+
+        def failed(text: str) -> None:
+            creation.failed(text)
+            del self._creations[event.job]
+            self._table.remove(job)
+
+        context.journal.write(replica.record, sync=True, failed=failed)
+        replica.store([first_head(event.job, self._context.me)], creation.start)
+
+    def stored(self, node: NodeId, message: JobStored) -> None:
+        """A member has a job on disk that may be being created here."""
+        if (creation := self._creations.get(JobId(message.job))) is not None:
+            creation.stored(node, message)
+            self._drop_creations()
+
+    def lost(self, node: NodeId) -> None:
+        """A member will not answer."""
+        for creation in self._creations.values():
+            creation.lost(node)
+        self._drop_creations()
+        self.inquiries.lost(node)
+
+    def doubt(self, job: Job) -> None:
+        """After a start: a job of which no client was told; that is looked into when the others have been met."""
+        job.unsure = True
+        self._unsure_at = self._context.now + self._context.config.boot_wait_s
+
+    def _make_sure(self, job: Job) -> None:
+        """A job of which no client was told before this node's last life ended: perhaps it was told of another."""
+        record = job.replica.record
+
+        def answer(other: JobId | None) -> None:
+            if self._table.get(record.job) is not job or not job.replica.active:
+                return
+            self._context.touch(record.job)
+            job.unsure = False
+            if other not in (None, record.job) and not job.replica.record.acknowledged:
+                self._table.forget(job)
+                self._context.out.append(Dropped(job=record.job))
+            else:
+                job.replica.update(msgspec.structs.replace(job.replica.record, acknowledged=True))
+
+        self.inquiries.start(record.key, None, answer)
+
+    def _drop_creations(self) -> None:
+        for job_id in [job_id for job_id, creation in self._creations.items() if creation.done]:
+            del self._creations[job_id]

@@ -268,7 +268,7 @@ def test_what_every_living_member_has_does_not_stay_in_memory():
     world.create("a", "abc")
     for _ in range(1_000):
         world.put("a", events.Append(job=JOB, batch=b"x" * 100))
-    leadership = world.cores["a"]._jobs[JOB].leadership
+    leadership = world.cores["a"]._table.all[JOB].leadership
     assert leadership is not None
     assert leadership.protected == 1_000
     assert len(leadership._recent) == 0
