@@ -1,10 +1,15 @@
-"""Texts to count."""
+"""Texts to count, and a scripted daemon."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+
+from p2premap.node.paths import Paths
+from tests.cli.scripted import script
+from tests.fakedaemon import FakeDaemon
 
 SOURCES = Path(__file__).parents[2] / "p2premap"
 
@@ -20,3 +25,10 @@ def texts(tmp_path: Path) -> Path:
     (directory / "unended.txt").write_text("one two\ntwo")
     (directory / "long.txt").write_text("münchen café " * 50_000)
     return directory
+
+
+@pytest.fixture
+def daemon(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Iterable[FakeDaemon]:
+    monkeypatch.setattr("p2premap.cli.membership.BACK_S", 0.1)  # this one never begins again in another cluster
+    with FakeDaemon(paths, script) as fake:
+        yield fake

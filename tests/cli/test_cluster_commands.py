@@ -1,0 +1,95 @@
+"""`status`, `nodes`, `doctor`, `stop` against a scripted daemon: what is printed where, and the exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from p2premap.control.nodes import (
+    Nodes,
+    NodeView,
+    Stop,
+)
+from p2premap.node.paths import Paths
+from p2premap.wire import Message
+from tests.cli.scripted import GONE, invoke, script
+from tests.fakedaemon import NODE, Answer, FakeDaemon
+
+
+def test_status_is_a_few_lines_and_shows_warnings_and_neighbours(daemon: FakeDaemon) -> None:
+    result = invoke("status")
+    assert result.exit_code == 0
+    assert "pi1 (00010203), pid 4242" in result.stdout
+    assert "c0ffee: 1 node, 1 dead, 1 job running" in result.stdout
+    assert "1 of 4 busy, load 25%, 2.5 GB memory free" in result.stdout
+    assert "cluster beef at 192.168.1.99:7321: ask its owner for a token" in result.stdout
+    assert "The disk is nearly full." in result.stdout
+
+
+def test_nodes_is_a_table_with_this_node_marked(daemon: FakeDaemon) -> None:
+    result = invoke("nodes")
+    assert result.exit_code == 0
+    head, first, second = result.stdout.splitlines()
+    assert head.split() == ["NAME", "ID", "PID", "STATE", "SLOTS", "LOAD", "FREE", "PYTHON", "ADDRESS"]
+    assert first.split() == [
+        "pi1",
+        "*",
+        "00010203",
+        "4242",
+        "alive",
+        "1/4",
+        "25%",
+        "2.5",
+        "GB",
+        "3.11.7",
+        "192.168.1.20:7321",
+    ]
+    assert second.split() == ["pi2", GONE.node.hex()[:8], "1", "dead"]
+
+
+def test_nodes_json_is_a_list_of_objects(daemon: FakeDaemon) -> None:
+    found = json.loads(invoke("nodes", "--json").stdout)
+    assert [(n["id"], n["name"], n["pid"], n["state"]) for n in found] == [
+        (NODE.hex(), "pi1", 4242, "alive"),
+        (GONE.node.hex(), "pi2", 1, "dead"),
+    ]
+
+
+def test_doctor_names_the_remedy_and_exits_with_1_where_something_is_wrong(daemon: FakeDaemon) -> None:
+    result = invoke("doctor")
+    assert result.exit_code == 1
+    assert "ok  eth0: multicast works" in result.stdout
+    assert "sudo ufw allow 7321" in result.stdout
+    assert json.loads(invoke("doctor", "--json").stdout)[1]["remedy"] == "sudo ufw allow 7321"
+
+
+def test_doctor_without_a_node_says_so_and_looks_at_the_machine(home: Path) -> None:
+    result = invoke("doctor", "--json")
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)
+    assert any("p2premap node" in finding["remedy"] for finding in found if not finding["ok"])
+    assert len(found) > 1
+
+
+def test_stop_stops_the_only_node_and_never_just_any(daemon: FakeDaemon, paths: Paths) -> None:
+    assert "Node pi1 (pid 4242) stops." in invoke("stop").stderr
+    with FakeDaemon(paths, script, node=GONE.node, name="pi2") as other:
+        refused = invoke("stop")
+        assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
+        assert "pi1, pi2" in refused.stderr
+        assert not other.requests
+        assert json.loads(invoke("--node", "pi2", "stop", "--json").stdout)["name"] == "pi2"
+        assert [type(request) for request in other.requests] == [Stop]
+
+
+def test_text_from_the_network_cannot_steer_the_terminal(paths: Paths) -> None:
+    def hostile(message: Message, payload: bytes) -> Iterable[Answer]:
+        evil = NodeView(node=NODE, name="\x1b[2Jpi\r\n1", state="alive", pid=1, boot=1)
+        return [Nodes(request=message.request, views=(evil,))]
+
+    with FakeDaemon(paths, hostile):
+        result = invoke("nodes")
+    assert "\x1b" not in result.stdout
+    assert "\r" not in result.stdout
+    assert "?[2Jpi??1" in result.stdout
