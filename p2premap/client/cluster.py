@@ -33,7 +33,7 @@ from p2premap.client.private import PrivateCluster
 from p2premap.client.reach import anywhere
 from p2premap.client.session import hand_in, strength
 from p2premap.errors import NodeUnavailable
-from p2premap.ids import Digest, JobId
+from p2premap.ids import Digest
 from p2premap.tasks.calls import KIND
 from p2premap.tasks.job import BlobRef, JobOptions, JobSpec
 from p2premap.worker.waiting import waiting
@@ -111,9 +111,9 @@ class Cluster(futures.Executor):
         self._private = private
 
     @property
-    def job(self) -> JobId:
-        """The id of this program's job, such as for `p2premap watch`."""
-        return self._line.job
+    def job(self) -> str:
+        """The id of this program's job, as the command line shows and takes it, such as for `p2premap watch`."""
+        return self._line.job.hex()
 
     def submit(self, fn: Callable[..., T], /, *args: object, **kwargs: object) -> Future[T]:
         """Call ``fn(*args, **kwargs)`` on some node.

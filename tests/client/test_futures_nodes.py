@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import p2premap
+import tests.cluster
 from p2premap.client.cluster import Cluster
 from p2premap.client.connection import local
 from p2premap.client.private import PrivateCluster
@@ -140,8 +141,9 @@ def test_the_job_ends_with_the_connection(three_nodes: PrivateCluster, monkeypat
         assert cluster.submit(add, 1).result(60) == 2
         job = cluster.job
     with local(paths=three_nodes.paths) as connection:
-        view = connection.ask(lambda n: Watch(request=n, job=job, once=True), JobUpdate).view
+        view = connection.ask(lambda n: Watch(request=n, job=bytes.fromhex(job), once=True), JobUpdate).view
     assert (view.phase, view.name) == (Phase.DONE, "short")
+    assert tests.cluster.p2premap(three_nodes.home, "watch", job).exit_code == 0, "the command line takes it as it is"
 
 
 def test_a_cancelled_job_fails_what_waits(three_nodes: PrivateCluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +153,7 @@ def test_a_cancelled_job_fails_what_waits(three_nodes: PrivateCluster, monkeypat
     with p2premap.connect() as cluster:
         future = cluster.submit(time.sleep, 600)
         with local(paths=three_nodes.paths) as connection:
-            cancel(connection, cluster.job, "enough")
+            cancel(connection, bytes.fromhex(cluster.job), "enough")
         with pytest.raises(JobError):
             future.result(60)
 
