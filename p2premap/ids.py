@@ -29,6 +29,9 @@ Digest = NewType("Digest", bytes)
 RequestId = NewType("RequestId", int)
 """Chosen by whoever asks on a connection; the answer repeats it."""
 
+NOBODY = NodeId(bytes(NODE_ID_BYTES))
+"""Stands for the leader of a job that nobody leads."""
+
 
 class Address(NamedTuple):
     """Where a node listens, TCP and UDP on the same port.

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from p2premap.cli.progress import state_word
 from p2premap.cli.shapes import job_shape
 from p2premap.cli.show import clean, count, duration, json_option, print_json, say, table
 from p2premap.client.jobs import cancel as cancel_job
@@ -70,6 +71,9 @@ def _list(node: str, as_json: bool) -> None:
     elif found.views:
         head = ("ID", "NAME", "STATE", "DONE", "AGE", "COPIES", "LEADER")
         click.echo(table(head, [_job_row(view) for view in found.views], spare=("LEADER", "COPIES", "AGE")))
+        for view in found.views:
+            if view.note and not view.phase.over:
+                say(f"{view.job.hex()[:8]}: {clean(view.note)}")
     else:
         say("No jobs yet. Start one with `p2premap run FILE INPUTS...`.")
     if found.left_out:
@@ -81,9 +85,12 @@ def _list(node: str, as_json: bool) -> None:
 def _job_row(view: JobView) -> tuple[str, ...]:
     tasks = sum(stage.tasks for stage in view.stages)
     done = sum(stage.done for stage in view.stages)
-    where = f"{done}/{tasks} in {view.stages[-1].name}" if view.stages and not view.phase.over else f"{done}/{tasks}"
-    state = f"{view.phase.value} (fork {view.fork})" if view.fork else view.phase.value
-    return (view.job.hex()[:8], view.name, state, where, duration(view.age_s), str(view.copies), view.leader_name)
+    where = f"{done}/{tasks}" if view.stages else ""
+    if view.stages and not view.phase.over:
+        where += f" in {view.stages[-1].name}"
+    state = f"{state_word(view)} (fork {view.fork})" if view.fork else state_word(view)
+    age = duration(view.age_s) if view.stages else ""
+    return (view.job.hex()[:8], view.name, state, where, age, str(view.copies), view.leader_name)
 
 
 @click.command()

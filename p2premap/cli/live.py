@@ -11,7 +11,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from p2premap.cli.progress import Progress, Rate, news, share_line, trouble_line
+from p2premap.cli.progress import Progress, Rate, leaderless, news, share_line, state_word, trouble_line
 from p2premap.cli.show import clean, count, duration, size
 from p2premap.tasks.job import JobView, Phase, StageView
 
@@ -65,9 +65,9 @@ class LiveProgress:
             (clean(view.name), "bold"),
             ("  " + view.job.hex()[:8], "dim"),
             "  ",
-            (view.phase.value, _COLOURS.get(view.phase, "cyan")),
+            (state_word(view), "yellow" if leaderless(view) else _COLOURS.get(view.phase, "cyan")),
             ("  " + duration(age), "dim"),
-            (f"  led by {clean(view.leader_name)}", "dim"),
+            ("" if leaderless(view) else f"  led by {clean(view.leader_name)}", "dim"),
         )
         rows = Table.grid(padding=(0, 2))
         for stage in view.stages:
@@ -83,7 +83,7 @@ class LiveProgress:
         finished = stage.done >= stage.tasks
         bar = ProgressBar(total=max(total, 1), completed=max(total, 1) if finished else done, width=BAR_CELLS)
         facts = []
-        if not finished and not view.phase.over and stage is view.stages[-1]:
+        if not finished and not view.phase.over and not leaderless(view) and stage is view.stages[-1]:
             facts.append(f"{stage.running} running")
             if (rate := self._rate.bytes_per_s()) > 0:
                 facts.append(f"{size(rate)}/s")

@@ -12,6 +12,7 @@ from collections import deque
 from typing import Protocol
 
 from p2premap.cli.show import clean, count, duration, say, size
+from p2premap.ids import NOBODY
 from p2premap.tasks.job import JobView, StageView
 
 LINE_S = 1.0
@@ -101,6 +102,20 @@ class Rate:
         return (self._seen[-1][column] - self._seen[0][column]) / passed
 
 
+def leaderless(view: JobView) -> bool:
+    """Whether the job goes on, and nobody leads it just now."""
+    return view.leader == NOBODY and not view.phase.over
+
+
+def state_word(view: JobView) -> str:
+    """What the job does: its phase, or why that is not known."""
+    if leaderless(view):
+        return "no leader"
+    if not view.stages and not view.phase.over:
+        return "no answer"  # of its leader: this is what another node keeps of it
+    return view.phase.value
+
+
 def share_line(view: JobView) -> str:
     """Who did how many tasks: "pi1 40 %, pi2 60 %"."""
     done = sum(tasks for _, tasks in view.nodes)
@@ -118,8 +133,9 @@ def trouble_line(stage: StageView) -> str:
 def news(before: JobView | None, view: JobView) -> list[str]:
     """What is worth a line of its own: a takeover, something to wait for."""
     found = []
-    if before is not None and view.leader != before.leader:
-        found.append(f"{clean(view.leader_name)} leads the job now, in place of {clean(before.leader_name)}.")
+    if before is not None and view.leader not in (before.leader, NOBODY):
+        instead = "" if before.leader == NOBODY else f", in place of {clean(before.leader_name)}"
+        found.append(f"{clean(view.leader_name)} leads the job now{instead}.")
     if view.note and (before is None or view.note != before.note):
         found.append(clean(view.note))
     if view.fork and (before is None or view.fork != before.fork):
@@ -156,7 +172,7 @@ class PlainProgress:
             self._say_stage(before, now, view.stages[len(before.stages) - 1])
         if view.stages:
             self._rate.feed(now, view.stages[-1])
-        if now - self._said_at >= LINE_S:
+        if now - self._said_at >= LINE_S and not leaderless(view):
             self._say_stage(view, now)
 
     def collected(self, parts: int, size_bytes: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from p2premap.control.nodes import Finding, NodeView, Status
+from p2premap.ids import NOBODY
 from p2premap.tasks.job import JobView, StageView
 
 Json = dict[str, object]
@@ -79,7 +80,11 @@ def job_shape(view: JobView) -> Json:
         "name": view.name,
         "kind": view.kind,
         "phase": view.phase.value,
-        "leader": {"id": view.leader.hex(), "name": view.leader_name, "pid": view.leader_pid},
+        "leader": {
+            "id": "" if view.leader == NOBODY else view.leader.hex(),
+            "name": view.leader_name,
+            "pid": view.leader_pid,
+        },
         "submitted_at": view.submitted,
         "age_s": view.age_s,
         "copies": view.copies,

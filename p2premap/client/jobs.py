@@ -109,10 +109,17 @@ def follow(
 
 
 def _filled(view: JobView, last: JobView | None) -> JobView:
-    """Between two leaders a replica knows little of the job: what was seen last, with the word why it waits."""
+    """Between two leaders a replica knows little of the job: what was seen last, with who leads and why it waits."""
     if last is None or view.stages or view.phase.over:
         return view
-    return msgspec.structs.replace(last, note=view.note, copies=view.copies)
+    return msgspec.structs.replace(
+        last,
+        leader=view.leader,
+        leader_name=view.leader_name,
+        leader_pid=view.leader_pid,
+        note=view.note,
+        copies=view.copies,
+    )
 
 
 def _updates(connection: Connection, job: bytes) -> Iterator[JobView | None]:
@@ -141,12 +148,12 @@ def _lost(job: bytes) -> JobLost:
 
 
 def read_part(
-    connection: Connection, job: JobId, part: int, *, leader: NodeId, tick: Callable[[], None] = lambda: None
+    connection: Connection, job: JobId, part: int, *, leader: NodeId | None, tick: Callable[[], None] = lambda: None
 ) -> Iterator[bytes]:
     """The bytes of one output part, wherever it is held.
 
     Args:
-        leader: of the job, as its view says.
+        leader: of the job, as its view says; None: it has none.
         tick: see `Connection.stream`.
     """
     read = partial(ReadPart, job=job, part=part, leader=leader)

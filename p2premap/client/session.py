@@ -16,7 +16,7 @@ from p2premap.client.plan import Submission
 from p2premap.control.answers import Trouble
 from p2premap.control.nodes import ListNodes, Nodes, NodeView
 from p2premap.errors import JobLost, NodeUnavailable, PeerUnreachable
-from p2premap.ids import JobId
+from p2premap.ids import NOBODY, JobId
 from p2premap.node import sockets
 from p2premap.node.paths import Paths
 from p2premap.tasks.job import JobView, Part
@@ -131,7 +131,8 @@ class Collector:
         for left in reversed(range(TRIES)):
             try:
                 with self.connect() as connection:
-                    pieces = read_part(connection, JobId(view.job), part.number, leader=view.leader, tick=tick)
+                    leader = None if view.leader == NOBODY else view.leader
+                    pieces = read_part(connection, JobId(view.job), part.number, leader=leader, tick=tick)
                     size_bytes = self.output.write(part.number, pieces)
             except PeerUnreachable:
                 if not left:

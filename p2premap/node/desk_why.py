@@ -9,7 +9,7 @@ from p2premap.control.answers import Done, Trouble
 from p2premap.control.jobs import Why
 from p2premap.control.nodes import NodeView
 from p2premap.errors import PeerUnreachable, RemoteProtocolError
-from p2premap.ids import JobId, short
+from p2premap.ids import NOBODY, JobId, short
 from p2premap.node.desk import Handler, RequestError, Visit
 from p2premap.node.desk_ask import PASSED_ON, PREFIX_BYTES_MIN, ask, find, over
 from p2premap.tasks.job import JobView, Phase
@@ -105,13 +105,15 @@ async def _why_job(visit: Visit, message: Why) -> str:
         try:
             return (await ask(visit, view.leader, question, Done)).text
         except (PeerUnreachable, RequestError, RemoteProtocolError) as error:
-            return f"{_seen(view)} Its leader {view.leader_name} did not answer just now: {error}"
+            return f"{_seen(view)} ({error})"
     return _seen(view)
 
 
 def _seen(view: JobView) -> str:
     """A job that this node does not lead, as far as it knows it."""
-    who = f"is led by {view.leader_name}" if view.leader_name else "is led by nobody just now"
+    who = "is led by nobody just now"
+    if view.leader != NOBODY:
+        who = f"was led by {view.leader_name}, which does not answer this node"
     return f"The job {short(view.job)} {who}. {view.note}".rstrip()
 
 

@@ -27,7 +27,7 @@ from p2premap.config import TasksConfig
 from p2premap.election import events as election
 from p2premap.election.core import ElectionCore
 from p2premap.errors import JobError
-from p2premap.ids import JOB_ID_BYTES, NODE_ID_BYTES, Ballot, Digest, JobId, NodeId, short
+from p2premap.ids import JOB_ID_BYTES, NOBODY, Ballot, Digest, JobId, NodeId, short
 from p2premap.node.events import (
     CancelJob,
     ExtendJob,
@@ -66,8 +66,6 @@ JobEvent: TypeAlias = (
 )
 _ID: Final = re.compile(r"\b[0-9a-f]{8}\b")
 TOLD_WHILE_WAITING_MAX: Final = 10_000
-NOBODY: Final = NodeId(bytes(NODE_ID_BYTES))
-"""Stands for the leader of a job that nobody leads."""
 
 
 class MakeDirector(Protocol):
@@ -542,13 +540,14 @@ class Jobs:
         if state.record.view:
             return msgspec.msgpack.decode(state.record.view, type=JobView)
         spec = Charter.decode(state.record.spec).spec
+        leader = state.leader if state.leader is not None else NOBODY
         return JobView(
             job=job,
             name=spec.name,
             kind=spec.kind,
             phase=Phase.WAITING,
-            leader=state.leader if state.leader is not None else NOBODY,
-            leader_name="",
+            leader=leader,
+            leader_name="" if leader == NOBODY else self._names().get(short(leader), short(leader)),
             leader_pid=0,
             age_s=0.0,
             copies=state.copies,

@@ -11,6 +11,7 @@ import pytest
 from p2premap.control.answers import Done, Refused, Trouble
 from p2premap.control.data import ReadLog, ReadPart
 from p2premap.control.jobs import Jobs, JobUpdate, Watch
+from p2premap.ids import NOBODY
 from p2premap.node.paths import Paths
 from p2premap.tasks.job import JobView, Phase
 from p2premap.wire import Message
@@ -48,6 +49,25 @@ def test_jobs_tells_who_did_not_answer(daemon: FakeDaemon) -> None:
         "pi1",
     ]
     assert "No answer in time from pi3" in result.stderr
+
+
+def test_jobs_says_where_nobody_leads_and_why(paths: Paths) -> None:
+    note = "2 of 3 replicas are needed; no answer from bob, carl."
+    orphan = view(Phase.WAITING, leader=NOBODY, leader_name="", leader_pid=0, stages=(), age_s=0.0, note=note)
+    silent = view(Phase.WAITING, job=bytes.fromhex("01234567") * 4, stages=(), age_s=0.0)
+
+    def waiting(message: Message, payload: bytes) -> Iterable[Answer]:
+        return [Jobs(request=message.request, views=(orphan, silent))]
+
+    with FakeDaemon(paths, waiting):
+        result = invoke("jobs")
+        found = json.loads(invoke("jobs", "--json").stdout)
+    assert [line.split() for line in result.stdout.splitlines()[1:]] == [
+        ["89abcdef", "wordcount", "no", "leader", "1"],
+        ["01234567", "wordcount", "no", "answer", "1", "pi1"],
+    ]
+    assert result.stderr == f"89abcdef: {note}\n"
+    assert found[0]["leader"] == {"id": "", "name": "", "pid": 0}
 
 
 def test_watch_ends_with_the_job(daemon: FakeDaemon) -> None:

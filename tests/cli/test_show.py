@@ -14,7 +14,7 @@ from p2premap.cli import show
 from p2premap.cli.live import LiveProgress
 from p2premap.cli.progress import LINE_S, PlainProgress, Rate
 from p2premap.cli.show import clean, duration, parse_duration, parse_size, size, table
-from p2premap.ids import NodeId
+from p2premap.ids import NOBODY, NodeId
 from p2premap.tasks.job import JobView, Phase, StageView
 
 ADA, BOB = NodeId(b"a" * 16), NodeId(b"b" * 16)
@@ -124,6 +124,22 @@ def test_a_pipe_gets_a_line_a_second_at_most_and_news_at_once(
     assert 3 <= len(counted) <= 6
     assert "stage0: 10 of 10 tasks" in lines
     assert lines[-1].startswith("stage1: 2 of 10 tasks")
+
+
+def test_a_job_that_nobody_leads_does_not_look_as_if_it_ran(capsys: pytest.CaptureFixture[str]) -> None:
+    electing = view(4, leader=NOBODY, note="Its replicas are electing a leader.")
+    out = io.StringIO()
+    with LiveProgress(Console(file=out, force_terminal=True, width=100, color_system=None)) as picture:
+        picture.update(view(4))
+        picture.update(electing)
+    last = out.getvalue().rsplit("count  89abcdef", 1)[1]
+    assert "no leader" in last
+    assert not any(word in last for word in ("led by", "running"))
+    with PlainProgress() as lines:
+        for now in (view(4), electing, view(4, leader=BOB)):
+            lines.update(now)
+    told = capsys.readouterr().err.splitlines()
+    assert told[1:3] == ["Its replicas are electing a leader.", "bob leads the job now."]
 
 
 def test_the_rate_is_of_the_last_seconds_and_of_the_stage_that_runs() -> None:

@@ -21,9 +21,9 @@ from p2premap.control.data import PutBlob, ReadPart
 from p2premap.control.jobs import JobUpdate, Submit, Submitted, Watch
 from p2premap.control.nodes import ListNodes, Nodes, NodeView
 from p2premap.errors import JobLost, JobRejected, NodeUnavailable
-from p2premap.ids import Digest, JobId, NodeId
+from p2premap.ids import NOBODY, Digest, JobId, NodeId
 from p2premap.node.paths import Paths
-from p2premap.tasks.job import BlobRef, JobSpec, JobView, Part, Phase, Source
+from p2premap.tasks.job import BlobRef, JobSpec, JobView, Part, Phase, Source, StageView
 from p2premap.wire import PAYLOAD_BYTES_MAX, Message
 from tests.fakedaemon import NODE, Answer, FakeDaemon
 
@@ -139,6 +139,19 @@ def test_watching_goes_on_at_another_node(paths: Paths) -> None:
         seen = [v for v in follow(partial(local, paths=paths), JOB) if v is not None]
     assert [v.phase for v in seen] == [Phase.RUNNING, Phase.DONE]
     assert seen[1].leader == OTHER
+
+
+def test_between_two_leaders_a_job_keeps_its_numbers_and_has_no_leader(paths: Paths) -> None:
+    stage = StageView(number=0, name="map", tasks=4, done=1)
+
+    def script(message: Message, payload: bytes) -> Iterable[Answer]:
+        led = msgspec.structs.replace(view(Phase.RUNNING), stages=(stage,))
+        for now in (led, view(Phase.WAITING, leader=NOBODY), view(Phase.DONE, leader=OTHER)):
+            yield JobUpdate(request=message.request, view=now)
+
+    with FakeDaemon(paths, script):
+        _, electing, _ = [v for v in follow(partial(local, paths=paths), JOB) if v is not None]
+    assert (electing.leader, electing.stages) == (NOBODY, (stage,))
 
 
 def test_news_of_parts_add_up_to_whole_views(paths: Paths) -> None:

@@ -13,12 +13,11 @@ from p2premap.control import FROM_DAEMON
 from p2premap.control.answers import Chunk, Done, Trouble
 from p2premap.control.data import FindPart, PartFound, ReadPart
 from p2premap.control.jobs import AcceptFork, Cancel, Jobs, JobUpdate, ListJobs, Watch
-from p2premap.ids import Digest, JobId, NodeId, short
+from p2premap.ids import NOBODY, Digest, JobId, NodeId, short
 from p2premap.node.bulletin import Bulletin
 from p2premap.node.desk import Handler, RequestError
 from p2premap.node.desk_jobs import accept_fork, cancel, list_jobs
 from p2premap.node.desk_watch import ALIVE_S, find_part, read_part, watch
-from p2premap.node.jobs import NOBODY
 from p2premap.node.staging import SourceLost
 from p2premap.tasks.job import JobView, Part, Phase, Source
 from p2premap.wire import HEADER_BYTES_MAX, Message
