@@ -124,7 +124,7 @@ class ElectionCore:
             job = self._table.add(replica, brought=False, fresh=False)
             if replica.active:
                 job.wait(self._context.config.boot_wait_s)
-                job.bring_from_others()
+                job.provision.bring_from_others()
                 if not record.acknowledged:
                     self._submissions.doubt(job)
 
@@ -268,7 +268,7 @@ class ElectionCore:
     ) -> None:
         match event:
             case events.Brought(error=error):
-                job.on_brought(error)
+                job.provision.on_brought(error)
             case events.Propose(cell=cell, value=value):
                 if job.leads and job.leadership is not None:
                     job.leadership.propose(cell, value)

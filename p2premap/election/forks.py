@@ -37,6 +37,7 @@ from blake3 import blake3
 from p2premap.election.ballot import first, successor
 from p2premap.election.config import is_config
 from p2premap.election.context import Context
+from p2premap.election.epochs import leave
 from p2premap.election.events import Deposed, Forked
 from p2premap.election.follower import inactive
 from p2premap.election.job import Job
@@ -291,7 +292,7 @@ class Forks:
         for node in replica.members:
             if node != context.me and context.reachable(node):
                 context.send(node, gone)
-        fork.leave(replica.promised, ())
+        leave(context, fork, replica.promised, ())
         self._forget(JobId(replica.record.origin), replica.job)
 
     # --- a user's word ------------------------------------------------------------------------------------------------
@@ -310,7 +311,7 @@ class Forks:
             if node != self._context.me and self._context.reachable(node):
                 self._context.send(node, StoreJob(record=accepted))
         if origin is not None and origin.replica.active:
-            origin.leave(origin.replica.promised, ())
+            leave(self._context, origin, origin.replica.promised, ())
         fork.announce()
 
     def told(self, fork: Job, record: JobRecord) -> None:

@@ -7,7 +7,7 @@ from typing import assert_never
 
 import msgspec
 
-from p2premap.election import follower, messages
+from p2premap.election import epochs, follower, messages
 from p2premap.election.context import Context
 from p2premap.election.job import Job
 from p2premap.election.records import JobRecord
@@ -132,7 +132,7 @@ class Hearing:
                 elif job.replica.record.gone:
                     self._table.forks.over(job)
             case messages.Moved():
-                job.moved(node, message)
+                epochs.on_moved(self._context, job, node, message)
             case messages.ForkFacts():
                 self._table.forks.facts(node, job, message)
             case messages.ForkEnd():
@@ -189,14 +189,14 @@ class Hearing:
             context.touch(record.job)
             self._table.forks.told(known, record)
             if not follower.inactive(context, known, node):
-                known.replica.write(sync=True, then=lambda: context.send(node, known.stored()))
+                known.replica.write(sync=True, then=lambda: context.send(node, known.provision.stored()))
             return
         record = msgspec.structs.replace(record, amnesiac=False, acknowledged=True)
         job = self._table.add(Replica(context, record), brought=False, fresh=True)
         job.wait(context.config.missed_s)
-        job.tell_stored = node
-        job.replica.write(record, sync=True, then=job.is_stored)
-        job.bring(node)
+        job.provision.tell = node
+        job.replica.write(record, sync=True, then=job.provision.is_stored)
+        job.provision.bring(node)
 
     def _boots(self, node: NodeId, boot: Boot, jobs: tuple[JobId, ...]) -> None:
         """Another node has started: tell what this one knew of it, and remember."""

@@ -20,22 +20,21 @@ from collections.abc import Callable
 
 import msgspec
 
+from p2premap.election import epochs
 from p2premap.election.ballot import successor
 from p2premap.election.boots import BootCheck
 from p2premap.election.candidate import Candidacy
-from p2premap.election.config import Config, config_cell, is_config
+from p2premap.election.config import Config, is_config
 from p2premap.election.context import Context
-from p2premap.election.events import Bring, Decided, Deposed, Dropped, Lead, LeaderKnown, Protected
+from p2premap.election.events import Decided, Deposed, Lead, LeaderKnown, Protected
 from p2premap.election.leader import Leadership
-from p2premap.election.messages import Beats, Boots, ForkTaken, JobStored, Moved, StandNow, StoreJob, Want
+from p2premap.election.messages import Beats, Boots, ForkTaken, StandNow, Want
+from p2premap.election.provision import Provision
 from p2premap.election.quorum import is_quorum, needed
 from p2premap.election.reconfigure import Reconfiguration
 from p2premap.election.records import CellRecord
 from p2premap.election.replica import Replica
 from p2premap.ids import Ballot, JobId, NodeId
-
-BRING_AGAIN_S = 2.0
-"""What could not be brought here is tried again after so long, from another member."""
 
 
 class Job:
@@ -56,16 +55,12 @@ class Job:
         self.leadership: Leadership | None = None
         self.leader: NodeId | None = None
         self.copies = 1
-        self.brought = brought
-        self.lacks = ""
-        """What is needed to lead it and could not be brought here, as a sentence; "" where nothing."""
+        self.provision = Provision(context, replica, brought=brought, announce=self.announce)
         self.unfit = ""
         """Why this node cannot lead it, whoever asks; "" where it can."""
         self.highest = replica.promised
         """The highest ballot heard of."""
         self.stand_at = math.inf
-        self._bring_at = math.inf
-        self._bring_from: NodeId | None = None
         self._wanted_at = -math.inf
         self._boots_at = -math.inf
         self._told: tuple[NodeId | None, int, str] | None = None
@@ -80,9 +75,6 @@ class Job:
         """Forks of which so many facts were taken over, and who waits to hear that they are protected."""
         self.cells_of_fork: tuple[CellRecord, ...] = ()
         """Cells that a fork decided, to be proposed here before any other."""
-        self.tell_stored: NodeId | None = None
-        """Who waits to hear that the job is on disk and brought here."""
-        self._on_disk = False
 
     # --- views ------------------------------------------------------------------------------------------------------
 
@@ -103,7 +95,7 @@ class Job:
             return ""
         silent = [n for n in replica.members if not self._context.reachable(n)]
         if is_quorum(replica.members, [n for n in replica.members if n not in silent]):
-            return self.lacks if self.leader is None else ""
+            return self.provision.lacks if self.leader is None else ""
         names = ", ".join(node.hex()[:8] for node in silent)
         return f"{needed(replica.members)} of {len(replica.members)} replicas are needed; no answer from {names}."
 
@@ -125,7 +117,7 @@ class Job:
         """When it wants a look."""
         if not self.replica.active:
             return math.inf
-        due = min(self._bring_at, self._fork_at())
+        due = min(self.provision.deadline(), self._fork_at())
         if self.leadership is not None:
             return min(self.leadership.deadline(), due)
         if self.candidacy is not None:
@@ -137,8 +129,7 @@ class Job:
         if not self.replica.active:
             return
         now = self._context.now
-        if self._bring_at <= now:
-            self.bring(self._next_source())
+        self.provision.tick()
         if self.leadership is not None:
             self.leadership.tick()
         elif self.candidacy is not None:
@@ -181,7 +172,7 @@ class Job:
         replica, me = self.replica, self._context.me
         if self.no_quorum_since == math.inf or replica.record.strict or self.fork is not None:
             return math.inf
-        if me not in replica.members or not self.brought or self.unfit:
+        if me not in replica.members or not self.provision.brought or self.unfit:
             return math.inf
         others = [node for node in replica.members if node != me]
         if len(others) == 1 and self._context.certainly_gone(others[0]):
@@ -234,7 +225,7 @@ class Job:
         """Whether it makes sense to."""
         if self.unsure:
             return False
-        return self.see_quorum() and self.votes and self.brought and not self.unfit
+        return self.see_quorum() and self.votes and self.provision.brought and not self.unfit
 
     def stand(self) -> None:
         """Become a candidate, under a ballot higher than any that was heard of."""
@@ -455,7 +446,7 @@ class Job:
     def retire(self) -> None:
         """The job is over."""
         self.step_down(math.inf)
-        self._bring_at = math.inf
+        self.provision.retire()
 
     # --- cells ------------------------------------------------------------------------------------------------------
 
@@ -473,69 +464,9 @@ class Job:
         if self.leadership is not None:
             self.leadership.proposals.pop(cell, None)
         if is_config(cell):
-            self._enter_epochs()
+            epochs.enter(self._context, self)
         else:
             self._context.out.append(Decided(job=self.replica.job, cell=cell, value=value))
-
-    def _enter_epochs(self) -> None:
-        """Follow the replica sets that are decided, one after the other."""
-        replica = self.replica
-        led = self.leadership is not None
-        while replica.active:
-            cell = replica.cells.get(config_cell(replica.promised.epoch + 1))
-            if cell is None or not cell.chosen:
-                break
-            self._enter(Config.decode(cell.value))
-            if led and replica.active and self.may_stand():
-                self.stand()
-            led = False
-        self.announce()
-
-    def _enter(self, config: Config) -> None:
-        replica, me = self.replica, self._context.me
-        promised = Ballot(replica.promised.epoch + 1, replica.promised.n, replica.promised.node)
-        self.step_down(self._context.config.missed_s)
-        self.leader = None
-        self.highest = max(self.highest, promised)
-        if me not in config.members:
-            self.leave(promised, config.members)
-            return
-        fresh = config.boot_of(me) == self._context.boot
-        self.boots = BootCheck(me, fresh=fresh, amnesiac=replica.record.amnesiac and not fresh)
-        replica.update(
-            msgspec.structs.replace(
-                replica.record,
-                members=config.members,
-                promised=promised,
-                boots=config.boots,
-                amnesiac=self.boots.amnesiac,
-            )
-        )
-
-    def leave(self, promised: Ballot, members: tuple[NodeId, ...]) -> None:
-        """Be no replica any more."""
-        self.retire()
-        replica = self.replica
-        replica.leave(promised, members, lambda: self._context.out.append(Dropped(job=replica.job)))
-
-    def moved(self, node: NodeId, message: Moved) -> None:
-        """Somebody tells that the replica set is another one."""
-        replica, me = self.replica, self._context.me
-        if replica.record.gone and message.promised.epoch > replica.promised.epoch:
-            record = msgspec.structs.replace(replica.record, promised=message.promised, members=message.members)
-            replica.update(record)
-        if not replica.active:
-            return
-        if not message.members:
-            self.leave(replica.promised, ())
-        elif message.promised.epoch > replica.promised.epoch:
-            for member in message.members:
-                if member != me and self._context.reachable(member):
-                    self.want(member)
-        elif self.leadership is not None and node in self.leadership.others():
-            self._context.send(node, StoreJob(record=replica.record))
-        elif me not in replica.members and message.promised.epoch == replica.promised.epoch:
-            self.leave(replica.promised, replica.members)
 
     # --- being a replica --------------------------------------------------------------------------------------------
 
@@ -548,50 +479,6 @@ class Job:
         replica = self.replica
         cells = tuple(cell.cell for cell in replica.chosen_cells())
         self._context.send(node, Want(job=replica.job, known=True, vector=replica.streams.vector(), cells=cells))
-
-    def bring(self, source: NodeId) -> None:
-        """Have what is needed to lead the job brought here."""
-        self._bring_at = math.inf
-        self._bring_from = source
-        self._context.out.append(Bring(job=self.replica.job, spec=self.replica.record.spec, source=source))
-
-    def bring_from_others(self) -> None:
-        """The same, from whichever member can be reached."""
-        self.bring(self._next_source())
-
-    def on_brought(self, error: str) -> None:
-        """It is here, or could not be had."""
-        self.brought = not error
-        self.lacks = error
-        self._bring_from = None if self.brought else self._bring_from
-        if error:
-            self._bring_at = self._context.now + BRING_AGAIN_S
-            self.announce()
-        self._tell_stored(answered=True)
-
-    def is_stored(self) -> None:
-        """The record is on disk."""
-        self._on_disk = True
-        self._tell_stored(answered=self.brought or self._bring_at < math.inf)
-
-    def _tell_stored(self, *, answered: bool) -> None:
-        """Whoever had the job stored here is told once, when it is on disk and bringing it has been tried."""
-        if self.tell_stored is not None and self._on_disk and answered:
-            node, self.tell_stored = self.tell_stored, None
-            self._context.send(node, self.stored())
-
-    def _next_source(self) -> NodeId:
-        members = self.replica.members
-        start = members.index(self._bring_from) + 1 if self._bring_from in members else 0
-        for node in (*members[start:], *members[:start]):
-            if node != self._context.me and self._context.reachable(node):
-                return node
-        return self._context.me
-
-    def stored(self) -> JobStored:
-        """That it is on disk here."""
-        record = self.replica.record
-        return JobStored(job=record.job, promised=record.promised, boot=self._context.boot, brought=self.brought)
 
     def unfit_for(self, reason: str) -> None:
         """This node cannot lead it."""

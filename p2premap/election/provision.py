@@ -1,0 +1,95 @@
+"""What a node needs to lead a job, beside the ledger: its plan and its code, brought here from other members."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from p2premap.election.context import Context
+from p2premap.election.events import Bring
+from p2premap.election.messages import JobStored
+from p2premap.election.replica import Replica
+from p2premap.ids import NodeId
+
+BRING_AGAIN_S = 2.0
+"""What could not be brought here is tried again after so long, from another member."""
+
+
+class Provision:
+    """See the module.
+
+    Args:
+        replica: of the job.
+        brought: all of it is here.
+        announce: called when something of it turns out to be lacking.
+    """
+
+    def __init__(self, context: Context, replica: Replica, *, brought: bool, announce: Callable[[], None]) -> None:
+        self._context = context
+        self._replica = replica
+        self._announce = announce
+        self.brought = brought
+        self.lacks = ""
+        """What is needed to lead it and could not be brought here, as a sentence; "" where nothing."""
+        self.tell: NodeId | None = None
+        """Who waits to hear that the job is on disk and brought here."""
+        self._on_disk = False
+        self._bring_at = math.inf
+        self._bring_from: NodeId | None = None
+
+    def deadline(self) -> float:
+        """When it is tried again."""
+        return self._bring_at
+
+    def tick(self) -> None:
+        """Try again, if it is time."""
+        if self._bring_at <= self._context.now:
+            self.bring(self._next_source())
+
+    def retire(self) -> None:
+        """Nothing of the job is needed any more."""
+        self._bring_at = math.inf
+
+    def bring(self, source: NodeId) -> None:
+        """Have what is needed to lead the job brought here."""
+        self._bring_at = math.inf
+        self._bring_from = source
+        self._context.out.append(Bring(job=self._replica.job, spec=self._replica.record.spec, source=source))
+
+    def bring_from_others(self) -> None:
+        """The same, from whichever member can be reached."""
+        self.bring(self._next_source())
+
+    def on_brought(self, error: str) -> None:
+        """It is here, or could not be had."""
+        self.brought = not error
+        self.lacks = error
+        self._bring_from = None if self.brought else self._bring_from
+        if error:
+            self._bring_at = self._context.now + BRING_AGAIN_S
+            self._announce()
+        self._tell_stored(answered=True)
+
+    def is_stored(self) -> None:
+        """The record is on disk."""
+        self._on_disk = True
+        self._tell_stored(answered=self.brought or self._bring_at < math.inf)
+
+    def _tell_stored(self, *, answered: bool) -> None:
+        """Whoever had the job stored here is told once, when it is on disk and bringing it has been tried."""
+        if self.tell is not None and self._on_disk and answered:
+            node, self.tell = self.tell, None
+            self._context.send(node, self.stored())
+
+    def _next_source(self) -> NodeId:
+        members = self._replica.members
+        start = members.index(self._bring_from) + 1 if self._bring_from in members else 0
+        for node in (*members[start:], *members[:start]):
+            if node != self._context.me and self._context.reachable(node):
+                return node
+        return self._context.me
+
+    def stored(self) -> JobStored:
+        """That it is on disk here."""
+        record = self._replica.record
+        return JobStored(job=record.job, promised=record.promised, boot=self._context.boot, brought=self.brought)
