@@ -2,8 +2,9 @@
 
 Runs trials and appends one JSON line each to FILE. Trials whose line is in FILE already are not run again: stop it
 whenever you like, and give the same command to go on. What a violation left behind is kept in FILE.evidence/. At the
-end, or with --summary alone, it prints a summary: median, min and max of each figure against its target, and each
-violation. The exit code is 1 where there are violations.
+end, or with --summary alone, it prints a summary: median, min and max of each figure against its target, each
+violation, and each trial that was not made because its nodes did not come up; those are tried once more at the next
+time. The exit code is 1 where there are violations, or trials that have not been made since.
 
 Without root the cases that need machines of their own (network namespaces) are skipped, and it says so.
 """
@@ -16,10 +17,13 @@ import sys
 import time
 from pathlib import Path
 
-from p2premap.errors import ClusterError
 from tests.soak.cases import CASES, Case
-from tests.soak.results import Result, append, load, summary
+from tests.soak.nodes import Standing
+from tests.soak.results import Result, append, load, made, never_made, summary
 from tests.soak.run import run
+
+SAID = ("next_start_s", "next_assigned_s", "again", "redone", "peak_mb")
+"""Figures that are printed after each trial."""
 
 
 def main() -> int:
@@ -29,18 +33,19 @@ def main() -> int:
     path: Path = options.results
     results = load(path)
     try:
-        for case in () if options.summary else [CASES[name] for name in options.only or CASES]:
-            done = {result["trial"] for result in results if result["case"] == case.name}
-            if reason := case.why_not():
-                print(f"{case.name}: skipped: {reason}")
-                continue
-            for number in range(case.repeat if options.repeat is None else options.repeat):
-                if number not in done:
-                    results += _trial(case, number, options, path)
+        with Standing() as standing:
+            for case in () if options.summary else [CASES[name] for name in options.only or CASES]:
+                done = {result["trial"] for result in results if result["case"] == case.name and made(result)}
+                if reason := case.why_not():
+                    print(f"{case.name}: skipped: {reason}")
+                    continue
+                for number in range(case.repeat if options.repeat is None else options.repeat):
+                    if number not in done:
+                        results.append(_trial(case, number, options, standing))
     except KeyboardInterrupt:
         print("Stopped; the same command goes on from here.")
     print(summary(results))
-    return int(any(result["violations"] for result in results))
+    return int(any(result["violations"] for result in results) or bool(never_made(results)))
 
 
 def _stop(number: int, frame: object) -> None:
@@ -49,20 +54,17 @@ def _stop(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _trial(case: Case, number: int, options: argparse.Namespace, path: Path) -> list[Result]:
-    """Run one; its line, or none where its nodes did not come up: then it was not made."""
+def _trial(case: Case, number: int, options: argparse.Namespace, standing: Standing) -> Result:
+    """Run one, write its line down, and say so."""
     begun = time.monotonic()
+    path: Path = options.results
     kept = path.with_name(path.name + ".evidence")
-    try:
-        result = run(case, number, seed=options.seed, kept=kept, always=options.keep)
-    except (ClusterError, TimeoutError) as error:
-        print(f"{case.name} {number}: not made: {error}", flush=True)
-        return []
+    result = run(case, number, seed=options.seed, kept=kept, standing=standing, always=options.keep)
     append(path, result)
-    said = "; ".join(result["violations"]) or "ok"
-    figures = {name: result[name] for name in ("next_start_s", "next_assigned_s", "again", "redone") if name in result}
+    said = "; ".join(result["violations"]) or "ok" if made(result) else f"not made: {result['not_made']}"
+    figures = {name: result[name] for name in SAID if name in result}
     print(f"{case.name} {number}: {said} {figures} {time.monotonic() - begun:.1f} s", flush=True)
-    return [result]
+    return result
 
 
 def _options() -> argparse.Namespace:

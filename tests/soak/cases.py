@@ -17,6 +17,7 @@ from p2premap.control.jobs import Jobs, ListJobs
 from p2premap.ids import JobId
 from p2premap.tasks.job import JobOptions, JobView, Phase
 from tests.netns.netlab import why_not
+from tests.soak.abuse import ABUSES, abuse, gibibyte
 from tests.soak.freezer import Freezer
 from tests.soak.nodes import Cluster, ManyMachines, Node, OneMachine
 from tests.soak.trial import Parts, Trial
@@ -40,6 +41,7 @@ class Case:
         targets: figure -> (median, worst) in seconds.
         work: arguments of `tests.soak.work.Work`.
         limit_s: for one trial.
+        standing: its nodes stay up for the next trial of any such case.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Case:
     targets: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     work: Mapping[str, float] = field(default_factory=dict)
     limit_s: float = 90.0
+    standing: bool = False
 
     def cluster(self) -> Cluster:
         """Its nodes, not yet started."""
@@ -421,5 +424,7 @@ CASES: dict[str, Case] = {
         Case("client-machines", kill_clients_daemon, machines=True, work=CLI_WORK),
         Case("sigterm-3", terminate_leader),
         Case("drain-3", drain_leader),
+        *(Case(f"abuse-{name}", partial(abuse, name=name), nodes=2, standing=True) for name in ABUSES),
+        Case("abuse-gibibyte", gibibyte, nodes=2, standing=True),
     )
 }

@@ -53,6 +53,7 @@ class Node:
 
     Attributes:
         id: in hexadecimal; known once it has started.
+        resident_first: bytes of memory that its daemon held when a trial first looked; 0: none has.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Node:
         self.environment = {**environment(home), "PYTHONPATH": str(REPOSITORY), **(variables or {})}
         self.process: subprocess.Popen[bytes] | None = None
         self.freezer: Freezer | None = None
+        self.resident_first = 0
 
     @property
     def paths(self) -> Paths:
@@ -175,6 +177,7 @@ class Cluster:
         nodes: by name.
         work_dir: seen by all nodes.
         inputs_dir: seen where the first node runs.
+        on_failed_start: called before what is there of the nodes is removed, where not all of them came up.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -185,12 +188,15 @@ class Cluster:
         for directory in (self.work_dir, self.inputs_dir):
             directory.mkdir()
         self.nodes: dict[str, Node] = {}
+        self.on_failed_start: Callable[[], object] = lambda: None
         self._names = tuple(names)
 
     def __enter__(self) -> Cluster:
         try:
             self.start()
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, (ClusterError, TimeoutError)):
+                self.on_failed_start()
             self.__exit__()
             raise
         return self
@@ -308,6 +314,32 @@ class ManyMachines(Cluster):
     def heal(self) -> None:
         """See `Cluster.heal`."""
         self.lab.heal()
+
+
+class Standing:
+    """Nodes that stay up from one trial to the next; a context manager."""
+
+    def __init__(self) -> None:
+        self._cluster: Cluster | None = None
+
+    def lend(self, make: Callable[[], Cluster]) -> Cluster:
+        """The nodes: started now if there are none, or if one of them has ended.
+
+        Raises:
+            ClusterError, TimeoutError: they do not come up.
+        """
+        if self._cluster is None or not all(node.runs for node in self._cluster.nodes.values()):
+            self.__exit__()
+            self._cluster = make().__enter__()
+        return self._cluster
+
+    def __enter__(self) -> Standing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        cluster, self._cluster = self._cluster, None
+        if cluster is not None:
+            cluster.__exit__()
 
 
 def alive(node: Node) -> int:

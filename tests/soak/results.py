@@ -26,6 +26,10 @@ FIGURES = (
     ("unprotected_s", "s that the oldest of them had been"),
     ("again", "ended tasks that ran again"),
     ("redone", "of these, tasks that were protected"),
+    ("failed_attempts", "attempts that the job counts as failed"),
+    ("took_run_s", "s that `p2premap run` took"),
+    ("peak_mb", "MB that a daemon held at most"),
+    ("grown_mb", "MB by which a daemon had grown at most, since its start"),
 )
 
 
@@ -45,6 +49,19 @@ def append(path: Path, result: Result) -> None:
         file.write(json.dumps(result) + "\n")
 
 
+def made(result: Result) -> bool:
+    """Whether the trial was made: its nodes came up."""
+    return "not_made" not in result
+
+
+def never_made(results: Iterable[Result]) -> set[tuple[str, int]]:
+    """Cases and numbers of trials that were begun and have not been made since."""
+    begun, there = set(), set()
+    for result in results:
+        (there if made(result) else begun).add((result["case"], result["trial"]))
+    return begun - there
+
+
 def summary(results: Iterable[Result]) -> str:
     """For people: a paragraph a case."""
     by_case: dict[str, list[Result]] = defaultdict(list)
@@ -53,15 +70,19 @@ def summary(results: Iterable[Result]) -> str:
     return "\n\n".join(_paragraph(name, by_case[name]) for name in CASES if name in by_case)
 
 
-def _paragraph(name: str, results: list[Result]) -> str:
-    commits = sorted({result["commit"] for result in results})
+def _paragraph(name: str, every: list[Result]) -> str:
+    results = [result for result in every if made(result)]
+    commits = sorted({result["commit"] for result in every})
     bad = [result for result in results if result["violations"]]
     lines = [f"{name}: {len(results)} trials, {len(bad)} with violations (commit {', '.join(commits)})"]
+    if failed := [result for result in every if not made(result)]:
+        lines[0] += f"; {len(failed)} times the nodes did not come up, {len(never_made(every))} trials not made since"
     for figure, meaning in FIGURES:
         values = [result[figure] for result in results if result.get(figure, -1) >= 0]
         if values:
             lines.append(f"  {_numbers(values)}  {meaning}{_verdict(name, figure, values)}")
     lines += [f"  trial {r['trial']}: {text}" for r in bad for text in r["violations"]]
+    lines += [f"  trial {r['trial']} was not made: {r['not_made']}" for r in failed]
     return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ from random import Random
 
 from tests.soak.cases import CASES
 from tests.soak.nodes import Cluster
-from tests.soak.results import append, load, summary
+from tests.soak.results import append, load, never_made, summary
 from tests.soak.trial import Before, Trial
 from tests.soak.work import Work
 
@@ -86,6 +86,19 @@ def test_results_are_kept_and_a_torn_line_is_not(tmp_path: Path) -> None:
     assert "trial 3: wrong" in told
 
 
+def test_a_trial_whose_nodes_did_not_come_up_is_told_until_it_is_made() -> None:
+    failed = {"case": "cut-3", "trial": 4, "commit": "c0ffee", "violations": [], "not_made": "n2 does not see n3"}
+    assert never_made([failed]) == {("cut-3", 4)}
+    told = summary([failed])
+    assert "cut-3: 0 trials, 0 with violations" in told
+    assert "1 times the nodes did not come up, 1 trials not made since" in told
+    assert "trial 4 was not made: n2 does not see n3" in told
+    later = {"case": "cut-3", "trial": 4, "commit": "c0ffee", "violations": []}
+    assert never_made([failed, later]) == set()
+    assert "1 times the nodes did not come up, 0 trials not made since" in summary([failed, later])
+
+
 def test_every_promised_count_is_the_default() -> None:
     assert {CASES[name].repeat for name in ("leader-3", "leader-5", "two-first", "two-second")} == {50}
     assert {CASES[name].repeat for name in ("cut-3", "frozen-3", "restart-3", "client-3")} == {20}
+    assert {case.repeat for name, case in CASES.items() if name.startswith("abuse-")} == {20}
