@@ -10,6 +10,7 @@ import contextlib
 import logging
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from typing import Final
@@ -28,6 +29,7 @@ from p2premap.node.paths import Paths
 from p2premap.node.secret import ClusterSecret, load_or_make, open_secret
 
 DESCRIPTORS: Final = 16_384
+HOST_CHARACTERS_MAX: Final = 60
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +110,7 @@ class Lives:
         user = Paths.of_user()
         secret = _secret(self._config, user)
         paths, moved = identities.state_paths(user)
-        identity = identities.claim(paths, secret)
+        identity = identities.claim(paths, secret, name=self._config.name, host=_host())
         try:
             while True:
                 try:
@@ -140,6 +142,11 @@ class Lives:
             # a join or a leave is a decision against the open cluster that this node was started with
             self._config = replace(self._config, open_name="")
         return ending
+
+
+def _host() -> str:
+    """What the machine calls itself, as a name for its node."""
+    return socket.gethostname().partition(".")[0][:HOST_CHARACTERS_MAX] or "node"
 
 
 def _secret(config: NodeConfig, paths: Paths) -> ClusterSecret:

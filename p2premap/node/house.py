@@ -13,7 +13,6 @@ A run ends in one of the ways of `p2premap.node.endings`; `p2premap.node.daemon`
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -119,7 +118,7 @@ class House:
     ) -> None:
         self._parts = parts
         self.config, self.user, self.paths, self.secret, self.identity = config, user, paths, secret, identity
-        self.name = config.name or socket.gethostname().partition(".")[0][:63] or "node"
+        self.name = config.name or identity.name
         self.bulletin = Bulletin()
         self.warnings = Warnings()
         for text in warnings:

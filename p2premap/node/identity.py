@@ -7,10 +7,12 @@
         key     32 bytes, mode 0600: the node's Ed25519 seed
         boot    how often it has started; raised and on disk before the node speaks
         tls     cached: the CA and this node's leaf, PEM
+        name    what its owner has called it, where he has
 
-The first free directory is taken again at each start, so that a node keeps its id, its finished work and its place in
-jobs. An id that is not safely ours (its counter is lost or older than peers remember, or it is alive elsewhere) is
-set aside for good, with everything in it, and a new one begun.
+A free directory is taken again at each start, so that a node keeps its id, its finished work and its place in jobs:
+the one of its name, where it is started with one; else the first that has none. An id that is not safely ours (its
+counter is lost or older than peers remember, or it is alive elsewhere) is set aside for good, with everything in it,
+and a new one begun.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ _LINUX: Final = sys.platform == "linux"
 _OCTAL: Final = re.compile(rb"\\([0-7]{3})")
 PEERS: Final = "node.db"
 """In a node's directory: what it remembers that may be lost without harm, see `p2premap.node.store`."""
+NAME: Final = "name"
 NODES_MAX: Final = 256
 """Directories looked at on one machine: beyond this somebody starts nodes in a loop."""
 
@@ -61,6 +64,7 @@ class Identity(msgspec.Struct, frozen=True):
         directory: its own, locked until the process ends or `release`.
         credentials: what it shows to peers.
         lock: the descriptor that holds the lock; not inherited by worker processes.
+        name: for people.
     """
 
     node: NodeId
@@ -68,6 +72,7 @@ class Identity(msgspec.Struct, frozen=True):
     directory: Path
     credentials: Credentials
     lock: int
+    name: str = "node"
 
     def __repr__(self) -> str:
         return f"<Identity {self.node.hex()} boot {self.boot}>"
@@ -128,25 +133,29 @@ def filesystem_in(path: Path, mounts: Iterable[tuple[Path, str]]) -> str:
     return kind
 
 
-def claim(paths: Paths, secret: ClusterSecret, randomness: Randomness = os.urandom) -> Identity:
-    """Take this machine's first free identity in the cluster, or make one; raise its boot counter.
+def claim(
+    paths: Paths, secret: ClusterSecret, randomness: Randomness = os.urandom, *, name: str = "", host: str = "node"
+) -> Identity:
+    """Take a free identity of this machine in the cluster, or make one; raise its boot counter.
 
     Args:
         paths: with the state on local disk (see `state_paths`).
         secret: the cluster's.
         randomness: for a new key.
+        name: what the owner calls the node; "": as before, or `host` with a number from the second such node on.
+        host: what the machine calls itself.
 
     Raises:
         ConfigError: the state directory cannot be written, or is full.
     """
     root = paths.nodes(secret.tag)
     try:
-        for directory in _existing(root):
+        for directory in _wanted(_existing(root), name):
             if (lock := _lock(directory)) is not None:
                 if (identity := _resume(directory, lock, secret)) is not None:
-                    return identity
+                    return _called(identity, name, host)
                 os.close(lock)
-        return _make(root, secret, randomness)
+        return _called(_make(root, secret, randomness), name, host)
     except OSError as error:
         raise ConfigError(
             f"Cannot keep this node's identity in {root}: {error.strerror}. Free some space or make it writable."
@@ -165,9 +174,10 @@ def take_new(paths: Paths, secret: ClusterSecret, old: Identity, randomness: Ran
         aside = _set_aside(old.directory)
         os.close(old.lock)
         new = _make(paths.nodes(secret.tag), secret, randomness)
-        with contextlib.suppress(OSError):
-            shutil.copyfile(aside / PEERS, new.directory / PEERS)
-        return new
+        for file in (PEERS, NAME):
+            with contextlib.suppress(OSError):
+                shutil.copyfile(aside / file, new.directory / file)
+        return msgspec.structs.replace(new, name=old.name)
     except OSError as error:
         raise ConfigError(f"Cannot make a new identity in {old.directory.parent}: {error.strerror}.") from None
 
@@ -181,6 +191,37 @@ def _existing(root: Path) -> list[Path]:
                 bytes.fromhex(path.name)
                 found.append(((path / "key").stat().st_mtime, path.name))
     return [root / name for _, name in sorted(found)[:NODES_MAX]]
+
+
+def _wanted(existing: list[Path], name: str) -> list[Path]:
+    """Those that a node of this name may take, the best first: never what belongs to another node of this machine."""
+    given = {directory: _given(directory) for directory in existing}
+    unnamed = [directory for directory in existing if not given[directory]]
+    if not name:
+        return [*unnamed, *(directory for directory in existing if given[directory])]
+    own = [directory for directory in existing if given[directory] == name]
+    return own + unnamed or existing[: len(existing) == 1]  # where there has only been one node, it has a new name now
+
+
+def _given(directory: Path) -> str:
+    """What the owner has called the node of this directory; "" where nothing."""
+    try:
+        return (directory / NAME).read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _called(identity: Identity, name: str, host: str) -> Identity:
+    """The same with its name, which is kept if the owner gave it."""
+    directory = identity.directory
+    before = _given(directory)
+    if name and name != before:
+        (directory / NAME).write_text(f"{name}\n")
+    if not (name := name or before):
+        unnamed = [other for other in _existing(directory.parent) if not _given(other)]
+        number = 1 + unnamed.index(directory) if directory in unnamed else 1
+        name = host if number == 1 else f"{host}-{number}"
+    return msgspec.structs.replace(identity, name=name)
 
 
 def _lock(directory: Path) -> int | None:

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,37 @@ def test_several_nodes_on_one_machine_have_ids_of_their_own(tmp_path: Path) -> N
     for one in (running[0], running[2], again):
         one.release()
     assert identity.claim(paths(tmp_path), SECRET).node == running[0].node  # the oldest first
+
+
+def test_a_name_finds_its_own_directory_again(tmp_path: Path) -> None:
+    """Whichever node of the machine starts first: results and promises are in the directory."""
+    claim = partial(identity.claim, paths(tmp_path), SECRET, host="box")
+    first = {name: claim(name=name) for name in ("ada", "bob", "")}
+    for one in first.values():
+        one.release()
+    for name in ("bob", "", "ada"):
+        again = claim(name=name)
+        assert (again.node, again.name) == (first[name].node, name or "box")
+    assert claim(name="bob").node not in {one.node for one in first.values()}, "bob runs: this is another node"
+
+
+def test_a_node_keeps_the_name_that_it_was_given(tmp_path: Path) -> None:
+    claim = partial(identity.claim, paths(tmp_path), SECRET, host="box")
+    starts = [("", "box"), ("ada", "ada"), ("", "ada"), ("eve", "eve"), ("", "eve")]
+    for boot, (asked, name) in enumerate(starts, 1):
+        one = claim(name=asked)
+        assert (one.boot, one.name) == (boot, name)
+        one.release()
+    old = claim()
+    assert identity.take_new(paths(tmp_path), SECRET, old).name == "eve"
+
+
+def test_nodes_without_a_name_are_told_apart(tmp_path: Path) -> None:
+    claim = partial(identity.claim, paths(tmp_path), SECRET, host="box")
+    running = [claim() for _ in range(3)]
+    assert [one.name for one in running] == ["box", "box-2", "box-3"]
+    running[1].release()
+    assert claim().name == "box-2"
 
 
 def test_clusters_do_not_share_identities(tmp_path: Path) -> None:
