@@ -13,8 +13,8 @@ from typing import Final, TypeAlias
 
 from p2premap.election import events as election
 from p2premap.ids import Digest, NodeId
+from p2premap.node.charter import Charter
 from p2premap.node.events import BlobsKept, JobAccepted, JobRefused, KeepBlobs, PlanRead, ReadPlan
-from p2premap.node.jobs import Charter
 from p2premap.sim.disks import FULL, Fault, LedgerDisk
 from p2premap.sim.machines import Power, Seat
 from p2premap.sim.workloads import digest_of

@@ -28,9 +28,9 @@ from p2premap.election.records import CellRecord, JobRecord, Stored, StoredBatch
 from p2premap.election.streams import encode_head
 from p2premap.ids import Ballot, Boot, JobId, NodeId
 from p2premap.node.bulk import BULK
+from p2premap.node.charter import Charter
 from p2premap.node.hello import HELLO
 from p2premap.node.invite import FROM_GUEST, TO_GUEST
-from p2premap.node.jobs import Charter
 from p2premap.node.ledger_store import LedgerStore
 from p2premap.node.links import ON_LINK
 from p2premap.protocol import FROM_CLIENT, FROM_DAEMON

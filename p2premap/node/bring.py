@@ -25,8 +25,9 @@ from p2premap.election.records import JobRecord
 from p2premap.errors import P2PRemapError
 from p2premap.ids import Digest, JobId, NodeId
 from p2premap.node.blobs import BlobError, BlobStore
+from p2premap.node.charter import Charter
 from p2premap.node.events import BlobsKept, KeepBlobs, PlanRead, ReadPlan
-from p2premap.node.jobs import Charter, MakeDirector
+from p2premap.node.jobs import MakeDirector
 from p2premap.node.staging import Stager
 from p2premap.tasks.director import Director
 from p2premap.tasks.inputs import ReadsInputs, to_copy

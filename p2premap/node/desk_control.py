@@ -16,10 +16,10 @@ from p2premap.errors import JobError
 from p2premap.ids import JobId, NodeId, short
 from p2premap.node import leaving
 from p2premap.node.blobs import BlobError
+from p2premap.node.charter import Charter
 from p2premap.node.desk import Handler, RequestError, Visit
 from p2premap.node.desk_ask import PASSED_ON, ask, ask_all, find, over
 from p2premap.node.endings import Ending
-from p2premap.node.jobs import Charter
 from p2premap.node.logs import sweep_logs
 from p2premap.tasks.inputs import ReadsInputs
 from p2premap.wire import Message

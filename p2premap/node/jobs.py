@@ -19,36 +19,35 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol, TypeAlias, assert_never
 
-import cbor2
 import msgspec
-from blake3 import blake3
 
 from p2premap.config import TasksConfig
 from p2premap.election import events as election
 from p2premap.election.core import ElectionCore
 from p2premap.errors import JobError
-from p2premap.ids import JOB_ID_BYTES, NOBODY, Ballot, Digest, JobId, NodeId, short
+from p2premap.ids import Ballot, Digest, JobId, NodeId
+from p2premap.node.charter import Charter
 from p2premap.node.events import (
     CancelJob,
     ExtendJob,
     JobAccepted,
     JobMoved,
-    JobRefused,
     NodeEffect,
     PlanRead,
     ReadPlan,
     RetellEnds,
-    ShareFiles,
     SubmitJob,
 )
+from p2premap.node.outlines import as_origin, dated, outline, submitted
+from p2premap.node.submissions import Submissions
 from p2premap.tasks import events as tasks
 from p2premap.tasks import messages
 from p2premap.tasks.coordinator import Coordinator
 from p2premap.tasks.director import Director
 from p2premap.tasks.inputs import name_holders
-from p2premap.tasks.job import JobSpec, JobView, Phase
+from p2premap.tasks.job import JobSpec, JobView
 from p2premap.tasks.progress import Leader
-from p2premap.wire import Message, NodeIdField, Record, Seconds
+from p2premap.wire import Message
 
 JobEvent: TypeAlias = (
     SubmitJob
@@ -73,37 +72,6 @@ class MakeDirector(Protocol):
 
     def __call__(self, *, job: JobId, home: NodeId, plan: bytes) -> Director:
         """See `p2premap.tasks.director.Director.__init__`."""
-
-
-class Charter(Record, frozen=True, kw_only=True):
-    """What the replicas keep of a job from its first moment: what was submitted, and where.
-
-    Args:
-        home: the node that took it, on whose machine its inputs are.
-        submitted: when, by the home's clock, in seconds since 1970: for people and for sorting, nothing else.
-    """
-
-    spec: JobSpec
-    home: NodeIdField
-    submitted: Seconds = 0.0
-
-    def encode(self) -> bytes:
-        """As `p2premap.election.events.CreateJob.spec`."""
-        return msgspec.msgpack.encode(self)
-
-    @classmethod
-    def decode(cls, data: bytes) -> Charter:
-        """From a replica's record, which a member wrote."""
-        return msgspec.msgpack.decode(data, type=cls)
-
-
-class _Submission(msgspec.Struct):
-    """A job that is being handed in."""
-
-    event: SubmitJob
-    job: JobId | None = None
-    again: list[int] = msgspec.field(default_factory=list)
-    """Further requests under the same key."""
 
 
 class _Waiting(msgspec.Struct):
@@ -154,7 +122,6 @@ class Jobs:
         self._send = send
         self._emit = emit
         self._workers = workers
-        self._candidates = candidates
         self._names = names
         self._faulted = faulted
         self._led: dict[JobId, Coordinator] = {}
@@ -169,8 +136,16 @@ class Jobs:
         for job in core.jobs():
             if (state := core.job(job)) is not None and state.record.origin and not state.record.gone:
                 self._forks[JobId(state.record.origin)] = job
-        self._submissions: dict[int, _Submission] = {}
-        self._by_key: dict[bytes, int] = {}
+        self._submissions = Submissions(
+            me=me,
+            find=core.find,
+            copies=self._copies,
+            check=self._check,
+            plans=self._plans,
+            candidates=candidates,
+            elect=self.elect,
+            emit=emit,
+        )
 
     # --- the face -------------------------------------------------------------------------------------------------
 
@@ -196,23 +171,27 @@ class Jobs:
 
     def views(self, now: float, prefix: bytes = b"") -> list[JobView]:
         """What this node knows of the jobs whose id begins so: those that it leads, replicates, or saw end."""
-        found = {job: self._dated(led.view(now)) for job, led in self._led.items() if job.startswith(prefix)}
+        found = {job: dated(self.core, led.view(now)) for job, led in self._led.items() if job.startswith(prefix)}
         for job, (view, heard) in self._concluded.items():
             if job.startswith(prefix):
                 found[job] = msgspec.structs.replace(view, age_s=view.age_s + now - heard)
         for origin, fork in self._forks.items():
             if origin.startswith(prefix) and (standing_in := self._standing_in(now, fork)) is not None:
-                found.setdefault(origin, _as(origin, standing_in))
+                found.setdefault(origin, as_origin(origin, standing_in))
         for job in self.core.jobs():
-            if job.startswith(prefix) and job not in found and (outline := self._outline(job)) is not None:
-                found[job] = outline
+            if (
+                job.startswith(prefix)
+                and job not in found
+                and (seen := outline(self.core, job, self._names)) is not None
+            ):
+                found[job] = seen
         return list(found.values())
 
     def _standing_in(self, now: float, fork: JobId) -> JobView | None:
         """A fork that is led here, or has come to its end."""
         if (led := self._led.get(fork)) is not None:
-            return self._dated(led.view(now))
-        return self._concluded[fork][0] if fork in self._concluded else self._outline(fork)
+            return dated(self.core, led.view(now))
+        return self._concluded[fork][0] if fork in self._concluded else outline(self.core, fork, self._names)
 
     def blobs_in_use(self) -> set[Digest]:
         """Code and plans of jobs that are not over: they may be asked for however old they are."""
@@ -226,8 +205,7 @@ class Jobs:
 
     def submitted(self, job: JobId) -> Charter | None:
         """The same, of a job that is over too."""
-        state = self.core.job(job)
-        return None if state is None or state.record.gone else Charter.decode(state.record.spec)
+        return submitted(self.core, job)
 
     def why(self, now: float, job: JobId, *, stage: int = -1, task: int = -1) -> str:
         """Why the job is where it is, or one of its tasks; "" where this node cannot say more than its view does.
@@ -263,7 +241,7 @@ class Jobs:
         """What the shell says about jobs."""
         match event:
             case SubmitJob():
-                self._submit(now, event)
+                self._submissions.submit(now, event)
             case CancelJob(job=job, reason=reason):
                 self._tell(now, self._meant(job), tasks.CancelJob(reason=reason))
             case ExtendJob(job=job, payload=payload, request=request):
@@ -281,19 +259,6 @@ class Jobs:
                 self._cannot_lead(now, job, error)
             case _:
                 self.elect(now, event)
-
-    def _submit(self, now: float, event: SubmitJob) -> None:
-        """A client hands in a job: found under its key, or created."""
-        key = event.spec.submission_key
-        if (other := self._by_key.get(key)) is not None:
-            self._submissions[other].again.append(event.request)
-            return
-        self._submissions[event.request] = _Submission(event)
-        self._by_key[key] = event.request
-        if event.again:
-            self.elect(now, election.FindJob(request=event.request, key=key))
-        else:
-            self._found(now, event.request, self.core.find(key))
 
     def report(self, now: float, sender: NodeId, job: JobId, ballot: Ballot, message: Message) -> None:
         """A worker says something about a job."""
@@ -325,11 +290,11 @@ class Jobs:
             case election.Persist() | election.LoadBatches() | election.Bring():
                 self._emit(effect)
             case election.KeyAnswer(request=request, job=job):
-                self._found(now, request, job)
+                self._submissions.found(now, request, job)
             case election.Created(request=request, job=job, copies=copies):
-                self._answer(request, JobAccepted(request=request, job=job, copies=copies))
+                self._submissions.answer(request, JobAccepted(request=request, job=job, copies=copies))
             case election.CreateFailed(request=request, text=text):
-                self._refuse(request, text)
+                self._submissions.refuse(request, text)
             case _:
                 self._elected_of_job(now, effect)
 
@@ -361,38 +326,6 @@ class Jobs:
         if effect.job not in self._led:
             self._emit(JobMoved(job=effect.job))
 
-    def _found(self, now: float, request: int, known: JobId | None) -> None:
-        """The job has an earlier submission under the same key, or is new."""
-        submission = self._submissions.get(request)
-        if submission is None:
-            return
-        if known is not None:
-            self._answer(request, JobAccepted(request=request, job=known, copies=self._copies(known)))
-            return
-        event = submission.event
-        spec = event.spec
-        members = (self.me, *list(self._candidates())[: max(spec.options.copies, 1) - 1])
-        job = submission.job = job_id(spec, members)
-        try:
-            self._check(job, spec, event.plan)
-        except JobError as error:
-            self._refuse(request, str(error))
-            return
-        self._plans[job] = event.plan
-        self._emit(ShareFiles(job=job, files=event.files))
-        self.elect(
-            now,
-            election.CreateJob(
-                request=request,
-                job=job,
-                members=members,
-                key=spec.submission_key,
-                spec=Charter(spec=spec, home=self.me, submitted=event.wall_s).encode(),
-                strict=spec.options.strict,
-                copies=max(spec.options.copies, 1),
-            ),
-        )
-
     def _check(self, job: JobId, spec: JobSpec, plan: bytes) -> None:
         """Raises: JobError: this node will not lead it."""
         if spec.kind not in self._directors:
@@ -400,22 +333,6 @@ class Jobs:
         if self.led >= self._config.jobs_kept_max:
             raise JobError(f"{self._leader.name} leads {self.led} jobs already; try again when some have ended.")
         self._directors[spec.kind](job=job, home=self.me, plan=plan).first()
-
-    def _answer(self, request: int, answer: JobAccepted) -> None:
-        if (submission := self._submissions.pop(request, None)) is None:
-            return
-        self._by_key.pop(submission.event.spec.submission_key, None)
-        for number in (request, *submission.again):
-            self._emit(msgspec.structs.replace(answer, request=number))
-
-    def _refuse(self, request: int, text: str) -> None:
-        if (submission := self._submissions.pop(request, None)) is None:
-            return
-        self._by_key.pop(submission.event.spec.submission_key, None)
-        if submission.job is not None:
-            self._plans.pop(submission.job, None)
-        for number in (request, *submission.again):
-            self._emit(JobRefused(request=number, text=text))
 
     # --- leading --------------------------------------------------------------------------------------------------
 
@@ -491,15 +408,15 @@ class Jobs:
                 case tasks.AppendFacts(batch=batch):
                     self.elect(now, election.Append(job=job.job, batch=batch))
                 case tasks.Conclude(view=view):
-                    view = self._dated(view)
+                    view = dated(self.core, view)
                     self.elect(now, election.Conclude(job=job.job, view=msgspec.msgpack.encode(view)))
                 case tasks.JobChanged(view=view):
-                    view = self._dated(view)
+                    view = dated(self.core, view)
                     self._emit(tasks.JobChanged(job=job.job, view=view))
                     if view.phase.over:
                         self._told.add(job.job)
                     for origin in self._origins(job.job):
-                        self._emit(tasks.JobChanged(job=origin, view=_as(origin, view)))
+                        self._emit(tasks.JobChanged(job=origin, view=as_origin(origin, view)))
                 case tasks.TasksEnded() | tasks.Extended():
                     # whoever waits may know the job by the name that it had before it was forked
                     for name in (job.job, *self._origins(job.job)):
@@ -532,35 +449,6 @@ class Jobs:
             self._emit(tasks.JobChanged(job=job, view=view))
         self._told.discard(job)
 
-    def _outline(self, job: JobId) -> JobView | None:
-        """A job that another node leads, or nobody for now; None where this node does not keep it (any more)."""
-        state = self.core.job(job)
-        if state is None or state.record.gone:
-            return None
-        if state.record.view:
-            return msgspec.msgpack.decode(state.record.view, type=JobView)
-        spec = Charter.decode(state.record.spec).spec
-        leader = state.leader if state.leader is not None else NOBODY
-        return JobView(
-            job=job,
-            name=spec.name,
-            kind=spec.kind,
-            phase=Phase.WAITING,
-            leader=leader,
-            leader_name="" if leader == NOBODY else self._names().get(short(leader), short(leader)),
-            leader_pid=0,
-            age_s=0.0,
-            copies=state.copies,
-            note=state.note or ("" if state.leader is not None else "Its replicas are electing a leader."),
-            fork=state.fork,
-            submitted=Charter.decode(state.record.spec).submitted,
-        )
-
-    def _dated(self, view: JobView) -> JobView:
-        """With the time of its submission, which its leader's room does not know."""
-        charter = self.submitted(JobId(view.job))
-        return msgspec.structs.replace(view, submitted=charter.submitted if charter is not None else 0.0)
-
     def _named(self, note: str) -> str:
         """A sentence of the election room, with the nodes' names."""
         names = self._names() if note else {}
@@ -569,15 +457,3 @@ class Jobs:
     def _copies(self, job: JobId) -> int:
         state = self.core.job(job)
         return state.copies if state is not None else 1
-
-
-def _as(origin: JobId, view: JobView) -> JobView:
-    """A fork as those see it who asked for the job that it was forked from."""
-    return msgspec.structs.replace(view, job=origin, fork=short(view.job))
-
-
-def job_id(spec: JobSpec, replicas: Iterable[NodeId]) -> JobId:
-    """The job's id: a digest over (submission key, spec digest, first replica set), so that no id can have two."""
-    spec_digest = blake3(cbor2.dumps(msgspec.to_builtins(spec, builtin_types=(bytes,)))).digest()
-    bound = cbor2.dumps((spec.submission_key, spec_digest, tuple(replicas)))
-    return JobId(blake3(bound).digest(JOB_ID_BYTES))

@@ -17,8 +17,8 @@ from p2premap.election.records import JobRecord
 from p2premap.ids import Ballot, Digest, JobId
 from p2premap.node import bring
 from p2premap.node.bring import Answer, Asked, Bringer
+from p2premap.node.charter import Charter
 from p2premap.node.events import BlobsKept, KeepBlobs, PlanRead, ReadPlan
-from p2premap.node.jobs import Charter
 from p2premap.tasks import inputs
 from p2premap.tasks.inputs import dependence, name_holders, to_copy
 from p2premap.tasks.job import BlobRef, JobSpec, Source, StageId

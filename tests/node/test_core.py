@@ -22,9 +22,9 @@ from p2premap.gossip.events import GossipEffect, GossipEvent, MemberState, Membe
 from p2premap.gossip.facts import LoadMeter
 from p2premap.ids import Address, Boot, Incarnation, JobId, NodeId, RequestId
 from p2premap.node.capabilities import FACT, Capabilities
+from p2premap.node.charter import job_id
 from p2premap.node.core import NodeCore
 from p2premap.node.events import CancelJob, JobAccepted, JobRefused, NodeEffect, ShareFiles, SubmitJob, Tick
-from p2premap.node.jobs import job_id
 from p2premap.node.outbox import ASK_AGAIN_S, Outbox
 from p2premap.ports import FrameReceived
 from p2premap.sim.workloads import KIND, Shape, ShapeDirector, digest_of, spec_of

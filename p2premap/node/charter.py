@@ -1,0 +1,42 @@
+"""What the replicas keep of a job from its first moment, and the id that is bound to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import cbor2
+import msgspec
+from blake3 import blake3
+
+from p2premap.ids import JOB_ID_BYTES, JobId, NodeId
+from p2premap.tasks.job import JobSpec
+from p2premap.wire import NodeIdField, Record, Seconds
+
+
+class Charter(Record, frozen=True, kw_only=True):
+    """What the replicas keep of a job from its first moment: what was submitted, and where.
+
+    Args:
+        home: the node that took it, on whose machine its inputs are.
+        submitted: when, by the home's clock, in seconds since 1970: for people and for sorting, nothing else.
+    """
+
+    spec: JobSpec
+    home: NodeIdField
+    submitted: Seconds = 0.0
+
+    def encode(self) -> bytes:
+        """As `p2premap.election.events.CreateJob.spec`."""
+        return msgspec.msgpack.encode(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Charter:
+        """From a replica's record, which a member wrote."""
+        return msgspec.msgpack.decode(data, type=cls)
+
+
+def job_id(spec: JobSpec, replicas: Iterable[NodeId]) -> JobId:
+    """The job's id: a digest over (submission key, spec digest, first replica set), so that no id can have two."""
+    spec_digest = blake3(cbor2.dumps(msgspec.to_builtins(spec, builtin_types=(bytes,)))).digest()
+    bound = cbor2.dumps((spec.submission_key, spec_digest, tuple(replicas)))
+    return JobId(blake3(bound).digest(JOB_ID_BYTES))

@@ -1,0 +1,58 @@
+"""Jobs as people see them at a node that does not lead them: from what its replica says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from p2premap.election.core import ElectionCore
+from p2premap.ids import NOBODY, JobId, short
+from p2premap.node.charter import Charter
+from p2premap.tasks.job import JobView, Phase
+
+
+def outline(core: ElectionCore, job: JobId, names: Callable[[], Mapping[str, str]]) -> JobView | None:
+    """A job that another node leads, or nobody for now; None where this node does not keep it (any more).
+
+    Args:
+        names: what the nodes are called, by their ids as sentences name them.
+    """
+    state = core.job(job)
+    if state is None or state.record.gone:
+        return None
+    if state.record.view:
+        return msgspec.msgpack.decode(state.record.view, type=JobView)
+    spec = Charter.decode(state.record.spec).spec
+    leader = state.leader if state.leader is not None else NOBODY
+    return JobView(
+        job=job,
+        name=spec.name,
+        kind=spec.kind,
+        phase=Phase.WAITING,
+        leader=leader,
+        leader_name="" if leader == NOBODY else names().get(short(leader), short(leader)),
+        leader_pid=0,
+        age_s=0.0,
+        copies=state.copies,
+        note=state.note or ("" if state.leader is not None else "Its replicas are electing a leader."),
+        fork=state.fork,
+        submitted=Charter.decode(state.record.spec).submitted,
+    )
+
+
+def submitted(core: ElectionCore, job: JobId) -> Charter | None:
+    """What was submitted, and where; None of a job of which no replica is here."""
+    state = core.job(job)
+    return None if state is None or state.record.gone else Charter.decode(state.record.spec)
+
+
+def dated(core: ElectionCore, view: JobView) -> JobView:
+    """With the time of its submission, which its leader's room does not know."""
+    charter = submitted(core, JobId(view.job))
+    return msgspec.structs.replace(view, submitted=charter.submitted if charter is not None else 0.0)
+
+
+def as_origin(origin: JobId, view: JobView) -> JobView:
+    """A fork as those see it who asked for the job that it was forked from."""
+    return msgspec.structs.replace(view, job=origin, fork=short(view.job))

@@ -1,0 +1,128 @@
+"""Jobs that clients hand in at one node, until they are accepted or refused. Pure.
+
+A job is first looked for under its key: a client that does not know whether it was accepted hands it in again, perhaps
+elsewhere. Only a new one is created, with this node as the first of its replicas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from p2premap.election import events as election
+from p2premap.errors import JobError
+from p2premap.ids import JobId, NodeId
+from p2premap.node.charter import Charter, job_id
+from p2premap.node.events import JobAccepted, JobRefused, NodeEffect, ShareFiles, SubmitJob
+from p2premap.tasks.job import JobSpec
+
+
+class _Submission(msgspec.Struct):
+    """A job that is being handed in."""
+
+    event: SubmitJob
+    job: JobId | None = None
+    again: list[int] = msgspec.field(default_factory=list)
+    """Further requests under the same key."""
+
+
+class Submissions:
+    """See the module.
+
+    Args:
+        me: this node.
+        find: the job that is known here under a key.
+        copies: in how many copies a job exists, as far as is known here.
+        check: raises `JobError` where this node will not lead such a job.
+        plans: takes the plan of each job that is created here.
+        candidates: nodes that could be replicas of a new job, the best first, without this one.
+        elect: tells the election room.
+        emit: takes an effect for the shell.
+    """
+
+    def __init__(
+        self,
+        *,
+        me: NodeId,
+        find: Callable[[bytes], JobId | None],
+        copies: Callable[[JobId], int],
+        check: Callable[[JobId, JobSpec, bytes], None],
+        plans: dict[JobId, bytes],
+        candidates: Callable[[], Iterable[NodeId]],
+        elect: Callable[[float, election.ElectionEvent], None],
+        emit: Callable[[NodeEffect], None],
+    ) -> None:
+        self._me = me
+        self._find = find
+        self._copies = copies
+        self._check = check
+        self._plans = plans
+        self._candidates = candidates
+        self._elect = elect
+        self._emit = emit
+        self._submissions: dict[int, _Submission] = {}
+        self._by_key: dict[bytes, int] = {}
+
+    def submit(self, now: float, event: SubmitJob) -> None:
+        """A client hands in a job: found under its key, or created."""
+        key = event.spec.submission_key
+        if (other := self._by_key.get(key)) is not None:
+            self._submissions[other].again.append(event.request)
+            return
+        self._submissions[event.request] = _Submission(event)
+        self._by_key[key] = event.request
+        if event.again:
+            self._elect(now, election.FindJob(request=event.request, key=key))
+        else:
+            self.found(now, event.request, self._find(key))
+
+    def found(self, now: float, request: int, known: JobId | None) -> None:
+        """The job has an earlier submission under the same key, or is new."""
+        submission = self._submissions.get(request)
+        if submission is None:
+            return
+        if known is not None:
+            self.answer(request, JobAccepted(request=request, job=known, copies=self._copies(known)))
+            return
+        event = submission.event
+        spec = event.spec
+        members = (self._me, *list(self._candidates())[: max(spec.options.copies, 1) - 1])
+        job = submission.job = job_id(spec, members)
+        try:
+            self._check(job, spec, event.plan)
+        except JobError as error:
+            self.refuse(request, str(error))
+            return
+        self._plans[job] = event.plan
+        self._emit(ShareFiles(job=job, files=event.files))
+        self._elect(
+            now,
+            election.CreateJob(
+                request=request,
+                job=job,
+                members=members,
+                key=spec.submission_key,
+                spec=Charter(spec=spec, home=self._me, submitted=event.wall_s).encode(),
+                strict=spec.options.strict,
+                copies=max(spec.options.copies, 1),
+            ),
+        )
+
+    def answer(self, request: int, answer: JobAccepted) -> None:
+        """The job is accepted: tell all who wait for that."""
+        if (submission := self._submissions.pop(request, None)) is None:
+            return
+        self._by_key.pop(submission.event.spec.submission_key, None)
+        for number in (request, *submission.again):
+            self._emit(msgspec.structs.replace(answer, request=number))
+
+    def refuse(self, request: int, text: str) -> None:
+        """It is not, and this is why."""
+        if (submission := self._submissions.pop(request, None)) is None:
+            return
+        self._by_key.pop(submission.event.spec.submission_key, None)
+        if submission.job is not None:
+            self._plans.pop(submission.job, None)
+        for number in (request, *submission.again):
+            self._emit(JobRefused(request=number, text=text))
