@@ -105,7 +105,7 @@ class Progress:
             detail=final.detail if final is not None else "",
             note="" if final is not None else note(runs, workers, cancelling) or self._dependence(runs, workers),
             part_count=len(parts),
-            retries=sum(run.failed_attempts - len(run.skipped) for run in runs),
+            retries=sum(run.failed_attempts - _given_up(run) for run in runs),
             skipped=_skipped(runs),
         )
 
@@ -125,6 +125,11 @@ class Progress:
             for task, part in sorted(self._parts.get(run.id, {}).items())
             if all_there or run.is_settled(task)
         )
+
+
+def _given_up(run: StageRun) -> int:
+    """How many tasks failed for good; some that are left out never began, since nobody wanted their results any more."""
+    return len({task for task, _ in run.facts.failures} & run.skipped.keys())
 
 
 def _skipped(runs: list[StageRun]) -> tuple[tuple[str, int, str], ...]:

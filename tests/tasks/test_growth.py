@@ -196,6 +196,7 @@ def test_what_nobody_wants_any_more_is_stopped() -> None:
     _extend(led, 3)
     assert _extend(led, cancelled=[0, 2]) == ["A: stop 0", "A: stop 2"]
     assert _told(led) == [(0, Outcome.STOPPED), (2, Outcome.STOPPED)]
+    assert led.view.retries == 0, "none of them had failed before"
 
 
 def test_who_comes_anew_is_told_again() -> None:
