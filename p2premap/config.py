@@ -169,6 +169,7 @@ class NodeConfig(Event, frozen=True, kw_only=True):
         open_name: the NAME of ``--open NAME``; "" means a secret cluster.
         tags: for placement.
         limits: what the machine's owner keeps for other things.
+        refused_actions: names of actions that do not run here.
     """
 
     name: str = ""
@@ -178,6 +179,7 @@ class NodeConfig(Event, frozen=True, kw_only=True):
     open_name: str = ""
     tags: tuple[str, ...] = ()
     limits: OwnerLimits = OwnerLimits()
+    refused_actions: tuple[str, ...] = ()
     gossip: GossipConfig = GossipConfig()
     tasks: TasksConfig = TasksConfig()
     election: ElectionConfig = ElectionConfig()

@@ -32,6 +32,7 @@ class NoopDirector:
     """
 
     runtime = "p2premap.sim.many:none"
+    planner = ""
 
     def __init__(self, tasks: int, *, grows: bool = False) -> None:
         self._tasks = tasks
@@ -63,9 +64,9 @@ class NoopDirector:
         """Always the same."""
         return NOTHING
 
-    def part(self, task: int, result: Pinned) -> Part | None:
+    def parts(self, task: int, result: Pinned) -> Sequence[Part]:
         """There is no output."""
-        return None
+        return ()
 
 
 @dataclass(slots=True)

@@ -67,6 +67,7 @@ class ShapeDirector:
     """The director of a `Shape`."""
 
     runtime = "p2premap.sim.workloads:Shape"
+    planner = ""
     streams = False
 
     def __init__(self, *, job: JobId, home: NodeId, plan: bytes) -> None:
@@ -110,13 +111,13 @@ class ShapeDirector:
             ),
         )
 
-    def part(self, task: int, result: Pinned) -> Part | None:
+    def parts(self, task: int, result: Pinned) -> Sequence[Part]:
         """The blob of a result."""
         if not result.blobs:
-            return None
+            return ()
         blob = result.blobs[0]
         source = Source(digest=blob.digest, start=0, end=blob.size, holders=result.holders, blob=blob.digest)
-        return Part(number=task, source=source, records=result.records_out)
+        return (Part(number=task, source=source, records=result.records_out),)
 
 
 def seconds_of(spec: AttemptSpec) -> float:

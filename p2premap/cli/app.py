@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from p2premap import __version__
+from p2premap import __version__, plugins
 from p2premap.cli.exits import Exit, exit_of
 from p2premap.cli.show import clean
 from p2premap.errors import JobFailed, P2PRemapError
@@ -40,12 +40,10 @@ COMMANDS = {
         "invite": "membership:invite",
         "join": "membership:join",
         "leave": "membership:leave",
+        "rotate": "rotate:rotate",
     },
 }
 """Section of the help -> command -> "module:name" below `p2premap.cli`."""
-
-PLUGINS = "p2premap.commands"
-"""The entry point group of commands that live elsewhere, such as the simulator's."""
 
 _TARGETS = {name: target for section in COMMANDS.values() for name, target in section.items()}
 
@@ -169,10 +167,8 @@ def _trace() -> None:
         traceback.print_exc()
 
 
-def _plugins() -> dict[str, Any]:
-    from importlib.metadata import entry_points  # 20 ms: only for help and for names that are not ours
-
-    return {point.name: point for point in sorted(entry_points(group=PLUGINS), key=lambda point: point.name)}
+def _plugins() -> dict[str, plugins.Plugin]:
+    return plugins.find(plugins.COMMANDS)
 
 
 def _colours() -> bool | None:

@@ -13,10 +13,12 @@ from p2premap.cli.output import fetchable, finish, output_to, raise_unless_done
 from p2premap.cli.progress import Progress, progress_for
 from p2premap.cli.shapes import job_shape
 from p2premap.cli.show import DURATION, SIZE, clean, json_option, print_json, say
+from p2premap.client.bundle import kind_of
 from p2premap.client.connection import Connection, local
 from p2premap.client.jobs import Connect
 from p2premap.client.jobs import cancel as cancel_job
-from p2premap.client.plan import Submission, plan_mapreduce
+from p2premap.client.plan import Submission
+from p2premap.client.planning import Asked, plan_job
 from p2premap.client.reach import anywhere
 from p2premap.client.session import Collector, Output, hand_in, renamed, see_through, strength
 from p2premap.control.jobs import JobUpdate, Watch
@@ -32,6 +34,10 @@ COPIES_MAX = 15
 @click.command()
 @click.argument("file")
 @click.argument("paths", nargs=-1)
+@click.option(
+    "--kind", default="", metavar="KIND", help="Of the job: mapreduce, action, or an installed one. [by FILE]"
+)
+@click.option("--option", "given", multiple=True, metavar="NAME=VALUE", help="For the job's own use; may be repeated.")
 @click.option("-o", "--output", metavar="DIR", help="Collect the parts here. [standard output]")
 @click.option("--partitions", type=click.IntRange(0), default=0, metavar="N", help="Output parts. [by size and slots]")
 @click.option("--priority", type=click.IntRange(-PRIORITY_MAX, PRIORITY_MAX), default=0, help="Higher goes first. [0]")
@@ -49,6 +55,8 @@ def run(
     ctx: click.Context,
     file: str,
     paths: tuple[str, ...],
+    kind: str,
+    given: tuple[str, ...],
     output: str | None,
     partitions: int,
     priority: int,
@@ -65,7 +73,8 @@ def run(
     """Run a job over files of this machine.
 
     PATHS are files, directories and glob patterns; they need to exist here only. FILE is a Python file with
-    map(key, line) and perhaps combine, reduce, partition: see docs/job-files.md.
+    map(key, line) and perhaps combine, reduce, partition (docs/job-files.md), or with a class derived from
+    p2premap.Action, whose inputs may be URLs and JSON, too (docs/actions.md).
 
     Ctrl-C asks whether to detach or to cancel; where nobody can be asked, it cancels.
     """
@@ -81,7 +90,9 @@ def run(
     started = time.monotonic()
     target = None if detach else output_to(output, as_json=as_json)
     with local(ctx.obj) as connection:  # the inputs are files of this machine: its own node hands them out
-        submission = _plan(connection, file, paths, partitions, name, options)
+        submission = _plan(connection, file, paths, kind, _pairs(given), partitions, options)
+    if name:
+        submission = renamed(submission, name)
     if detach:
         job = hand_in(partial(local, ctx.obj), submission)
         print_json({"id": job.hex()}) if as_json else click.echo(job.hex())
@@ -103,18 +114,40 @@ def run(
 
 
 def _plan(
-    connection: Connection, file: str, paths: tuple[str, ...], partitions: int, name: str, options: JobOptions
+    connection: Connection,
+    file: str,
+    paths: tuple[str, ...],
+    kind: str,
+    given: dict[str, str],
+    partitions: int,
+    options: JobOptions,
 ) -> Submission:
     power = strength(connection)
-    submission = plan_mapreduce(
-        file,
-        paths,
+    asked = Asked(
+        file=file,
+        inputs=paths,
         slots=power.slots,
+        one_machine=power.one_machine,
         partitions=partitions,
-        compression="none" if power.one_machine else "zlib",
+        given=given,
         options=options,
     )
-    return renamed(submission, name) if name else submission
+    return plan_job(kind or kind_of(file), asked)
+
+
+def _pairs(given: tuple[str, ...]) -> dict[str, str]:
+    """What ``--option`` said.
+
+    Raises:
+        ConfigError: one has no "=".
+    """
+    pairs = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise ConfigError(f"--option {clean(text)!r}: write NAME=VALUE.")
+        pairs[name] = value
+    return pairs
 
 
 class Session:

@@ -68,6 +68,61 @@ class _Names:
         return name in self.functions or name in self.constants or name in self.others
 
 
+ACTION: Final = "Action"
+"""A job file with a class that derives from `p2premap.Action` is an action."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A job file, whatever its kind.
+
+    Args:
+        name: the file's name without ".py".
+        bundle: the blob for the workers.
+        actions: classes that derive from `p2premap.Action`, by name.
+    """
+
+    name: str
+    bundle: bytes
+    actions: dict[str, ast.ClassDef]
+
+
+def kind_of(path: str) -> str:
+    """Of which of the built-in kinds a job file is.
+
+    Raises:
+        JobRejected: it is no Python file.
+    """
+    _, tree = _parse(Path(path), shown=path)
+    return "action" if _actions(tree) else "mapreduce"
+
+
+def pack_file(path: str) -> Source:
+    """Read and pack a job file, whatever its kind, with the local modules that it imports.
+
+    Raises:
+        JobRejected: it is no Python file.
+    """
+    file = Path(path)
+    source, tree = _parse(file, shown=path)
+    collector = _Collector(file.absolute().parent)
+    collector.follow(tree, package="")
+    return Source(file.stem, collector.bundle(file, source), _actions(tree))
+
+
+def _actions(tree: ast.Module) -> dict[str, ast.ClassDef]:
+    classes = [statement for statement in _statements(tree.body) if isinstance(statement, ast.ClassDef)]
+    return {found.name: found for found in classes if any(_is_action(base) for base in found.bases)}
+
+
+def _is_action(base: ast.expr) -> bool:
+    match base:
+        case ast.Name(id=name) | ast.Attribute(value=ast.Name(id="p2premap"), attr=name):
+            return name == ACTION
+        case _:
+            return False
+
+
 def load_job(path: str) -> JobCode:
     """Read, check and pack a job file.
 
@@ -83,9 +138,7 @@ def load_job(path: str) -> JobCode:
     reader, encoding = names.constants.get("reader", "lines"), names.constants.get("encoding", "utf-8")
     if "reader" in names.constants and reader not in READERS:
         raise JobRejected(f'{path}: reader is {reader!r}; say reader = "lines" or reader = "blocks".')
-    main = Module(name=JOB_MODULE, path=str(file.absolute()), source=source)
-    modules = sorted(collector.modules.values(), key=lambda m: m.name)
-    return JobCode(file.stem, pack_bundle([main, *modules]), "reduce" in names, encoding is not None)
+    return JobCode(file.stem, collector.bundle(file, source), "reduce" in names, encoding is not None)
 
 
 def _parse(file: Path, *, shown: str) -> tuple[str, ast.Module]:
@@ -181,6 +234,11 @@ class _Collector:
         self._root = root
         self.modules: dict[str, Module] = {}
         self._trees: dict[str, ast.Module] = {}
+
+    def bundle(self, file: Path, source: str) -> bytes:
+        """The bundle blob of a job file and what has been found."""
+        main = Module(name=JOB_MODULE, path=str(file.absolute()), source=source)
+        return pack_bundle([main, *sorted(self.modules.values(), key=lambda m: m.name)])
 
     def follow(self, tree: ast.Module, *, package: str) -> None:
         """Add what `tree`, a module of `package`, imports anywhere in it."""

@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from blake3 import blake3
 
@@ -24,6 +24,9 @@ from p2premap.errors import JobRejected
 from p2premap.ids import Digest
 from p2premap.tasks.job import BlobRef, JobOptions, JobSpec
 from p2premap.tasks.mapreduce import KIND, PARTITIONS_MAX, InputFile, Split, pack_plan
+
+if TYPE_CHECKING:
+    from p2premap.client.planning import Asked
 
 TASK_BYTES_MIN: Final = 1 << 10
 """Small: a short file may be a list of long computations, and should reach every slot."""
@@ -62,6 +65,24 @@ class Submission:
 class _File:
     input: InputFile
     size: int
+
+
+def plan(asked: Asked) -> Submission:
+    """The planner of map/reduce jobs; see `p2premap.client.planning`.
+
+    Raises:
+        JobRejected: as `plan_mapreduce`.
+    """
+    if asked.given:
+        raise JobRejected(f"Map/reduce jobs have no option {next(iter(asked.given))!r}: leave --option out.")
+    return plan_mapreduce(
+        asked.file,
+        asked.inputs,
+        slots=asked.slots,
+        partitions=asked.partitions,
+        compression="none" if asked.one_machine else "zlib",
+        options=asked.options,
+    )
 
 
 def plan_mapreduce(

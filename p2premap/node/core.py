@@ -105,6 +105,7 @@ class NodeCore:
         config: intervals and limits of the task rooms.
         now: the clock's present value.
         faulted: see `p2premap.node.jobs.Jobs`.
+        unfit: see `p2premap.tasks.worker.WorkerCore`.
     """
 
     def __init__(
@@ -119,12 +120,18 @@ class NodeCore:
         config: TasksConfig,
         now: float,
         faulted: Callable[[JobId, Exception], None] | None = None,
+        unfit: Callable[[str, str], str] = lambda runtime, function: "",
     ) -> None:
         self.me = me
         self.name = name
         self.gossip = gossip
         self.worker = WorkerCore(
-            me=me, slots=capabilities.slots, config=config, fence=Fence(config.jobs_fenced_max), now=now
+            me=me,
+            slots=capabilities.slots,
+            config=config,
+            fence=Fence(config.jobs_fenced_max),
+            now=now,
+            unfit=unfit,
         )
         self._config = config
         self._capabilities = capabilities

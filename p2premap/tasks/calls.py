@@ -241,6 +241,7 @@ class Calls:
     """See `p2premap.tasks.director.Director`."""
 
     runtime = RUNTIME
+    planner = ""
     streams = True
 
     def __init__(self, *, job: JobId, home: NodeId, plan: bytes) -> None:
@@ -262,9 +263,9 @@ class Calls:
         """There is no other."""
         return None
 
-    def part(self, task: int, result: Pinned) -> Part | None:
+    def parts(self, task: int, result: Pinned) -> Sequence[Part]:
         """Results go to the client one by one."""
-        return None
+        return ()
 
     def extend(self, payload: bytes) -> Extension:
         """Take what the client handed in.

@@ -336,7 +336,8 @@ class Coordinator:
             return
         more = True
         while more and state.going_on:
-            state.look_at_parts()
+            state.look_at_results()
+            running.growth.unfold()
             state.pin_complete()
             self._take_early(running, now)
             more = state.going_on and running.hand_out.all(now)
@@ -359,7 +360,7 @@ class Coordinator:
         """Tell watchers, not too often, and always the end; then let go of what only a running job needs."""
         over = state.final is not None
         if over:
-            state.look_at_parts()
+            state.look_at_results()
         if not over and not (state.changed and now >= self._view_at):
             return
         state.changed = False

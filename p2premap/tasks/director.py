@@ -1,15 +1,16 @@
 """The pure half of a kind of job: plans stages, folds results, says when the job is done.
 
 A kind is a plug-in: the entry point group ``p2premap.modules`` maps its name to a class that satisfies `Director`.
-Its other half, which runs user code in a worker process, is named by `Director.runtime`
-(see `p2premap.worker.runtime.Runtime`). A director is deterministic and knows no clock, no file and no network:
-whoever leads the job makes one from the same plan and the same pinned results, and goes on.
+The director names the two other halves: `Director.runtime` runs user code in worker processes
+(`p2premap.worker.runtime.Runtime`), `Director.planner` makes a job of what a user typed (`p2premap.client.planning`).
+A director is deterministic and knows no clock, no file and no network: whoever leads the job makes one from the same
+plan and the same pinned results, and goes on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -44,6 +45,7 @@ class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
         bytes_in: of all tasks' inputs, for progress; 0 if unknown.
         final: its results are the job's output parts, one a task.
         open: more tasks may come (`Director.extend`); it is complete only once it has been closed.
+        grows: of an open stage: its own results may add tasks (`Unfolds.unfold` is asked about each).
         together: its tasks run side by side, all of them or none.
     """
 
@@ -53,6 +55,7 @@ class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
     bytes_in: int = 0
     final: bool = False
     open: bool = False
+    grows: bool = False
     together: bool = False
 
 
@@ -85,7 +88,10 @@ class Director(Protocol):
     """One job's plan. Made anew by every leader; must come to the same conclusions from the same results."""
 
     runtime: str
-    """The other half: "package.module:Class", importable on every node."""
+    """Runs the tasks: "package.module:Class", importable on the nodes that shall work."""
+
+    planner: str
+    """Makes the job: "package.module:function", see `p2premap.client.planning`; "": programs do, not `p2premap run`."""
 
     streams: bool
     """Somebody waits for single tasks: their ends are told as `TasksEnded`, and a failure is one task's answer."""
@@ -106,12 +112,25 @@ class Director(Protocol):
     def task(self, stage: StageId, task: int) -> TaskInput:
         """What this task of a planned stage needs. Called when the task is handed out, so it should be cheap."""
 
-    def part(self, task: int, result: Pinned) -> Part | None:
-        """The output part that a result of a final stage is; None if it is none."""
+    def parts(self, task: int, result: Pinned) -> Sequence[Part]:
+        """The output parts that a result of a final stage is; no two of a job bear the same number."""
 
     def extend(self, payload: bytes) -> Extension:
         """More for the open stage. Payloads come in the same order at every leader, and a refused one never again.
 
         Raises:
             JobError: the payload makes no sense, or no stage of this kind is open; nothing has changed.
+        """
+
+
+@runtime_checkable
+class Unfolds(Protocol):
+    """A director with a stage that grows by itself."""
+
+    def unfold(self, task: int, result: Pinned) -> bytes | None:
+        """The payload for `Director.extend` that a task of the open stage gave rise to; None: there is none.
+
+        Asked about each result, and again by every later leader: what `extend` has been given already is not to be
+        given again. A task that has failed for good is asked about, too. The result that is asked about last sees to
+        it that the stage is closed.
         """

@@ -4,6 +4,9 @@ A payload is a fact, and is answered when it is protected. Its tasks are handed 
 numbered them, since then a number means the same task at every leader. Else the leader numbers them, and they wait for
 the payload's protection: a successor that had not heard of it would number others so, and take their results for
 these.
+
+Payloads come from a client (`Growth.extend`), or from the results of the stage itself, where the director says so
+(`p2premap.tasks.director.Unfolds`): a successor asks it again about every result that it has read.
 """
 
 from __future__ import annotations
@@ -13,10 +16,11 @@ from typing import Final, NamedTuple
 
 from p2premap.errors import JobError
 from p2premap.ids import NodeId
+from p2premap.tasks.director import Unfolds
 from p2premap.tasks.events import Extend, Extended, TasksEnded
-from p2premap.tasks.job import AttemptEnd, Outcome
+from p2premap.tasks.job import AttemptEnd, Outcome, Phase
 from p2premap.tasks.stage import StageRun
-from p2premap.tasks.state import JobState
+from p2premap.tasks.state import Grown, JobState
 
 RETOLD_AT_ONCE: Final = 1_000
 
@@ -54,7 +58,29 @@ class Growth:
         except JobError as error:
             state.effects.append(self._answer(event, run, error=str(error)))
             return
-        state.log.extended(event.payload, self._answer(event, run, first=grown.first, tasks=len(grown.new)))
+        self._take(run, grown, event.payload, self._answer(event, run, first=grown.first, tasks=len(grown.new)))
+
+    def unfold(self) -> None:
+        """Take what the results that have come since give rise to."""
+        state = self._state
+        fresh, state.to_unfold = state.to_unfold, []
+        if not fresh or not isinstance(state.director, Unfolds):
+            return
+        run = state.runs[-1]
+        for task in fresh:
+            if not run.open or not run.is_settled(task):  # what was lost again is asked about when it has come again
+                continue
+            try:
+                payload = state.director.unfold(task, run.facts.pinned(task))
+                if payload is not None:
+                    self._take(run, state.extend(payload), payload)
+            except JobError as error:
+                state.decide(Phase.FAILED, str(error))
+                return
+
+    def _take(self, run: StageRun, grown: Grown, payload: bytes, answer: Extended | None = None) -> None:
+        state = self._state
+        state.log.extended(payload, answer)
         if grown.numbered:
             run.hand_in(grown.new)
         elif grown.new:

@@ -217,11 +217,13 @@ class Part(Record, frozen=True, kw_only=True):
         number: the partition.
         source: where its bytes are.
         records: how many records it has.
+        name: of the file that it is, relative; "": by its number.
     """
 
     number: Count
     source: Source
     records: Count = 0
+    name: FilePath = ""
 
 
 class StageView(Record, frozen=True, kw_only=True):

@@ -116,11 +116,12 @@ class Log:
         if self._streams:
             self._ended.append(TasksEnded(job=self._job, stage=stage, node=node, ends=tuple(ends)))
 
-    def extended(self, payload: bytes, answer: Extended) -> None:
-        """Write down an extension."""
+    def extended(self, payload: bytes, answer: Extended | None) -> None:
+        """Write down an extension; None: nobody waits for an answer."""
         self._facts.append(journal.Extended(payload=payload))
         self._size += len(payload)
-        self._now.told.append(answer)
+        if answer is not None:
+            self._now.told.append(answer)
 
     def reported(self, worker: Worker, serial: int) -> None:
         """This step takes in a worker's report."""

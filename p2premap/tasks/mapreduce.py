@@ -226,6 +226,7 @@ class MapReduce:
     """Directs one map/reduce job; see `p2premap.tasks.director.Director`."""
 
     runtime = "p2premap.worker.mapreduce:MapReduceRuntime"
+    planner = "p2premap.client.plan:plan"
     streams = False
 
     def __init__(self, *, job: JobId, home: NodeId, plan: bytes) -> None:
@@ -273,13 +274,13 @@ class MapReduce:
         """The splits of a map task, or a partition's segments of all map tasks' blobs."""
         return self._map_input(task) if stage.number == 0 else self._reduce_input(task)
 
-    def part(self, task: int, result: Pinned) -> Part | None:
+    def parts(self, task: int, result: Pinned) -> Sequence[Part]:
         """The one blob of a final task's result."""
         if len(result.blobs) != 1:
-            return None
+            return ()
         blob = result.blobs[0]
         source = Source(digest=blob.digest, start=0, end=blob.size, holders=result.holders, blob=blob.digest)
-        return Part(number=task, source=source, records=result.records_out)
+        return (Part(number=task, source=source, records=result.records_out),)
 
     def input_files(self) -> Iterable[str]:
         """See `p2premap.tasks.inputs.ReadsInputs`."""

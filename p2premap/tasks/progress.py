@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import Final as Constant
 
 import msgspec
@@ -48,7 +49,8 @@ class Progress:
         self._spec = spec
         self._leader = leader
         self._director = director
-        self._parts: dict[StageId, dict[int, Part]] = {}
+        self._parts: dict[StageId, dict[int, Sequence[Part]]] = {}
+        self._count = 0
 
     def commit(self, run: StageRun, task: int) -> None:
         """A task of a final stage has a (new) result.
@@ -56,17 +58,18 @@ class Progress:
         Raises:
             JobError: the result makes no sense to the director.
         """
-        part = self._director.part(task, run.facts.pinned(task))
-        if part is None:
+        made = self._director.parts(task, run.facts.pinned(task))
+        if not made:
             return
         parts = self._parts.setdefault(run.id, {})
-        parts[task] = part
-        if len(parts) > PARTS_MAX:
+        self._count += len(made) - len(parts.get(task, ()))
+        parts[task] = made
+        if self._count > PARTS_MAX:
             raise JobError(f"The output has more than {PARTS_MAX} parts; use larger splits or fewer partitions.")
 
     def forget(self, run: StageRun) -> None:
         """The stage was abandoned."""
-        self._parts.pop(run.id, None)
+        self._count -= sum(map(len, self._parts.pop(run.id, {}).values()))
 
     def view(
         self,
@@ -122,8 +125,9 @@ class Progress:
         return tuple(
             part
             for run in runs
-            for task, part in sorted(self._parts.get(run.id, {}).items())
+            for task, made in sorted(self._parts.get(run.id, {}).items(), key=itemgetter(0))
             if all_there or run.is_settled(task)
+            for part in made
         )
 
 

@@ -78,8 +78,9 @@ class StageRun(Waiting):
         self.seconds = 0.0
         self.skipped: dict[int, str] = {}
         """Tasks that failed for good, and how."""
+        self._tells = plan.final or plan.grows
         self.fresh_results: list[int] = []
-        """Of a final stage: tasks whose (new) output part has not been looked at."""
+        """Of a final stage, or one that grows by itself: tasks whose (new) result has not been looked at."""
         self._log = log
         self.first_attempt = first_attempt
         self._manifest: Digest | None = None
@@ -197,7 +198,7 @@ class StageRun(Waiting):
         self.done += len(settled)
         self.seconds += seconds
         self.records_out += records
-        if self.plan.final:
+        if self._tells:
             self.fresh_results += [end.task for end in settled]
         return settled, others, seconds
 
@@ -311,7 +312,7 @@ class StageRun(Waiting):
         self.done += len(fresh)
         if fresh:
             self.seconds += fact.seconds
-        if self.plan.final:
+        if self._tells:
             self.fresh_results += fresh
         return len(fresh)
 
@@ -324,7 +325,7 @@ class StageRun(Waiting):
         self._settled[task] = SETTLED
         self.done += 1
         self._drop(task)
-        if self.plan.final:
+        if self._tells:
             self.fresh_results.append(task)
 
     def _choose(self, task: int, attempt: int, node: NodeId) -> None:

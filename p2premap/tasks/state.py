@@ -96,6 +96,8 @@ class JobState:
         self.finished = False
         """The last stage's manifest is decided, and no other follows."""
         self.cancelling: str | None = None
+        self.to_unfold: list[int] = []
+        """Tasks with a result that the director has not been asked about (`p2premap.tasks.director.Unfolds`)."""
         self.tally: dict[NodeId, int] = {}
         """Tasks done by each node."""
         self.names: dict[NodeId, str] = {}
@@ -217,11 +219,13 @@ class JobState:
         self.log.ended(run.id, self.leader.node, (end,))
         self.stop_others(run, task)
 
-    def look_at_parts(self) -> None:
-        """Output parts of what has been settled since."""
+    def look_at_results(self) -> None:
+        """What has been settled since: output parts, and tasks that may give rise to others."""
         for run in self.runs:
             fresh, run.fresh_results = run.fresh_results, []
-            for task in fresh:
+            if run.plan.grows:
+                self.to_unfold += fresh
+            for task in fresh if run.plan.final else ():
                 try:
                     self.progress.commit(run, task)
                 except JobError as error:

@@ -111,9 +111,18 @@ class Teller:
                 wanted.told = idle
                 self._say(led, messages.Reserved(job=led.job, ballot=led.ballot, slots=idle))
 
-    def refuse(self, led: LedJob, stage: StageId, attempts: Sequence[AttemptSpec], reason: str) -> None:
-        """There is no place for these."""
-        self._busy(led, stage, attempts, free=0, reason=reason, retry_s=self._config.busy_retry_s)
+    def refuse(
+        self,
+        led: LedJob,
+        stage: StageId,
+        attempts: Sequence[AttemptSpec],
+        reason: str,
+        *,
+        retry_s: float | None = None,
+    ) -> None:
+        """There is no place for these; ask again after `retry_s`, by default the configuration's."""
+        again_s = self._config.busy_retry_s if retry_s is None else retry_s
+        self._busy(led, stage, attempts, free=0, reason=reason, retry_s=again_s)
 
     def _busy(
         self, led: LedJob, stage: StageId, attempts: Sequence[AttemptSpec], *, free: int, reason: str, retry_s: float

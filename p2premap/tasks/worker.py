@@ -24,7 +24,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Protocol, TypeAlias, assert_never
+from collections.abc import Callable
+from typing import Final, Protocol, TypeAlias, assert_never
 
 from p2premap.config import TasksConfig
 from p2premap.ids import Ballot, JobId, NodeId
@@ -53,6 +54,9 @@ from p2premap.tasks.telling import Teller
 from p2premap.tasks.unheard import Unheard
 from p2premap.wire import Message
 
+UNFIT_RETRY_S: Final = 30.0
+"""A node that does not run such attempts is asked again after this long; nothing will have changed but its daemon."""
+
 Order: TypeAlias = messages.Assign | messages.StopAttempts | messages.ForgetJob | messages.Recount | messages.Reserve
 JOB_ORDERS = (messages.Assign, messages.StopAttempts, messages.ForgetJob, messages.Recount, messages.Reserve)
 
@@ -73,12 +77,24 @@ class WorkerCore:
         config: intervals and limits.
         fence: refuses deposed leaders.
         now: the clock's present value.
+        unfit: given the runtime and the function of attempts, says why this node does not run such, as half a
+            sentence; "" where it does.
     """
 
-    def __init__(self, *, me: NodeId, slots: int, config: TasksConfig, fence: Fencing, now: float) -> None:
+    def __init__(
+        self,
+        *,
+        me: NodeId,
+        slots: int,
+        config: TasksConfig,
+        fence: Fencing,
+        now: float,
+        unfit: Callable[[str, str], str] = lambda runtime, function: "",
+    ) -> None:
         self.me = me
         self._config = config
         self._fence = fence
+        self._unfit = unfit
         self._allowance = Allowance(slots, config)
         self._shares = Shares(slots, config)
         self._jobs = self._shares.jobs
@@ -219,6 +235,9 @@ class WorkerCore:
         known = self._shares.known(led, order.stage)
         attempts = tuple(a for a in order.attempts if (a.task, a.attempt) not in known)
         if not attempts:
+            return
+        if unfit := self._unfit(order.runtime, order.function):
+            self._teller.refuse(led, order.stage, attempts, unfit, retry_s=UNFIT_RETRY_S)
             return
         slot = self._shares.place(led)
         reason = "" if slot is not None else self.held_back or "all slots are taken"

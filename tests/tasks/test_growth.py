@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import cbor2
+import msgspec
 import pytest
 
 from p2premap.config import TasksConfig
@@ -23,6 +24,7 @@ class Growing:
     """One open stage; a payload is the fields of an `Extension`."""
 
     runtime = "none"
+    planner = ""
     streams = True
 
     def __init__(self, *, job: JobId = JOB, home: NodeId = A, plan: bytes = b"") -> None:
@@ -44,8 +46,8 @@ class Growing:
     def task(self, stage: StageId, task: int) -> TaskInput:
         return TaskInput(params=b"%d" % task)
 
-    def part(self, task: int, result: Pinned) -> Part | None:
-        return None
+    def parts(self, task: int, result: Pinned) -> Sequence[Part]:
+        return ()
 
 
 def _led(on: str = "A", *, quorum: bool = True, options: JobOptions | None = None) -> Led:
@@ -293,3 +295,112 @@ def test_much_is_written_down_at_once_and_little_put_off() -> None:
     assert len(led.batches) == 1
     led.hear(events.Extend(payload=large))
     assert len(led.batches) == 2
+
+
+class Splitting:
+    """One open stage of two tasks; a result of the form b"+2" adds two more tasks."""
+
+    runtime = "none"
+    planner = ""
+    streams = False
+
+    def __init__(self) -> None:
+        self.tasks = 2
+        self.unfolded: set[int] = set()
+        self.asked: list[tuple[int, bool]] = []
+        self.closed = False
+
+    def first(self) -> StagePlan:
+        return StagePlan(name="units", function="unit", tasks=2, open=True, grows=True)
+
+    def next(self, number: int, results: Sequence[Pinned]) -> StagePlan | None:
+        return None
+
+    def unfold(self, task: int, result: Pinned) -> bytes | None:
+        self.asked.append((task, result.failed))
+        if task in self.unfolded:
+            return None
+        if result.value == b"nonsense":
+            raise JobError("That is nonsense.")
+        return cbor2.dumps((task, int(result.value or b"0")))
+
+    def extend(self, payload: bytes) -> Extension:
+        task, more = cbor2.loads(payload)
+        if task in self.unfolded:
+            more = 0
+        self.unfolded.add(task)
+        self.tasks += more
+        self.closed = len(self.unfolded) == self.tasks
+        return Extension(tasks=more, closed=self.closed)
+
+    def task(self, stage: StageId, task: int) -> TaskInput:
+        return TaskInput(params=b"%d" % task)
+
+    def parts(self, task: int, result: Pinned) -> Sequence[Part]:
+        return ()
+
+
+def _splitting(*, quorum: bool = True, options: JobOptions | None = None) -> Led:
+    led = Led(Shape(1), director=Splitting(), quorum=quorum, options=options)
+    led.seen("A", slots=2)
+    return led
+
+
+def _end(led: Led, task: int, *, value: bytes = b"0", outcome: Outcome = Outcome.DONE, on: str = "A") -> list[str]:
+    end = msgspec.structs.replace(led.end(task, outcome=outcome), value=value)
+    return led.ended(on, [end])
+
+
+def test_results_add_tasks_to_their_own_stage_until_no_more_come() -> None:
+    led = _splitting()
+    assert "A: unit 2" in _end(led, 0, value=b"+2")
+    _end(led, 1)
+    _end(led, 2)
+    assert not led.core.over
+    _end(led, 3, value=b"0")
+    _write(led)
+    assert led.view.phase is Phase.DONE
+    assert led.view.stages[0].tasks == 4
+
+
+def test_what_a_result_adds_is_handed_out_when_it_is_protected() -> None:
+    led = _splitting(quorum=False)
+    assert _end(led, 0, value=b"+1") == []
+    assert "A: unit 2" in led.protect(len(led.batches))
+
+
+@pytest.mark.parametrize("known", range(5))
+def test_a_successor_adds_what_its_predecessor_did_not_write_down(known: int) -> None:
+    led = _splitting()
+    _end(led, 0, value=b"+1")
+    _end(led, 1, value=b"+1")
+    batches = list(led.batches)
+    heir = Led(Shape(1), director=Splitting(), history=batches[:known], leader="B", term=1, on="B")
+    heir.now = 0.01
+    heir.holding("B")
+    seen: set[int] = set()
+    for _ in range(10):
+        for _, task in list(heir.given):
+            if task not in seen and not heir.core.over:
+                seen.add(task)
+                _end(heir, task, on="B", value=b"+1" if task < 2 else b"0")
+    _write(heir)
+    assert heir.view.phase is Phase.DONE
+    assert heir.view.stages[0].tasks == 4
+
+
+def test_a_task_that_failed_for_good_adds_nothing() -> None:
+    led = _splitting(options=JobOptions(skip_failed=True))
+    _end(led, 0, outcome=Outcome.RAISED)
+    _end(led, 1)
+    _write(led)
+    assert led.view.phase is Phase.DONE
+    assert isinstance(led.director, Splitting)
+    assert led.director.asked == [(0, True), (1, False)]
+
+
+def test_a_result_that_makes_no_sense_fails_the_job() -> None:
+    led = _splitting()
+    _end(led, 0, value=b"nonsense")
+    assert led.view.phase is Phase.FAILED
+    assert led.view.error == "That is nonsense."

@@ -91,8 +91,7 @@ def test_a_job_without_reduce_has_one_stage_and_its_blobs_are_the_parts() -> Non
     d = director(partitions=0)
     assert d.first().final
     result = Pinned(value=b"", blobs=(BlobRef(digest=Digest(b"P" * 32), size=9),), holders=(OTHER,), records_out=4)
-    part = d.part(1, result)
-    assert part is not None
+    (part,) = d.parts(1, result)
     assert (part.number, part.records, part.source.blob, part.source.end) == (1, 4, b"P" * 32, 9)
     assert d.next(0, [result] * 3) is None
 

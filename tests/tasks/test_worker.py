@@ -15,6 +15,7 @@ from p2premap.ids import Ballot, NodeId
 from p2premap.tasks import events, messages
 from p2premap.tasks.job import AttemptEnd, Outcome
 from p2premap.tasks.telling import REPORT_BYTES_MAX
+from p2premap.tasks.worker import UNFIT_RETRY_S
 from tests.tasks.working import MAP, A, B, Working, job_of
 
 # --- places -------------------------------------------------------------------------------------------------------
@@ -396,3 +397,16 @@ def test_orders_of_every_kind_are_known() -> None:
         )
         == []
     )
+
+
+# --- what a node does not run -------------------------------------------------------------------------------------
+
+
+def test_a_node_that_lacks_the_kind_of_a_job_says_so_and_takes_nothing_of_it() -> None:
+    node = Working(slots=2, unfit=lambda runtime, function: "it lacks a package" if function == "map" else "")
+    assert node.assign(0, 1) == ["A: busy j 0 1 free 0"]
+    (said,) = [effect.message for effect in node.effects if isinstance(effect, events.ToLeader)]
+    assert isinstance(said, messages.Busy)
+    assert (said.reason, said.retry_s) == ("it lacks a package", UNFIT_RETRY_S)
+    node.now += 1.0
+    assert node.hear(events.Tick()) == [], "nobody is called for what he would be refused again"

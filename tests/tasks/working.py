@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from blake3 import blake3
 
 from p2premap.config import TasksConfig
@@ -29,12 +31,21 @@ class Working:
 
     Args:
         slots: of the node.
+        unfit: why it does not run something.
     """
 
-    def __init__(self, slots: int = 1, *, config: TasksConfig | None = None) -> None:
+    def __init__(
+        self,
+        slots: int = 1,
+        *,
+        config: TasksConfig | None = None,
+        unfit: Callable[[str, str], str] = lambda runtime, function: "",
+    ) -> None:
         self.now = 0.0
         self.effects: list[events.WorkerEffect] = []
-        self.core = WorkerCore(me=C, slots=slots, config=config or TasksConfig(), fence=Fence(100), now=0.0)
+        self.core = WorkerCore(
+            me=C, slots=slots, config=config or TasksConfig(), fence=Fence(100), now=0.0, unfit=unfit
+        )
 
     def assign(
         self,
