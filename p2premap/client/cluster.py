@@ -8,6 +8,7 @@ is started for as long as the connection is open.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import sys
@@ -88,8 +89,20 @@ def as_completed(fs: Iterable[futures.Future[T]], timeout: float | None = None) 
         yield future
 
 
+_open: set[Cluster] = set()
+
+
+@atexit.register
+def _at_exit() -> None:
+    """A program ends when its calls have, as with the executors of the standard library."""
+    for cluster in list(_open):
+        cluster.shutdown()
+
+
 class Cluster(futures.Executor):
     """The cluster that a program is connected to. Make one with `connect`; it may be used by many threads.
+
+    One that is not shut down is when the program ends.
 
     Args:
         connect: opens a connection to any daemon.
@@ -105,6 +118,7 @@ class Cluster(futures.Executor):
         self._ending: dict[CallLine, threading.Thread] = {}
         """Lines that have become long, and who waits for their last calls."""
         self._line = self._new_line()
+        _open.add(self)
 
     def own(self, private: contextlib.ExitStack) -> None:
         """These nodes end with this connection."""
@@ -176,6 +190,7 @@ class Cluster(futures.Executor):
         """
         with self._changing:
             first, self._shut = not self._shut, True
+            _open.discard(self)
             lines = [self._line, *self._ending]
         if cancel_futures:
             for call in [call for line in lines for call in line.waiting()]:

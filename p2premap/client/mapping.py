@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import repeat
 from typing import Any
 
 from p2premap.client.pickles import exception, loads
@@ -55,8 +56,9 @@ class Results:
         try:
             while given < self._total:
                 values, error = self._open(self._next(given if self._ordered else None, until))
-                yield from values
                 given += len(values)
+                values.reverse()
+                yield from map(list.pop, repeat(values, len(values)))  # what has been given away is not kept here
                 if error is not None:
                     raise error
         finally:
