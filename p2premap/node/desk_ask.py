@@ -15,6 +15,7 @@ from p2premap.errors import PeerUnreachable, RemoteProtocolError
 from p2premap.ids import NodeId, RequestId, short
 from p2premap.node.desk import RequestError, Visit
 from p2premap.ports import FrameStream
+from p2premap.tasks.calls import KIND as CALLS
 from p2premap.tasks.job import JobView
 from p2premap.wire import Frame, Message
 
@@ -143,6 +144,24 @@ async def find(visit: Visit, prefix: bytes) -> JobView:
     if len(views) > 1:
         raise RequestError(Trouble.USAGE, f"{len(views)} jobs begin with {prefix.hex()}; give more digits of the id.")
     return next(iter(views.values()))
+
+
+def refuse_unknown_task(view: JobView, stage: int, task: int) -> None:
+    """Refuse to tell of a task that the job does not have, as far as its view tells.
+
+    Args:
+        stage: -1: any.
+        task: -1: none in particular.
+
+    Raises:
+        RequestError: it is not there.
+    """
+    if task < 0 or view.kind == CALLS or not view.stages:  # a program numbers its calls itself, and not in order
+        return
+    if not any(task < known.tasks for known in view.stages if stage in (-1, known.number)):
+        name = f"{stage}.{task}" if stage >= 0 else str(task)
+        has = ", ".join(f"{known.name} has 0 to {known.tasks - 1} ({known.number}.x)" for known in view.stages)
+        raise RequestError(Trouble.NOT_FOUND, f"The job {short(view.job)} has no task {name}: of its stages, {has}.")
 
 
 def knows_best(visit: Visit, view: JobView | None) -> bool:

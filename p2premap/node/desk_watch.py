@@ -16,7 +16,17 @@ from p2premap.control.jobs import JobUpdate, Watch
 from p2premap.errors import P2PRemapError, PeerUnreachable, RemoteProtocolError
 from p2premap.ids import JobId, NodeId, RequestId, short
 from p2premap.node.desk import Handler, RequestError, Visit
-from p2premap.node.desk_ask import PASSED_ON, ask, ask_all, find, knows_best, line_to, next_answer, over
+from p2premap.node.desk_ask import (
+    PASSED_ON,
+    ask,
+    ask_all,
+    find,
+    knows_best,
+    line_to,
+    next_answer,
+    over,
+    refuse_unknown_task,
+)
 from p2premap.node.logs import list_logs
 from p2premap.node.logs import read_log as read_log_file
 from p2premap.node.staging import SourceLost
@@ -237,11 +247,15 @@ def _part_here(visit: Visit, job: JobId, number: int) -> Part:
 async def read_log(visit: Visit, message: Message, _: bytes) -> None:
     """`ReadLog`: what every living node has kept of what the job's attempts printed."""
     assert isinstance(message, ReadLog)
-    job = message.job if visit.peer is not None else (await find(visit, message.job)).job
-    found = await trio.to_thread.run_sync(
+    job = message.job
+    if visit.peer is None:
+        found = await find(visit, message.job)
+        job = found.job
+        refuse_unknown_task(found, message.stage, message.task)
+    files = await trio.to_thread.run_sync(
         partial(list_logs, visit.house.executor.logs, JobId(job), stage=message.stage, task=message.task)
     )
-    for file in found:
+    for file in files:
         head = f"==> stage {file.stage}, task {file.task}, attempt {file.attempt}, on {visit.house.name} <==\n"
         text = await trio.to_thread.run_sync(read_log_file, file)
         await visit.say(Chunk(request=message.request), head.encode() + text + b"\n")

@@ -11,7 +11,7 @@ from p2premap.control.nodes import NodeView
 from p2premap.errors import PeerUnreachable, RemoteProtocolError
 from p2premap.ids import NOBODY, JobId, short
 from p2premap.node.desk import Handler, RequestError, Visit
-from p2premap.node.desk_ask import PASSED_ON, PREFIX_BYTES_MIN, ask, find, over
+from p2premap.node.desk_ask import PASSED_ON, PREFIX_BYTES_MIN, ask, find, over, refuse_unknown_task
 from p2premap.tasks.job import JobView, Phase
 from p2premap.wire import Message
 
@@ -26,7 +26,7 @@ _STATES = {
 async def why(visit: Visit, message: Message, _: bytes) -> None:
     """`Why`."""
     assert isinstance(message, Why)
-    node = None if message.task >= 0 else _node_called(visit, message.about)
+    node = None if message.task >= 0 else node_called(visit, message.about)
     text = await _why_node(visit, node) if node is not None else await _why_job(visit, message)
     await visit.say(Done(request=message.request, text=text))
 
@@ -34,7 +34,7 @@ async def why(visit: Visit, message: Message, _: bytes) -> None:
 # --- nodes --------------------------------------------------------------------------------------------------------
 
 
-def _node_called(visit: Visit, about: str) -> NodeView | None:
+def node_called(visit: Visit, about: str) -> NodeView | None:
     """The member of this name or id; None if a job must be meant.
 
     Raises:
@@ -96,6 +96,9 @@ async def _why_job(visit: Visit, message: Why) -> str:
         raise RequestError(Trouble.NOT_FOUND, f"No node is called {message.about}, and no job either.") from None
     view = await find(visit, prefix)
     house, job = visit.house, JobId(view.job)
+    stage = message.stage if message.stage >= 0 else len(view.stages) - 1
+    if stage < len(view.stages) or over(view):  # else it is not planned yet, which explains something
+        refuse_unknown_task(view, stage, message.task)
     if over(view):
         return _ended(view)
     if house.core.jobs.leads(job):

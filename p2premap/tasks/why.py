@@ -47,7 +47,7 @@ def why_job(state: JobState, now: float, *, gathering: bool) -> str:
     if run.alone:
         facts.append(f"{len(run.alone)} failed and are tried again, each alone")
     if run.parked:
-        facts.append(f"{len(run.parked)} wait for results of nodes that were lost or do not answer")
+        facts.append(f"{len(run.parked)} wait for files or results of nodes that were lost or do not answer")
     if run.pending:
         facts.append(f"{run.pending} wait: {why_nobody_takes(state.workers)}")
     elif run.open and run.done == run.tasks - run.absent:

@@ -63,7 +63,10 @@ def test_why_tells_of_a_job_its_tasks_and_the_nodes(three_nodes: PrivateCluster,
     assert re.match(r"0 of \d+ tasks of stage map are done; \d+ are out at (n\d, )*n\d", why(job[:8]))
     assert re.match(r"Task 0\.0 \(map\) is at n\d as attempt 0 for [\d.]+ s", why(job, "0.0"))
     assert "Stage 1 is not planned yet" in why(job, "1.0")
-    assert "has no task 999" in why(job, "0.999")
+    for command in ("why", "logs"):
+        unknown = p2premap(home, command, job, "0.999")
+        assert (unknown.exit_code, unknown.stdout, unknown.stderr.count("\n")) == (2, "", 1)
+        assert re.search(r"has no task 0\.999: of its stages, map has 0 to \d+ \(0\.x\)", unknown.stderr)
     eventually(lambda: any(f"task 0.0 of {job[:8]}" in why(name) for name in ("n1", "n2", "n3")))
     gate.touch()
     eventually(lambda: phase(home, job) == "done")
