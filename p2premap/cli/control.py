@@ -7,17 +7,19 @@ import os
 import click
 
 from p2premap.cli.jobs import job_bytes, task_of
-from p2premap.cli.show import DURATION, clean, count, json_option, print_json, say, size
+from p2premap.cli.show import DURATION, clean, count, duration, json_option, print_json, say, size
 from p2premap.client.connection import only
 from p2premap.client.reach import anywhere
-from p2premap.control.jobs import CleanedUp, CleanUp, Restart, Submitted, Why
+from p2premap.control.jobs import CleanedUp, CleanUp, Jobs, ListJobs, Restart, Submitted, Why
 from p2premap.control.nodes import Drain
 from p2premap.errors import ConfigError
+from p2premap.tasks.job import JobView
 
 KEY_BYTES = 16
 NAME_MAX = 64
 DAY_S = 86_400.0
 DAYS_MAX = 36_500
+KEPT_SHOWN_MAX = 5
 CLEAN_S = 120.0
 RESTART_S = 20.0
 MARGIN_S = 30.0
@@ -73,6 +75,8 @@ def cleanup(node: str, days: float, as_json: bool) -> None:
     with anywhere(node, told=say) as connection:
         asked = days * DAY_S
         found = connection.ask(lambda n: CleanUp(request=n, older_s=asked), CleanedUp, timeout_s=CLEAN_S)
+        left = connection.ask(lambda n: ListJobs(request=n), Jobs).views
+    kept = _kept([view for view in left if view.job not in found.jobs], asked)
     if as_json:
         print_json(
             {
@@ -81,13 +85,34 @@ def cleanup(node: str, days: float, as_json: bool) -> None:
                 "jobs": [job.hex() for job in found.jobs],
                 "nodes": found.nodes,
                 "silent": list(found.silent),
+                "kept": [{"id": view.job.hex(), "why": why} for why, views in kept.items() for view in views],
             }
         )
         return
     files = f"{count(found.blobs, 'file')} ({size(found.size_bytes)}) on {count(found.nodes, 'node')}"
     say(f"Removed {files}, and {count(len(found.jobs), 'job')} from the list.")
+    for reason, views in kept.items():
+        shown = ", ".join(view.job.hex()[:8] for view in views[:KEPT_SHOWN_MAX])
+        more = f" and {len(views) - KEPT_SHOWN_MAX} more" if len(views) > KEPT_SHOWN_MAX else ""
+        say(f"Kept: {shown}{more} ({reason}).")
     if found.silent:
         say(f"No answer in time from {', '.join(map(clean, found.silent))}.")
+
+
+def _kept(left: list[JobView], older_s: float) -> dict[str, list[JobView]]:
+    """Why jobs are still listed -> these jobs."""
+    kept: dict[str, list[JobView]] = {}
+    going_on = [view for view in left if not view.phase.over]
+    oldest = max(going_on, key=lambda view: view.age_s, default=None)
+    for view in left:
+        if not view.phase.over:
+            reason = "not over"
+        elif oldest is not None and oldest.age_s > older_s:
+            reason = f"over, but not older than {oldest.job.hex()[:8]}, which goes on"
+        else:
+            reason = f"over for less than {duration(older_s)}"
+        kept.setdefault(reason, []).append(view)
+    return kept
 
 
 @click.command()

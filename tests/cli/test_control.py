@@ -158,12 +158,19 @@ def test_cleanup_removes_what_is_over_everywhere_and_nothing_that_is_in_use(tmp_
         eventually(lambda: phase(home, old) == "done")
         kept = p2premap(home, "cleanup")
         assert kept.exit_code == 0, kept.stderr
-        assert kept.stderr == "Removed 0 files (0 B) on 2 nodes, and 0 jobs from the list.\n"
+        assert kept.stderr.splitlines() == [
+            "Removed 0 files (0 B) on 2 nodes, and 0 jobs from the list.",
+            f"Kept: {old[:8]} (over for less than 7 d).",
+        ]
         (tmp_path / "slow").mkdir()
         file, gate, more = gated(tmp_path / "slow")
         going_on = detached(home, "run", file, str(more))
         eventually(lambda: phase(home, going_on) == "running")
-        assert json.loads(p2premap(home, "cleanup", "--days", "0", "--json").stdout)["jobs"] == []
+        spared = json.loads(p2premap(home, "cleanup", "--days", "0", "--json").stdout)
+        assert (spared["jobs"], {job["id"]: job["why"] for job in spared["kept"]}) == (
+            [],
+            {going_on: "not over", old: f"over, but not older than {going_on[:8]}, which goes on"},
+        )
         assert phase(home, old) == "done", "its results are younger than a minute more than the job that goes on"
         gate.touch()
         eventually(lambda: phase(home, going_on) == "done")
