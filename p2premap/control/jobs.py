@@ -25,7 +25,7 @@ class Submitted(Message, tag=105, frozen=True, kw_only=True):
     """The job is accepted: from now on it ends with a result, an error, or a cancellation.
 
     Args:
-        copies: how many nodes hold its ledger now.
+        copies: it ends as long as one of so many nodes lives: they have its ledger, and all that it needs.
     """
 
     request: RequestId

@@ -20,7 +20,8 @@ promises in `replica` and `candidate`, facts and their order in `streams`, prote
   A message of `p2premap.election.messages` that comes from a member is given back as `FromReplica`.
 - `Persist` is answered by exactly one `Persisted` or `PersistFailed`; there is at most one at a time. `LoadBatches` is
   answered by one `BatchesLoaded` that shows at least what was persisted when it was asked for.
-- `Bring` is answered by one `Brought`; a job that a client submitted here counts as brought.
+- `Bring` is answered by one `Brought`, or by two where inputs take their time; a job that a client submitted here
+  counts as brought.
 - Gossip's verdicts are passed on: `PeerSeen` (also when a member comes back, or in a new boot), `PeerDoubtful`,
   `PeerGone`; and `PeerUnlinked` whenever a link breaks or is replaced, before anything is sent over the new one.
 - Between `Lead` and `Deposed` of a job its tasks may `Append`, `Propose` and, at last, `Conclude`. A job that is led
@@ -267,8 +268,8 @@ class ElectionCore:
         | events.Forget,
     ) -> None:
         match event:
-            case events.Brought(error=error):
-                job.provision.on_brought(error)
+            case events.Brought(error=error, copying=copying):
+                job.provision.on_brought(error, copying=copying)
             case events.Propose(cell=cell, value=value):
                 if job.leads and job.leadership is not None:
                     job.leadership.propose(cell, value)

@@ -84,10 +84,16 @@ class CreateJob(Event, frozen=True, kw_only=True):
 
 
 class Brought(Event, frozen=True, kw_only=True):
-    """Answers `Bring`. `error` is one sentence, or "" where everything that the job needs here is here."""
+    """Answers `Bring`.
+
+    Args:
+        error: one sentence, or "" where the job can be led from here.
+        copying: it can, but its inputs are not all here yet; another `Brought` follows when they are.
+    """
 
     job: JobId
     error: str = ""
+    copying: bool = False
 
 
 class Propose(Event, frozen=True, kw_only=True):

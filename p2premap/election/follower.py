@@ -109,10 +109,15 @@ def _ack(context: Context, job: Job, node: NodeId, ballot: Ballot) -> None:
     if node == ballot.node and ballot == replica.promised and replica.active:
         # who may have forgotten a promise to another leader must not make this one believe that its facts are safe
         serial = replica.durable.get(ballot) if job.boots.confirmed(replica.members) else None
-        amnesiac = replica.record.amnesiac
-        context.ack(
-            node, Ack(job=replica.job, ballot=ballot, serial=serial, cells=replica.chosen_durable, amnesiac=amnesiac)
+        ack = Ack(
+            job=replica.job,
+            ballot=ballot,
+            serial=serial,
+            cells=replica.chosen_durable,
+            amnesiac=replica.record.amnesiac,
+            copying=job.provision.copying,
         )
+        context.ack(node, ack)
 
 
 def on_accept(context: Context, job: Job, node: NodeId, message: Accept) -> None:

@@ -95,9 +95,21 @@ class Job:
             return ""
         silent = [n for n in replica.members if not self._context.reachable(n)]
         if is_quorum(replica.members, [n for n in replica.members if n not in silent]):
-            return self.provision.lacks if self.leader is None else ""
+            return self.provision.lacks if self.leader is None else self._copying()
         names = ", ".join(node.hex()[:8] for node in silent)
         return f"{needed(replica.members)} of {len(replica.members)} replicas are needed; no answer from {names}."
+
+    def _copying(self) -> str:
+        """Of a job that is led here: who does not have all that it needs yet."""
+        if self.leadership is None:
+            return ""
+        copying = [n for n in self.replica.members if self.leadership.follower(n).copying]
+        if self.provision.copying:
+            copying.insert(0, self._context.me)
+        names = ", ".join(node.hex()[:8] for node in copying)
+        return (
+            f"Its inputs are still being copied to {names}: until then it may have to wait for them." if names else ""
+        )
 
     def announce(self) -> None:
         """Tell who leads, if that is news."""

@@ -41,10 +41,11 @@ class Follower:
         cells: of so many cells it knows that they are chosen.
         loading: something is being read from disk for it.
         amnesiac: its memory is not whole.
+        copying: it does not have all inputs yet.
         leaving: it is about to go.
     """
 
-    __slots__ = ("acked", "amnesiac", "cells", "leaving", "loading", "sent")
+    __slots__ = ("acked", "amnesiac", "cells", "copying", "leaving", "loading", "sent")
 
     def __init__(self) -> None:
         self.acked = -1
@@ -52,6 +53,7 @@ class Follower:
         self.sent: int | None = None
         self.loading = False
         self.amnesiac = False
+        self.copying = False
         self.leaving = False
 
 
@@ -186,6 +188,7 @@ class Leadership:
             follower = self.followers[node]
             follower.cells = max(follower.cells, ack.cells)
             follower.amnesiac = ack.amnesiac
+            follower.copying = ack.copying
             follower.leaving = leaving
             self.acked(node, -1 if ack.serial is None else ack.serial)
 

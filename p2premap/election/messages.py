@@ -45,6 +45,7 @@ class Ack(Record, frozen=True, kw_only=True):
         serial: it has the leader's stream up to here, and all that came before it. None: not even its head.
         cells: of so many cells it knows that they are chosen.
         amnesiac: it may not vote in this epoch any more.
+        copying: it does not have all inputs of the job yet.
     """
 
     job: JobIdField
@@ -52,6 +53,7 @@ class Ack(Record, frozen=True, kw_only=True):
     serial: Count | None
     cells: Count
     amnesiac: bool = False
+    copying: bool = False
 
 
 class ForkFacts(Message, tag=57, frozen=True, kw_only=True):
@@ -87,7 +89,7 @@ class StoreJob(Message, tag=60, frozen=True, kw_only=True):
 
 
 class JobStored(Message, tag=61, frozen=True, kw_only=True):
-    """The job is on the sender's disk. `brought`: and so is all that it needs to lead it."""
+    """The job is on the sender's disk. `brought`: and so is all that it needs to end it."""
 
     job: JobIdField
     promised: Ballot

@@ -1,4 +1,9 @@
-"""What a node needs to lead a job, beside the ledger: its plan and its code, brought here from other members."""
+"""What a node needs of a job beside the ledger: its plan and its code, brought here from other members, and its inputs.
+
+With plan and code the job can be led from here. It can be *ended* from here only with its inputs, which may take longer
+to copy, or be lost with their machine meanwhile. So the home counts as copies in its acknowledgement only nodes that
+have all of it (`JobStored.brought`), and a job's leader says which members are still copying (`Ack.copying`).
+"""
 
 from __future__ import annotations
 
@@ -29,10 +34,12 @@ class Provision:
         self._replica = replica
         self._announce = announce
         self.brought = brought
+        self.copying = False
+        """Inputs are still on their way."""
         self.lacks = ""
         """What is needed to lead it and could not be brought here, as a sentence; "" where nothing."""
         self.tell: NodeId | None = None
-        """Who waits to hear that the job is on disk and brought here."""
+        """Who waits to hear that the job is on disk, and all that it needs is here."""
         self._on_disk = False
         self._bring_at = math.inf
         self._bring_from: NodeId | None = None
@@ -60,24 +67,30 @@ class Provision:
         """The same, from whichever member can be reached."""
         self.bring(self._next_source())
 
-    def on_brought(self, error: str) -> None:
+    def on_brought(self, error: str, *, copying: bool = False) -> None:
         """It is here, or could not be had."""
         self.brought = not error
+        self.copying = copying
         self.lacks = error
         self._bring_from = None if self.brought else self._bring_from
         if error:
             self._bring_at = self._context.now + BRING_AGAIN_S
-            self._announce()
-        self._tell_stored(answered=True)
+        self._announce()
+        self._tell_stored()
 
     def is_stored(self) -> None:
         """The record is on disk."""
         self._on_disk = True
-        self._tell_stored(answered=self.brought or self._bring_at < math.inf)
+        self._tell_stored()
 
-    def _tell_stored(self, *, answered: bool) -> None:
-        """Whoever had the job stored here is told once, when it is on disk and bringing it has been tried."""
-        if self.tell is not None and self._on_disk and answered:
+    @property
+    def whole(self) -> bool:
+        """Whether the job can be ended from here alone."""
+        return self.brought and not self.copying
+
+    def _tell_stored(self) -> None:
+        """Whoever had the job stored here is told once, when it is on disk, and whole or known to lack something."""
+        if self.tell is not None and self._on_disk and (self.whole or self._bring_at < math.inf):
             node, self.tell = self.tell, None
             self._context.send(node, self.stored())
 
@@ -92,4 +105,4 @@ class Provision:
     def stored(self) -> JobStored:
         """That it is on disk here."""
         record = self._replica.record
-        return JobStored(job=record.job, promised=record.promised, boot=self._context.boot, brought=self.brought)
+        return JobStored(job=record.job, promised=record.promised, boot=self._context.boot, brought=self.whole)

@@ -2,7 +2,8 @@
 
 ::
 
-    core --Bring(job, source)--> plan, code, inputs --> Brought       a new replica; nothing of it is left to the source
+    core --Bring(job, source)--> plan, code --> Brought(copying)      a new replica: the job can be led from here
+                              and inputs -----> Brought               nothing of it is left to the source
     core --ReadPlan(job)-------> plan ----------------> PlanRead      a replica is about to lead
     core --KeepBlobs(order)----> results -------------> BlobsKept     a second holder of what a task made
 
@@ -38,7 +39,7 @@ Asked: TypeAlias = Bring | ReadPlan | KeepBlobs
 Answer: TypeAlias = Brought | PlanRead | BlobsKept
 
 SIDE_BY_SIDE: Final = 8
-"""Orders that are carried out at a time, and copies for one of them; the others wait."""
+"""Orders that are carried out at a time, jobs whose inputs are copied, and inputs of one of these; the others wait."""
 
 COPY_AGAIN_S: Final = 5.0
 """Inputs that could not be copied are tried again after so long: the machine that has them was asleep, say."""
@@ -77,6 +78,7 @@ class Bringer:
         self._sources: dict[JobId, tuple[NodeId, ...]] = {}
         self._copied: dict[JobId, tuple[Digest, ...]] = {}
         self._limit = trio.CapacityLimiter(SIDE_BY_SIDE)
+        self._copies = trio.CapacityLimiter(SIDE_BY_SIDE)
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -149,17 +151,22 @@ class Bringer:
         self._note(asked.job, director, copied, share=near or charter.home == self._me)
         # replicas begin at different places: together they have all of it sooner, should its machine go
         first = int.from_bytes(self._me[:4], "big") % max(len(sources), 1)
-        if left := await self._copy((*sources[first:], *sources[:first]), asked.source):
-            # the job can be led from here all the same: its tasks wait for the files
+        if sources:
             assert self._nursery is not None, "perform() needs run()"
-            self._nursery.start_soon(self._copy_later, asked.job, left, asked.source)
-        return Brought(job=asked.job)
+            left = (*sources[first:], *sources[:first])
+            self._nursery.start_soon(self._copy_all, asked.job, left, asked.source)
+        return Brought(job=asked.job, copying=bool(sources))
 
-    async def _copy_later(self, job: JobId, left: Sequence[Source], holder: NodeId) -> None:
-        """Until all are here or the job is over."""
+    async def _copy_all(self, job: JobId, left: Sequence[Source], holder: NodeId) -> None:
+        """Until all are here or the job is over. Meanwhile it can be led from here: its tasks wait for the files."""
+        async with self._copies:
+            left = await self._copy(left, holder)
         while left and job in self._copied:
             await trio.sleep(COPY_AGAIN_S)
-            left = await self._copy(left, holder)
+            async with self._copies:
+                left = await self._copy(left, holder)
+        if job in self._copied:
+            self._deliver(Brought(job=job))
 
     async def _copy(self, sources: Iterable[Source], holder: NodeId) -> Sequence[Source]:
         """Those that could not be had now, and those that were not tried, which come first."""

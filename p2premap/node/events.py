@@ -110,7 +110,7 @@ class JobAccepted(Event, frozen=True, kw_only=True):
     """The job exists, or existed already under its submission key.
 
     Args:
-        copies: how many nodes hold its ledger now.
+        copies: it ends as long as one of so many nodes lives: they have its ledger, and all that it needs.
     """
 
     request: int

@@ -30,7 +30,6 @@ from p2premap.node.charter import Charter
 from p2premap.node.events import (
     CancelJob,
     ExtendJob,
-    JobAccepted,
     JobMoved,
     NodeEffect,
     PlanRead,
@@ -44,7 +43,7 @@ from p2premap.tasks import events as tasks
 from p2premap.tasks import messages
 from p2premap.tasks.coordinator import Coordinator
 from p2premap.tasks.director import Director
-from p2premap.tasks.inputs import name_holders
+from p2premap.tasks.inputs import depends_on, name_holders
 from p2premap.tasks.job import JobSpec, JobView
 from p2premap.tasks.progress import Leader
 from p2premap.wire import Message
@@ -292,7 +291,7 @@ class Jobs:
             case election.KeyAnswer(request=request, job=job):
                 self._submissions.found(now, request, job)
             case election.Created(request=request, job=job, copies=copies):
-                self._submissions.answer(request, JobAccepted(request=request, job=job, copies=copies))
+                self._submissions.created(request, job, copies)
             case election.CreateFailed(request=request, text=text):
                 self._submissions.refuse(request, text)
             case _:
@@ -326,13 +325,19 @@ class Jobs:
         if effect.job not in self._led:
             self._emit(JobMoved(job=effect.job))
 
-    def _check(self, job: JobId, spec: JobSpec, plan: bytes) -> None:
-        """Raises: JobError: this node will not lead it."""
+    def _check(self, job: JobId, spec: JobSpec, plan: bytes) -> bool:
+        """Whether the job depends on this machine's files alone.
+
+        Raises:
+            JobError: this node will not lead it.
+        """
         if spec.kind not in self._directors:
             raise JobError(f"No module for jobs of kind {spec.kind!r} is installed on {self._leader.name}.")
         if self.led >= self._config.jobs_kept_max:
             raise JobError(f"{self._leader.name} leads {self.led} jobs already; try again when some have ended.")
-        self._directors[spec.kind](job=job, home=self.me, plan=plan).first()
+        director = self._directors[spec.kind](job=job, home=self.me, plan=plan)
+        director.first()
+        return depends_on(director) is not None
 
     # --- leading --------------------------------------------------------------------------------------------------
 

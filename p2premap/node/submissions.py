@@ -23,6 +23,8 @@ class _Submission(msgspec.Struct):
 
     event: SubmitJob
     job: JobId | None = None
+    one_machine: bool = False
+    """Its inputs stay on this machine alone: so many copies as there are of the ledger, it does not end without it."""
     again: list[int] = msgspec.field(default_factory=list)
     """Further requests under the same key."""
 
@@ -34,7 +36,7 @@ class Submissions:
         me: this node.
         find: the job that is known here under a key.
         copies: in how many copies a job exists, as far as is known here.
-        check: raises `JobError` where this node will not lead such a job.
+        check: raises `JobError` where this node will not lead such a job; whether it depends on this machine's files.
         plans: takes the plan of each job that is created here.
         candidates: nodes that could be replicas of a new job, the best first, without this one.
         elect: tells the election room.
@@ -47,7 +49,7 @@ class Submissions:
         me: NodeId,
         find: Callable[[bytes], JobId | None],
         copies: Callable[[JobId], int],
-        check: Callable[[JobId, JobSpec, bytes], None],
+        check: Callable[[JobId, JobSpec, bytes], bool],
         plans: dict[JobId, bytes],
         candidates: Callable[[], Iterable[NodeId]],
         elect: Callable[[float, election.ElectionEvent], None],
@@ -90,7 +92,7 @@ class Submissions:
         members = (self._me, *list(self._candidates())[: max(spec.options.copies, 1) - 1])
         job = submission.job = job_id(spec, members)
         try:
-            self._check(job, spec, event.plan)
+            submission.one_machine = self._check(job, spec, event.plan)
         except JobError as error:
             self.refuse(request, str(error))
             return
@@ -108,6 +110,12 @@ class Submissions:
                 copies=max(spec.options.copies, 1),
             ),
         )
+
+    def created(self, request: int, job: JobId, copies: int) -> None:
+        """A job that was new exists in so many copies."""
+        submission = self._submissions.get(request)
+        alone = submission is not None and submission.one_machine
+        self.answer(request, JobAccepted(request=request, job=job, copies=1 if alone else copies))
 
     def answer(self, request: int, answer: JobAccepted) -> None:
         """The job is accepted: tell all who wait for that."""
