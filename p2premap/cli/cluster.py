@@ -43,6 +43,7 @@ def _status_lines(found: Status) -> list[tuple[str, str]]:
             "cluster",
             f"{_cluster_name(found)}: {count(found.members, 'node')}{dead}, {count(found.jobs_running, 'job')} running",
         ),
+        *((("secret", f"number {found.key_epoch} of this cluster (rotated)"),) if found.key_epoch > 1 else ()),
         ("reach", _reach(found)),
         ("slots", f"{me.busy} of {me.slots} busy{_held_back(me)}, {_load(me)}"),
         ("state in", clean(found.state_dir)),

@@ -77,7 +77,7 @@ def _join_alone(token: str, leaving: bool) -> str:
 
     paths = Paths.of_user()
     known = secret.load(paths.config)
-    if known is not None and not leaving and (paths.state / known.tag).exists():
+    if known is not None and not leaving and (paths.state / known.place).exists():
         raise NodeUnavailable(
             "This machine is in a cluster already, and its node does not run: start it with `p2premap node` and join "
             "then, or add --leave to leave that cluster."

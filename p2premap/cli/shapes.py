@@ -39,6 +39,7 @@ def status_shape(status: Status) -> Json:
     return {
         "node": node_shape(status.me),
         "cluster": status.cluster,
+        "key_epoch": status.key_epoch,
         "scope": status.scope,
         "open_name": status.open_name,
         "members": status.members,

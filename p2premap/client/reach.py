@@ -55,7 +55,7 @@ def _remembered_member(paths: Paths) -> Connection | None:
         return None
     if known is None:
         return None
-    for address in islice(_addresses(paths, known.tag), TRIED_MAX):
+    for address in islice(_addresses(paths, known.place), TRIED_MAX):
         from p2premap.node import remote  # TLS costs 0.1 s, and is rarely needed
 
         with contextlib.suppress(PeerUnreachable, RemoteProtocolError):
@@ -64,7 +64,7 @@ def _remembered_member(paths: Paths) -> Connection | None:
     return None
 
 
-def _addresses(paths: Paths, tag: str) -> Iterator[Address]:
+def _addresses(paths: Paths, place: str) -> Iterator[Address]:
     """Where members were, the most recently seen first; each once."""
     import sqlite3
 
@@ -73,7 +73,7 @@ def _addresses(paths: Paths, tag: str) -> Iterator[Address]:
 
     local_paths, _ = state_paths(paths)
     seen: list[tuple[float, Address]] = []
-    for database in (local_paths.state / tag).glob("*/*/node.db"):
+    for database in (local_paths.state / place).glob("*/*/node.db"):
         with (
             contextlib.suppress(sqlite3.Error),
             contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as db,

@@ -21,6 +21,7 @@ CLIENT_MESSAGES: tuple[type[Message], ...] = (
     nodes.ListNodes, nodes.GetStatus, nodes.Diagnose, nodes.TryAddresses, nodes.Announce, nodes.Stop, nodes.Drain,
     nodes.CountSole,
     membership.MakeInvite, membership.Join, membership.LeaveCluster,
+    membership.Rotate, membership.PrepareSecret, membership.SwitchSecret, membership.DropSecret,
 )  # fmt: skip
 """What a client may say."""
 
@@ -30,7 +31,7 @@ DAEMON_MESSAGES: tuple[type[Message], ...] = (
     data.PartFound,
     calls.CallsOpened, calls.CallsEnded,
     nodes.Nodes, nodes.Status, nodes.Diagnosis, nodes.Tried, nodes.Announced, nodes.Counted,
-    membership.Invited,
+    membership.Invited, membership.Rotated,
 )  # fmt: skip
 """What a daemon answers."""
 

@@ -79,6 +79,7 @@ class Status(Message, tag=117, frozen=True, kw_only=True):
         scope: "loopback" until the user invites, joins or opens; then "network".
         warnings: sentences that a person should read.
         counters: name -> count, for `status --json` and bug reports.
+        key_epoch: how many secrets the cluster has had; one more for each rotation.
     """
 
     request: RequestId
@@ -93,6 +94,7 @@ class Status(Message, tag=117, frozen=True, kw_only=True):
     foreign: tuple[Foreign, ...] = ()
     warnings: tuple[Text, ...] = ()
     counters: dict[Short, int] = msgspec.field(default_factory=dict)
+    key_epoch: Count = 1
 
 
 class Diagnose(Message, tag=122, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ import logging
 import socket
 import ssl
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -20,12 +20,12 @@ import trio
 
 from p2premap.config import TransportConfig
 from p2premap.errors import PeerUnreachable, RemoteProtocolError
-from p2premap.ids import Address
+from p2premap.ids import NOBODY, Address, NodeId
 from p2premap.node import tls
 from p2premap.node.bulk import BULK
 from p2premap.node.greeting import ForeignSeen, Greeter
 from p2premap.node.handshake import Channel, TlsStream, foreign_certificate, hear_hello
-from p2premap.node.hello import Purpose, Reason, Refused, hello_frame, refusal_frame
+from p2premap.node.hello import Purpose, Reason, Refused, hello_frame, refusal_frame, secret_frame
 from p2premap.node.invite import PREFACE, Inviter
 from p2premap.node.links import Links
 from p2premap.node.listeners import address_from, tune
@@ -37,13 +37,13 @@ from p2premap.wire import WIRE_VERSION, UnknownVersion
 
 _TLS_HANDSHAKE: Final = 0x16  # the first byte of a ClientHello's record (RFC 8446, 5.1)
 
+ROTATED: Final = (
+    "The cluster's secret was rotated while this node was away; run `p2premap join TOKEN`, with a token that "
+    "`p2premap invite` prints on a member."
+)
+
 _log = logging.getLogger(__name__)
 _claim: contextvars.ContextVar[list[str]] = contextvars.ContextVar("claim")
-
-
-def _note_claim(_: ssl.SSLObject, name: str | None, __: ssl.SSLContext) -> None:
-    """OpenSSL calls this in the middle of a handshake, in the context of the task that shakes hands."""
-    _claim.get([]).append(tls.tag_in(name))
 
 
 class Acceptor:
@@ -80,7 +80,7 @@ class Acceptor:
         self._strangers: OrderedDict[int, trio.CancelScope] = OrderedDict()
         self._members = 0
         self._number = 0
-        greeter.server_context.sni_callback = _note_claim
+        self._serving: dict[trio.CancelScope, NodeId] = {}
 
     @property
     def strangers(self) -> int:
@@ -92,6 +92,11 @@ class Acceptor:
         """Connections after their hello."""
         return self._members
 
+    def shut_out_all_but(self, members: Sequence[NodeId]) -> None:
+        """End every connection that somebody else than these has opened to us, programs on other machines too."""
+        for scope in [scope for scope, peer in self._serving.items() if peer not in members]:
+            scope.cancel()
+
     async def serve(self, tcp: trio.SocketStream) -> None:
         """Serve one connection to its end; never raises."""
         channel: Channel | None = None
@@ -102,15 +107,22 @@ class Acceptor:
                 with self._as_stranger():
                     channel = await self._greet(tcp, where)
                 if channel is not None:
-                    self._members += 1
-                    try:
-                        await self._serve_member(channel)
-                    finally:
-                        self._members -= 1
+                    await self._serve_until_shut_out(channel)
         finally:
             if channel is not None:
                 await close(channel.stream)
             await trio.aclose_forcefully(tcp)
+
+    async def _serve_until_shut_out(self, channel: Channel) -> None:
+        peer = channel.peer
+        self._members += 1
+        with trio.CancelScope() as scope:
+            self._serving[scope] = NOBODY if peer.purpose is Purpose.CLIENT else peer.node
+            try:
+                await self._serve_member(channel)
+            finally:
+                self._members -= 1
+                del self._serving[scope]
 
     async def serve_returned(self, channel: Channel, purpose: Purpose) -> None:
         """Serve a member on a connection that this node has opened because it was asked to; never raises."""
@@ -163,16 +175,45 @@ class Acceptor:
             return None
         claim: list[str] = []
         _claim.set(claim)
-        stream: TlsStream = trio.SSLStream(tcp, self._greeter.server_context, server_side=True)
+        context = self._greeter.keys.face.server_context
+        context.sni_callback = self._choose
+        stream: TlsStream = trio.SSLStream(tcp, context, server_side=True)
         try:
             await stream.do_handshake()
         except trio.BrokenResourceError as error:
             self._counts["strangers_tls"] += 1
             tag = claim[0] if claim else ""
-            if tag and tag != self._greeter.tag and foreign_certificate(error):
+            if tag and tag != self._greeter.keys.secret.tag and foreign_certificate(error):
                 self._greeter.met_stranger(ForeignSeen(address=None, host=where.host, tag=tag))
             return None
+        if claim and self._greeter.keys.understood(claim[0]) is not None:
+            self._greeter.keys.proved(claim[0])
+            if claim[0] != self._greeter.keys.secret.tag:
+                await self._give_secret(stream, claim[0])
+                return None
         return await self._exchange(stream, where)
+
+    def _choose(self, connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+        """OpenSSL calls this in the middle of a handshake, in the context of the task that shakes hands."""
+        tag = tls.tag_in(name)
+        _claim.get([]).append(tag)
+        if tag and (face := self._greeter.keys.understood(tag)) is not None:
+            connection.context = face.server_context
+
+    async def _give_secret(self, stream: TlsStream, tag: str) -> None:
+        """Somebody has proved a former secret of the cluster: the present one, where it is a member that was away."""
+        keys = self._greeter.keys
+        try:
+            peer = (await hear_hello(stream)).peer
+        except RemoteProtocolError:
+            self._counts["strangers_hello"] += 1
+            return
+        if peer.purpose is not Purpose.CLIENT and keys.entitled(tag, peer.node):
+            self._counts["secrets_given"] += 1
+            await stream.send_all(secret_frame(keys.secret))
+        else:
+            self._counts["strangers_rotated"] += 1
+            await stream.send_all(refusal_frame(Reason.ROTATED, ROTATED))
 
     async def _exchange(self, stream: TlsStream, where: Address) -> Channel | None:
         try:

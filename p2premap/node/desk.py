@@ -114,8 +114,8 @@ class Desk:
             name=house.name,
             pid=os.getpid(),
             version=__version__,
-            cluster=house.secret.tag,
-            open_name=house.secret.open_name,
+            cluster=house.keys.secret.tag,
+            open_name=house.keys.secret.open_name,
         )
 
     async def _listen(self, visit: Visit, stream: FrameStream, nursery: trio.Nursery) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -11,15 +12,16 @@ from typing import Final
 import trio
 
 from p2premap.config import TransportConfig
-from p2premap.errors import PeerUnreachable, RemoteProtocolError
+from p2premap.errors import ConfigError, PeerUnreachable, RemoteProtocolError
 from p2premap.gossip.events import DialEnded, DialOutcome
 from p2premap.ids import Address, NodeId
 from p2premap.node import tls
 from p2premap.node.bulk import BULK
-from p2premap.node.certificates import claimed_cluster
+from p2premap.node.certificates import claimed_cluster, proved_id
 from p2premap.node.greeting import ForeignSeen, Greeter
 from p2premap.node.handshake import Channel, DialFailed, Dialling, connect
 from p2premap.node.hello import CallMe, Hello, Purpose
+from p2premap.node.keys import Face
 from p2premap.node.links import Deliver, Link, Links
 from p2premap.node.returns import ReturnedFrames, Returns
 from p2premap.node.streams import StreamFrames, close
@@ -84,7 +86,8 @@ class Dialler:
             self._tell(DialEnded(dial=dial, address=address, outcome=DialOutcome.SILENT))
 
     async def _dial(self, dial: int, address: Address, keep: bool, timeout_s: float) -> None:
-        attempt = self._attempt(address, self._greeter.hello(Purpose.LINK if keep else Purpose.PROBE))
+        purpose, tag = Purpose.LINK if keep else Purpose.PROBE, self._greeter.keys.secret.tag
+        attempt = self._attempt(address, self._greeter.hello(purpose))
         outcome = DialOutcome.SILENT
         try:
             with trio.move_on_after(timeout_s) as deadline:
@@ -96,9 +99,32 @@ class Dialler:
                 return
         except DialFailed as error:
             outcome = error.outcome
+            if outcome is DialOutcome.FOREIGN and await self._catch_up(address, error, tag):
+                outcome = DialOutcome.SILENT  # it is no stranger, and is dialled anew under the other secret
         self._tell(DialEnded(dial=dial, address=address, outcome=outcome))
         if outcome is DialOutcome.FOREIGN:
             await self._look(address)
+
+    async def _catch_up(self, address: Address, error: DialFailed, tag: str) -> bool:
+        """A stranger may be a member, and we the one who missed a rotation; whether we know another secret now.
+
+        Args:
+            tag: of the secret under which it was dialled.
+        """
+        keys = self._greeter.keys
+        if error.given is not None:
+            try:
+                keys.take(error.given)
+            except ConfigError as trouble:
+                log.warning("the cluster's new secret is not taken over: %s", trouble)
+        elif not keys.look():
+            for face in keys.prepared():
+                attempt = self._attempt(address, self._greeter.hello(Purpose.PROBE), face)
+                with trio.move_on_after(LOOK_S), contextlib.suppress(DialFailed):
+                    channel = await attempt.run()
+                    await close(channel.stream)
+                    keys.proved(face.tag)
+        return keys.secret.tag != tag
 
     async def _use(self, channel: Channel, dial: int, address: Address, keep: bool, until: float) -> None:
         """A member has answered: make the link, where one is wanted, tell, and carry it."""
@@ -225,11 +251,12 @@ class Dialler:
         where = ", ".join(map(str, addresses)) or "no known address"
         raise PeerUnreachable(f"Node {peer.hex()[:8]} does not answer at {where}.")
 
-    def _attempt(self, address: Address, hello: Hello) -> Dialling:
+    def _attempt(self, address: Address, hello: Hello, face: Face | None = None) -> Dialling:
+        face = face or self._greeter.keys.face
         return Dialling(
             address,
-            context=self._greeter.client_context,
-            server_name=self._greeter.server_name,
+            context=face.client_context,
+            server_name=face.server_name,
             hello=hello,
             silent_s=self._config.link_silent_s,
         )
@@ -243,21 +270,23 @@ class Dialler:
         self._looked.move_to_end(address)
         if len(self._looked) > LOOKED_MAX:
             self._looked.popitem(last=False)
-        tag = ""
+        tag, node = "", None
         with trio.move_on_after(LOOK_S):
             try:
                 tcp = await connect(address, self._config.link_silent_s)
             except DialFailed:
                 return
-            stream = trio.SSLStream(tcp, tls.unverified_context(), server_hostname=self._greeter.server_name)
+            stream = trio.SSLStream(tcp, tls.unverified_context(), server_hostname=self._greeter.keys.face.server_name)
             try:
                 await stream.do_handshake()
-                tag = claimed_cluster(stream.getpeercert(binary_form=True) or b"")
-            except trio.BrokenResourceError:
+                leaf = stream.getpeercert(binary_form=True) or b""
+                tag = claimed_cluster(leaf)
+                node = proved_id(leaf) if tag else None
+            except (trio.BrokenResourceError, RemoteProtocolError):
                 pass  # not TLS 1.3: not p2premap
             finally:
                 await trio.aclose_forcefully(tcp)
-        self._greeter.met_stranger(ForeignSeen(address=address, host=address.host, tag=tag))
+        self._greeter.met_stranger(ForeignSeen(address=address, host=address.host, tag=tag, node=node))
 
 
 def _roles(channel: Channel, purpose: Purpose) -> tuple[Registry, FrameDecoder]:

@@ -167,6 +167,12 @@ class Discovery:
         self._mail_lock = threading.Lock()
         self._started = False
 
+    def rekey(self, tag: str) -> None:
+        """Our cluster's tag is this now."""
+        self._tag = tag
+        for sighting in list(self._raw.values()):
+            self._judge(sighting)
+
     # --- what the daemon asks ---------------------------------------------------------------------------------------
 
     def announce(self, announcement: Announcement | None) -> None:

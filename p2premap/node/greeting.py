@@ -10,12 +10,11 @@ import trio
 
 from p2premap.event import Event
 from p2premap.gossip.messages import ADDRESSES_MAX
-from p2premap.ids import Address
-from p2premap.node import tls
+from p2premap.ids import Address, NodeId
 from p2premap.node.hello import Hello, Peer, Purpose
 from p2premap.node.identity import Identity
+from p2premap.node.keys import Keys
 from p2premap.node.seal import Sealer
-from p2premap.node.secret import ClusterSecret
 
 FOREIGN_AGAIN_S: Final = 60.0
 FOREIGN_MAX: Final = 256
@@ -29,11 +28,13 @@ class ForeignSeen(Event, frozen=True, kw_only=True):
         address: where we dialled it; None where it dialled us.
         host: whence or whither.
         tag: the cluster that it claims to be of; "" where it does not say, or is not p2premap at all.
+        node: whose key it has proved; None where it has not.
     """
 
     address: Address | None
     host: str
     tag: str
+    node: NodeId | None = None
 
 
 class Greeter:
@@ -41,7 +42,7 @@ class Greeter:
 
     Args:
         identity: who this node is.
-        secret: the cluster's.
+        keys: the cluster's secrets.
         name, version: for people.
         sealer: whose salt is told, and which is told the peers' salts.
         addresses: where this node listens now.
@@ -54,7 +55,7 @@ class Greeter:
         self,
         *,
         identity: Identity,
-        secret: ClusterSecret,
+        keys: Keys,
         name: str,
         version: str,
         sealer: Sealer,
@@ -64,10 +65,7 @@ class Greeter:
         counts: Counter[str],
     ) -> None:
         self.me = identity.node
-        self.tag = secret.tag
-        self.server_name = tls.server_name(secret.tag)
-        self.client_context = tls.client_context(identity.credentials)
-        self.server_context = tls.server_context(identity.credentials)
+        self.keys = keys
         self.counts = counts
         self._identity = identity
         self._name = name[:255]
@@ -76,7 +74,7 @@ class Greeter:
         self._addresses = addresses
         self._foreign = foreign
         self._clashed = clashed
-        self._told: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._told: OrderedDict[tuple[str, str, NodeId | None], float] = OrderedDict()
         self._born = trio.current_time()
 
     def hello(self, purpose: Purpose, *, answers: int = 0) -> Hello:
@@ -108,7 +106,7 @@ class Greeter:
     def met_stranger(self, seen: ForeignSeen) -> None:
         """Tell of a stranger, unless that has been done lately."""
         now = trio.current_time()
-        key = (seen.host, seen.tag)
+        key = (seen.host, seen.tag, seen.node)
         if now - self._told.get(key, -FOREIGN_AGAIN_S) < FOREIGN_AGAIN_S:
             return
         self._told[key] = now

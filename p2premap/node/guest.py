@@ -107,7 +107,7 @@ def _ask(connection: socket.socket, token: Token, guest: bytes) -> Joined:
         stream.sendall(encode_frame(FROM_GUEST, GuestSecret(secret=token.secret, guest=guest)))
         match _receive(stream, decoder):
             case GuestWelcome() as welcome:
-                secret = ClusterSecret(welcome.secret, welcome.open_name)
+                secret = ClusterSecret(welcome.secret, welcome.open_name, welcome.epoch, welcome.origin)
                 if issue(secret, bytes(KEY_BYTES)).ca != ssl.DER_cert_to_PEM_cert(shown.ca).encode():
                     raise _Impostor
                 return Joined(secret, tuple(Address(*a) for a in welcome.addresses))

@@ -8,7 +8,7 @@ refused, or closed or reset without a word      REFUSED: the process has just en
 no SYN-ACK, no route                            SILENT
 accepted, then nothing in time                  STALLED
 not TLS 1.3; signed by another CA; our
-certificate refused                             FOREIGN
+certificate refused; another secret by now      FOREIGN
 the first byte after TLS is another version     INCOMPATIBLE
 =============================================== ============
 """
@@ -26,8 +26,19 @@ from p2premap.event import Event
 from p2premap.gossip.events import DialOutcome
 from p2premap.ids import Address
 from p2premap.node.certificates import proved_id
-from p2premap.node.hello import Hello, HelloRefused, Peer, Reason, Refused, hello_decoder, hello_frame, read_hello
+from p2premap.node.hello import (
+    Given,
+    Hello,
+    HelloRefused,
+    Peer,
+    Reason,
+    Refused,
+    hello_decoder,
+    hello_frame,
+    read_hello,
+)
 from p2premap.node.listeners import socket_address, tune
+from p2premap.node.secret import ClusterSecret
 from p2premap.wire import FrameDecoder, UnknownVersion
 
 TlsStream: TypeAlias = trio.SSLStream[trio.SocketStream]
@@ -51,11 +62,16 @@ class Channel(Event, frozen=True):
 
 
 class DialFailed(Exception):
-    """The address did not lead to a member. `outcome` says how."""
+    """The address did not lead to a member. `outcome` says how.
 
-    def __init__(self, outcome: DialOutcome, text: str) -> None:
+    Args:
+        given: the cluster's present secret, where a member gave it to us, who had missed it.
+    """
+
+    def __init__(self, outcome: DialOutcome, text: str, given: ClusterSecret | None = None) -> None:
         super().__init__(text)
         self.outcome = outcome
+        self.given = given
 
 
 class Dialling:
@@ -93,7 +109,8 @@ class Dialling:
         except BaseException as error:
             await trio.aclose_forcefully(tcp)
             if isinstance(error, (trio.BrokenResourceError, RemoteProtocolError)):
-                raise DialFailed(_meaning(error), str(error.__cause__ or error)) from None
+                given = error.secret if isinstance(error, Given) else None
+                raise DialFailed(_meaning(error), str(error.__cause__ or error), given) from None
             raise
 
     @property
@@ -166,6 +183,8 @@ def _meaning(error: Exception) -> DialOutcome:
             return DialOutcome.INCOMPATIBLE
         case Refused(refusal=HelloRefused(reason=Reason.FULL)):
             return DialOutcome.STALLED  # it lives, and has no time for us
+        case Refused(refusal=HelloRefused(reason=Reason.ROTATED)):
+            return DialOutcome.FOREIGN
         case Refused():
             return DialOutcome.INCOMPATIBLE
         case RemoteProtocolError():

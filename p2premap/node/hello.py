@@ -6,7 +6,8 @@ hello back means "connected"::
 
     dialler                                       acceptor
       | Hello(purpose, node, boot, ...) ----------->|
-      |<------------------------- Hello(...) -------|    or HelloRefused(reason, text), and the end
+      |<------------------------- Hello(...) -------|    or HelloRefused(reason, text), and the end;
+      |                                             |    or, to a member that was away, SecretGiven, and the end
       |                                             |
       |   PROBE: either side closes                 |
       |   CONTROL, CLIENT: the control service      |    `p2premap.control`: the acceptor speaks next, with Welcome
@@ -36,6 +37,7 @@ from p2premap.event import Event
 from p2premap.gossip.messages import Addresses
 from p2premap.ids import Address, Boot, NodeId
 from p2premap.node.seal import SALT_BYTES
+from p2premap.node.secret import SECRET_BYTES, ClusterSecret
 from p2premap.wire import BootField, Count, FrameDecoder, Message, NodeIdField, Registry, Seconds, Short, encode_frame
 
 HELLO_BYTES_MAX: Final = 8 << 10
@@ -67,6 +69,8 @@ class Reason(enum.IntEnum):
     """The hello was not one."""
     FULL = 2
     """Too many connections."""
+    ROTATED = 3
+    """The cluster has another secret, and the dialler is none of those that are given it."""
 
 
 class Hello(Message, frozen=True, tag=20, kw_only=True):
@@ -100,6 +104,14 @@ class HelloRefused(Message, frozen=True, tag=21, kw_only=True):
     text: Short
 
 
+class SecretGiven(Message, frozen=True, tag=29, kw_only=True):
+    """Instead of a hello, to a member that was away: the cluster's secret is this now (`p2premap.node.keyring`)."""
+
+    secret: Annotated[bytes, msgspec.Meta(min_length=SECRET_BYTES, max_length=SECRET_BYTES)]
+    epoch: Count
+    origin: Short
+
+
 class LinkStart(Message, frozen=True, tag=22, kw_only=True):
     """Let this connection be our link: as I say this, I have no other to you. Sent by the dialler."""
 
@@ -130,7 +142,7 @@ class CallMe(Message, frozen=True, tag=25, kw_only=True):
     purpose: Purpose
 
 
-HELLO = Registry((Hello, HelloRefused), header_bytes_max=HELLO_BYTES_MAX)
+HELLO = Registry((Hello, HelloRefused, SecretGiven), header_bytes_max=HELLO_BYTES_MAX)
 """What may come first."""
 
 LINK_CONTROL: Final = (LinkStart, LinkStarted, LinkEnd)
@@ -147,6 +159,18 @@ class Refused(RemoteProtocolError):
     def __init__(self, refusal: HelloRefused) -> None:
         super().__init__(refusal.text)
         self.refusal = refusal
+
+
+class Given(RemoteProtocolError):
+    """The other side answered the hello with the cluster's present secret.
+
+    Args:
+        secret: what it gave.
+    """
+
+    def __init__(self, secret: ClusterSecret) -> None:
+        super().__init__("the cluster's secret was rotated")
+        self.secret = secret
 
 
 class Peer(Event, frozen=True, kw_only=True):
@@ -179,6 +203,12 @@ def refusal_frame(reason: Reason, text: str) -> bytes:
     return encode_frame(HELLO, HelloRefused(reason=reason, text=text[:255]))
 
 
+def secret_frame(secret: ClusterSecret) -> bytes:
+    """The bytes that give a member that was away the cluster's secret."""
+    given = SecretGiven(secret=secret.value, epoch=secret.epoch, origin=secret.origin)
+    return encode_frame(HELLO, given)
+
+
 def hello_decoder() -> FrameDecoder:
     """For the first frame of a connection; after it, `admit` what may come next."""
     return FrameDecoder(HELLO, payload_bytes_max=0)
@@ -194,6 +224,7 @@ def read_hello(decoder: FrameDecoder, proved: NodeId) -> Peer | None:
     Raises:
         UnknownVersion: the peer speaks another major version.
         Refused: the peer refused ours.
+        Given: the peer gave us the cluster's present secret, which we had missed.
         RemoteProtocolError: not a hello, or one in another's name.
     """
     frame = decoder.next()
@@ -219,5 +250,7 @@ def read_hello(decoder: FrameDecoder, proved: NodeId) -> Peer | None:
             )
         case HelloRefused() as refusal:
             raise Refused(refusal)
+        case SecretGiven() as given:
+            raise Given(ClusterSecret(given.secret, "", given.epoch, given.origin))
         case _:
             raise RemoteProtocolError("not a hello")

@@ -32,7 +32,17 @@ from p2premap.gossip import events as gossip
 from p2premap.gossip.core import GossipCore
 from p2premap.gossip.facts import LoadMeter
 from p2premap.ids import JobId, NodeId, RequestId, short
-from p2premap.node import desk_calls, desk_control, desk_jobs, desk_node, desk_watch, desk_why, leaving, scope
+from p2premap.node import (
+    desk_calls,
+    desk_control,
+    desk_jobs,
+    desk_node,
+    desk_rotate,
+    desk_watch,
+    desk_why,
+    leaving,
+    scope,
+)
 from p2premap.node.bring import Bringer
 from p2premap.node.bulk import AllowedFiles, BulkService
 from p2premap.node.bulletin import Bulletin, Warnings
@@ -55,6 +65,7 @@ from p2premap.node.events import (
 )
 from p2premap.node.identity import PEERS, Identity
 from p2premap.node.invite import Inviter
+from p2premap.node.keys import Keys
 from p2premap.node.ledger import Ledger
 from p2premap.node.logs import sweep_logs
 from p2premap.node.others import OthersSampler, machine_now
@@ -85,6 +96,7 @@ HANDLERS: Final = (
     | desk_control.HANDLERS
     | desk_why.HANDLERS
     | desk_node.HANDLERS
+    | desk_rotate.HANDLERS
 )
 
 log = logging.getLogger(__name__)
@@ -117,7 +129,8 @@ class House:
         parts: Parts = Parts(),  # noqa: B008  (a tuple of functions)
     ) -> None:
         self._parts = parts
-        self.config, self.user, self.paths, self.secret, self.identity = config, user, paths, secret, identity
+        self.config, self.user, self.paths, self.identity = config, user, paths, identity
+        self.keys = Keys(identity=identity, secret=secret, config=user.config, wall_s=parts.wall_s)
         self.name = config.name or identity.name
         self.bulletin = Bulletin()
         self.warnings = Warnings()
@@ -145,7 +158,7 @@ class House:
         self.files = AllowedFiles()
         self.bulk = BulkService(blobs=self.blobs, files=self.files)
         self.inviter = Inviter(
-            secret=self.secret,
+            secret=self.keys.secret,
             credentials=self.identity.credentials,
             addresses=lambda: self.transport.addresses,
             randomness=self._parts.randomness,
@@ -153,7 +166,7 @@ class House:
         self.desk = Desk(self, HANDLERS)
         self.transport: TrioTransport = self._parts.transport(
             identity=self.identity,
-            secret=self.secret,
+            keys=self.keys,
             config=self._transport_config(),
             deliver=self._deliver,
             addresses_of=lambda node: self.search.addresses_of(node),
@@ -187,7 +200,7 @@ class House:
         self.search: Search = self._parts.search(
             me=self.identity.node,
             name=self.name,
-            secret=self.secret,
+            keys=self.keys,
             user=self.user,
             paths=self.paths,
             config=self.config,
@@ -196,6 +209,12 @@ class House:
             post=self._deliver,
             warnings=self.warnings,
         )
+        self.keys.on_change(self._rekey)
+
+    def _rekey(self, _: Sequence[NodeId] | None) -> None:
+        """The cluster has another secret; the transport has heard of it before."""
+        self.inviter.rekey(self.keys.secret, self.keys.face.credentials)
+        self.search.rekey()
 
     def _transport_config(self) -> TransportConfig:
         transport = self.config.transport
@@ -212,7 +231,7 @@ class House:
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.transport.run)
-                if self.secret.open_name or scope.is_open(self.user):
+                if self.keys.secret.open_name or scope.is_open(self.user):
                     self.transport.open_to_network()
                 self._make_core()
                 await nursery.start(self.ledger.run)
@@ -220,7 +239,7 @@ class House:
                 await self.bringer.resume(self._stored.jobs)
                 await nursery.start(self.executor.run)
                 nursery.start_soon(self.driver.run)
-                directory = self.paths.sockets(self.secret.tag)
+                directory = self.paths.sockets(self.keys.secret.place)
                 await self._parts.door(directory, self.identity.node, self.desk.serve, nursery)
                 self._started(self.status(RequestId(0)))
                 nursery.start_soon(self.calls.run)
@@ -504,9 +523,9 @@ class House:
         return Status(
             request=request,
             me=views[0],
-            cluster=self.secret.tag,
+            cluster=self.keys.secret.tag,
             scope=self.reach(),
-            open_name=self.secret.open_name,
+            open_name=self.keys.secret.open_name,
             members=1 + len(self.others()),
             dead=sum(view.state == "dead" for view in views),
             jobs_running=sum(not view.phase.over for view in self.jobs()),
@@ -514,6 +533,7 @@ class House:
             foreign=self.search.foreign(),
             warnings=(*filter(None, (self.ledger.trouble,)), *self.warnings.all(), *self.search.warnings()),
             counters=self._counters(),
+            key_epoch=self.keys.secret.epoch,
         )
 
     async def diagnose(self) -> tuple[Finding, ...]:
@@ -530,7 +550,7 @@ class House:
                 scope=self.reach,
                 discovery=self.search.discovery,
                 heard=self.transport.heard,
-                open_name=self.secret.open_name,
+                open_name=self.keys.secret.open_name,
                 troubles=self.search.troubles,
                 warnings=self.warnings.all,
             )

@@ -148,7 +148,7 @@ def claim(
     Raises:
         ConfigError: the state directory cannot be written, or is full.
     """
-    root = paths.nodes(secret.tag)
+    root = paths.nodes(secret.place)
     try:
         for directory in _wanted(_existing(root), name):
             if (lock := _lock(directory)) is not None:
@@ -173,13 +173,25 @@ def take_new(paths: Paths, secret: ClusterSecret, old: Identity, randomness: Ran
     try:
         aside = _set_aside(old.directory)
         os.close(old.lock)
-        new = _make(paths.nodes(secret.tag), secret, randomness)
+        new = _make(paths.nodes(secret.place), secret, randomness)
         for file in (PEERS, NAME):
             with contextlib.suppress(OSError):
                 shutil.copyfile(aside / file, new.directory / file)
         return msgspec.structs.replace(new, name=old.name)
     except OSError as error:
         raise ConfigError(f"Cannot make a new identity in {old.directory.parent}: {error.strerror}.") from None
+
+
+def credentials(identity: Identity, secret: ClusterSecret) -> Credentials:
+    """What this node shows under another secret of its cluster; nothing is written.
+
+    Raises:
+        ConfigError: its key cannot be read any more.
+    """
+    try:
+        return issue(secret, (identity.directory / "key").read_bytes())
+    except OSError as error:
+        raise ConfigError(f"Cannot read this node's key in {identity.directory}: {error.strerror}.") from None
 
 
 def _existing(root: Path) -> list[Path]:

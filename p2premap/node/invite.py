@@ -37,7 +37,7 @@ from p2premap.node.certificates import Credentials
 from p2premap.node.secret import SECRET_BYTES, ClusterSecret
 from p2premap.node.token import ADDRESSES_MAX, TOKEN_SECRET_BYTES, Token, hash_of_ca, print_token, read_token
 from p2premap.ports import Randomness
-from p2premap.wire import FrameDecoder, Message, Registry, Short, encode_frame
+from p2premap.wire import Count, FrameDecoder, Message, Registry, Short, encode_frame
 
 PREFACE: Final = b"p2premap guest 1\n"
 PREFACE_ANSWER: Final = b"p2premap host 1\n"
@@ -78,11 +78,13 @@ class GuestSecret(Message, frozen=True, tag=26, kw_only=True):
 
 
 class GuestWelcome(Message, frozen=True, tag=27, kw_only=True):
-    """The cluster's secret, and where members are."""
+    """The cluster's secret, which of its secrets this is, and where members are."""
 
     secret: Annotated[bytes, msgspec.Meta(min_length=SECRET_BYTES, max_length=SECRET_BYTES)]
     open_name: Short
     addresses: Addresses
+    epoch: Count = 1
+    origin: Short = ""
 
 
 class GuestRefused(Message, frozen=True, tag=28, kw_only=True):
@@ -122,15 +124,20 @@ class Inviter:
         randomness: Randomness,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        self._secret = secret
-        self._ca = ssl.PEM_cert_to_DER_cert(credentials.ca.decode())
-        self._credentials = credentials
-        self._context: ssl.SSLContext | None = None
         self._addresses = addresses
         self._randomness = randomness
         self._clock = clock or _clock
         self._invitations: dict[bytes, _Invitation] = {}
         self._counts: Counter[str] = Counter()
+        self.rekey(secret, credentials)
+
+    def rekey(self, secret: ClusterSecret, credentials: Credentials) -> None:
+        """Guests get this secret from now on; tokens of before invite nobody any more."""
+        self._secret = secret
+        self._ca = ssl.PEM_cert_to_DER_cert(credentials.ca.decode())
+        self._credentials = credentials
+        self._context: ssl.SSLContext | None = None
+        self._invitations.clear()
 
     @property
     def is_open(self) -> bool:
@@ -208,7 +215,14 @@ class Inviter:
             invitation.guests.add(message.guest)
         self._counts["guests_welcome"] += 1
         addresses = tuple((a.host, a.port) for a in self._addresses())
-        return GuestWelcome(secret=self._secret.value, open_name=self._secret.open_name, addresses=addresses)
+        secret = self._secret
+        return GuestWelcome(
+            secret=secret.value,
+            open_name=secret.open_name,
+            addresses=addresses,
+            epoch=secret.epoch,
+            origin=secret.origin,
+        )
 
     def _refuse(self, reason: Answer) -> GuestRefused:
         self._counts[f"guests_{reason.name.lower()}"] += 1

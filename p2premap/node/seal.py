@@ -179,6 +179,13 @@ class Sealer:
         self._cipher = self._cipher_of(self._me, self._salt)
         self._counts["salts"] += 1
 
+    def rekey(self, gossip_key: bytes) -> None:
+        """The cluster has another secret: everybody, this node too, has to prove a salt anew."""
+        self._gossip_key = gossip_key
+        self._senders.clear()
+        self._unproved.clear()
+        self.renew()
+
     def trust(self, peer: NodeId, salt: bytes, counter: int) -> None:
         """A fresh hello over TLS has said that this is the peer's salt, and its next counter."""
         sender = self._sender(peer)

@@ -20,18 +20,21 @@ from p2premap.gossip import events as gossip
 from p2premap.gossip.events import MemberState
 from p2premap.ids import Address, NodeId
 from p2premap.node import scope
+from p2premap.node.acceptor import ROTATED
 from p2premap.node.bulletin import Warnings
 from p2premap.node.discovery import Announcement, Discovery
 from p2premap.node.greeting import ForeignSeen
 from p2premap.node.interfaces import Interface, is_loopback
 from p2premap.node.joins import Joins, parse_join
+from p2premap.node.keys import Keys
 from p2premap.node.neighbours import Neighbours
 from p2premap.node.paths import Paths
-from p2premap.node.secret import ClusterSecret
 from p2premap.node.store import Store
 from p2premap.node.transport import TrioTransport
 
 REMEMBER_S: Final = 30.0
+KNOCKED_S: Final = 300.0
+"""For so long it is told that somebody came with a former secret."""
 SETTLE_S: Final = 0.3
 """Members come in groups: those seen within this are written down at once."""
 
@@ -46,7 +49,7 @@ class Search:
 
     Args:
         me, name: this node.
-        secret: the cluster's.
+        keys: the cluster's secrets.
         user: the user's directories.
         paths: the same with the state on local disk.
         config: what the user asked for.
@@ -61,7 +64,7 @@ class Search:
         *,
         me: NodeId,
         name: str,
-        secret: ClusterSecret,
+        keys: Keys,
         user: Paths,
         paths: Paths,
         config: NodeConfig,
@@ -70,16 +73,18 @@ class Search:
         post: Callable[[gossip.Hinted | gossip.SetAddresses], None],
         warnings: Warnings,
     ) -> None:
-        self._me, self._name, self._secret, self._user, self._paths = me, name, secret, user, paths
+        self._me, self._name, self._keys, self._user, self._paths = me, name, keys, user, paths
         self._config, self._transport, self._store = config, transport, store
         self._post, self._warnings = post, warnings
         self._alive: set[NodeId] = set()
         self._where: dict[NodeId, tuple[Address, ...]] = {}
         self._moved = trio.Event()
         self._met: dict[str, Foreign] = {}
+        self._remembered: set[NodeId] = set()
+        self._knocked: dict[str, float] = {}
         self.discovery = Discovery(
             me=me,
-            tag=secret.tag,
+            tag=keys.secret.tag,
             config=config.discovery,
             hint=post,
             known=self._alive.__contains__,
@@ -98,7 +103,7 @@ class Search:
     async def run(self) -> None:
         """Search until cancelled."""
         neighbours = Neighbours(
-            directory=self._paths.sockets(self._secret.tag),
+            directory=self._paths.sockets(self._keys.secret.place),
             me=self._me,
             addresses=self._transport.local_addresses,
             hint=self._post,
@@ -119,6 +124,7 @@ class Search:
             self._post(gossip.Hinted(address=address, node=None))
         for node, address in await trio.to_thread.run_sync(self._store.peers):
             if node != self._me:
+                self._remembered.add(node)
                 self._post(gossip.Hinted(address=address, node=node))
 
     async def _keep_peers(self) -> None:
@@ -157,7 +163,17 @@ class Search:
         return self._where.get(node, ())
 
     def met_foreign(self, seen: ForeignSeen) -> None:
-        """Somebody of another cluster answered, or asked."""
+        """Somebody of another cluster answered, or asked; or of ours, under another of its secrets."""
+        ring = self._keys.ring
+        if seen.tag == ring.current.tag or ring.is_pending(seen.tag):
+            return  # met just before this node switched
+        if ring.was_ours(seen.tag):
+            if seen.host in self._knocked or len(self._knocked) < self._config.discovery.foreign_max:
+                self._knocked[seen.host] = trio.current_time()
+            return
+        if seen.tag and seen.node is not None and seen.node in self._where.keys() | self._remembered:
+            self._warnings.add(ROTATED)  # identities are a cluster's own: it is ours, and has another secret
+            return
         if seen.tag and seen.tag not in self._met and len(self._met) < self._config.discovery.foreign_max:
             where = str(seen.address) if seen.address is not None else seen.host
             hint = f"p2premap join TOKEN, with the token that `p2premap invite` prints on {seen.host}"
@@ -169,13 +185,19 @@ class Search:
         """Listen on the network from now on, also after a restart."""
         try:
             self._transport.open_to_network()
-            if not self._secret.open_name:
+            if not self._keys.secret.open_name:
                 scope.remember_open(self._user)
         except ConfigError as error:
             self._warnings.add(str(error))
             return
         log.info("open to the network: %s", why)
         self._announce()
+
+    def rekey(self) -> None:
+        """The cluster has another secret, and so another tag."""
+        self.discovery.rekey(self._keys.secret.tag)
+        if self._transport.port:
+            self._announce()
 
     def _on_interfaces(self, interfaces: tuple[Interface, ...]) -> None:
         self._transport.set_interfaces(interfaces)
@@ -188,9 +210,9 @@ class Search:
         announcement = Announcement(
             node=self._me,
             name=self._name,
-            tag=self._secret.tag,
+            tag=self._keys.secret.tag,
             addresses=addresses,
-            open_name=self._secret.open_name,
+            open_name=self._keys.secret.open_name,
         )
         self.discovery.announce(announcement if self._transport.network else None)
 
@@ -204,7 +226,16 @@ class Search:
 
     def warnings(self) -> tuple[str, ...]:
         """Sentences about what does not work now."""
-        return (*self.discovery.warnings, *self.troubles())
+        return (*self.discovery.warnings, *self.troubles(), *self._knocks())
+
+    def _knocks(self) -> tuple[str, ...]:
+        since = trio.current_time() - KNOCKED_S
+        return tuple(
+            f"A node at {host} has a secret of this cluster from before a rotation: it was evicted, or away. If it "
+            "shall be a member, run `p2premap invite` here and `p2premap join TOKEN` there."
+            for host, when in sorted(self._knocked.items())
+            if when >= since
+        )
 
     def troubles(self) -> tuple[str, ...]:
         """Those about what the user has asked for; the doctor finds out about mDNS by itself."""

@@ -7,7 +7,9 @@
                    --> tag           public: names the cluster in directories and in mDNS
 
 Who knows S is a member and can run code on every other member. It lies in the user's config directory as one line of
-64 hexadecimal digits, mode 0600, so that all nodes of one user on one machine share it without being told.
+64 hexadecimal digits, mode 0600, so that all nodes of one user on one machine share it without being told. Once it has
+been rotated a second line follows, of JSON: which secret of the cluster this is, and the others that this machine
+knows (`p2premap.node.keyring`). One file, so that one rename changes all of it.
 
 `p2premap node --open NAME` uses a secret that everybody can compute from NAME: an explicit choice for a network where
 everybody may run code as everybody else. It is never stored.
@@ -17,12 +19,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import hmac
 import os
 import re
 import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -35,7 +40,9 @@ SECRET_BYTES: Final = 32
 TAG_BYTES: Final = 8
 OPEN_NAME_MAX: Final = 64
 _FILE: Final = "secret"
-_LINE: Final = re.compile(rb"[0-9a-f]{64}\n?")
+_LOCK: Final = "secret.lock"
+_LINE: Final = re.compile(rb"([0-9a-f]{64})(?:\n(?:(\{[^\n]*\})\n?)?)?")
+_FILE_BYTES_MAX: Final = 1 << 20
 
 
 def derive(key: bytes, label: str, size: int = 32, salt: bytes = b"") -> bytes:
@@ -58,10 +65,14 @@ class ClusterSecret(msgspec.Struct, frozen=True):
     Args:
         value: the 32 bytes.
         open_name: the NAME of ``--open NAME``; "" for a secret that is one.
+        epoch: how many secrets the cluster has had, this one included.
+        origin: the tag of the first of them, where this is a later one; else "".
     """
 
     value: bytes
     open_name: str = ""
+    epoch: int = 1
+    origin: str = ""
 
     def __post_init__(self) -> None:
         if len(self.value) != SECRET_BYTES:
@@ -74,6 +85,11 @@ class ClusterSecret(msgspec.Struct, frozen=True):
     def tag(self) -> str:
         """16 hexadecimal digits that name the cluster in public."""
         return derive(self.value, "p2premap 1 tag", TAG_BYTES).hex()
+
+    @property
+    def place(self) -> str:
+        """What the cluster's directories on this machine are called: a rotation moves none of them."""
+        return self.origin or self.tag
 
     @property
     def gossip_key(self) -> bytes:
@@ -102,13 +118,49 @@ def open_secret(name: str) -> ClusterSecret:
     return ClusterSecret(derive(name.encode(), "p2premap 1 open"), name)
 
 
+class _Head(msgspec.Struct):
+    """What the second line says of the secret itself."""
+
+    epoch: int = 1
+    origin: str = ""
+
+
 def load(config: Path) -> ClusterSecret | None:
     """The secret in the config directory; None where there is none yet.
 
     Raises:
         ConfigError: it cannot be read, others could read it too, or it is not a secret.
     """
+    found = load_whole(config)
+    return found[0] if found is not None else None
+
+
+def load_whole(config: Path) -> tuple[ClusterSecret, bytes] | None:
+    """The secret, and the JSON behind it (b"" for none).
+
+    Raises:
+        ConfigError: as `load`.
+    """
     path = config / _FILE
+    content = _read(path)
+    if content is None:
+        return None
+    found = _LINE.fullmatch(content)
+    try:
+        head = msgspec.json.decode(found[2] or b"{}", type=_Head) if found else None
+    except msgspec.DecodeError:
+        head = None
+    if found is None or head is None:
+        raise ConfigError(f"{path} does not hold a cluster's secret; restore it, or remove it to start a new cluster.")
+    return ClusterSecret(bytes.fromhex(found[1].decode()), "", head.epoch, head.origin), found[2] or b""
+
+
+def _read(path: Path) -> bytes | None:
+    """The file's bytes; None where there is none.
+
+    Raises:
+        ConfigError: as `load`.
+    """
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a named pipe must not hold us up
     except FileNotFoundError:
@@ -121,14 +173,11 @@ def load(config: Path) -> ClusterSecret | None:
             raise ConfigError(f"{path} is not a file of yours; move it away to start a new cluster, or restore it.")
         if status.st_mode & 0o077:
             raise ConfigError(f"Others can read the cluster's secret: run `chmod 600 {path}`.")
-        content = os.read(file, SECRET_BYTES * 2 + 2)
+        return os.read(file, _FILE_BYTES_MAX)
     except OSError as error:
         raise ConfigError(f"Cannot read the cluster's secret {path}: {error.strerror}.") from None
     finally:
         os.close(file)
-    if not _LINE.fullmatch(content):
-        raise ConfigError(f"{path} does not hold a cluster's secret; restore it, or remove it to start a new cluster.")
-    return ClusterSecret(bytes.fromhex(content.decode()))
 
 
 def load_or_make(config: Path, randomness: Randomness = os.urandom) -> ClusterSecret:
@@ -157,13 +206,21 @@ def load_or_make(config: Path, randomness: Randomness = os.urandom) -> ClusterSe
     return made
 
 
-def replace(config: Path, secret: ClusterSecret, randomness: Randomness = os.urandom) -> None:
-    """From now on this is the user's secret: the machine has joined another cluster.
+def replace(
+    config: Path,
+    secret: ClusterSecret,
+    randomness: Randomness = os.urandom,
+    more: Mapping[str, object] = MappingProxyType({}),
+) -> None:
+    """From now on this is the user's secret: the machine has joined another cluster, or the secret was rotated.
+
+    Args:
+        more: what else the second line shall say.
 
     Raises:
         ConfigError: the directory cannot be written; the old secret is still there.
     """
-    temporary = _write_aside(config, secret, randomness)
+    temporary = _write_aside(config, secret, randomness, more)
     try:
         temporary.replace(config / _FILE)
     except OSError as error:
@@ -185,7 +242,28 @@ def forget(config: Path) -> None:
     _sync(config)
 
 
-def _write_aside(config: Path, secret: ClusterSecret, randomness: Randomness) -> Path:
+@contextlib.contextmanager
+def locked(config: Path) -> Iterator[None]:
+    """Nobody else on this machine changes the secret meanwhile, if he asks for this lock too.
+
+    Raises:
+        ConfigError: the directory cannot be written.
+    """
+    private_directory(config)
+    try:
+        file = os.open(config / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(f"Cannot change the cluster's secret in {config}: {error.strerror}.") from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)  # held for one small write
+        yield
+    finally:
+        os.close(file)
+
+
+def _write_aside(
+    config: Path, secret: ClusterSecret, randomness: Randomness, more: Mapping[str, object] = MappingProxyType({})
+) -> Path:
     """The secret in a temporary file of mode 0600, on disk."""
     private_directory(config)
     path = config / f".{_FILE}.{randomness(8).hex()}"
@@ -193,6 +271,9 @@ def _write_aside(config: Path, secret: ClusterSecret, randomness: Randomness) ->
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(file, "wb") as stream:
             stream.write(secret.value.hex().encode() + b"\n")
+            if secret.origin or more:
+                head = {"epoch": secret.epoch, "origin": secret.origin}
+                stream.write(msgspec.json.encode({**head, **more}) + b"\n")
             stream.flush()
             os.fsync(file)
     except OSError as error:

@@ -36,11 +36,11 @@ from p2premap.node.hello import CallMe, Purpose
 from p2premap.node.identity import Identity
 from p2premap.node.interfaces import Interface, Kind, addresses, read_interfaces
 from p2premap.node.invite import Inviter
+from p2premap.node.keys import Keys
 from p2premap.node.links import Deliver, Links, LinksStatistics
 from p2premap.node.listeners import EVERYWHERE, LOOPBACK, Bound, bind, bind_first
 from p2premap.node.returns import CALLS_MAX, Returns
 from p2premap.node.seal import Sealer
-from p2premap.node.secret import ClusterSecret
 from p2premap.ports import FrameStream, Randomness, StreamHandler
 from p2premap.protocol import GOSSIP
 from p2premap.wire import Message
@@ -67,7 +67,7 @@ class TrioTransport:
 
     Args:
         identity: who this node is.
-        secret: the cluster's.
+        keys: the cluster's secrets.
         config: limits and intervals.
         deliver: where gossip events and other rooms' frames go; sync, must not raise.
         addresses_of: where a member may be dialled for a control or bulk stream, the best first.
@@ -85,7 +85,7 @@ class TrioTransport:
         self,
         *,
         identity: Identity,
-        secret: ClusterSecret,
+        keys: Keys,
         config: TransportConfig,
         deliver: Deliver,
         addresses_of: Callable[[NodeId], Sequence[Address]],
@@ -106,15 +106,17 @@ class TrioTransport:
         self._listening = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         sealer = self._sealer = Sealer(
-            me=identity.node, gossip_key=secret.gossip_key, randomness=randomness, senders_max=config.senders_max
+            me=identity.node, gossip_key=keys.secret.gossip_key, randomness=randomness, senders_max=config.senders_max
         )
+        self._keys = keys
+        keys.on_change(self._rekey)
         self._datagrams = Datagrams(sealer=sealer, registry=GOSSIP, deliver=deliver, salt_idle_s=config.salt_idle_s)
         self._links = Links(me=identity.node, config=config, deliver=deliver, called=self._on_call)
         self._calls = 0
         returns = Returns(links=self._links, deliver=deliver)
         greeter = Greeter(
             identity=identity,
-            secret=secret,
+            keys=keys,
             name=hello_name,
             version=version,
             sealer=sealer,
@@ -158,6 +160,14 @@ class TrioTransport:
         finally:
             self._nursery = None
             self._bound.close()
+
+    def _rekey(self, members: Sequence[NodeId] | None) -> None:
+        """The cluster has another secret: links are made anew, and who is no member any more is served no longer."""
+        self._sealer.rekey(self._keys.secret.gossip_key)
+        for peer in self._links:
+            self._links.hangup(peer)
+        if members is not None:
+            self._acceptor.shut_out_all_but(members)
 
     # --- where it listens -----------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from p2premap.ids import Address, NodeId
 from p2premap.node.greeting import ForeignSeen
 from p2premap.node.identity import Identity, claim
 from p2premap.node.invite import Inviter
+from p2premap.node.keys import Keys
 from p2premap.node.paths import Paths
 from p2premap.node.secret import ClusterSecret
 from p2premap.node.transport import TrioTransport
@@ -39,6 +41,7 @@ class Node:
     identity: Identity
     transport: TrioTransport
     inviter: Inviter
+    keys: Keys
     events: list[GossipEvent | FrameReceived] = field(default_factory=list)
     foreign: list[ForeignSeen] = field(default_factory=list)
     clashes: list[str] = field(default_factory=list)
@@ -95,8 +98,9 @@ async def node(
     serve_control: Callable[[FrameStream], object] = unserved,
     serve_bulk: Callable[[FrameStream], object] = unserved,
     identity: Identity | None = None,
+    ring: Path | None = None,
 ) -> AsyncIterator[Node]:
-    """A running transport; ended, with all its connections, at the end."""
+    """A running transport; ended, with all its connections, at the end. `ring`: the directory of its keyring."""
     identity = identity or claim(paths(home), secret)
     made: list[Node] = []
     inviter = Inviter(
@@ -105,9 +109,10 @@ async def node(
         addresses=lambda: made[0].transport.local_addresses,
         randomness=os.urandom,
     )
+    keys = Keys(identity=identity, secret=secret, config=ring, wall_s=time.time)
     transport = TrioTransport(
         identity=identity,
-        secret=secret,
+        keys=keys,
         config=config,
         deliver=lambda event: made[0].deliver(event),
         addresses_of=addresses_of,
@@ -120,7 +125,7 @@ async def node(
         clashed=lambda text: (made[0].clashes.append(text), made[0].wake()),
         randomness=os.urandom,
     )
-    made.append(Node(identity, transport, inviter))
+    made.append(Node(identity, transport, inviter, keys))
     async with trio.open_nursery() as nursery:
         await nursery.start(transport.run)
         try:

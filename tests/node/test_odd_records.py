@@ -43,7 +43,7 @@ def test_a_member_may_be_at_a_host_that_is_no_address(host: str, tmp_path: Path)
     search = Search(
         me=ME,
         name="a",
-        secret=new_secret(os.urandom),
+        keys=SimpleNamespace(secret=new_secret(os.urandom)),
         user=paths,
         paths=paths,
         config=NodeConfig(),

@@ -1,0 +1,160 @@
+"""Rotation with real nodes: each has a home, and so a copy of the secret, of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.cluster import counts, environment, eventually, job_file, p2premap, plain, stop
+
+SLOW = """
+import os, time
+errors = "replace"
+reader = "blocks"
+
+def map(key, block):
+    with open(os.environ["P2PREMAP_TEST_RAN"], "a") as ran:
+        ran.write(f"{os.getpid()}\\n")
+    time.sleep(1.0)
+    for word in block.split():
+        yield word, 1
+
+def reduce(word, counts):
+    return sum(counts)
+"""
+
+
+class Machine:
+    """A node with a home of its own."""
+
+    def __init__(self, root: Path, name: str, secret: Path | None) -> None:
+        self.name, self.home = name, str(root / name)
+        self.ran = str(root / f"ran-{name}")
+        config = root / name / "config"
+        config.mkdir(parents=True, mode=0o700)
+        if secret is not None:
+            shutil.copy(secret, config / "secret")
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self, join: str = "") -> None:
+        options = ["--name", self.name, "--slots", "1", "--json", "--until-eof", *(("--join", join) if join else ())]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "p2premap", "node", *options],
+            env={**environment(self.home), "P2PREMAP_TEST_RAN": self.ran},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        json.loads(self.process.stdout.readline())
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        os.kill(self.process.pid, number)
+
+    def end(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            stop(self.process)
+        self.process = None
+
+    def run(self, *args: str) -> Any:
+        done = p2premap(self.home, *args)
+        assert done.exit_code == 0, (args, done.stdout, done.stderr)
+        return json.loads(done.stdout) if "--json" in args else done.stdout
+
+    def sees(self) -> set[str]:
+        return {view["name"] for view in self.run("nodes", "--json") if view["state"] == "alive"}
+
+    def status(self) -> Any:
+        return self.run("status", "--json")
+
+
+@contextmanager
+def machines(*names: str) -> Iterator[list[Machine]]:
+    with tempfile.TemporaryDirectory(prefix="p2p-", dir="/tmp", ignore_cleanup_errors=True) as directory:
+        root, made = Path(directory), list[Machine]()
+        try:
+            join = ""
+            for name in names:
+                made.append(Machine(root, name, root / names[0] / "config" / "secret" if made else None))
+                made[-1].start(join)
+                join = join or made[0].run("nodes", "--json")[0]["addresses"][0]
+            eventually(lambda: all(one.sees() == set(names) for one in made))
+            yield made
+        finally:
+            for one in made:
+                one.end()
+
+
+def test_a_rotation_in_the_middle_of_a_job_costs_it_no_attempt(tmp_path: Path) -> None:
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    for number in range(6):
+        (inputs / f"{number}.txt").write_text("one two three four\n" * 2_000)
+    with machines("n1", "n2", "n3") as (n1, n2, n3):
+        before = n1.status()
+        job = n1.run("run", job_file(tmp_path, SLOW), str(inputs), "--detach").strip()
+        eventually(lambda: all(Path(one.ran).exists() for one in (n1, n2, n3)))
+        done = n2.run("rotate", "--json")
+        assert (done["epoch"], sorted(done["switched"]), done["away"]) == (2, ["n1", "n2", "n3"], [])
+        n1.run("watch", job, "-o", str(tmp_path / "out"))
+        assert counts(tmp_path / "out") == plain(*inputs.iterdir())
+        attempts = sum(len(Path(one.ran).read_text().splitlines()) for one in (n1, n2, n3))
+        (view,) = n1.run("jobs", "--json")
+        maps = next(stage["tasks"] for stage in view["stages"] if stage["name"] == "map")
+        assert attempts == maps, "what ran when the secret changed was not run again"
+        assert not n1.status()["warnings"] + n2.status()["warnings"] + n3.status()["warnings"]
+        after = n1.status()
+        assert after["cluster"] != before["cluster"] and after["key_epoch"] == 2
+        assert after["state_dir"] == before["state_dir"]
+        assert {one.status()["cluster"] for one in (n1, n2, n3)} == {after["cluster"]}
+        assert all(one.sees() == {"n1", "n2", "n3"} for one in (n1, n2, n3))
+        assert "number 2" in n1.run("status")
+
+
+def test_who_is_evicted_is_refused_and_told_and_the_rest_go_on(tmp_path: Path) -> None:
+    with machines("n1", "n2", "n3") as (n1, n2, n3):
+        refused = p2premap(n1.home, "rotate", "--evict", "n1")
+        assert refused.exit_code == 2 and "ask another one" in refused.stderr
+        refused = p2premap(n1.home, "rotate", "--evict", "nobody")
+        assert refused.exit_code == 2 and "No node nobody is known" in refused.stderr
+        assert n1.status()["key_epoch"] == 1
+        done = n1.run("rotate", "--evict", "n3", "--json")
+        assert (done["switched"], done["evicted"], done["grace_s"]) == (["n1", "n2"], ["n3"], 0)
+        eventually(lambda: n1.sees() == {"n1", "n2"} and n2.sees() == {"n1", "n2"})
+        eventually(lambda: n3.sees() == {"n3"})
+        told = eventually(lambda: [text for text in n3.status()["warnings"] if "secret was rotated" in text])
+        assert "p2premap join TOKEN" in told[0]
+        assert any("before a rotation" in text for text in n1.status()["warnings"] + n2.status()["warnings"])
+        inputs = tmp_path / "in.txt"
+        inputs.write_text("one two two\n")
+        n2.run("run", job_file(tmp_path, SLOW), str(inputs), "-o", str(tmp_path / "out"))
+        assert counts(tmp_path / "out") == {"one": 1, "two": 2}
+        assert not Path(n3.ran).exists()
+
+
+def test_who_was_away_gets_the_secret_when_it_is_back_and_a_restart_changes_nothing() -> None:
+    with machines("n1", "n2", "n3") as (n1, n2, n3):
+        state = n3.status()["state_dir"]
+        n3.signal(signal.SIGSTOP)
+        try:
+            done = n1.run("rotate", "--json")
+        finally:
+            n3.signal(signal.SIGCONT)
+        assert (done["switched"], done["away"]) == (["n1", "n2"], ["n3"])
+        eventually(lambda: n3.sees() == n1.sees() == {"n1", "n2", "n3"})
+        assert n3.status()["key_epoch"] == 2 and n3.status()["state_dir"] == state
+        n2.end()
+        n2.start()
+        eventually(lambda: n2.sees() == {"n1", "n2", "n3"})
+        assert n2.status()["key_epoch"] == 2
