@@ -35,12 +35,14 @@ class Outcome:
     """What a direct run gave.
 
     Args:
-        parts: the text of each output part.
+        parts: the bytes of each output part.
+        names: of these, where they bear one.
         seconds: wall clock of each stage.
         cpu_s: of the workers, by stage.
     """
 
     parts: list[bytes]
+    names: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     cpu_s: dict[str, float] = field(default_factory=dict)
 
@@ -116,8 +118,9 @@ def _stages(director: MapReduce, directory: str, pool: concurrent.futures.Execut
         outcome.cpu_s[stage.name] = sum(cpu for _, cpu in ended)
         if stage.final:
             store = BlobStore(os.path.join(directory, "blobs"))
-            parts = [director.part(task, result) for task, result in enumerate(results)]
-            outcome.parts = [store.get(part.source.digest) for part in parts if part is not None]
+            parts = [part for task, result in enumerate(results) for part in director.parts(task, result)]
+            outcome.parts = [store.get(part.source.digest) for part in parts]
+            outcome.names = [part.name for part in parts]
         stage = director.next(number, results)
         number += 1
     return outcome

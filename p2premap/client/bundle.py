@@ -12,27 +12,40 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import sys
 import tokenize
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from p2premap.errors import JobRejected
 from p2premap.tasks.bundle import JOB_MODULE, Module, pack_bundle
+from p2premap.tasks.mapreduce import READERS, SUFFIXES, WRITERS
 
 FUNCTIONS: Final = {
-    "map": ("key", "value"),
-    "combine": ("key", "values"),
-    "reduce": ("key", "values"),
-    "partition": ("key", "n"),
+    "map": (("key", "value"),),
+    "combine": (("key", "values"),),
+    "partition": (("key", "n"),),
+    "sort_key": (("key",), ("key", "value")),
+    "reduce": (("key", "values"),),
+    "finish": (("pairs",),),
+    "reader": (("stream",),),
+    "writer": (("pairs", "stream"),),
 }
-"""The functions of a job file and what they are called with."""
+"""The functions of a job file and what they may be called with."""
 
-READERS: Final = ("lines", "blocks")
-"""What `reader` may be: `map` is given one line, or a block of complete lines."""
+_GIVEN_THE_SET: Final = frozenset(("combine", "partition", "sort_key", "reduce"))
+_WAYS: Final = {"reader": READERS, "writer": WRITERS}
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+_SUFFIX: Final = re.compile(r"(\.[A-Za-z0-9_-]{1,16}){0,3}")
+_SETS_MAX: Final = 64
+_NUMBERS: Final = ("no", "one", "two", "three")
+_OF_TEXT: Final = frozenset(("lines", "blocks", "csv", "jsonl"))
+"""Readers of inputs that must be text, unless ``encoding = None``."""
+_CUTS: Final = {"lines": "lines", "blocks": "lines", "jsonl": "lines", "csv": "rows"}
 
 _LIBRARY: Final = {("functools", "reduce"), ("builtins", "map")}
 """Imports that bind a job function's name to something that is none."""
@@ -46,13 +59,25 @@ class JobCode:
         name: the file's name without ".py".
         bundle: the blob for the workers.
         has_reduce: it defines `reduce`.
-        text: its inputs must be text (it does not say ``encoding = None``).
+        shuffles: pairs are brought together by key: for `reduce`, or to write them in order.
+        finishes: it defines `finish`.
+        sets: names of its outputs, where it has several.
+        text: its inputs must be text.
+        cut: where files may be cut: behind "lines", behind "rows" of CSV, or nowhere: "".
+        header: the first row of a CSV file names the fields.
+        suffix: what the names of output parts end in.
     """
 
     name: str
     bundle: bytes
     has_reduce: bool
     text: bool
+    shuffles: bool = False
+    finishes: bool = False
+    sets: tuple[str, ...] = ()
+    cut: str = "lines"
+    header: bool = True
+    suffix: str = ""
 
 
 @dataclass(slots=True)
@@ -134,11 +159,46 @@ def load_job(path: str) -> JobCode:
     collector = _Collector(file.absolute().parent)
     collector.follow(tree, package="")
     names = _top_level(tree, collector)
-    _check(path, names)
-    reader, encoding = names.constants.get("reader", "lines"), names.constants.get("encoding", "utf-8")
-    if "reader" in names.constants and reader not in READERS:
-        raise JobRejected(f'{path}: reader is {reader!r}; say reader = "lines" or reader = "blocks".')
-    return JobCode(file.stem, collector.bundle(file, source), "reduce" in names, encoding is not None)
+    sets = _sets(path, names)
+    _check(path, names, sets)
+    reader = str(_way(names, "reader", "lines"))
+    usual = SUFFIXES.get(str(_way(names, "writer", "text")), "")
+    return JobCode(
+        name=file.stem,
+        bundle=collector.bundle(file, source),
+        has_reduce="reduce" in names,
+        text=reader in _OF_TEXT and names.constants.get("encoding", "utf-8") is not None,
+        shuffles=bool(sets) or any(name in names for name in ("reduce", "partition", "sort_key")),
+        finishes="finish" in names,
+        sets=sets,
+        cut=_CUTS.get(reader, ""),
+        header=names.constants.get("header", True) is True,
+        suffix=_suffix(path, names, usual),
+    )
+
+
+def _way(names: _Names, name: str, usual: str) -> object:
+    """The name of a reader or writer; None where it is a function, or is only known when it runs."""
+    return names.constants.get(name) if name in names else usual
+
+
+def _sets(path: str, names: _Names) -> tuple[str, ...]:
+    sets = names.constants.get("sets", () if "sets" not in names else None)
+    if not isinstance(sets, tuple) or not all(isinstance(name, str) for name in sets):
+        raise JobRejected(f'{path}: sets must be a list of names, such as sets = ["words", "lengths"].')
+    for name in sets:
+        if not _NAME.fullmatch(name):
+            raise JobRejected(f"{path}: the set {name!r} cannot be a directory; use letters, digits, and . _ - inside.")
+    if len({name.lower() for name in sets}) < len(sets) or len(sets) > _SETS_MAX:
+        raise JobRejected(f"{path}: the names in sets must differ, and be no more than {_SETS_MAX}.")
+    return sets
+
+
+def _suffix(path: str, names: _Names, usual: str) -> str:
+    suffix = names.constants.get("suffix", usual)
+    if not isinstance(suffix, str) or not _SUFFIX.fullmatch(suffix):
+        raise JobRejected(f'{path}: suffix is {suffix!r}; say what names of files may end in, such as ".html".')
+    return suffix
 
 
 def _parse(file: Path, *, shown: str) -> tuple[str, ast.Module]:
@@ -160,20 +220,34 @@ def _parse(file: Path, *, shown: str) -> tuple[str, ast.Module]:
         raise JobRejected(f"{shown} is not a Python file.") from None
 
 
-def _check(path: str, names: _Names) -> None:
-    if "map" not in names:
-        raise JobRejected(f"{path} has no function map: define map(key, value), which yields (key, value) pairs.")
+def _check(path: str, names: _Names, sets: Sequence[str]) -> None:
+    if "map" not in names and not ("reduce" in names and "reader" in names):
+        raise JobRejected(
+            f"{path} has no function map: define map(key, value), which yields (key, value) pairs"
+            + (', or say what the records are that reduce gets, such as reader = "parts".' * ("reduce" in names) or ".")
+        )
     if "combine" in names and "reduce" not in names:
         raise JobRejected(f"{path} has combine but no reduce: nothing would join what each task combined; add reduce.")
-    for name, parameters in FUNCTIONS.items():
-        call = f"{name}({', '.join(parameters)})"
+    if sets and "finish" in names:
+        raise JobRejected(f"{path} has sets and finish: finish makes one output of all; leave one of them out.")
+    for name, known in _WAYS.items():
+        if name in names.constants and names.constants[name] not in known:
+            raise JobRejected(
+                f"{path}: {name} is {names.constants[name]!r}; say one of {', '.join(known)}, or define a function."
+            )
+    for name, forms in FUNCTIONS.items():
+        given = ("set",) if sets and name in _GIVEN_THE_SET else ()
+        calls = " or ".join(f"{name}({', '.join((*given, *parameters))})" for parameters in forms)
         if name in names.coroutines:
-            raise JobRejected(f"{path}: {name} is an async function; define it with a plain def, {call}.")
-        if name in names.constants:
-            raise JobRejected(f"{path}: {name} is not a function; define {call}.")
+            raise JobRejected(f"{path}: {name} is an async function; define it with a plain def, {calls}.")
+        if name in names.constants and name not in _WAYS:
+            raise JobRejected(f"{path}: {name} is not a function; define {calls}.")
         function = names.functions.get(name)
-        if function is not None and not _accepts(function.args, len(parameters)):
-            raise JobRejected(f"{path}, line {function.lineno}: {name} must take two arguments, {call}.")
+        counts = [len(given) + len(parameters) for parameters in forms]
+        if function is not None and not any(_accepts(function.args, count) for count in counts):
+            number = " or ".join(_NUMBERS[count] for count in counts)
+            plural = "s" * (counts != [1])
+            raise JobRejected(f"{path}, line {function.lineno}: {name} must take {number} argument{plural}, {calls}.")
 
 
 def _accepts(args: ast.arguments, count: int) -> bool:
@@ -208,6 +282,9 @@ def _top_level(tree: ast.Module, collector: _Collector) -> _Names:
                 names.coroutines.add(name)
             case ast.Assign(targets=targets, value=ast.Constant(value=value)):
                 names.constants |= {t.id: value for t in targets if isinstance(t, ast.Name)}
+            case ast.Assign(targets=[ast.Name(id="sets")], value=ast.List() | ast.Tuple() as value):
+                items = [item.value if isinstance(item, ast.Constant) else None for item in value.elts]
+                names.constants["sets"] = tuple(items)
             case ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=value)):
                 names.constants[name] = value
             case ast.Assign() | ast.AnnAssign():

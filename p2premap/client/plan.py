@@ -14,16 +14,18 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 from blake3 import blake3
 
-from p2premap.client.bundle import load_job
+from p2premap.client.bundle import JobCode, load_job
+from p2premap.client.cutting import first_row, line_end, row_end
 from p2premap.errors import JobRejected
 from p2premap.ids import Digest
 from p2premap.tasks.job import BlobRef, JobOptions, JobSpec
-from p2premap.tasks.mapreduce import KIND, PARTITIONS_MAX, InputFile, Split, pack_plan
+from p2premap.tasks.mapreduce import KIND, PARTITIONS_MAX, InputFile, Split, pack_plan, packing_of
 
 if TYPE_CHECKING:
     from p2premap.client.planning import Asked
@@ -39,7 +41,7 @@ PARTITION_BYTES: Final = 4 << 20
 """Less input than this a partition is not worth another reduce task."""
 
 _READ_BYTES: Final = 1 << 20
-_SEEK_BYTES: Final = 64 << 10
+_LOOK_BYTES: Final = 64 << 10
 _HASH_THREADS_MAX: Final = 4
 
 
@@ -97,10 +99,10 @@ def plan_mapreduce(
     """Plan a map/reduce job over files of this machine.
 
     Args:
-        job_file: a Python file with `map` and perhaps `combine`, `reduce`, `partition`, `reader`, `encoding`, `errors`.
+        job_file: a Python file with `map` and perhaps `combine`, `reduce` and others (docs/job-files.md).
         inputs: paths of files and directories, and glob patterns.
         slots: worker processes of the whole cluster now.
-        partitions: reduce tasks; 0: chosen from the slots and the size.
+        partitions: output parts that pairs are brought together in, of each set; 0: chosen from the slots and the size.
         compression: of what goes from map to reduce: "zlib", "zstd" where every node has it, "none" where all nodes
             are on one machine.
 
@@ -108,21 +110,32 @@ def plan_mapreduce(
         JobRejected: one sentence: a wrong job file, path, or input.
     """
     code = load_job(job_file)
-    if not 0 <= partitions <= PARTITIONS_MAX:
-        raise JobRejected(f"{partitions} partitions: choose between 1 and {PARTITIONS_MAX}.")
+    most = PARTITIONS_MAX // max(len(code.sets), 1)
+    if not 0 <= partitions <= most:
+        raise JobRejected(f"{partitions} partitions: choose between 1 and {most}.")
     files = [f for f in find_files(inputs) if f.size]
     total = sum(f.size for f in files)
     if not total:
         raise JobRejected(f"The input is empty: {_listing(inputs)}.")
     slots = max(slots, 1)
-    if not code.has_reduce:
+    if not code.shuffles:
         partitions = 0
     elif not partitions:
-        partitions = min(slots, -(-total // PARTITION_BYTES), PARTITIONS_MAX)
-    cuts = _cut_into_tasks(files, total, slots)
+        partitions = min(slots, -(-total // PARTITION_BYTES), most)
+    options = options or JobOptions()
+    cuts = _cut_into_tasks(files, total, slots, code)
     tasks = _digest(files, cuts, text=code.text)
-    used = tuple(f.input for f in files)
-    plan = pack_plan(files=used, tasks=tasks, partitions=partitions, compression=compression)
+    used = tuple(f.input for f in (_headed(files, cuts) if code.cut == "rows" and code.header else files))
+    plan = pack_plan(
+        files=used,
+        tasks=tasks,
+        partitions=partitions * max(len(code.sets), 1),
+        compression=compression,
+        finish=code.finishes,
+        sets=code.sets,
+        suffix=code.suffix,
+        memory_bytes=options.limits.memory_bytes,
+    )
     blobs = tuple((Digest(blake3(blob).digest()), blob) for blob in (code.bundle, plan))
     refs = [BlobRef(digest=digest, size=len(blob)) for digest, blob in blobs]
     spec = JobSpec(
@@ -131,7 +144,7 @@ def plan_mapreduce(
         name=code.name[:255],
         code=refs[0],
         plan=refs[1],
-        options=options or JobOptions(),
+        options=options,
     )
     paths = tuple(dict.fromkeys(f.path for f in used))
     return Submission(spec=spec, blobs=blobs, files=paths, bytes_in=total, tasks=len(tasks))
@@ -205,7 +218,7 @@ def task_sizes(total: int, slots: int) -> Iterator[int]:
             yield size
 
 
-def _cut_into_tasks(files: Sequence[_File], total: int, slots: int) -> list[list[tuple[int, int, int]]]:
+def _cut_into_tasks(files: Sequence[_File], total: int, slots: int, code: JobCode) -> list[list[tuple[int, int, int]]]:
     """The ranges (file, start, end) of each map task."""
     tasks: list[list[tuple[int, int, int]]] = []
     sizes = task_sizes(total, slots)
@@ -220,8 +233,8 @@ def _cut_into_tasks(files: Sequence[_File], total: int, slots: int) -> list[list
                 tasks.append(task)
                 task, want = [], next(sizes)
                 room = want if left >= want + want // 2 else left
-            whole = file.size - start <= room + want // 8
-            end = file.size if whole else _line_end(file, start + room)
+            whole = file.size - start <= room + want // 8 or not code.cut or packing_of(file.input.name) != ""
+            end = file.size if whole else _cut(file, start, start + room, code)
             task.append((index, start, end))
             room -= end - start
             left -= end - start
@@ -229,19 +242,22 @@ def _cut_into_tasks(files: Sequence[_File], total: int, slots: int) -> list[list
     return [*tasks, task]
 
 
-def _line_end(file: _File, offset: int) -> int:
-    """Just behind the line end at or after the byte before `offset`."""
-    try:
-        with open(file.input.path, "rb", buffering=0) as stream:
-            offset -= 1
-            while piece := os.pread(stream.fileno(), _SEEK_BYTES, offset):
-                found = piece.find(b"\n")
-                if found >= 0:
-                    return offset + found + 1
-                offset += len(piece)
-    except OSError as error:
-        raise JobRejected(f"Cannot read {file.input.name}: {error.strerror}.") from None
-    return file.size
+def _cut(file: _File, start: int, offset: int, code: JobCode) -> int:
+    path, name = file.input.path, file.input.name
+    if code.cut == "rows":
+        return row_end(path, name, file.size, start, offset)
+    return line_end(path, name, file.size, offset)
+
+
+def _headed(files: Sequence[_File], tasks: Iterable[Sequence[tuple[int, int, int]]]) -> list[_File]:
+    """The files, those that are cut with their first row."""
+    cut = {index for task in tasks for index, start, _ in task if start}
+    return [
+        replace(f, input=msgspec.structs.replace(f.input, head=first_row(f.input.path, f.input.name, f.size)))
+        if index in cut
+        else f
+        for index, f in enumerate(files)
+    ]
 
 
 def _digest(
@@ -261,6 +277,7 @@ def _hash_range(file: _File, start: int, end: int, *, text: bool) -> bytes:
     hasher, left = blake3(), end - start
     buffer = bytearray(min(_READ_BYTES, left))
     name = file.input.name
+    packed = packing_of(name)
     try:
         with open(file.input.path, "rb", buffering=0) as stream, memoryview(buffer) as view:
             stream.seek(start)
@@ -268,7 +285,13 @@ def _hash_range(file: _File, start: int, end: int, *, text: bool) -> bytes:
                 size = stream.readinto(view[:left])
                 if not size:
                     raise JobRejected(f"{name} became shorter while it was read; submit again when it is at rest.")
-                if text and start + left == end and start == 0 and b"\0" in buffer[: min(size, _SEEK_BYTES)]:
+                if (
+                    text
+                    and not packed
+                    and start + left == end
+                    and start == 0
+                    and b"\0" in buffer[: min(size, _LOOK_BYTES)]
+                ):
                     raise JobRejected(
                         f"{name} is not text: there are NUL bytes in it; leave it out, or say encoding = None "
                         "in the job file to read bytes."

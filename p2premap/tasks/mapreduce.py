@@ -4,7 +4,8 @@
 
     stage 0 "map"      one task a group of splits; writes one blob: partition 0's segment | partition 1's | ...
     stage 1 "reduce"   one task a partition; reads that partition's segment of every map task's blob
-    parts              the reduce tasks' blobs; a job without `reduce` has only stage 0, and its blobs are the parts
+    then "finish"      one task, of a job with `finish`; reads the blobs of all tasks of the stage before
+    parts              the last stage's blobs; a job that brings nothing together by key has no reduce stage
 
 The plan is made once by the client (`p2premap.client.plan`) and read by every leader. A split is a byte range of a
 file, cut at line ends, with the BLAKE3 digest of its bytes; splits live in packed arrays, so that a million of them
@@ -29,7 +30,8 @@ from p2premap.tasks.job import BlobRef, Part, Source, StageId
 from p2premap.wire import COUNT_MAX, Count, FilePath, Record, Short
 
 KIND: Final = "mapreduce"
-PLAN_VERSION: Final = 1
+PLAN_VERSION: Final = 2
+"""Version 1 knew one output and no `finish`."""
 
 PARTITIONS_MAX: Final = 1_024
 """A map task tells 40 bytes a partition in its inline value, which is at most 64 KiB."""
@@ -41,10 +43,30 @@ MERGE_BYTES: Final = 32 << 20
 
 MAP: Final = "map"
 REDUCE: Final = "reduce"
+FINISH: Final = "finish"
+
+READERS: Final = ("lines", "blocks", "file", "csv", "jsonl", "xml", "html", "parts", "parquet", "arrow")
+"""What a job file's `reader` may be, if it is no function."""
+WRITERS: Final = ("text", "jsonl", "pairs", "parquet")
+"""What a job file's `writer` may be, if it is no function."""
+PAIRS_SUFFIX: Final = ".pairs"
+SUFFIXES: Final = {"text": "", "jsonl": ".jsonl", "pairs": PAIRS_SUFFIX, "parquet": ".parquet"}
+"""What the names of output parts end in, by writer."""
+_PACKINGS: Final = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd", ".zstd": "zstd"}
 
 _SPLIT: Final = struct.Struct("<IQQ")
 _FIRST: Final = struct.Struct("<I")
 _SEGMENT: Final = struct.Struct(f"<Q{DIGEST_BYTES}s")
+
+
+def packing_of(name: str) -> str:
+    """How the file of this name is packed: "gzip", "bzip2", "xz", "zstd"; "": not at all."""
+    return next((packing for suffix, packing in _PACKINGS.items() if name.lower().endswith(suffix)), "")
+
+
+def unpacked_name(name: str) -> str:
+    """The name without what tells how the file is packed."""
+    return name.rpartition(".")[0] if packing_of(name) else name
 
 
 class Split(NamedTuple):
@@ -69,11 +91,13 @@ class InputFile(Record, frozen=True, kw_only=True):
         path: absolute.
         name: as the user gave it; map functions see this one.
         mtime_ns: when the job was submitted.
+        head: its first row, where that names the fields of all others and the file is cut.
     """
 
     path: FilePath
     name: str
     mtime_ns: int
+    head: bytes = b""
 
 
 class MapReducePlan(Record, frozen=True, kw_only=True):
@@ -84,8 +108,12 @@ class MapReducePlan(Record, frozen=True, kw_only=True):
         splits: packed (file, start, end), in order.
         digests: of the splits, 32 bytes each.
         firsts: packed index of the first split of each map task, and the number of splits at the end.
-        partitions: how many reduce tasks; 0 for a job without `reduce`.
+        partitions: how many reduce tasks, of all sets together; 0: there is no reduce stage.
         compression: of map output: "none", "zlib", or "zstd" where every worker has it.
+        finish: there is a last stage that reads everything.
+        sets: names of the outputs, each with as many partitions; empty: there is one output, without a name.
+        suffix: of the names of output parts.
+        memory_bytes: of an attempt, at most; 0: no limit.
     """
 
     version: int
@@ -95,6 +123,10 @@ class MapReducePlan(Record, frozen=True, kw_only=True):
     firsts: bytes
     partitions: Count
     compression: Short
+    finish: bool = False
+    sets: tuple[Short, ...] = ()
+    suffix: Short = ""
+    memory_bytes: Count = 0
 
     @property
     def tasks(self) -> int:
@@ -117,20 +149,31 @@ class MapParams(Record, frozen=True, kw_only=True):
 
     Args:
         names: of its sources' files, in order of source.
-        partitions: 0: write text, this is the output.
+        partitions: 0: there is no reduce stage.
         block_bytes: about the size of one block of map output before compression.
+        heads: `InputFile.head` of each, or nothing.
+        memory_bytes: see `MapReducePlan`.
+        onward: without a reduce stage: what is written goes on to `finish`.
     """
 
     names: tuple[str, ...]
     partitions: Count
     compression: Short
     block_bytes: Count
+    heads: tuple[bytes, ...] = ()
+    memory_bytes: Count = 0
+    onward: bool = False
 
 
 class ReduceParams(Record, frozen=True, kw_only=True):
-    """Told to a reduce attempt beside its sources."""
+    """Told to a reduce attempt beside its sources.
+
+    Args:
+        onward: what is written goes on to `finish`.
+    """
 
     partition: Count
+    onward: bool = False
 
 
 class Segment(NamedTuple):
@@ -150,13 +193,21 @@ def pack_segments(segments: Iterable[Segment]) -> bytes:
 
 
 def pack_plan(
-    *, files: Sequence[InputFile], tasks: Iterable[Sequence[Split]], partitions: int, compression: str
+    *,
+    files: Sequence[InputFile],
+    tasks: Iterable[Sequence[Split]],
+    partitions: int,
+    compression: str,
+    finish: bool = False,
+    sets: Sequence[str] = (),
+    suffix: str = "",
+    memory_bytes: int = 0,
 ) -> bytes:
     """The plan blob.
 
     Args:
         tasks: the splits of each map task.
-        partitions: 0 for a job without `reduce`.
+        partitions, ...: see `MapReducePlan`.
     """
     splits, digests, firsts, count = bytearray(), bytearray(), bytearray(), 0
     for task in tasks:
@@ -173,6 +224,10 @@ def pack_plan(
         firsts=bytes(firsts + _FIRST.pack(count)),
         partitions=partitions,
         compression=compression,
+        finish=finish,
+        sets=tuple(sets),
+        suffix=suffix,
+        memory_bytes=memory_bytes,
     )
     return msgspec.msgpack.encode(plan)
 
@@ -187,7 +242,7 @@ def unpack_plan(data: bytes) -> MapReducePlan:
         plan = msgspec.msgpack.decode(data, type=MapReducePlan)
     except msgspec.DecodeError as error:
         raise JobRejected(f"The plan of the map/reduce job cannot be read: {error}.") from None
-    if plan.version != PLAN_VERSION:
+    if not 1 <= plan.version <= PLAN_VERSION:
         raise JobRejected(
             f"The plan has version {plan.version}, this node reads {PLAN_VERSION}: upgrade the older side."
         )
@@ -201,6 +256,7 @@ def unpack_plan(data: bytes) -> MapReducePlan:
         and len(plan.digests) == count * DIGEST_BYTES
         and len(plan.splits) == count * _SPLIT.size
         and plan.partitions <= PARTITIONS_MAX
+        and (not plan.sets or (plan.partitions > 0 and plan.partitions % len(plan.sets) == 0))
         and all(f < len(plan.files) and start < end <= COUNT_MAX for f, start, end in _SPLIT.iter_unpack(plan.splits))
     )
     if not sound:
@@ -235,23 +291,30 @@ class MapReduce:
         self._plan = unpack_plan(plan)
         self.input_bytes = sum(end - start for _, start, end in _SPLIT.iter_unpack(self._plan.splits))
         self._block_bytes = min(max(MERGE_BYTES // self._plan.tasks, BLOCK_BYTES_MIN), BLOCK_BYTES_MAX)
+        self._stages = (MAP, *((REDUCE,) if self._plan.partitions else ()), *((FINISH,) if self._plan.finish else ()))
+        self._heads = any(file.head for file in self._plan.files)
         self._maps: Sequence[Pinned] = ()
+        self._ends: Sequence[Pinned] = ()
 
     def first(self) -> StagePlan:
         """The map stage."""
         plan = self._plan
         return StagePlan(
-            name=MAP, function=MAP, tasks=plan.tasks, bytes_in=self.input_bytes, final=plan.partitions == 0
+            name=MAP, function=MAP, tasks=plan.tasks, bytes_in=self.input_bytes, final=self._stages[-1] == MAP
         )
 
     def next(self, number: int, results: Sequence[Pinned]) -> StagePlan | None:
-        """The reduce stage, after the map stage of a job that has one.
+        """The reduce stage, after the map stage of a job that has one; then the one that finishes.
 
         Raises:
             JobFailed: a map task told nonsense of its blob.
         """
-        if number != 0 or self._plan.partitions == 0:
+        if number + 1 == len(self._stages):
             return None
+        if self._stages[number + 1] == FINISH:
+            self._ends = results
+            size = sum(blob.size for result in results for blob in result.blobs)
+            return StagePlan(name=FINISH, function=FINISH, tasks=1, bytes_in=size, final=True)
         partitions, size = self._plan.partitions, 0
         for task, result in enumerate(results):
             if result.failed:
@@ -260,7 +323,8 @@ class MapReduce:
                 raise JobFailed(f"Map task {task} told nonsense about its output: {len(result.value)} bytes of value.")
             size += sum(b.size for b in result.blobs)
         self._maps = results
-        return StagePlan(name=REDUCE, function=REDUCE, tasks=partitions, bytes_in=size, final=True)
+        final = self._stages[-1] == REDUCE
+        return StagePlan(name=REDUCE, function=REDUCE, tasks=partitions, bytes_in=size, final=final)
 
     def extend(self, payload: bytes) -> Extension:
         """No stage is open.
@@ -271,8 +335,14 @@ class MapReduce:
         raise JobError("Jobs of this kind take no more tasks once they run.")
 
     def task(self, stage: StageId, task: int) -> TaskInput:
-        """The splits of a map task, or a partition's segments of all map tasks' blobs."""
-        return self._map_input(task) if stage.number == 0 else self._reduce_input(task)
+        """The splits of a map task, a partition's segments of all map tasks' blobs, or all blobs."""
+        match self._stages[stage.number]:
+            case "map":
+                return self._map_input(task)
+            case "reduce":
+                return self._reduce_input(task)
+            case _:
+                return self._finish_input()
 
     def parts(self, task: int, result: Pinned) -> Sequence[Part]:
         """The one blob of a final task's result."""
@@ -280,7 +350,14 @@ class MapReduce:
             return ()
         blob = result.blobs[0]
         source = Source(digest=blob.digest, start=0, end=blob.size, holders=result.holders, blob=blob.digest)
-        return (Part(number=task, source=source, records=result.records_out),)
+        return (Part(number=task, source=source, records=result.records_out, name=self._name(task)),)
+
+    def _name(self, task: int) -> str:
+        plan = self._plan
+        if not plan.sets:
+            return f"part-{task:05d}{plan.suffix}" if plan.suffix else ""
+        number, partition = divmod(task, plan.partitions // len(plan.sets))
+        return f"{plan.sets[number]}/part-{partition:05d}{plan.suffix}"
 
     def input_files(self) -> Iterable[str]:
         """See `p2premap.tasks.inputs.ReadsInputs`."""
@@ -302,6 +379,9 @@ class MapReduce:
             partitions=plan.partitions,
             compression=plan.compression,
             block_bytes=self._block_bytes,
+            heads=tuple(plan.files[s.file].head for s in splits) if self._heads else (),
+            memory_bytes=plan.memory_bytes,
+            onward=plan.finish,
         )
         return TaskInput(params=msgspec.msgpack.encode(params), sources=tuple(self._source(s) for s in splits))
 
@@ -326,4 +406,14 @@ class MapReduce:
                 continue
             blob: BlobRef = result.blobs[0]
             sources.append(Source(digest=digest, start=start, end=end, holders=result.holders, blob=blob.digest))
-        return TaskInput(params=msgspec.msgpack.encode(ReduceParams(partition=partition)), sources=tuple(sources))
+        params = ReduceParams(partition=partition, onward=self._plan.finish)
+        return TaskInput(params=msgspec.msgpack.encode(params), sources=tuple(sources))
+
+    def _finish_input(self) -> TaskInput:
+        sources = (
+            Source(digest=blob.digest, start=0, end=blob.size, holders=result.holders, blob=blob.digest)
+            for result in self._ends
+            for blob in result.blobs
+            if blob.size
+        )
+        return TaskInput(params=b"", sources=tuple(sources))

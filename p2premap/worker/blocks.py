@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from p2premap.worker.jobfile import JobCodeError, Key, Value
+from p2premap.worker.pairs import JobCodeError, Key, Value
 
 zstandard: Any
 try:

@@ -19,7 +19,7 @@ from types import FunctionType
 from typing import Any, Final, Protocol
 
 from p2premap.worker.blocks import Columns, shorten
-from p2premap.worker.jobfile import Key, Pair, Value
+from p2premap.worker.pairs import Key, Pair, Value
 
 _CHUNK_PAIRS: Final = 250_000
 _ENTRY_BYTES: Final = 150
@@ -37,7 +37,7 @@ _CALL_FLAGS: Final = (
 )
 _END: Final = object()
 
-Combine = Callable[[Key, Iterator[Value]], Value]
+Combine = Callable[[Key, Iterator[Value]], Any]
 
 
 class Grouping(Protocol):
@@ -68,9 +68,13 @@ class Grouping(Protocol):
         """Those of `keys` that are here, in the order given, combined."""
 
 
-def grouping_for(combine: Combine | None) -> Grouping:
-    """What holds the pairs of a job with this combiner best."""
-    return Sums() if combine is not None and adds_up(combine) else Lists(combine)
+def grouping_for(combine: Combine | None, *, yields: bool = False) -> Grouping:
+    """What holds the pairs of a job with this combiner best.
+
+    Args:
+        yields: the combiner yields values, any number of them.
+    """
+    return Sums() if combine is not None and adds_up(combine) else Lists(combine, yields=yields)
 
 
 class Sums:
@@ -111,8 +115,9 @@ class Sums:
 class Lists:
     """For any combiner, or none."""
 
-    def __init__(self, combine: Combine | None) -> None:
+    def __init__(self, combine: Combine | None, *, yields: bool = False) -> None:
         self._combine = combine
+        self._yields = yields
         self.groups: defaultdict[Key, list[Value]] = defaultdict(list)
 
     def add(self, pairs: Iterator[Pair]) -> Iterator[Pair] | None:
@@ -136,29 +141,38 @@ class Lists:
         return sum(map(len, groups.values())) * a_value + len(groups) * (_ENTRY_BYTES + _LIST_BYTES + _mean_size(keys))
 
     def shrink(self) -> None:
-        """Combine each list to one value."""
+        """Combine each list to one value, or what the combiner yields."""
         if self._combine is not None:
             keys = list(self.groups)
-            for key, value in zip(keys, combined(self._combine, keys, self.groups.values()), strict=True):
-                self.groups[key] = [value]
+            made = combined(self._combine, keys, self.groups.values(), yields=self._yields)
+            self.groups.update(zip(keys, made if self._yields else ([value] for value in made), strict=True))
 
     def columns(self, keys: Sequence[Key]) -> Columns:
         """See `Grouping`."""
         found = list(map(self.groups.get, keys))
         here, lists = list(compress(keys, found)), list(filter(None, found))
-        if self._combine is not None:
-            return Columns(here, combined(self._combine, here, lists), False)
-        return Columns(here, lists, True)
+        if self._combine is None:
+            return Columns(here, lists, True)
+        made = combined(self._combine, here, lists, yields=self._yields)
+        return (
+            Columns(list(compress(here, made)), list(filter(None, made)), True)
+            if self._yields
+            else Columns(here, made, False)
+        )
 
 
-def combined(combine: Combine, keys: Sequence[Key], groups: Iterable[Iterable[Value]]) -> list[Value]:
-    """One value a key.
+def combined(
+    combine: Combine, keys: Sequence[Key], groups: Iterable[Iterable[Value]], *, yields: bool = False
+) -> list[Value]:
+    """One value a key; of a combiner that yields, a list of values.
 
     Raises:
         Exception: what user code raises, with a note that names the key.
     """
     names = iter(keys)
     try:
+        if yields:
+            return [list(combine(key, iter(values))) for key, values in zip(names, groups, strict=True)]
         return [
             values[0] if type(values) is list and len(values) == 1 else combine(key, iter(values))
             for key, values in zip(names, groups, strict=True)

@@ -4,6 +4,7 @@
 
     map      split -> pieces of lines -> map() -> pairs -> dict of lists -> combine() -> sorted blocks, one blob
     reduce   one segment of each map blob -> merge -> reduce() -> text, one blob
+    finish   all blobs of the stage before -> finish() -> text, one blob
 
 The loops run in C wherever user code does not: records come from `str.split`, `map()` is driven by `map` and
 `itertools.chain`, and what it yields is unpacked in a single Python loop. Which record user code stumbled over is
@@ -23,15 +24,17 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from p2premap.tasks.mapreduce import MAP, REDUCE, MapParams
+from p2premap.tasks.mapreduce import FINISH, MAP, REDUCE, MapParams, ReduceParams
 from p2premap.worker.blocks import shorten
-from p2premap.worker.jobfile import JobCodeError, JobFile, Key, Pair, Value, job_file
+from p2premap.worker.jobfile import JobFile, job_file
 from p2premap.worker.loading import load_bundle
 from p2premap.worker.merge import Run, Window, merge
+from p2premap.worker.output import PartOutput
+from p2premap.worker.pairs import JobCodeError, Key, Pair, Value
 from p2premap.worker.readers import Records, read_records
 from p2premap.worker.runtime import Context, Result, Segment
 from p2premap.worker.shuffle import MapOutput, Vocabulary
-from p2premap.worker.text import TextOutput
+from p2premap.worker.writers import output_for, read_pairs
 
 _GC_THRESHOLD: Final = 100_000
 _CHECKED_PAIRS: Final = 16
@@ -65,19 +68,23 @@ class MapReduceRuntime:
         gc.set_threshold(_GC_THRESHOLD, *gc.get_threshold()[1:])
 
     def run(self, function: str, params: bytes, segments: Sequence[Segment], context: Context) -> Result:
-        """Run one map or reduce attempt."""
+        """Run one attempt."""
         if function == MAP:
             return self._map(msgspec.msgpack.decode(params, type=MapParams), segments, context)
-        assert function == REDUCE, function
-        return self._reduce(segments, context)
+        if function == REDUCE:
+            return self._reduce(msgspec.msgpack.decode(params, type=ReduceParams), segments, context)
+        assert function == FINISH, function
+        return self._finish(segments, context)
 
     def _map(self, params: MapParams, segments: Sequence[Segment], context: Context) -> Result:
-        output: Output = (
-            MapOutput(self._job, params, context, self._vocabulary) if params.partitions else TextOutput(context)
-        )
+        if params.partitions:
+            output: Output = MapOutput(self._job, params, context, self._vocabulary)
+        else:
+            output = output_for(self._job, context, onward=params.onward)
         mapper = Mapper(self._job, output)
-        for segment, name in zip(segments, params.names, strict=True):
-            groups = read_records(segment, name, self._job)
+        heads = params.heads or itertools.repeat(b"")
+        for segment, name, head in zip(segments, params.names, heads, strict=False):
+            groups = self._records_of(segment, name, head)
             try:
                 for records in groups:
                     mapper.feed(records)
@@ -89,13 +96,36 @@ class MapReduceRuntime:
                 raise
         return output.finish()
 
-    def _reduce(self, segments: Sequence[Segment], context: Context) -> Result:
-        if self._job.reduce is None:
+    def _records_of(self, segment: Segment, name: str, head: bytes) -> Iterator[Records]:
+        if self._job.reader in ("lines", "blocks"):
+            return read_records(segment, name, self._job)
+        from p2premap.worker.formats import records_of  # most jobs need none of what it imports
+
+        return records_of(segment, name, head, self._job)
+
+    def _reduce(self, params: ReduceParams, segments: Sequence[Segment], context: Context) -> Result:
+        job = self._job
+        if not job.shuffles:
             raise JobCodeError("The job file has no function reduce on this node, although it had when submitted.")
-        output = TextOutput(context)
-        for window in merge([Run(segment) for segment in segments]):
-            context.count(records_in=len(window.keys))
-            reduce_window(self._job, window, output)
+        output = output_for(job, context, onward=params.onward)
+        windows = counted(merge([Run(segment) for segment in segments]), context)
+        if job.keying is None and job.reduce is not None:
+            for window in windows:
+                reduce_window(job, window, output)
+        else:
+            reduce_groups(job, windows, output)
+        return output.finish()
+
+    def _finish(self, segments: Sequence[Segment], context: Context) -> Result:
+        if self._job.finish is None:
+            raise JobCodeError("The job file has no function finish on this node, although it had when submitted.")
+        output = output_for(self._job, context)
+        columns = (columns for segment in segments for columns in read_pairs(segment))
+        pairs = (pair for keys, values in columns for pair in zip(keys, values, strict=True))
+        try:
+            pour(iter((self._job.finish(pairs),)), output, pairs=False)
+        except Exception as error:
+            raise blame(error, "finish", "the results of all tasks before it") from error.__cause__
         return output.finish()
 
 
@@ -126,7 +156,45 @@ class Mapper:
             ) from error.__cause__
 
 
-def reduce_window(job: JobFile, window: Window, output: TextOutput) -> None:
+def counted(windows: Iterable[Window], context: Context) -> Iterator[Window]:
+    """These windows; their keys are counted."""
+    for window in windows:
+        context.count(records_in=len(window.keys))
+        yield window
+
+
+def reduce_groups(job: JobFile, windows: Iterable[Window], output: PartOutput) -> None:
+    """As `reduce_window`, for jobs whose groups are not those of the shuffle, or that write every pair as it is.
+
+    Raises:
+        JobCodeError, Exception: see there.
+    """
+    entries = ((key, window.groups[key]) for window in windows for key in window.keys)
+    groups = (((key,), iter(values)) for key, values in entries) if job.keying is None else job.keying.groups(entries)
+    output.add(itertools.chain.from_iterable(_reduced(job, arguments, values) for arguments, values in groups))
+
+
+def _reduced(job: JobFile, arguments: tuple[Any, ...], values: Iterator[Value]) -> Iterator[Pair]:
+    """The pairs that come of one group."""
+    key = arguments[-1]
+    if job.reduce is None:
+        yield from zip(itertools.repeat(key), values)
+        return
+    try:
+        if not job.reduce_yields:
+            value = job.reduce(*arguments, values)
+            if value is not None:
+                yield key, value
+            return
+        for pair in job.reduce(*arguments, values):
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                raise NotAPair(f"{shorten(pair)} is not a (key, value) pair")
+            yield pair[0], pair[1]
+    except Exception as error:
+        raise blame(error, "reduce", f"the key {shorten(key)}") from error.__cause__
+
+
+def reduce_window(job: JobFile, window: Window, output: PartOutput) -> None:
     """Call `reduce` for each key of a window, and write what it gives.
 
     Raises:

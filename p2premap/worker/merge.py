@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple
 from blake3 import blake3
 
 from p2premap.worker.blocks import HEAD, Columns, decode_block, shorten
-from p2premap.worker.jobfile import JobCodeError, Key
+from p2premap.worker.pairs import JobCodeError, Key
 from p2premap.worker.runtime import InputLost, Segment
 
 _READ_BYTES: Final = 1 << 20
@@ -171,10 +171,11 @@ def _window(taken: Sequence[Columns]) -> Window:
 
 def incomparable(keys: Iterable[Key]) -> Exception:
     """The sentence about keys that cannot be sorted."""
-    examples: dict[type, Key] = {}
+    examples: dict[object, Key] = {}
     for key in keys:
-        examples.setdefault(type(key), key)
-    shown = " and ".join(f"{shorten(key)} ({kind.__name__})" for kind, key in list(examples.items())[:2])
+        examples.setdefault(tuple(map(type, key)) if isinstance(key, tuple) else type(key), key)
+    shown = " and ".join(f"{shorten(key)} ({type(key).__name__})" for key in list(examples.values())[:2])
     return JobCodeError(
-        f"map gave keys that do not compare with each other, such as {shown}: keys of a job must be of one kind."
+        f"map gave keys that do not compare with each other, such as {shown}: keys of a job must be of one kind, or "
+        "the job file must say sort_key(key)."
     )

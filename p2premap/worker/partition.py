@@ -12,7 +12,7 @@ from typing import Final
 from zlib import crc32
 
 from p2premap.worker.blocks import shorten
-from p2premap.worker.jobfile import JobCodeError, Key
+from p2premap.worker.pairs import JobCodeError, Key
 
 _U32: Final = struct.Struct("<I")
 _F64: Final = struct.Struct("<d")

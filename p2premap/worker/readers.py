@@ -12,7 +12,9 @@ from typing import Final, NamedTuple, TypeVar
 
 from blake3 import blake3
 
-from p2premap.worker.jobfile import JobCodeError, JobFile
+from p2premap.tasks.mapreduce import packing_of
+from p2premap.worker.jobfile import JobFile
+from p2premap.worker.pairs import JobCodeError, Key, Value
 from p2premap.worker.runtime import InputLost, Segment
 
 LINES_PIECE_BYTES: Final = 256 << 10
@@ -30,8 +32,8 @@ class Records(NamedTuple):
         values: what map gets.
     """
 
-    keys: Callable[[], Iterator[tuple[str, int]]]
-    values: Sequence[str] | Sequence[bytes]
+    keys: Callable[[], Iterator[Key]]
+    values: Sequence[Value]
 
 
 def read_records(segment: Segment, name: str, job: JobFile) -> Iterator[Records]:
@@ -109,6 +111,9 @@ def read_pieces(segment: Segment, name: str, piece_bytes: int) -> Iterator[tuple
     Raises:
         InputLost: see `read_records`.
     """
+    if packing_of(name):
+        yield from _unpacked_pieces(segment, name, piece_bytes)
+        return
     hasher = None if segment.verified else blake3()
     buffer, kept = bytearray(piece_bytes), 0
     offset, left = segment.start, segment.end - segment.start
@@ -138,3 +143,23 @@ def read_pieces(segment: Segment, name: str, piece_bytes: int) -> Iterator[tuple
         raise InputLost(f"{name} cannot be read: {error.strerror}.", segment.digest) from None
     if hasher is not None and hasher.digest() != segment.digest:
         raise InputLost(f"{name} has changed since the job was submitted.", segment.digest)
+
+
+def _unpacked_pieces(segment: Segment, name: str, piece_bytes: int) -> Iterator[tuple[int, memoryview]]:
+    """As `read_pieces`, of what a packed file holds; offsets are in that."""
+    from p2premap.worker.streams import opened  # few inputs are packed
+
+    with opened(segment, name) as stream:
+        offset = 0
+        rest: list[bytes] = []
+        while piece := stream.read(piece_bytes):
+            cut = piece.rfind(b"\n") + 1
+            rest.append(piece[:cut] or piece)
+            if not cut:
+                continue
+            whole = b"".join(rest)
+            yield offset, memoryview(whole)
+            offset += len(whole)
+            rest = [piece[cut:]]
+        if whole := b"".join(rest):
+            yield offset, memoryview(whole)

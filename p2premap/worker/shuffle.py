@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import chain, compress, islice
 from typing import Final
 
 from blake3 import blake3
@@ -18,8 +18,9 @@ from p2premap.tasks import mapreduce as plan
 from p2premap.tasks.mapreduce import MapParams, pack_segments
 from p2premap.worker.blocks import Columns, encode_block
 from p2premap.worker.grouping import combined, grouping_for
-from p2premap.worker.jobfile import JobFile, Key, Pair, Value
+from p2premap.worker.jobfile import JobFile
 from p2premap.worker.merge import Run, incomparable, merge
+from p2premap.worker.pairs import Key, Pair, Value
 from p2premap.worker.partition import partitions_of
 from p2premap.worker.runtime import Context, Result, Segment
 
@@ -92,7 +93,7 @@ class MapOutput:
         self._context = context
         self._vocabulary = vocabulary
         self._memory_bytes = memory_bytes
-        self._grouping = grouping_for(job.combine)
+        self._grouping = grouping_for(job.combine, yields=job.combine_yields)
         self._spills: list[tuple[str, list[plan.Segment]]] = []
         self._added, self._look_at = 0, 1
         self._held_before = 0
@@ -170,7 +171,7 @@ class MapOutput:
         path = os.path.join(self._context.scratch, f"run-{len(self._spills)}")
         with open(path, "wb") as file:
             self._spills.append((path, self._write_groups(RunWriter(file.write, self._params))))
-        self._grouping = grouping_for(self._job.combine)
+        self._grouping = grouping_for(self._job.combine, yields=self._job.combine_yields)
 
     def _merged(self, partition: int, writer: RunWriter) -> plan.Segment:
         """Merge a partition's segments of all spills into one."""
@@ -181,7 +182,11 @@ class MapOutput:
             runs.append(Run(Segment(path, start, end, segments[partition].digest, True, "")))
         for keys, groups in merge(runs):
             values = [groups[key] for key in keys]
-            if self._job.combine is not None:
+            if self._job.combine_yields:
+                assert self._job.combine is not None
+                made = combined(self._job.combine, keys, values, yields=True)
+                writer.add_lists(list(compress(keys, made)), list(filter(None, made)))
+            elif self._job.combine is not None:
                 writer.add(Columns(keys, combined(self._job.combine, keys, values), False))
             else:
                 writer.add_lists(keys, values)

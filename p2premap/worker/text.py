@@ -7,49 +7,28 @@ JSON string.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
-from p2premap.worker.jobfile import Key, Pair, Value
+from p2premap.worker.output import ChunkedOutput
+from p2premap.worker.pairs import Key, Value
 from p2premap.worker.runtime import Context, Result
 
 _BUFFER_BYTES: Final = 1 << 20
-_CHUNK_PAIRS: Final = 10_000
 _IN_KEY: Final = "\t\n\r"
 _IN_VALUE: Final = "\n\r"
 _PLAIN: Final = frozenset((str, int, float))
 
 
-class TextOutput:
+class TextOutput(ChunkedOutput):
     """Writes an attempt's output part."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._blob = context.new_blob()
         self._buffer = bytearray()
-
-    def add(self, pairs: Iterator[Pair]) -> None:
-        """Write these pairs.
-
-        Raises:
-            TypeError, ValueError: something that is not a pair (raised in this frame).
-        """
-        while True:
-            keys: list[Key] = []
-            values: list[Value] = []
-            for key, value in islice(pairs, _CHUNK_PAIRS):
-                keys.append(key)
-                values.append(value)
-            if not keys:
-                return
-            self.add_columns(keys, values)
-
-    def add_mapping(self, mapping: Mapping[Key, Value]) -> None:
-        """Write the items of a mapping."""
-        self.add(iter(mapping.items()))
 
     def add_columns(self, keys: Sequence[Key], values: Sequence[Value]) -> None:
         """Write these pairs."""

@@ -128,7 +128,7 @@ def _changed(**fields: object) -> bytes:
         b"",
         b"\x00" * 40,
         plan()[:-1],
-        _changed(version=2),
+        _changed(version=99),
         _changed(digests=b"short"),
         _changed(firsts=b"\0" * 4),
         _changed(firsts=b"\0" * 5),

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2premap.worker.blocks import HEAD, Columns, decode_block, encode_block
-from p2premap.worker.jobfile import JobCodeError
+from p2premap.worker.pairs import JobCodeError
 
 
 class Colour(enum.IntEnum):

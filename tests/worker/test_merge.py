@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from p2premap.worker import merge as merging
 from p2premap.worker.blocks import Columns, encode_block
-from p2premap.worker.jobfile import JobCodeError
 from p2premap.worker.merge import Run, merge
+from p2premap.worker.pairs import JobCodeError
 from p2premap.worker.runtime import InputLost, Segment
 
 Pairs = list[tuple[int, int]]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2premap.worker.jobfile import JobCodeError
+from p2premap.worker.pairs import JobCodeError
 from p2premap.worker.partition import partitions_of, stable_hash
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()

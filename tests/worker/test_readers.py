@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2premap.worker import readers
-from p2premap.worker.jobfile import JobCodeError, JobFile
+from p2premap.worker.jobfile import JobFile
+from p2premap.worker.pairs import JobCodeError
 from p2premap.worker.readers import read_pieces, read_records
 from p2premap.worker.runtime import InputLost, Segment
 from tests.worker.jobs import settings, whole
