@@ -4,12 +4,17 @@ Whichever attempt commits first counts, the other is stopped (MapReduce, 3.6: "b
 when nothing of its stage waits any more, three quarters of the stage are done, and its attempt has been out for more
 than twice what nine of ten attempts took, and for `backup_s` at least. There are never more than `backups_max` at once,
 so that a stage whose tasks are all slow is not run twice.
+
+A node in doubt (stalled or suspected; `p2premap.gossip.verdicts`) may be so for long before it is dead or back, and
+what it runs is not given up: it may be nearly done. So each of its tasks runs a second time at whoever has an idle slot
+once nothing else of the stage waits, however many they are. (What only it holds: `p2premap.tasks.roster`.)
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 from p2premap.tasks.batches import Batch
@@ -21,6 +26,8 @@ from p2premap.tasks.workers import Worker
 FACTOR: Final = 2.0
 DONE_MIN: Final = 3
 LOOK_S: Final = 0.25
+_TRIED_MAX: Final = 64
+"""Tasks of nodes in doubt that are looked at in one step: their inputs may be many."""
 
 
 class Backups:
@@ -41,7 +48,9 @@ class Backups:
         return self._look_at
 
     def look(self, now: float) -> None:
-        """Start backups of what has been out for too long."""
+        """Start backups of what nodes in doubt run, and of what has been out for too long."""
+        if not self._state.locations.clear:
+            self._look_at_doubted(now)
         run = self._state.runs[-1]
         if not self._near_end(run):
             self._look_at = math.inf
@@ -58,6 +67,29 @@ class Backups:
             if worker is not None and self._hand_out.second(now, worker, run, task):
                 self._state.backups += 1
 
+    def _look_at_doubted(self, now: float) -> None:
+        doubted = [worker for worker in self._state.workers.all.values() if worker.doubtful and not worker.lost]
+        for task, batch in islice(self._out_at(doubted), _TRIED_MAX):
+            run = self._state.by_id[batch.stage]
+            worker = self._idle(run, task, batch)
+            if worker is not None and self._hand_out.second(now, worker, run, task):
+                self._state.backups += 1
+            if not self._state.going_on:
+                return
+
+    def _out_at(self, doubted: list[Worker]) -> Iterator[tuple[int, Batch]]:
+        """Tasks that run nowhere else, of stages of which nothing waits."""
+        for worker in doubted:
+            for batch in list(worker.batches.values()):
+                run = self._state.by_id[batch.stage]
+                if not (run.pending or run.abandoned or run.plan.together):
+                    yield from ((task, b) for task, b in self._alone(run, batch) if task not in run.parked)
+
+    def _alone(self, run: StageRun, batch: Batch) -> Iterator[tuple[int, Batch]]:
+        for task in batch.tasks:
+            if run.out[task] == batch.number and task not in run.backups and not run.is_settled(task):
+                yield task, batch
+
     def _near_end(self, run: StageRun) -> bool:
         total = run.tasks - run.absent
         if run.pending or run.parked or run.pinned or run.done == total or run.plan.together:
@@ -70,11 +102,7 @@ class Backups:
             for batch in list(worker.batches.values()):
                 patience = FACTOR * (usual + len(batch.tasks) * run.sizer.mean_s)
                 if batch.stage == run.id and now - batch.sent > max(patience, self._state.config.backup_s):
-                    yield from (
-                        (task, batch)
-                        for task in batch.tasks
-                        if run.out[task] == batch.number and task not in run.backups and not run.is_settled(task)
-                    )
+                    yield from self._alone(run, batch)
 
     def _idle(self, run: StageRun, task: int, batch: Batch) -> Worker | None:
         """Another node with an idle slot."""

@@ -147,6 +147,7 @@ class Coordinator:
         self._config = config
         self._view_at = now
         self._started = False
+        self._unchecked = True
         state = JobState(
             job=job,
             spec=spec,
@@ -185,7 +186,7 @@ class Coordinator:
         state = running.state
         shown = self._view_at if state.changed else math.inf
         return min(
-            running.roster.check_at,
+            running.roster.deadline(),
             state.workers.deadline(),
             state.log.deadline(),
             running.takeover.deadline() if state.going_on else math.inf,
@@ -198,7 +199,7 @@ class Coordinator:
         """Take one event; say what is to be done."""
         if isinstance(self._phase, _Ended):
             return self._after_end(self._phase, event)
-        state = self._phase.state
+        state, self._unchecked = self._phase.state, True
         if not self._started:
             self._start(state)
         self._take(self._phase, now, event)
@@ -245,7 +246,8 @@ class Coordinator:
 
     def check_invariants(self) -> None:
         """For tests and the simulator: what must hold after every step."""
-        if isinstance(self._phase, _Running):
+        if self._unchecked and isinstance(self._phase, _Running):
+            self._unchecked = False
             self._phase.state.check_invariants()
 
     # --- events ---------------------------------------------------------------------------------------------------
@@ -297,7 +299,7 @@ class Coordinator:
                 running.roster.seen(now, event)
                 running.takeover.seen(now, running.state.workers.all[node])
             case WorkerDoubtful(node=node):
-                running.roster.doubt(node)
+                running.roster.doubt(now, node)
             case WorkerLost(node=node):
                 running.roster.lose(node)
                 running.takeover.lost(node)

@@ -1,4 +1,9 @@
-"""The nodes that work for a job come, go, fall silent, and come back."""
+"""The nodes that work for a job come, go, fall silent, and come back.
+
+A node in doubt keeps what it runs (`p2premap.tasks.backups`). What it holds is waited for for `DOUBT_S`, about the time
+after which a silent node is dead; a stalled one may be in doubt for far longer. Then results that can be read nowhere
+else are made again. If it comes back, its results count as before.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +19,7 @@ from p2premap.tasks.workers import Worker
 
 RECOUNT_ATTEMPTS_MAX: Final = 50_000
 """Attempts that one `Recount` names, so that it fits into a frame."""
+DOUBT_S: Final = 2.0
 
 
 class Roster:
@@ -27,6 +33,12 @@ class Roster:
         self._state = state
         self.check_at = math.inf
         """When silence is to be looked at."""
+        self._written_off_at: dict[NodeId, float] = {}
+        """Nodes in doubt whose results are waited for, and until when."""
+
+    def deadline(self) -> float:
+        """When to look at silence and at doubts."""
+        return min(self.check_at, *self._written_off_at.values()) if self._written_off_at else self.check_at
 
     def seen(self, now: float, event: WorkerSeen) -> None:
         """It can take work (again), and what it holds can be read."""
@@ -34,6 +46,7 @@ class Roster:
         returns = known is not None and known.touched and (known.lost or known.estranged)
         worker = self._state.workers.see(event.node, event.name, event.slots, event.machine)
         self._state.locations.trust(event.node)
+        self._written_off_at.pop(event.node, None)
         if returns:
             self.welcome_back(now, worker)
         for run in self._state.runs:
@@ -41,7 +54,7 @@ class Roster:
             if not self._state.locations.clear or run.avoid or run.parked:
                 run.reconsider()
         if event.doubtful:
-            self.doubt(event.node)
+            self.doubt(now, event.node)
         self._state.changed = True
 
     def welcome_back(self, now: float, worker: Worker) -> None:
@@ -51,13 +64,15 @@ class Roster:
         if self._state.cancelling is None:
             self._state.say(worker.node, self._state.stop_all())
 
-    def doubt(self, node: NodeId) -> None:
+    def doubt(self, now: float, node: NodeId) -> None:
         """It is stalled or suspected: nothing new for it, and what it has stays with it for now."""
         state = self._state
         worker = state.workers.all.get(node)
         state.locations.doubt(node)
         if worker is None or worker.lost:
             return
+        if not worker.doubtful:
+            self._written_off_at[node] = now + DOUBT_S
         worker.doubtful = True
         state.workers.update(worker)
         for run in state.runs:
@@ -75,11 +90,18 @@ class Roster:
         worker.received = worker.heard
         worker.early = False
         self._give_up(worker)
+        self._write_off(node)
+
+    def _write_off(self, node: NodeId) -> None:
+        """Nothing can be read from there."""
+        state = self._state
+        self._written_off_at.pop(node, None)
         state.locations.lose(node)
         for run in state.runs:
             if not run.pinned or run.plan.final:
                 run.lose_results(node, state.locations)
             run.reconsider()
+        state.changed = True
 
     def unlinked(self, now: float, node: NodeId) -> None:
         """What was under way between it and this node may be lost."""
@@ -145,7 +167,9 @@ class Roster:
         self.check_at = min(self.check_at, now + self._state.config.recount_s)
 
     def check_silence(self, now: float) -> None:
-        """Ask those who have said nothing for long; give up those who do not answer."""
+        """Ask those who have said nothing for long; give up those who do not answer, and what those in doubt hold."""
+        for node in [node for node, at in self._written_off_at.items() if at <= now]:
+            self._write_off(node)
         if now < self.check_at:
             return
         self.check_at = math.inf

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from p2premap.sim.workloads import Shape
 from p2premap.tasks.job import AttemptEnd, JobOptions, Outcome, Phase
-from tests.tasks.dialogue import Led, blob
+from p2premap.tasks.roster import DOUBT_S
+from tests.tasks.dialogue import Led, blob, node
 from tests.tasks.working import MAP
 
 ONE_COPY = JobOptions(copies=1)
@@ -107,3 +108,56 @@ def test_there_are_few_backups_at_once() -> None:
     assert led.view.stages[0].running == 6
     _wait(led, 60.0, nodes)
     assert led.view.backups == 4
+
+
+def test_what_a_node_in_doubt_runs_goes_elsewhere_at_once() -> None:
+    led = Led(Shape(2), on="AB", options=ONE_COPY)
+    assert led.doubt("B") == []  # A is busy
+    assert led.done("A", 0, blobs="m") == ["A: map 1.1"]
+    assert led.view.backups == 1
+    assert led.view.stages[0].lost_attempts == led.view.stages[0].failed_attempts == 0
+    # the one in doubt was first: the other may stop
+    assert "A: stop 1" in led.ended("B", [_result(0, task=1)])
+
+
+def test_what_waits_goes_before_backups_for_a_node_in_doubt() -> None:
+    led = Led(Shape(3), on="AB", options=ONE_COPY)
+    assert led.doubt("B") == []
+    assert led.done("A", 0, blobs="m") == ["A: map 2"]
+    assert led.done("A", 2, blobs="m") == ["A: map 1.1"]
+
+
+def _in_doubt_with_an_input() -> Led:
+    """A, which has an idle slot, may run the reduce tasks as soon as the map result that only B has can be read."""
+    led = Led(Shape(2, 2), on="AB", options=ONE_COPY)
+    led.done("A", 0, blobs="m")
+    led.done("B", 1, blobs="m")
+    led.doubt("B")
+    task = next(t for t in (0, 1) if led.given[led.reduce, t][0] == node("A"))
+    assert led.failed("A", task, Outcome.INPUT_LOST, stage=led.reduce, missing=[blob("m1").digest]) == []
+    return led
+
+
+def test_what_only_a_node_in_doubt_holds_is_made_again_when_it_has_been_so_for_long() -> None:
+    led = _in_doubt_with_an_input()
+    assert led.tick(DOUBT_S / 2) == []
+    assert led.tick(DOUBT_S / 2) == ["A: map 1.1"]
+    assert "A: reduce" in led.done("A", 1, blobs="m")[0]
+    assert led.view.stages[0].failed_attempts == 0
+
+
+def test_what_a_node_in_doubt_holds_is_read_there_when_it_is_back_in_time() -> None:
+    led = _in_doubt_with_an_input()
+    led.tick(DOUBT_S / 2)
+    assert "reduce" in led.seen("B")[0]
+    assert led.tick(DOUBT_S) == []
+    assert led.view.stages[0].done == 2
+
+
+def test_what_was_made_again_counts_once_when_the_node_is_back() -> None:
+    led = _in_doubt_with_an_input()
+    led.tick(DOUBT_S)
+    led.seen("B")
+    assert led.view.stages[0].done == 2
+    assert "A: reduce" in led.done("A", 1, blobs="m")[0]
+    assert led.view.stages[0].done == 2
