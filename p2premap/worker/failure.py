@@ -40,7 +40,8 @@ def end_of(task: int, attempt: int, error: BaseException) -> AttemptEnd:
         case P2PRemapError():
             # its sentence was written for people; where no user code was running there is nothing to add to it
             outcome, text = Outcome.RAISED, str(error)
-            if _last_user_frame(error.__traceback__):
+            cause = error.__cause__
+            if _last_user_frame(error.__traceback__) or (cause is not None and _last_user_frame(cause.__traceback__)):
                 detail = traceback_of(error)
         case OSError(errno=number) if number in _DISK_OF_THIS_NODE:
             # in user code, or where it prints: another node's disk may do
@@ -68,6 +69,8 @@ def sentence_of(error: BaseException) -> str:
         text = "(its text cannot be shown)"
     text = text[:ERROR_CHARACTERS_MAX]
     name = type(error).__qualname__
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        text = f"{text}; install the package on this node, or put the module beside the job file"
     first = f"{name}: {text}" if text else name
     place = _last_user_frame(error.__traceback__)
     return f"{first} ({place})" if place else first

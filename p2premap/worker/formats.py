@@ -118,13 +118,15 @@ def _numbered(name: str, values: Iterable[Value]) -> Iterator[Pair]:
 
 
 def _text(data: bytes, name: str, job: JobFile) -> str | bytes:
-    if job.encoding is None:
-        return data
+    return data if job.encoding is None else _decoded(data, 0, name, job.encoding, job.errors)
+
+
+def _decoded(data: bytes, offset: int, name: str, encoding: str, errors: str) -> str:
     try:
-        return data.decode("utf-8-sig" if job.encoding == "utf-8" else job.encoding, job.errors)
+        return data.decode("utf-8-sig" if encoding == "utf-8" and not offset else encoding, errors)
     except UnicodeDecodeError as error:
         raise JobCodeError(
-            f"{name} is not {job.encoding} text: byte {error.start} is 0x{data[error.start]:02x}; say encoding = "
+            f"{name} is not {encoding} text: byte {offset + error.start} is 0x{data[error.start]:02x}; say encoding = "
             '"latin-1" or encoding = None in the job file, or leave the file out.'
         ) from None
 
@@ -140,14 +142,15 @@ def _csv(stream: BinaryIO, start: int, name: str, head: bytes, job: JobFile) -> 
     def lines() -> Iterator[str]:
         nonlocal at
         for line in stream:
+            text = _decoded(line, at, name, encoding, job.errors)
             at += len(line)
-            yield str(_text(line, name, job)) if start == at - len(line) == 0 else line.decode(encoding, job.errors)
+            yield text
 
     rows = csv.reader(lines(), delimiter=job.delimiter, strict=True)
     names: list[str] | None = None
     if job.header:
-        first = csv.reader(str(_text(head, name, job)).splitlines(keepends=True), delimiter=job.delimiter)
-        names = next(first, None) if head else next(rows, None)
+        first = csv.reader([_decoded(head, 0, name, encoding, job.errors)], delimiter=job.delimiter)
+        names = next(first, None) if start else next(rows, None)
     while True:
         begins = at
         row = next(rows, None)

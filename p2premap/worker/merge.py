@@ -97,8 +97,11 @@ class Run:
         return Columns(keys[:cut], values[:cut], grouped)
 
     def _read(self) -> None:
-        head = self._bytes(self._next, HEAD.size)
+        left = self._segment.end - self._next - HEAD.size
+        head = self._bytes(self._next, HEAD.size) if left >= 0 else bytes(HEAD.size)
         stored = HEAD.unpack(head)[2]
+        if stored > left:
+            raise ValueError("a block ends behind its run")
         columns = decode_block(head, self._bytes(self._next + HEAD.size, stored))
         self._next += HEAD.size + stored
         if columns.keys:

@@ -19,6 +19,7 @@ from p2premap.worker.pairs import JobCodeError
 from p2premap.worker.runtime import InputLost, Segment
 
 _READ_BYTES: Final = 1 << 20
+_PACKED_BYTES: Final = 128 << 10
 
 
 @contextmanager
@@ -157,4 +158,36 @@ def _opener(packing: str) -> Callable[[BinaryIO], Any]:
                 raise JobCodeError(
                     "Inputs in zstd need the package zstandard on every node: pip install 'p2premap[zstd]'."
                 ) from None
-            return lambda stream: zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+            return lambda stream: _Zstd(stream, zstandard.ZstdDecompressor())
+
+
+class _Zstd:
+    """Frames of zstd as a stream. The library's own takes a file that ends in the middle for a whole one."""
+
+    def __init__(self, stream: BinaryIO, library: Any) -> None:  # noqa: ANN401  (it has no types)
+        self._stream = stream
+        self._library = library
+        self._frame: Any = None
+        self._fed = b""
+        self._ready = memoryview(b"")
+
+    def __enter__(self) -> _Zstd:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def read(self, size: int) -> memoryview:
+        """Up to so many bytes; none at the end."""
+        while not self._ready:
+            self._fed = self._fed or self._stream.read(_PACKED_BYTES)
+            if not self._fed:
+                if self._frame is not None:
+                    raise EOFError("it ends in the middle")
+                break
+            self._frame = self._frame or self._library.decompressobj()
+            self._ready, self._fed = memoryview(self._frame.decompress(self._fed)), b""
+            if self._frame.eof:
+                self._frame, self._fed = None, self._frame.unused_data
+        taken, self._ready = self._ready[:size], self._ready[size:]
+        return taken

@@ -9,6 +9,7 @@ import pytest
 from p2premap.node.blobs import StoreUnwritable
 from p2premap.tasks.job import Outcome
 from p2premap.worker.failure import TRACEBACK_CHARACTERS_MAX, Stopped, end_of
+from p2premap.worker.pairs import JobCodeError
 from p2premap.worker.runtime import InputLost
 
 
@@ -59,3 +60,23 @@ def test_a_huge_text_is_cut() -> None:
     assert len(end.error) <= 2_000
     assert len(end.detail) < TRACEBACK_CHARACTERS_MAX + 100
     assert "characters cut" in end.detail
+
+
+def test_a_missing_package_is_named_with_what_to_do() -> None:
+    with pytest.raises(ModuleNotFoundError) as caught:
+        import no_such_package  # noqa: F401
+    assert end_of(0, 0, caught.value).error.startswith(
+        "ModuleNotFoundError: No module named 'no_such_package'; install the package on this node, or put the module "
+        "beside the job file (test_failure.py, line "
+    )
+
+
+def test_our_sentence_about_user_code_comes_with_its_traceback() -> None:
+    with pytest.raises(JobCodeError) as caught:
+        try:
+            raise ValueError("bad header")
+        except ValueError as error:
+            raise JobCodeError("reader failed at record 3 of a.bin.") from error
+    end = end_of(0, 0, caught.value)
+    assert end.error == "reader failed at record 3 of a.bin."
+    assert "ValueError: bad header" in end.detail
