@@ -72,11 +72,8 @@ def test_a_missing_package_is_named_with_what_to_do() -> None:
 
 
 def test_our_sentence_about_user_code_comes_with_its_traceback() -> None:
-    with pytest.raises(JobCodeError) as caught:
-        try:
-            raise ValueError("bad header")
-        except ValueError as error:
-            raise JobCodeError("reader failed at record 3 of a.bin.") from error
-    end = end_of(0, 0, caught.value)
+    broken = JobCodeError("reader failed at record 3 of a.bin.")
+    broken.__cause__ = raised(ValueError("bad header"))
+    end = end_of(0, 0, broken)
     assert end.error == "reader failed at record 3 of a.bin."
     assert "ValueError: bad header" in end.detail
