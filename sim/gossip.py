@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Final, cast
 
 from p2premap.config import GossipConfig
-from p2premap.errors import LocalProtocolError
 from p2premap.gossip.core import GossipCore
 from p2premap.gossip.events import GossipEffect, GossipEvent, MemberState, Received
 from p2premap.gossip.members import EMPTY
@@ -42,9 +41,7 @@ class GossipHost:
     def perform(self, effect: object) -> None:
         """A gossip core asks for nothing that the world does not do."""
 
-    def frame(self, sender: NodeId, message: Message, payload: bytes) -> object:
-        if payload:
-            raise LocalProtocolError("gossip has no payloads")
+    def frame(self, sender: NodeId, message: Message) -> object:
         return Received(sender=sender, address=None, message=message)
 
 

@@ -23,7 +23,7 @@ class Host(Protocol):
     def perform(self, effect: object) -> None:
         """Do what the world does not: run attempts, write to disk. The answer comes by `World.tell`."""
 
-    def frame(self, sender: NodeId, message: Message, payload: bytes) -> object:
+    def frame(self, sender: NodeId, message: Message) -> object:
         """The event for a frame that came over a link."""
 
     def check_invariants(self) -> None:

@@ -215,7 +215,7 @@ class JobWorld:
 
     def _all_know_all(self) -> bool:
         live = self.world.live()
-        return all(len([v for v in self.core(s).node_views(0.0) if v.slots]) >= len(live) for s in live)
+        return all(self.core(one).capabilities(other.node) is not None for one in live for other in live)
 
 
 __all__ = ["InvariantBroken", "JobWorld", "Shown"]

@@ -144,7 +144,9 @@ class Network:
 
     def reaches(self, source: Seat, target: Seat) -> bool:
         """Whether packets go from one machine's kernel to the other's now."""
-        return target.on and not any(cut.blocks(source.index, target.index) for cut in self.cuts)
+        if not target.on:
+            return False
+        return not self.cuts or not any(cut.blocks(source.index, target.index) for cut in self.cuts)
 
     def connected(self, a: Seat, b: Seat) -> bool:
         """Whether packets go both ways, as far as cuts are concerned."""

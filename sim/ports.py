@@ -11,7 +11,6 @@ from typing import Final, cast
 from p2premap.config import ElectionConfig, GossipConfig, TasksConfig
 from p2premap.election import events as election
 from p2premap.election.core import ElectionCore
-from p2premap.errors import LocalProtocolError
 from p2premap.gossip import events as gossip
 from p2premap.gossip.core import GossipCore
 from p2premap.gossip.messages import MESSAGES as GOSSIP_MESSAGES
@@ -189,12 +188,10 @@ class NodeHost:
             case _:
                 pass
 
-    def frame(self, sender: NodeId, message: Message, payload: bytes) -> object:
+    def frame(self, sender: NodeId, message: Message) -> object:
         if isinstance(message, GOSSIP_MESSAGES):
-            if payload:
-                raise LocalProtocolError("gossip has no payloads")
             return gossip.Received(sender=sender, address=None, message=message)
-        return FrameReceived(peer=sender, frame=Frame(message, payload))
+        return FrameReceived(peer=sender, frame=Frame(message, b""))
 
     def check_invariants(self) -> None:
         self.gossip.check_invariants()

@@ -14,13 +14,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 from p2premap.gossip.events import Dial, DialEnded, DialOutcome, GossipEvent, LinkDown, LinkUp
 from p2premap.ids import Boot, NodeId
 from p2premap.sim.clock import Clock
 from p2premap.sim.machines import Power, Seat
 from p2premap.sim.network import Network
+from p2premap.wire import Message
 
 SYN_AGAIN_S: Final = 1.0
 DATA_AGAIN_S: Final = 0.2
@@ -33,8 +34,11 @@ LINK_WAITING_MAX: Final = 10_000
 Deliver = Callable[[Seat, int, GossipEvent], None]
 """Give an event to the process that had this life; if it is paused, when it runs again."""
 
-FrameArrived = Callable[[Seat, Seat, bytes, bytes], None]
-"""(target, source, message, payload) of a frame."""
+Item: TypeAlias = tuple[bytes, Message]
+"""A message, and bytes that stand for it: as many as it takes on the wire, or nearly."""
+
+FrameArrived = Callable[[Seat, Seat, bytes, Message], None]
+"""(target, source, bytes, message) of a frame."""
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +62,7 @@ class End:
     up: bool = False
     last: float = 0.0
     waits_since: float = 0.0
-    waiting: deque[tuple[bytes, bytes] | None] = field(default_factory=deque)
+    waiting: deque[Item | None] = field(default_factory=deque)
 
 
 class Link:
@@ -245,15 +249,15 @@ class Streams:
             far = link.other(end)
             self._deliver(end.seat, end.life, LinkUp(peer=far.node, boot=far.boot, address=dialling.asked.address))
 
-    def send(self, seat: Seat, peer: NodeId, message: bytes, payload: bytes = b"") -> bool:
+    def send(self, seat: Seat, peer: NodeId, data: bytes, message: Message) -> bool:
         """Write to the link; False where there is none."""
         link = seat.links.get(peer)
         if link is None:
             return False
         end = link.end_of(seat)
         seat.frames_sent += 1
-        seat.bytes_sent += len(message) + len(payload) + self.network.config.frame_overhead_bytes
-        self._write(link, end, (message, payload))
+        seat.bytes_sent += len(data) + self.network.config.frame_overhead_bytes
+        self._write(link, end, (data, message))
         return True
 
     def hangup(self, seat: Seat, peer: NodeId) -> None:
@@ -277,7 +281,7 @@ class Streams:
         self._write(link, end, None)
         self._gone(link, end)
 
-    def _write(self, link: Link, end: End, item: tuple[bytes, bytes] | None) -> None:
+    def _write(self, link: Link, end: End, item: Item | None) -> None:
         far = link.other(end)
         if end.waiting or not self.network.reaches(end.seat, far.seat):
             self._hold(link, end, item)
@@ -290,7 +294,7 @@ class Streams:
         end.last = max(end.last, self.clock.now + late_s)
         self.clock.at(end.last, self._arrive, link, end, item)
 
-    def _arrive(self, link: Link, end: End, item: tuple[bytes, bytes] | None) -> None:
+    def _arrive(self, link: Link, end: End, item: Item | None) -> None:
         far = link.other(end)
         if not self.network.reaches(end.seat, far.seat):
             self._hold(link, end, item)
@@ -318,7 +322,7 @@ class Streams:
 
     # --- what cannot cross ----------------------------------------------------------------------------------------
 
-    def _hold(self, link: Link, end: End, item: tuple[bytes, bytes] | None) -> None:
+    def _hold(self, link: Link, end: End, item: Item | None) -> None:
         if not end.waiting:
             end.waits_since = self.clock.now
             self._waiting[end] = link

@@ -136,6 +136,7 @@ class GossipCore:
         self._load_at = now - config.load_s
         self._load: bytes | None = None
         self._ring_known = False
+        self._unchecked = True
 
     # --- the contract --------------------------------------------------------------------------------------------
 
@@ -156,6 +157,7 @@ class GossipCore:
         assert now >= context.now, "the clock went back"
         context.now = now
         context.out = []
+        self._unchecked = True
         self._dispatch(event)
         self._settle()
         return context.out
@@ -402,6 +404,9 @@ class GossipCore:
         Raises:
             AssertionError: one does not hold.
         """
+        if not (deep or self._unchecked):
+            return
+        self._unchecked = False
         check_beliefs(self._context, self._beliefs, self._suspicion)
         check_bounds(self._context, self._beliefs, self._spread, self._prober, len(self._hints.hints))
         if deep:

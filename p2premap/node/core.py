@@ -220,6 +220,8 @@ class NodeCore:
                 self._tick(now)
             case FrameReceived(peer=peer, frame=frame):
                 self._route(now, peer, frame.message)
+            case gossip.Received():
+                self._to_gossip(now, event)
             case BlobsKept(node=node, kept=kept):
                 self._send(now, node, kept)
             case tasks.SlotReported() | tasks.AttemptWaits() | tasks.AttemptGoesOn():
@@ -280,6 +282,8 @@ class NodeCore:
     def _to_gossip(self, now: float, event: GossipEvent) -> None:
         for effect in self.gossip.step(now, event):
             match effect:
+                case gossip.SendDatagram() | gossip.SendLink():
+                    self._effects.append(effect)
                 case gossip.MemberChanged():
                     self._effects.append(effect)
                     if effect.node != self.me:

@@ -145,15 +145,22 @@ class Jobs:
             elect=self.elect,
             emit=emit,
         )
+        self._deadline: float | None = None
+        """What `deadline` says until something happens again."""
 
     # --- the face -------------------------------------------------------------------------------------------------
 
     def deadline(self) -> float:
         """When it wants a `tick`."""
-        return min(self.core.deadline(), min((c.deadline() for c in self._led.values()), default=math.inf))
+        if self._deadline is None:
+            self._deadline = min((c.deadline() for c in self._led.values()), default=math.inf)
+            self._deadline = min(self._deadline, self.core.deadline())
+        return self._deadline
 
     def tick(self, now: float) -> None:
-        """The deadline has come."""
+        """The deadline may have come."""
+        if self.deadline() > now:
+            return
         if self.core.deadline() <= now:
             self.elect(now, election.Tick())
         for job in [c for c in self._led.values() if c.deadline() <= now]:
@@ -277,6 +284,7 @@ class Jobs:
 
     def elect(self, now: float, event: election.ElectionEvent) -> None:
         """Something for the election room."""
+        self._deadline = None
         for effect in self.core.step(now, event):
             self._elected(now, effect)
 
@@ -404,6 +412,7 @@ class Jobs:
             waiting.told.append(event)
 
     def _to(self, now: float, job: Coordinator, event: tasks.CoordinatorEvent) -> None:
+        self._deadline = None
         for effect in self._stepped(now, job, event):
             match effect:
                 case tasks.ToWorker(node=node, message=message):

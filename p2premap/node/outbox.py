@@ -55,10 +55,12 @@ class Outbox:
 
     def deadline(self) -> float:
         """When to ask for a link (again)."""
-        return min(self._ask_at.values(), default=math.inf)
+        return min(self._ask_at.values()) if self._ask_at else math.inf
 
     def wanted(self, now: float) -> list[NodeId]:
         """Peers for which a link is to be asked for now."""
+        if not self._ask_at:
+            return []
         due = [peer for peer, at in self._ask_at.items() if at <= now]
         for peer in due:
             self._ask_at[peer] = now + ASK_AGAIN_S

@@ -101,8 +101,9 @@ class WorkerCore:
         self._effects: list[WorkerEffect] = []
         self._teller = Teller(self._shares, config, lambda effect: self._effects.append(effect))
         self._sweep_at = now + config.idle_job_s
-        self._wake_at = math.inf
         self._batches = itertools.count(1)
+        self._deadline = math.inf
+        self._unchecked = True
         self.fenced = 0
         """Orders dropped because of their ballot or sender."""
 
@@ -125,11 +126,7 @@ class WorkerCore:
 
     def deadline(self) -> float:
         """When it wants a `Tick`."""
-        if not self._jobs:
-            return math.inf
-        return min(
-            self._sweep_at, self._wake_at, *(min(led.report_at, led.orphan_until) for led in self._jobs.values())
-        )
+        return self._deadline
 
     def step(self, now: float, event: WorkerEvent) -> list[WorkerEffect]:
         """Take one event; say what is to be done."""
@@ -167,13 +164,22 @@ class WorkerCore:
             self._stop_unwanted(slot)
         self._sweep(now)
         self._teller.bound_unheard()
-        self._wake_at = min(self._shares.invite_at(now), self._shares.take_back_at(now), self._shares.lapse_at())
+        self._deadline = self._next_look(now) if self._jobs else math.inf
+        self._unchecked = True
         effects, self._effects = self._effects, []
         return effects
 
+    def _next_look(self, now: float) -> float:
+        """When something is due although nothing happens."""
+        shares = self._shares
+        reports = min(min(led.report_at, led.orphan_until) for led in self._jobs.values())
+        return min(self._sweep_at, reports, shares.invite_at(now), shares.take_back_at(now), shares.lapse_at())
+
     def check_invariants(self) -> None:
         """For tests and the simulator: what must hold after every step."""
-        self._shares.check_invariants()
+        if self._unchecked:
+            self._unchecked = False
+            self._shares.check_invariants()
 
     # --- orders ---------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
-from p2premap.errors import LocalProtocolError, P2PRemapError
+from p2premap.errors import P2PRemapError
 from p2premap.gossip import events as gossip
 from p2premap.gossip.messages import MESSAGES as GOSSIP_MESSAGES
 from p2premap.ids import JobId, NodeId
@@ -206,12 +206,10 @@ class HouseHost:
     def perform(self, effect: object) -> None:
         """The house has."""
 
-    def frame(self, sender: NodeId, message: Message, payload: bytes) -> object:
+    def frame(self, sender: NodeId, message: Message) -> object:
         if isinstance(message, GOSSIP_MESSAGES):
-            if payload:
-                raise LocalProtocolError("gossip has no payloads")
             return gossip.Received(sender=sender, address=None, message=message)
-        return FrameReceived(peer=sender, frame=Frame(message, payload))
+        return FrameReceived(peer=sender, frame=Frame(message, b""))
 
     def check_invariants(self) -> None:
         """`watched` does, after each step."""

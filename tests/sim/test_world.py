@@ -57,7 +57,7 @@ class Puppet:
     def perform(self, effect: object) -> None:
         self.heard.append(("performed", effect))
 
-    def frame(self, sender: NodeId, message: Message, payload: bytes) -> object:
+    def frame(self, sender: NodeId, message: Message) -> object:
         return Received(sender=sender, address=None, message=message)
 
     def check_invariants(self) -> None:
