@@ -49,6 +49,7 @@ COPIES_MAX = 15
 @click.option("--memory-limit", type=SIZE, default="0", metavar="SIZE", help="Of one attempt, such as 500M. [none]")
 @click.option("--copies", type=click.IntRange(1, COPIES_MAX), default=3, help="Nodes that keep the job's ledger. [3]")
 @click.option("--strict", is_flag=True, help="Wait where most of these nodes are lost, instead of going on without.")
+@click.option("--stage", is_flag=True, help="Copy inputs over 64 MB to these nodes too, as it runs.")
 @json_option
 @click.pass_context
 def run(
@@ -68,6 +69,7 @@ def run(
     memory_limit: int,
     copies: int,
     strict: bool,
+    stage: bool,
     as_json: bool,
 ) -> None:
     """Run a job over files of this machine.
@@ -86,6 +88,7 @@ def run(
         limits=Limits(time_s=time_limit, memory_bytes=memory_limit),
         copies=copies,
         strict=strict,
+        stage_inputs=stage,
     )
     started = time.monotonic()
     target = None if detach else output_to(output, as_json=as_json)

@@ -122,8 +122,12 @@ class Bringer:
             except (P2PRemapError, msgspec.DecodeError) as error:
                 log.warning("the job %s cannot be led here now: %s", job.hex()[:8], error)
                 continue
-            copied = [d for source in to_copy(director) if self._blobs.has(d := Digest(source.digest))]
+            sources = to_copy(director, charter.spec.options)
+            copied = {digest for source in sources if self._blobs.has(digest := Digest(source.digest))}
             self._note(job, director, copied, share=charter.home == self._me)
+            left = [source for source in sources if source.digest not in copied]
+            if left and charter.home != self._me and self._nursery is not None:
+                self._nursery.start_soon(self._copy_rest, job, left, charter.home)
 
     async def _carry_out(self, asked: Asked) -> None:
         async with self._limit:
@@ -146,7 +150,7 @@ class Bringer:
             return Brought(job=asked.job, error=str(error))
         # on the machine of the home its files are at hand, and gone with the machine
         near = self._stager.is_neighbour(charter.home)
-        sources = () if near else to_copy(director)
+        sources = () if near else to_copy(director, charter.spec.options)
         copied = [Digest(source.digest) for source in sources]
         self._note(asked.job, director, copied, share=near or charter.home == self._me)
         # replicas begin at different places: together they have all of it sooner, should its machine go
@@ -156,6 +160,14 @@ class Bringer:
             left = (*sources[first:], *sources[:first])
             self._nursery.start_soon(self._copy_all, asked.job, left, asked.source)
         return Brought(job=asked.job, copying=bool(sources))
+
+    async def _copy_rest(self, job: JobId, left: Sequence[Source], home: NodeId) -> None:
+        """What this node had not copied when it ended, once it is known who is on its machine."""
+        await trio.sleep(COPY_AGAIN_S)
+        if job in self._copied and not self._stager.is_neighbour(home):
+            self._copied[job] = (*self._copied[job], *(Digest(source.digest) for source in left))
+            self._deliver(Brought(job=job, copying=True))
+            await self._copy_all(job, left, home)
 
     async def _copy_all(self, job: JobId, left: Sequence[Source], holder: NodeId) -> None:
         """Until all are here or the job is over. Meanwhile it can be led from here: its tasks wait for the files."""

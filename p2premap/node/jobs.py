@@ -345,7 +345,7 @@ class Jobs:
             raise JobError(f"{self._leader.name} leads {self.led} jobs already; try again when some have ended.")
         director = self._directors[spec.kind](job=job, home=self.me, plan=plan)
         director.first()
-        return depends_on(director) is not None
+        return depends_on(director, spec.options) is not None
 
     # --- leading --------------------------------------------------------------------------------------------------
 
@@ -369,7 +369,7 @@ class Jobs:
             if make is None:
                 raise JobError(f"No module for jobs of kind {charter.spec.kind!r} is installed here.")
             director = make(job=job, home=charter.home, plan=plan)
-            name_holders(director, lead.record.members)
+            name_holders(director, charter.spec.options, lead.record.members)
             coordinator = Coordinator(
                 job=job,
                 spec=charter.spec,

@@ -100,6 +100,7 @@ class JobOptions(Record, frozen=True, kw_only=True):
         parallel_max: attempts side by side in the whole cluster; 0: as many as there are slots.
         skip_failed: a task that has failed for good is left out, and listed, instead of failing the job.
         strict: never forked: without a quorum of its replicas it waits.
+        stage_inputs: inputs are copied to every replica however large they are (`p2premap.tasks.inputs`).
     """
 
     priority: int = 0
@@ -110,6 +111,7 @@ class JobOptions(Record, frozen=True, kw_only=True):
     parallel_max: Count = 0
     skip_failed: bool = False
     strict: bool = False
+    stage_inputs: bool = False
 
 
 class JobSpec(Record, frozen=True, kw_only=True):

@@ -114,11 +114,11 @@ class Progress:
 
     def _dependence(self, runs: list[StageRun], workers: Workers) -> str:
         """What a person should know as long as inputs are read, where the job has other machines to go on with."""
-        home = depends_on(self._director)
+        home = depends_on(self._director, self._spec.options)
         if home is None or len(workers.all) < 2 or not runs or runs[0].complete:
             return ""
         known = workers.all.get(home)
-        return dependence(self._director, known.name if known is not None else short(home))
+        return dependence(self._director, self._spec.options, known.name if known is not None else short(home))
 
     def _committed(self, runs: list[StageRun], all_there: bool) -> tuple[Part, ...]:
         """The parts; of a job that is done all of them, also where a holder has died since."""

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from p2premap.control.answers import Done, Refused, Trouble
-from p2premap.control.data import ReadLog, ReadPart
-from p2premap.control.jobs import Jobs, JobUpdate, Watch
-from p2premap.ids import NOBODY
+from p2premap.control.data import PutBlob, ReadLog, ReadPart
+from p2premap.control.jobs import Jobs, JobUpdate, Submit, Submitted, Watch
+from p2premap.ids import NOBODY, JobId
 from p2premap.node.paths import Paths
 from p2premap.tasks.job import JobView, Phase
 from p2premap.wire import Message
-from tests.cli.scripted import invoke, script, view
+from tests.cli.scripted import JOB, invoke, script, view
 from tests.fakedaemon import NODE, Answer, FakeDaemon
 
 
@@ -68,6 +68,24 @@ def test_jobs_says_where_nobody_leads_and_why(paths: Paths) -> None:
     ]
     assert result.stderr == f"89abcdef: {note}\n"
     assert found[0]["leader"] == {"id": "", "name": "", "pid": 0}
+
+
+def test_run_says_how_the_job_is_to_be_kept(paths: Paths, tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text("def map(key, line):\n    yield line, 1\n")
+
+    def take(message: Message, payload: bytes) -> Iterable[Answer]:
+        match message:
+            case PutBlob():
+                return [Done(request=message.request)]
+            case Submit():
+                return [Submitted(request=message.request, job=JobId(JOB), copies=5)]
+        return script(message, payload)
+
+    with FakeDaemon(paths, take) as daemon:
+        args = ("--detach", "--copies", "5", "--strict", "--stage")
+        assert invoke("run", str(tmp_path / "job.py"), __file__, *args).stdout == f"{JOB.hex()}\n"
+    (options,) = (request.spec.options for request in daemon.requests if isinstance(request, Submit))
+    assert (options.copies, options.strict, options.stage_inputs) == (5, True, True)
 
 
 def test_watch_ends_with_the_job(daemon: FakeDaemon) -> None:

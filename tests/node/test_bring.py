@@ -14,14 +14,14 @@ from blake3 import blake3
 
 from p2premap.election.events import Bring, Brought
 from p2premap.election.records import JobRecord
-from p2premap.ids import Ballot, Digest, JobId
+from p2premap.ids import Ballot, Digest, JobId, NodeId
 from p2premap.node import bring
 from p2premap.node.bring import Answer, Asked, Bringer
 from p2premap.node.charter import Charter
 from p2premap.node.events import BlobsKept, KeepBlobs, PlanRead, ReadPlan
 from p2premap.tasks import inputs
 from p2premap.tasks.inputs import dependence, name_holders, to_copy
-from p2premap.tasks.job import BlobRef, JobSpec, Source, StageId
+from p2premap.tasks.job import BlobRef, JobOptions, JobSpec, Source, StageId
 from p2premap.tasks.mapreduce import KIND, InputFile, MapReduce, Split, pack_plan
 from p2premap.tasks.messages import Keep, Kept
 from tests.node.slots_house import ME
@@ -35,14 +35,14 @@ CUTS = ((0, 4), (4, 8), (8, 14))
 class Submitted:
     """A job over one file at HOME: its blobs are in HOME's store, its file under a path of HOME's."""
 
-    def __init__(self, cluster: Cluster, root: Path) -> None:
+    def __init__(self, cluster: Cluster, root: Path, options: JobOptions = JobOptions()) -> None:  # noqa: B008
         self.file = root / "input"
         self.file.write_bytes(TEXT)
         files = [InputFile(path=str(self.file), name="input", mtime_ns=self.file.stat().st_mtime_ns)]
         splits = [[Split(0, a, b, blake3(TEXT[a:b]).digest())] for a, b in CUTS]
         self.plan = pack_plan(files=files, tasks=splits, partitions=0, compression="none")
         refs = [cluster.stores[HOME].put(blob) for blob in (b"code", self.plan)]
-        self.spec = JobSpec(submission_key=b"k", kind=KIND, name="n", code=refs[0], plan=refs[1])
+        self.spec = JobSpec(submission_key=b"k", kind=KIND, name="n", code=refs[0], plan=refs[1], options=options)
         self.charter = Charter(spec=self.spec, home=HOME).encode()
         cluster.files[HOME].allow_files(JOB, [str(self.file)])
         self.bring = Bring(job=JOB, spec=self.charter, source=HOME)
@@ -58,12 +58,12 @@ class Submitted:
 class Replica:
     """A running bringer, and what it answered."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, me: NodeId) -> None:
         self.answers: list[Answer] = []
         self.shared: dict[JobId, Sequence[str]] = {}
         self._more = trio.Event()
         self.bringer = Bringer(
-            me=HOME,
+            me=me,
             blobs=cluster.mine,
             stager=cluster.stager,
             directors={KIND: MapReduce},
@@ -93,8 +93,8 @@ class Replica:
 
 
 @asynccontextmanager
-async def replica(cluster: Cluster) -> AsyncIterator[Replica]:
-    made = Replica(cluster)
+async def replica(cluster: Cluster, me: NodeId = HOME) -> AsyncIterator[Replica]:
+    made = Replica(cluster, me)
     async with trio.open_nursery() as nursery:
         await nursery.start(made.bringer.run)
         yield made
@@ -210,21 +210,54 @@ async def test_large_inputs_stay_where_they_are(
         assert await mine.ask(job.bring) == Brought(job=JOB)
         assert mine.bringer.blobs_in_use() == set()
     director = job.director()
-    name_holders(director, (HOME, ME))
+    name_holders(director, JobOptions(), (HOME, ME))
     assert director.task(StageId(0, b""), 0).sources[0].holders == (HOME,)
-    assert dependence(director, "anna") == (
+    assert dependence(director, JobOptions(), "anna") == (
         "Its inputs (0 MB) are only on anna: without that machine the job waits for it."
     )
+
+
+@pytest.fixture
+def staged(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Submitted:
+    """A job of large inputs that shall be copied all the same."""
+    monkeypatch.setattr(inputs, "COPIED_BYTES_MAX", len(TEXT) - 1)
+    monkeypatch.setattr(bring, "COPY_AGAIN_S", 0.01)
+    return Submitted(cluster, tmp_path, JobOptions(stage_inputs=True))
+
+
+@pytest.mark.trio
+async def test_large_inputs_are_copied_where_it_is_asked_for(cluster: Cluster, staged: Submitted) -> None:
+    async with replica(cluster) as mine:
+        assert await mine.copy(staged.bring) == Brought(job=JOB)
+        assert [cluster.mine.get(source.digest) for source in staged.director().inputs()] == [
+            TEXT[a:b] for a, b in CUTS
+        ]
+    director = staged.director()
+    name_holders(director, staged.spec.options, (HOME, ME))
+    assert director.task(StageId(0, b""), 0).sources[0].holders == (HOME, ME)
+    assert dependence(director, staged.spec.options, "anna") == ""
+
+
+@pytest.mark.trio
+async def test_a_replica_that_started_again_goes_on_copying(cluster: Cluster, staged: Submitted) -> None:
+    cluster.mine.put(staged.plan)
+    cluster.mine.put(TEXT[slice(*CUTS[0])])
+    async with replica(cluster, me=ME) as mine:
+        await mine.bringer.resume([staged.record(members=(OTHER, ME))])
+        assert await mine.next() == Brought(job=JOB, copying=True)
+        assert await mine.next() == Brought(job=JOB)
+        assert len(mine.bringer.blobs_in_use()) == len(CUTS)
+    assert cluster.mine.sweep(older_s=60.0).blobs == 1 + len(CUTS)
 
 
 @pytest.mark.trio
 async def test_replicas_are_named_as_holders_after_the_home(cluster: Cluster, job: Submitted) -> None:
     director = job.director()
-    assert dependence(director, "anna") == ""
-    assert len(to_copy(director)) == len(CUTS)
-    name_holders(director, (OTHER, HOME, ME))
+    assert dependence(director, JobOptions(), "anna") == ""
+    assert len(to_copy(director, JobOptions())) == len(CUTS)
+    name_holders(director, JobOptions(), (OTHER, HOME, ME))
     assert director.task(StageId(0, b""), 2).sources[0].holders == (HOME, OTHER, ME)
-    name_holders(director, (HOME, ME))
+    name_holders(director, JobOptions(), (HOME, ME))
     assert director.task(StageId(0, b""), 0).sources[0].holders == (HOME, ME)
 
 
