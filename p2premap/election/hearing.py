@@ -197,6 +197,8 @@ class Hearing:
         job.provision.tell = node
         job.replica.write(record, sync=True, then=job.provision.is_stored)
         job.provision.bring(node)
+        if record.origin:
+            job.announce()  # orders of the fork's leader come next
 
     def _boots(self, node: NodeId, boot: Boot, jobs: tuple[JobId, ...]) -> None:
         """Another node has started: tell what this one knew of it, and remember."""

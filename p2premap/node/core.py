@@ -148,6 +148,7 @@ class NodeCore:
             emit=self._emit,
             workers=self._workers,
             candidates=self._candidates,
+            forked=self._to_worker_core,
             names=lambda: {short(node): seat.name for node, seat in self._seats.items()},
             faulted=faulted,
         )

@@ -93,6 +93,7 @@ class Jobs:
         emit: takes an effect for the shell.
         workers: tells of the nodes that can work, for a leader that begins.
         candidates: nodes that could be replicas of a new job, the best first, without this one.
+        forked: told of each fork that this node has a part in, once its job has nobody who leads it.
         names: what the nodes are called, by their ids as sentences name them (`p2premap.ids.short`).
         faulted: told of a fault of ours in one job, which then costs that job its leader here and nothing else; None:
             it is raised, as tests and the simulator want it.
@@ -110,6 +111,7 @@ class Jobs:
         emit: Callable[[NodeEffect], None],
         workers: Callable[[], Iterable[tasks.WorkerSeen]],
         candidates: Callable[[], Iterable[NodeId]],
+        forked: Callable[[float, tasks.JobForked], None],
         names: Callable[[], Mapping[str, str]] = dict,
         faulted: Callable[[JobId, Exception], None] | None = None,
     ) -> None:
@@ -121,6 +123,7 @@ class Jobs:
         self._send = send
         self._emit = emit
         self._workers = workers
+        self._forked = forked
         self._names = names
         self._faulted = faulted
         self._led: dict[JobId, Coordinator] = {}
@@ -330,6 +333,8 @@ class Jobs:
             self._forks.pop(effect.job, None)
         known = tasks.ReplicasKnown(copies=effect.copies, note=self._named(effect.note), fork=effect.fork)
         self._tell(now, effect.job, known)
+        if effect.fork and (state := self.core.job(effect.job)) is not None:
+            self._forked(now, tasks.JobForked(job=JobId(state.record.origin), fork=effect.job))
         if effect.job not in self._led:
             self._emit(JobMoved(job=effect.job))
 

@@ -224,6 +224,13 @@ class LeaderLost(Event, frozen=True, kw_only=True):
     node: NodeId
 
 
+class JobForked(Event, frozen=True, kw_only=True):
+    """The job goes on as its fork `fork`, as far as this node can see. Ignored while it is led."""
+
+    job: JobId
+    fork: JobId
+
+
 class SlotReported(Event, frozen=True, kw_only=True):
     """Attempts of a slot's batch ended.
 
@@ -295,6 +302,7 @@ WorkerEvent: TypeAlias = (
     Tick
     | FromLeader
     | LeaderLost
+    | JobForked
     | SlotReported
     | AttemptWaits
     | AttemptGoesOn

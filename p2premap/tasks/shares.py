@@ -97,6 +97,7 @@ class LedJob(msgspec.Struct):
         takes: slots that it takes back the next time that it has to.
         held_until: a place is held for it until then: it was invited, or its own batch has just ended.
         places: batches that it has in slots.
+        former: names of the job before it was forked, under which its processes may have been started.
         used: when its leader or its attempts were last heard of.
         orphan_until: its leader is dead: without a word from that one or a successor, it is forgotten then.
     """
@@ -114,6 +115,7 @@ class LedJob(msgspec.Struct):
     takes: int = 1
     held_until: float = -math.inf
     places: int = 0
+    former: tuple[JobId, ...] = ()
     used: float = 0.0
     answers: int = 0
     forgotten: bool = False
@@ -181,6 +183,19 @@ class Shares:
         self.aside[held.batch] = Slot(slot.number, deque([held]), stopping=slot.stopping, waits=True)
         slot.stopping = False
         self.trim()
+
+    def rename(self, led: LedJob, job: JobId) -> None:
+        """The job has another name from now on."""
+        former = led.job
+        led.former = (*led.former, former)
+        led.job = job
+        self.jobs[job] = self.jobs.pop(former)
+        for slot in self.everywhere():
+            if slot.last_job == former:
+                slot.last_job = job
+            for held in slot.queue:
+                if held.job == former:
+                    held.job = job
 
     def place(self, led: LedJob) -> Slot | None:
         """The slot for the job's next batch: the emptiest, best one whose process is the job's; None: all are full."""

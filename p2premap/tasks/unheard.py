@@ -2,7 +2,8 @@
 
 A leader says that it has heard a report once the facts made of it are held by a quorum of the job's replicas. Until
 then the report stays here, for the leader itself (a link may have lost it) and for its successor. A new leader knows
-nothing of the former one's numbers, so the reports are numbered anew for it.
+nothing of the former one's numbers, so the reports are numbered anew for it. A fork of the job takes them over in the
+same way, under its own name.
 
 What it may cost is bounded for the node as a whole (`unheard_bytes_max`). Beyond that a job with anything unheard
 gets no new batch here, which stops the growth by all but what the slots still have: a leader that works confirms
@@ -18,7 +19,7 @@ from collections.abc import Iterable, Iterator
 
 from msgspec.structs import replace
 
-from p2premap.ids import Ballot
+from p2premap.ids import Ballot, JobId
 from p2premap.tasks import messages
 from p2premap.tasks.job import AttemptEnd, Outcome, StageId
 
@@ -57,10 +58,10 @@ class Unheard:
             self.size -= _cost(self._reports.popleft().ends)
             self._let_go = max(0, self._let_go - 1)
 
-    def renumber(self, ballot: Ballot, heard: int) -> None:
-        """The job has a new leader, which has heard reports up to this number: nothing as a rule."""
+    def renumber(self, job: JobId, ballot: Ballot, heard: int) -> None:
+        """The job, or the fork that it is now, has a new leader: one which has heard reports up to this number."""
         self.serial = heard
-        self._reports = deque(replace(r, ballot=ballot, serial=self._next(), answers=0) for r in self._reports)
+        self._reports = deque(replace(r, job=job, ballot=ballot, serial=self._next(), answers=0) for r in self._reports)
 
     def clear(self) -> None:
         """Nobody wants them any more."""

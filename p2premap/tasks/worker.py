@@ -16,7 +16,8 @@ What may be lost: messages that are under way when a link breaks. Reports are nu
 with an `Assign` or a `Recount` that it has heard them (`p2premap.tasks.unheard` says how many and for how long);
 attempts that a leader asks about and this core does not know end as REFUSED. A job whose leader is dead (`LeaderLost`)
 is an orphan: what it has here runs on, and how it ends is kept and said to nobody, until a leader speaks; after
-`orphan_s` without a word it is forgotten, and what still runs for it is stopped. A job of which nothing was heard and
+`orphan_s` without a word it is forgotten, and what still runs for it is stopped. Where a fork stands in for it
+(`JobForked`) it all belongs to that, under a new name and a first ballot. A job of which nothing was heard and
 nothing runs for `idle_job_s` is dropped, its worker processes ended; the next `Assign` starts it anew.
 """
 
@@ -28,7 +29,7 @@ from collections.abc import Callable
 from typing import Final, Protocol, TypeAlias, assert_never
 
 from p2premap.config import TasksConfig
-from p2premap.ids import Ballot, JobId, NodeId
+from p2premap.ids import NOBODY, Ballot, JobId, NodeId
 from p2premap.tasks import messages
 from p2premap.tasks.allowance import Allowance
 from p2premap.tasks.events import (
@@ -36,6 +37,7 @@ from p2premap.tasks.events import (
     AttemptWaits,
     EndJob,
     FromLeader,
+    JobForked,
     LeaderLost,
     MachineNow,
     RunBatch,
@@ -54,6 +56,8 @@ from p2premap.tasks.telling import Teller
 from p2premap.tasks.unheard import Unheard
 from p2premap.wire import Message
 
+NO_BALLOT: Final = Ballot(0, -1, NOBODY)
+"""Below any under which orders come."""
 UNFIT_RETRY_S: Final = 30.0
 """A node that does not run such attempts is asked again after this long; nothing will have changed but its daemon."""
 
@@ -135,9 +139,8 @@ class WorkerCore:
                 pass
             case FromLeader(node=node, message=message):
                 self._on_order(now, node, message)
-            case LeaderLost(node=node):
-                for led in [j for j in self._jobs.values() if j.leader == node]:
-                    self._orphan(now, led)
+            case LeaderLost() | JobForked():
+                self._on_unled(now, event)
             case SlotReported():
                 self._on_reported(now, event)
             case AttemptWaits() | AttemptGoesOn():
@@ -219,7 +222,7 @@ class WorkerCore:
         if new:
             led.ballot, led.leader, led.answers = order.ballot, order.ballot.node, 0
             heard = order.heard if isinstance(order, messages.Assign | messages.Recount) else 0
-            led.unheard.renumber(order.ballot, heard)
+            led.unheard.renumber(led.job, order.ballot, heard)
             self._shares.reservations.pop(led.job, None)
         orphaned, led.orphan_until = led.orphaned, math.inf
         if (new or orphaned) and isinstance(order, messages.Assign | messages.StopAttempts):
@@ -232,6 +235,18 @@ class WorkerCore:
             self._shares.reservations.pop(led.job, None)
             led.serve()
             led.held_until = -math.inf
+
+    def _on_unled(self, now: float, event: LeaderLost | JobForked) -> None:
+        """A leader is dead; what this node has for its job is the fork's, whose leader asks for it as any successor."""
+        match event:
+            case LeaderLost(node=node):
+                for led in [j for j in self._jobs.values() if j.leader == node]:
+                    self._orphan(now, led)
+            case JobForked(job=job, fork=fork):
+                orphan = self._jobs.get(job)
+                if orphan is not None and orphan.orphaned and fork not in self._jobs:
+                    orphan.ballot = NO_BALLOT
+                    self._shares.rename(orphan, fork)
 
     def _on_assign(self, now: float, led: LedJob | None, order: messages.Assign) -> None:
         if led is None or led.forgotten:
@@ -334,7 +349,7 @@ class WorkerCore:
     def _end_if_idle(self, led: LedJob) -> None:
         if led.forgotten and not led.places:
             self._jobs.pop(led.job, None)
-            self._effects.append(EndJob(job=led.job))
+            self._effects += [EndJob(job=job) for job in (led.job, *led.former)]
 
     # --- reports --------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from p2premap.config import TasksConfig
 from p2premap.ids import Ballot
 from p2premap.tasks import events, messages
 from p2premap.tasks.job import AttemptEnd, BlobRef, Outcome
-from tests.tasks.working import CODE, A, B, Working, job_of
+from tests.tasks.working import CODE, A, B, C, Working, job_of
 
 NEXT = Ballot(0, 1, B)
 LOST = events.LeaderLost(node=A)
@@ -105,6 +105,47 @@ def test_a_job_without_a_leader_takes_no_place_from_others() -> None:
     node.hear(LOST)
     assert node.report(0, 0) == []
     assert node.assign(0, job="k", leader=B) == ["slot 0: run k 0"]
+
+
+# --- a fork goes on with it ---------------------------------------------------------------------------------------
+
+FORKED = events.JobForked(job=job_of("j"), fork=job_of("f"))
+
+
+def test_a_fork_inherits_what_runs_and_what_ended_unheard() -> None:
+    node = Working(slots=2)
+    node.assign(0)
+    node.assign(1)
+    node.hear(LOST)
+    node.report(0, 0)
+    node.hear(FORKED)
+    assert node.recount(job="f", leader=C, ballot=Ballot(0, 1, C), census=True) == [
+        "C: holding 0 1 free 3",
+        "C: ended 0 free 3 serial 1",
+        "C: ended  free 3 serial 0",
+    ]
+    assert node.report(1, 1) == ["C: ended 1 free 4 serial 2"]
+    said = [e.message for e in node.effects if isinstance(e, events.ToLeader)]
+    assert [message.job for message in said if isinstance(message, messages.AttemptsEnded)] == [job_of("f")]
+    assert node.forget(job="f", leader=C, ballot=Ballot(0, 1, C)) == ["end f", "end j"]
+
+
+def test_the_forks_ballots_begin_anew_and_the_old_leader_finds_nothing() -> None:
+    node = Working(slots=2)
+    node.recount(leader=A, ballot=Ballot(3, 9, A), census=True)
+    node.assign(0, ballot=Ballot(3, 9, A))
+    node.hear(LOST)
+    node.hear(FORKED)
+    assert node.assign(1, job="f", leader=C, ballot=Ballot(0, 1, C)) == ["slot 1: run f 1"]
+    assert node.recount(0, leader=A, ballot=Ballot(3, 9, A), number=2) == ["A: ended 0 REFUSED free 2 serial 1"]
+    assert node.report(0, 0) == ["C: ended 0 free 3 serial 1"]
+
+
+def test_a_job_that_is_led_stays_its_own() -> None:
+    node = Working()
+    node.assign(0)
+    assert node.hear(FORKED) == []
+    assert node.report(0, 0) == ["A: ended 0 free 2 serial 1"]
 
 
 # --- for how long, and how much -----------------------------------------------------------------------------------

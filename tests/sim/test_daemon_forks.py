@@ -1,0 +1,62 @@
+"""Two machines, and the first one's process dies: what the second does at once, and not twice."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from p2premap.ids import JobId
+from p2premap.sim.daemon.houses import DaemonWorld, simulate
+from p2premap.sim.machines import Seat
+from p2premap.tasks.events import RunBatch
+from p2premap.tasks.job import Phase
+from tests.sim.stories import leader_of, run_job
+
+AT_ONCE_S = 0.5
+"""From the death of the leader until its successor assigns a task: half of the time that a task takes, and a little."""
+
+
+class Runs:
+    """What nodes run: when, where and which task."""
+
+    kinds = (RunBatch,)
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[float, Seat, tuple[object, int]]] = []
+
+    def effect(self, seat: Seat, effect: object) -> None:
+        assert isinstance(effect, RunBatch)
+        now = trio.current_time()
+        self.seen += [(now, seat, (effect.stage, attempt.task)) for attempt in effect.attempts]
+
+    def told(self, seat: Seat, event: object) -> None:
+        pass
+
+    def fault(self, seat: Seat, word: str) -> None:
+        pass
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_second_of_two_goes_on_at_once_with_what_it_runs(seed: int) -> None:
+    async def story(daemons: DaemonWorld) -> None:
+        await daemons.start_all()
+        runs, died = Runs(), [0.0]
+        daemons.world.observe(runs)
+
+        async def lose_the_first(job: JobId) -> None:
+            await trio.sleep(daemons.random.uniform(0.4, 1.0))
+            seat = leader_of(daemons, job)
+            assert seat is not None
+            daemons.world.crash(seat)
+            died[0] = trio.current_time()
+            await trio.sleep_forever()
+
+        view, _ = await run_job(daemons, lose_the_first)
+        assert view.phase is Phase.DONE
+        assert view.fork
+        survivor = runs.seen[-1][1]
+        at_survivor = [task for _, seat, task in runs.seen if seat is survivor]
+        assert len(at_survivor) == len(set(at_survivor)), "what ran there when the leader died ran twice"
+        assert min(at for at, seat, _ in runs.seen if at > died[0]) < died[0] + AT_ONCE_S
+
+    simulate(story, nodes=2, seed=seed)
