@@ -209,13 +209,13 @@ class Sender:
                 self._send(opened, extension)
             except PeerUnreachable:
                 opened.connection.hang_up()  # the receiver opens another one, and hands these in again
-                more = False
+                return
             finally:
                 with self._state.idle:
                     self._flushing = False
                     self._sent_at = time.monotonic()
-                    if not more:
-                        self.may_flush()
+                    # what came meanwhile has been left to whoever was sending; so have answers to all that was sent
+                    more = more or self.may_flush()
                     self._state.idle.notify_all()
 
     def _take(self) -> tuple[list[Pack], bool]:
@@ -250,7 +250,7 @@ class Sender:
             large = self.put(data) if len(data) > INLINE_BYTES_MAX else None
         except Exception as error:
             # what cannot be pickled, or kept, is the caller's to know when it comes to these rows
-            mapped.sink(pack.start, error)
+            mapped.tell(pack.start, error)
             pack.body = pack_body(VOID, 0, b"")
             return
         self._state.packer.row_size(pack, len(data))
