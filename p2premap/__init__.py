@@ -30,8 +30,10 @@ from p2premap.errors import (
 
 if TYPE_CHECKING:
     from p2premap.client.cluster import Cluster, Future, as_completed, connect
+    from p2premap.worker.action import Action
 
 __all__ = [
+    "Action",
     "CallFailed",
     "Cluster",
     "ClusterError",
@@ -58,7 +60,9 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_LATER = dict.fromkeys(("Cluster", "Future", "as_completed", "connect"), "p2premap.client.cluster")
+_LATER = dict.fromkeys(("Cluster", "Future", "as_completed", "connect"), "p2premap.client.cluster") | {
+    "Action": "p2premap.worker.action"
+}
 
 
 def __getattr__(name: str) -> object:

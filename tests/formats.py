@@ -35,6 +35,7 @@ from p2premap.node.ledger_store import LedgerStore
 from p2premap.node.links import ON_LINK
 from p2premap.protocol import FROM_CLIENT, FROM_DAEMON
 from p2premap.tasks import journal
+from p2premap.tasks.action import ActionPlan
 from p2premap.tasks.job import JobView
 from p2premap.tasks.mapreduce import MapReducePlan
 from p2premap.wire import Message, Record, Registry
@@ -49,7 +50,7 @@ REGISTRIES: Final = {
     "from-client": FROM_CLIENT,
     "from-daemon": FROM_DAEMON,
 }
-RECORDS: Final = (JobRecord, CellRecord, Charter, JobView, MapReducePlan)
+RECORDS: Final = (JobRecord, CellRecord, Charter, JobView, MapReducePlan, ActionPlan)
 """Kept as MessagePack."""
 
 # --- samples of any type --------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from p2premap.client.jobs import cancel
 from p2premap.client.private import PrivateCluster
 from p2premap.client.session import Collector, hand_in, renamed, see_through
 from p2premap.errors import ConfigError, P2PRemapError
-from p2premap.tasks.job import JobView
+from p2premap.tasks.job import JobView, Part
 
 NAMES = ("red", "green", "blue")
 COLOURS = {"red": "red", "green": "green", "blue": "blue"}
@@ -66,7 +66,7 @@ class _Counts:
     def __init__(self) -> None:
         self.words: Counter[str] = Counter()
 
-    def write(self, part: int, pieces: Iterator[bytes]) -> int:
+    def write(self, part: Part, pieces: Iterator[bytes]) -> int:
         """One part: lines of word, tab, number."""
         data = b"".join(pieces)
         for line in data.decode().splitlines():

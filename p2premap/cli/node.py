@@ -40,6 +40,7 @@ SLOTS_MAX = 1024
 @click.option("--min-free-memory", type=SIZE, default="0", metavar="SIZE", help="Memory to leave free. [no limit]")
 @click.option("--only-when-idle", is_flag=True, help="Work only while nobody else uses this machine.")
 @click.option("--not-on-battery", is_flag=True, help="Work only while it does not run from its battery.")
+@click.option("--refuse-action", "refused", multiple=True, metavar="NAME", help="Run no tasks of this action.")
 @click.option("--until-eof", is_flag=True, hidden=True, help="End when standard input ends.")
 @json_option
 @click.pass_context
@@ -55,6 +56,7 @@ def node(
     min_free_memory: int,
     only_when_idle: bool,
     not_on_battery: bool,
+    refused: tuple[str, ...],
     until_eof: bool,
     as_json: bool,
 ) -> None:
@@ -79,6 +81,7 @@ def node(
             only_when_idle=only_when_idle,
             not_on_battery=not_on_battery,
         ),
+        refused_actions=refused,
     )
     gc.disable()  # what is loaded now stays: looking through them again and again takes a tenth of the start
     from p2premap.node.daemon import run_node  # 0.3 s of trio that no other command pays

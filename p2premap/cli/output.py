@@ -7,13 +7,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from p2premap.cli.show import count, duration, say, size
 from p2premap.client.session import Collector
 from p2premap.errors import ConfigError, JobCancelled, JobFailed, NodeUnavailable, P2PRemapError
-from p2premap.tasks.job import JobView, Phase
+from p2premap.tasks.job import SAVED_PARTS_FIRST, JobView, Part, Phase
 
 PART = "part-{:05d}"
 
@@ -34,6 +34,7 @@ class PartsDirectory:
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
+        self._ours: set[Path] = set()
         try:
             old = next(self.path.glob("part-*"), None) if self.path.exists() else None
         except OSError as error:
@@ -50,16 +51,19 @@ class PartsDirectory:
         except OSError:
             raise ConfigError(f"Cannot write the output to {path}: {place} is not writable.") from None
 
-    def write(self, part: int, pieces: Iterator[bytes]) -> int:
+    def write(self, part: Part, pieces: Iterator[bytes]) -> int:
         """Take one whole part.
 
         Raises:
-            OutputFailed: the disk is full, or gone; nothing of the part is there.
+            OutputFailed: the disk is full, or gone, or another file is in the way; nothing of the part is there.
         """
-        final = self.path / PART.format(part)
-        temporary = self.path / f".{final.name}.{os.getpid()}"
+        final = self.path / (_relative(part.name) or PART.format(part.number))
+        temporary = final.with_name(f".{final.name}.{os.getpid()}")
+        if final not in self._ours and os.path.lexists(final):
+            raise OutputFailed(f"{final} is there already; remove it or name another directory.")
+        self._ours.add(final)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            final.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 size = sum(file.write(piece) for piece in pieces)
             temporary.replace(final)
@@ -77,16 +81,24 @@ class StandardOutput:
     def __init__(self) -> None:
         self._kept: dict[int, bytes] = {}
 
-    def write(self, part: int, pieces: Iterator[bytes]) -> int:
-        """Take one whole part."""
-        self._kept[part] = b"".join(pieces)
-        return len(self._kept[part])
+    def write(self, part: Part, pieces: Iterator[bytes]) -> int:
+        """Take one whole part; files that were saved beside results have no place here."""
+        data = b"".join(pieces)
+        if part.number < SAVED_PARTS_FIRST:
+            self._kept[part.number] = data
+        return len(data)
 
     def flush(self) -> None:
         """Write the parts in order."""
         for part in sorted(self._kept):
             sys.stdout.buffer.write(self._kept[part])
         sys.stdout.buffer.flush()
+
+
+def _relative(name: str) -> str:
+    """The name of a file in the directory: what other nodes say must not lead out of it."""
+    place = PurePosixPath(name)
+    return "" if place.is_absolute() or ".." in place.parts or "\0" in name else name
 
 
 Target: TypeAlias = PartsDirectory | StandardOutput | None
@@ -140,7 +152,10 @@ def finish(view: JobView, collector: Collector, target: Target, *, took_s: float
     """Deliver what was kept, and tell where the result is and what it took."""
     if isinstance(target, StandardOutput):
         target.flush()
-    parts = count(len(view.parts), "part")
+    saved = sum(part.number >= SAVED_PARTS_FIRST for part in view.parts)
+    parts = count(len(view.parts) - saved, "part") + (f" and {count(saved, 'saved file')}" if saved else "")
     what = f"{parts}, {size(collector.size_bytes)}, in {target.path}/" if isinstance(target, PartsDirectory) else parts
     rate = f" ({size(bytes_in / took_s)}/s of input)" if bytes_in and took_s > 0 else ""
+    if saved and not isinstance(target, PartsDirectory):
+        say(f"The saved files are kept by the nodes: `p2premap watch {view.job.hex()[:8]} -o DIR` fetches them.")
     say(f"Job {view.job.hex()[:8]} is done after {duration(took_s or view.age_s)}{rate}: {what}.")

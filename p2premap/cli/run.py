@@ -45,6 +45,7 @@ COPIES_MAX = 15
 @click.option("--detach", is_flag=True, help="Print the job's id and do not wait.")
 @click.option("--timeout", type=DURATION, metavar="TIME", help="Cancel the job after this long (exit 124).")
 @click.option("--retries", type=click.IntRange(0, RETRIES_MAX), default=0, help="Try a task that raises again. [0]")
+@click.option("--skip-failed", is_flag=True, help="Leave out what fails for good, instead of failing the job.")
 @click.option("--time-limit", type=DURATION, default="0", metavar="TIME", help="Of one attempt. [none]")
 @click.option("--memory-limit", type=SIZE, default="0", metavar="SIZE", help="Of one attempt, such as 500M. [none]")
 @click.option("--copies", type=click.IntRange(1, COPIES_MAX), default=3, help="Nodes that keep the job's ledger. [3]")
@@ -65,6 +66,7 @@ def run(
     detach: bool,
     timeout: float | None,
     retries: int,
+    skip_failed: bool,
     time_limit: float,
     memory_limit: int,
     copies: int,
@@ -85,6 +87,7 @@ def run(
     options = JobOptions(
         priority=priority,
         retries=retries,
+        skip_failed=skip_failed,
         limits=Limits(time_s=time_limit, memory_bytes=memory_limit),
         copies=copies,
         strict=strict,

@@ -28,7 +28,7 @@ AGAIN_S = 0.3
 class Output(Protocol):
     """Where the parts go."""
 
-    def write(self, part: int, pieces: Iterator[bytes]) -> int:
+    def write(self, part: Part, pieces: Iterator[bytes]) -> int:
         """Take one whole part, or nothing of it; return its size in bytes."""
 
 
@@ -133,7 +133,7 @@ class Collector:
                 with self.connect() as connection:
                     leader = None if view.leader == NOBODY else view.leader
                     pieces = read_part(connection, JobId(view.job), part.number, leader=leader, tick=tick)
-                    size_bytes = self.output.write(part.number, pieces)
+                    size_bytes = self.output.write(part, pieces)
             except PeerUnreachable:
                 if not left:
                     return

@@ -66,6 +66,7 @@ from p2premap.node.events import (
 from p2premap.node.identity import PEERS, Identity
 from p2premap.node.invite import Inviter
 from p2premap.node.keys import Keys
+from p2premap.node.kinds import Unfit
 from p2premap.node.ledger import Ledger
 from p2premap.node.logs import sweep_logs
 from p2premap.node.others import OthersSampler, machine_now
@@ -287,6 +288,7 @@ class House:
             config=self.config.tasks,
             now=now,
             faulted=self._on_fault,
+            unfit=Unfit(self.config.refused_actions),
         )
         self.driver: Driver[NodeEvent, NodeEffect] = self._parts.driver(
             self.core,

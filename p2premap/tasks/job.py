@@ -18,6 +18,9 @@ from p2premap.wire import Count, DigestField, FilePath, NodeIdField, Record, Sec
 INLINE_BYTES_MAX = 64 << 10
 """A result value up to this size travels inside the fact; larger ones are blobs."""
 
+SAVED_PARTS_FIRST = 1 << 20
+"""Parts with a number from here on are files that tasks have saved beside their results."""
+
 RESULT_BLOBS_MAX = 1024
 """Blobs of one result: a ledger counts them in 16 bits, and one message must carry them."""
 

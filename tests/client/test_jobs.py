@@ -67,9 +67,9 @@ class Output:
     def __init__(self) -> None:
         self.parts: dict[int, bytes] = {}
 
-    def write(self, part: int, pieces: Iterator[bytes]) -> int:
-        self.parts[part] = b"".join(pieces)
-        return len(self.parts[part])
+    def write(self, part: Part, pieces: Iterator[bytes]) -> int:
+        self.parts[part.number] = b"".join(pieces)
+        return len(self.parts[part.number])
 
 
 def test_a_blob_travels_in_pieces_the_last_one_marked(paths: Paths) -> None:

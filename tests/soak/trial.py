@@ -20,7 +20,7 @@ from p2premap.client.session import Collector, hand_in, see_through
 from p2premap.control.jobs import JobUpdate, Watch
 from p2premap.errors import NodeUnavailable, P2PRemapError
 from p2premap.ids import JobId
-from p2premap.tasks.job import JobOptions, JobView, Phase
+from p2premap.tasks.job import JobOptions, JobView, Part, Phase
 from tests.soak.nodes import Cluster, Node, wait_until
 from tests.soak.work import Mark, Work
 
@@ -302,10 +302,10 @@ class Parts:
     def __init__(self) -> None:
         self.parts: dict[int, bytes] = {}
 
-    def write(self, part: int, pieces: Iterator[bytes]) -> int:
+    def write(self, part: Part, pieces: Iterator[bytes]) -> int:
         """One part."""
-        self.parts[part] = b"".join(pieces)
-        return len(self.parts[part])
+        self.parts[part.number] = b"".join(pieces)
+        return len(self.parts[part.number])
 
 
 def described(view: JobView | None) -> str:
