@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -88,7 +87,7 @@ class Dialler:
     async def _dial(self, dial: int, address: Address, keep: bool, timeout_s: float) -> None:
         purpose, tag = Purpose.LINK if keep else Purpose.PROBE, self._greeter.keys.secret.tag
         attempt = self._attempt(address, self._greeter.hello(purpose))
-        outcome = DialOutcome.SILENT
+        outcome, rotated = DialOutcome.SILENT, False
         try:
             with trio.move_on_after(timeout_s) as deadline:
                 channel = await attempt.run()
@@ -98,12 +97,12 @@ class Dialler:
                 await self._use(channel, dial, address, keep, deadline.deadline)
                 return
         except DialFailed as error:
-            outcome = error.outcome
+            outcome, rotated = error.outcome, error.rotated
             if outcome is DialOutcome.FOREIGN and await self._catch_up(address, error, tag):
                 outcome = DialOutcome.SILENT  # it is no stranger, and is dialled anew under the other secret
         self._tell(DialEnded(dial=dial, address=address, outcome=outcome))
         if outcome is DialOutcome.FOREIGN:
-            await self._look(address)
+            await self._look(address, rotated=rotated)
 
     async def _catch_up(self, address: Address, error: DialFailed, tag: str) -> bool:
         """A stranger may be a member, and we the one who missed a rotation; whether we know another secret now.
@@ -113,18 +112,31 @@ class Dialler:
         """
         keys = self._greeter.keys
         if error.given is not None:
+            self._take(error)
+        elif not keys.look():
+            for face in keys.others():
+                await self._ask_under(face, address)
+        return keys.secret.tag != tag
+
+    async def _ask_under(self, face: Face, address: Address) -> None:
+        """Whoever is there may understand a secret that is not decided here yet, or one of before."""
+        attempt = self._attempt(address, self._greeter.hello(Purpose.PROBE), face)
+        with trio.move_on_after(LOOK_S):
             try:
-                keys.take(error.given)
+                channel = await attempt.run()
+            except DialFailed as error:
+                self._take(error)
+                return
+            await close(channel.stream)
+            self._greeter.keys.proved(face.tag)
+
+    def _take(self, error: DialFailed) -> None:
+        """The cluster's present secret, where it was given to us."""
+        if error.given is not None:
+            try:
+                self._greeter.keys.take(error.given)
             except ConfigError as trouble:
                 log.warning("the cluster's new secret is not taken over: %s", trouble)
-        elif not keys.look():
-            for face in keys.prepared():
-                attempt = self._attempt(address, self._greeter.hello(Purpose.PROBE), face)
-                with trio.move_on_after(LOOK_S), contextlib.suppress(DialFailed):
-                    channel = await attempt.run()
-                    await close(channel.stream)
-                    keys.proved(face.tag)
-        return keys.secret.tag != tag
 
     async def _use(self, channel: Channel, dial: int, address: Address, keep: bool, until: float) -> None:
         """A member has answered: make the link, where one is wanted, tell, and carry it."""
@@ -261,8 +273,12 @@ class Dialler:
             silent_s=self._config.link_silent_s,
         )
 
-    async def _look(self, address: Address) -> None:
-        """Find out, for people, which cluster a stranger claims to be of."""
+    async def _look(self, address: Address, *, rotated: bool) -> None:
+        """Find out, for people, which cluster a stranger claims to be of.
+
+        Args:
+            rotated: it understands our secret; so it is not named, and the stranger shows its present one.
+        """
         now = trio.current_time()
         if now - self._looked.get(address, -LOOK_AGAIN_S) < LOOK_AGAIN_S:
             return
@@ -276,7 +292,8 @@ class Dialler:
                 tcp = await connect(address, self._config.link_silent_s)
             except DialFailed:
                 return
-            stream = trio.SSLStream(tcp, tls.unverified_context(), server_hostname=self._greeter.keys.face.server_name)
+            name = None if rotated else self._greeter.keys.face.server_name
+            stream = trio.SSLStream(tcp, tls.unverified_context(), server_hostname=name)
             try:
                 await stream.do_handshake()
                 leaf = stream.getpeercert(binary_form=True) or b""

@@ -66,12 +66,16 @@ class DialFailed(Exception):
 
     Args:
         given: the cluster's present secret, where a member gave it to us, who had missed it.
+        rotated: it was a member that said that we are none any more.
     """
 
-    def __init__(self, outcome: DialOutcome, text: str, given: ClusterSecret | None = None) -> None:
+    def __init__(
+        self, outcome: DialOutcome, text: str, given: ClusterSecret | None = None, *, rotated: bool = False
+    ) -> None:
         super().__init__(text)
         self.outcome = outcome
         self.given = given
+        self.rotated = rotated
 
 
 class Dialling:
@@ -110,7 +114,8 @@ class Dialling:
             await trio.aclose_forcefully(tcp)
             if isinstance(error, (trio.BrokenResourceError, RemoteProtocolError)):
                 given = error.secret if isinstance(error, Given) else None
-                raise DialFailed(_meaning(error), str(error.__cause__ or error), given) from None
+                rotated = isinstance(error, Refused) and error.refusal.reason is Reason.ROTATED
+                raise DialFailed(_meaning(error), str(error.__cause__ or error), given, rotated=rotated) from None
             raise
 
     @property

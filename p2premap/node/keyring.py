@@ -17,8 +17,9 @@ proves the key of a node that was a member at the rotation, and to nobody else. 
 is evicted knows S as well, and could pass for the cluster with somebody who knows no other. Then who was away joins
 anew, by an invitation; it keeps its id and its work, as directories are named by the cluster's first secret.
 
-Two rotations at once: the second is refused while the first is fresh. Where one was cut off and another made, the
-secrets have an order (`rank`), and a node goes up in it only; so all that meet end under one.
+Two rotations at once: the second is refused while the first is fresh. Where the network was cut and each side has made
+one, both sides still understand S; they dial each other under it too, and the secrets have an order (`rank`), in which
+a node only goes up: so all that meet end under one. After an eviction on one side they do not; the other side joins.
 """
 
 from __future__ import annotations
@@ -94,6 +95,11 @@ class Keyring(msgspec.Struct, frozen=True):
         known = (self.current, *(o.secret for o in self.pending), *(f.secret for f in self.former))
         return next((secret for secret in known if secret.tag == tag), None)
 
+    def understood(self, now_s: float) -> tuple[str, ...]:
+        """The tags of the secrets besides the current one under which others may speak to this node."""
+        former = (former.secret.tag for former in self.former if now_s < former.until_s)
+        return (*(offer.secret.tag for offer in self.pending), *former)
+
     def is_pending(self, tag: str) -> bool:
         """Whether this is a secret that was prepared and not decided as far as this node knows."""
         return any(offer.secret.tag == tag for offer in self.pending)
@@ -165,11 +171,17 @@ def switch(ring: Keyring, tag: str, now_s: float) -> Keyring:
     return Keyring(offer.secret, (), former, shut)
 
 
-def take(ring: Keyring, secret: ClusterSecret) -> Keyring:
-    """A member that has switched gives the present secret to this node, which was away."""
+def take(ring: Keyring, secret: ClusterSecret, now_s: float) -> Keyring:
+    """A member that has switched gives the present secret to this node, which was away.
+
+    It was given under a secret since which nobody was evicted: so what was understood here still may be. Who gets the
+    present one for that secret is not known here (nobody, then); but others may understand this node under it.
+    """
     if secret.place != ring.current.place or rank(secret) <= rank(ring.current) or ring.current.open_name:
         return ring
-    return Keyring(secret, (), (), (ring.current.tag, *ring.shut)[:SHUT_MAX])
+    pending = tuple(offer for offer in ring.pending if rank(offer.secret) > rank(secret))
+    former = (Former(ring.current, now_s + GRACE_S, ()), *ring.former)[:FORMER_MAX]
+    return Keyring(secret, pending, former, ring.shut)
 
 
 def entitled(ring: Keyring, tag: str, node: NodeId, now_s: float) -> bool:

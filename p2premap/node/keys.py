@@ -93,14 +93,11 @@ class Keys:
 
     def understood(self, tag: str) -> Face | None:
         """The face for somebody who speaks under a secret that is prepared, or was the cluster's a while ago."""
-        now_s = self._wall_s()
-        known = {offer.secret.tag for offer in self.ring.pending}
-        known |= {former.secret.tag for former in self.ring.former if now_s < former.until_s}
-        return self._face(tag) if tag in known else None
+        return self._face(tag) if tag in self.ring.understood(self._wall_s()) else None
 
-    def prepared(self) -> tuple[Face, ...]:
-        """The faces under the secrets that are prepared."""
-        return tuple(self._face(offer.secret.tag) for offer in self.ring.pending)
+    def others(self) -> tuple[Face, ...]:
+        """The faces for all such secrets, those that are prepared first."""
+        return tuple(self._face(tag) for tag in self.ring.understood(self._wall_s()))
 
     def _face(self, tag: str) -> Face:
         if (face := self._faces.get(tag)) is None:
@@ -146,7 +143,7 @@ class Keys:
         Raises:
             ConfigError: it cannot be written; nothing has changed.
         """
-        self._change(lambda ring: keyring.take(ring, secret))
+        self._change(lambda ring: keyring.take(ring, secret, self._wall_s()))
 
     def proved(self, tag: str) -> None:
         """Somebody has proved to speak under this secret: if it was prepared here, it is decided. Never raises."""

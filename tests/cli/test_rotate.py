@@ -115,7 +115,8 @@ def test_a_rotation_in_the_middle_of_a_job_costs_it_no_attempt(tmp_path: Path) -
         assert attempts == maps, "what ran when the secret changed was not run again"
         assert not n1.status()["warnings"] + n2.status()["warnings"] + n3.status()["warnings"]
         after = n1.status()
-        assert after["cluster"] != before["cluster"] and after["key_epoch"] == 2
+        assert after["cluster"] != before["cluster"]
+        assert after["key_epoch"] == 2
         assert after["state_dir"] == before["state_dir"]
         assert {one.status()["cluster"] for one in (n1, n2, n3)} == {after["cluster"]}
         assert all(one.sees() == {"n1", "n2", "n3"} for one in (n1, n2, n3))
@@ -125,9 +126,11 @@ def test_a_rotation_in_the_middle_of_a_job_costs_it_no_attempt(tmp_path: Path) -
 def test_who_is_evicted_is_refused_and_told_and_the_rest_go_on(tmp_path: Path) -> None:
     with machines("n1", "n2", "n3") as (n1, n2, n3):
         refused = p2premap(n1.home, "rotate", "--evict", "n1")
-        assert refused.exit_code == 2 and "ask another one" in refused.stderr
+        assert refused.exit_code == 2
+        assert "ask another one" in refused.stderr
         refused = p2premap(n1.home, "rotate", "--evict", "nobody")
-        assert refused.exit_code == 2 and "No node nobody is known" in refused.stderr
+        assert refused.exit_code == 2
+        assert "No node nobody is known" in refused.stderr
         assert n1.status()["key_epoch"] == 1
         done = n1.run("rotate", "--evict", "n3", "--json")
         assert (done["switched"], done["evicted"], done["grace_s"]) == (["n1", "n2"], ["n3"], 0)
@@ -153,7 +156,8 @@ def test_who_was_away_gets_the_secret_when_it_is_back_and_a_restart_changes_noth
             n3.signal(signal.SIGCONT)
         assert (done["switched"], done["away"]) == (["n1", "n2"], ["n3"])
         eventually(lambda: n3.sees() == n1.sees() == {"n1", "n2", "n3"})
-        assert n3.status()["key_epoch"] == 2 and n3.status()["state_dir"] == state
+        assert n3.status()["key_epoch"] == 2
+        assert n3.status()["state_dir"] == state
         n2.end()
         n2.start()
         eventually(lambda: n2.sees() == {"n1", "n2", "n3"})
