@@ -43,9 +43,9 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _SUFFIX: Final = re.compile(r"(\.[A-Za-z0-9_-]{1,16}){0,3}")
 _SETS_MAX: Final = 64
 _NUMBERS: Final = ("no", "one", "two", "three")
-_OF_TEXT: Final = frozenset(("lines", "blocks", "csv", "jsonl"))
+_OF_TEXT: Final = frozenset(("lines", "blocks", "task", "csv", "jsonl"))
 """Readers of inputs that must be text, unless ``encoding = None``."""
-_CUTS: Final = {"lines": "lines", "blocks": "lines", "jsonl": "lines", "csv": "rows"}
+_CUTS: Final = {"lines": "lines", "blocks": "lines", "task": "lines", "jsonl": "lines", "csv": "rows"}
 
 _LIBRARY: Final = {("functools", "reduce"), ("builtins", "map")}
 """Imports that bind a job function's name to something that is none."""

@@ -45,7 +45,7 @@ MAP: Final = "map"
 REDUCE: Final = "reduce"
 FINISH: Final = "finish"
 
-READERS: Final = ("lines", "blocks", "file", "csv", "jsonl", "xml", "html", "parts", "parquet", "arrow")
+READERS: Final = ("lines", "blocks", "task", "file", "csv", "jsonl", "xml", "html", "parts", "parquet", "arrow")
 """What a job file's `reader` may be, if it is no function."""
 WRITERS: Final = ("text", "jsonl", "pairs", "parquet")
 """What a job file's `writer` may be, if it is no function."""

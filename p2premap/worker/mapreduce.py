@@ -31,7 +31,7 @@ from p2premap.worker.loading import load_bundle
 from p2premap.worker.merge import Run, Window, merge
 from p2premap.worker.output import PartOutput
 from p2premap.worker.pairs import JobCodeError, Key, Pair, Value
-from p2premap.worker.readers import Records, read_records
+from p2premap.worker.readers import Blocks, Records, read_records
 from p2premap.worker.runtime import Context, Result, Segment
 from p2premap.worker.shuffle import MapOutput, Vocabulary
 from p2premap.worker.writers import output_for, read_pairs
@@ -83,8 +83,13 @@ class MapReduceRuntime:
             output = output_for(self._job, context, onward=params.onward)
         mapper = Mapper(self._job, output)
         heads = params.heads or itertools.repeat(b"")
-        for segment, name, head in zip(segments, params.names, heads, strict=False):
-            groups = self._records_of(segment, name, head)
+        inputs = [self._records_of(*each) for each in zip(segments, params.names, heads, strict=False)]
+        if self._job.reader == "task":
+            blocks = Blocks(itertools.chain.from_iterable(inputs))
+            mapper.feed_task(blocks)
+            context.count(records_in=blocks.count)
+            return output.finish()
+        for groups in inputs:
             try:
                 for records in groups:
                     mapper.feed(records)
@@ -97,7 +102,7 @@ class MapReduceRuntime:
         return output.finish()
 
     def _records_of(self, segment: Segment, name: str, head: bytes) -> Iterator[Records]:
-        if self._job.reader in ("lines", "blocks"):
+        if self._job.reader in ("lines", "blocks", "task"):
             return read_records(segment, name, self._job)
         from p2premap.worker.formats import records_of  # most jobs need none of what it imports
 
@@ -154,6 +159,21 @@ class Mapper:
             raise blame(
                 error, "map", f"the record at byte {offset} of {name}, {shorten(records.values[index])}"
             ) from error.__cause__
+
+    def feed_task(self, blocks: Blocks) -> None:
+        """Call `map` once, with all that the task reads.
+
+        Raises:
+            JobCodeError, Exception: as `feed`.
+            InputLost: an input has changed, which explains whatever else went wrong.
+        """
+        try:
+            pour(iter((self._job.map(None, blocks),)), self._output, pairs=self._job.map_yields)
+        except Exception as error:
+            blocks.close()
+            where = "no block yet" if blocks.at is None else "the block at byte {1} of {0}".format(*blocks.at)
+            raise blame(error, "map", where) from error.__cause__
+        blocks.close()
 
 
 def counted(windows: Iterable[Window], context: Context) -> Iterator[Window]:

@@ -19,6 +19,8 @@ from p2premap.worker.runtime import InputLost, Segment
 
 LINES_PIECE_BYTES: Final = 256 << 10
 BLOCK_PIECE_BYTES: Final = 8 << 20
+TASK_PIECE_BYTES: Final = 1 << 20
+"""Of the blocks that come one after the other: what is made of one should stay in the cache, too."""
 
 _Line = TypeVar("_Line", str, bytes)
 _BOM: Final = b"\xef\xbb\xbf"
@@ -43,12 +45,59 @@ def read_records(segment: Segment, name: str, job: JobFile) -> Iterator[Records]
         InputLost: the file is gone, changed or shorter; the change may be noticed only at the end.
         JobCodeError: bytes that are not of the encoding.
     """
-    blocks = job.reader == "blocks"
-    for offset, piece in read_pieces(segment, name, BLOCK_PIECE_BYTES if blocks else LINES_PIECE_BYTES):
+    blocks = job.reader in ("blocks", "task")
+    for offset, piece in read_pieces(segment, name, _piece_bytes(job)):
         skip = len(_BOM) if offset == 0 and job.encoding == "utf-8" and bytes(piece[: len(_BOM)]) == _BOM else 0
         with piece[skip:] as data:
             records = (_block if blocks else _lines)(data, offset + skip, name, job)
         yield records
+
+
+def _piece_bytes(job: JobFile) -> int:
+    if job.reader == "task":
+        return TASK_PIECE_BYTES
+    return BLOCK_PIECE_BYTES if job.reader == "blocks" else LINES_PIECE_BYTES
+
+
+class Blocks(Iterator[Value]):
+    """What a task reads, block after block.
+
+    Args:
+        groups: its records, each a block.
+
+    Attributes:
+        at: the key of the block that was asked for last; None before the first.
+        count: how many were.
+    """
+
+    def __init__(self, groups: Iterator[Records]) -> None:
+        self._groups = groups
+        self._lost: Exception | None = None
+        self.at: Key = None
+        self.count = 0
+
+    def __next__(self) -> Value:
+        try:
+            records = next(self._groups)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self._lost = error
+            raise
+        (self.at,) = records.keys()
+        self.count += 1
+        return records.values[0]
+
+    def close(self) -> None:
+        """Read what nobody asked for: an input that has changed must not go unnoticed.
+
+        Raises:
+            InputLost, JobCodeError: see `read_records`; also where whoever asked had it raised and went on.
+        """
+        for _ in self._groups:
+            pass
+        if self._lost is not None:
+            raise self._lost
 
 
 def _block(piece: memoryview, offset: int, name: str, job: JobFile) -> Records:

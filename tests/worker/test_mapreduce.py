@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -80,6 +81,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "TASK_BYTES_MIN", 7_001)
     monkeypatch.setattr(readers, "LINES_PIECE_BYTES", 1_009)
     monkeypatch.setattr(readers, "BLOCK_PIECE_BYTES", 2_003)
+    monkeypatch.setattr(readers, "TASK_PIECE_BYTES", 1_501)
 
 
 @pytest.mark.usefixtures("small_pieces")
@@ -94,6 +96,67 @@ def test_the_examples_count_like_a_single_process(tmp_path: Path, example: str, 
         keys = [line.split("\t")[0] for line in part.decode().split("\n")[:-1]]
         assert keys == sorted(keys)
         assert keys
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_blocks_one_by_one_count_like_a_single_process(tmp_path: Path) -> None:
+    source = (EXAMPLES / "wordcount_blocks.py").read_text()
+    source = source.replace('reader = "task"', 'reader = "blocks"').replace(
+        "for block in blocks", "for block in [blocks]"
+    )
+    assert pairs(run_source(tmp_path, source, corpus())) == reference(corpus())
+
+
+A_TASK = """
+reader = "task"
+
+def map(key, blocks):
+    assert key is None
+    yield "blocks", sum(1 for block in blocks if block.endswith("\\n"))
+
+def reduce(key, values):
+    return list(values)
+"""
+
+
+def test_map_is_called_once_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "TASK_PIECE_BYTES", 8)
+    texts = {"a.txt": b"one\ntwo\nthree\n", "b.txt": b"four\n", "c.txt": b""}
+    assert [part for part in run_source(tmp_path, A_TASK, texts, slots=1).parts if part] == [b"blocks\t[3]\n"]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("next(blocks); next(blocks); 1 / 0", "the block at byte 8 of .*a.txt"),
+        ("1 / 0", "no block yet"),
+    ],
+)
+def test_the_block_that_map_stumbled_over_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, said: str
+) -> None:
+    monkeypatch.setattr(readers, "TASK_PIECE_BYTES", 8)
+    source = f'reader = "task"\ndef map(key, blocks):\n    {body}\n'
+    with pytest.raises(ZeroDivisionError) as caught:
+        run_source(tmp_path, source, {"a.txt": b"one\ntwo\nthree\n"}, slots=1)
+    assert re.search(said, caught.value.__notes__[0])
+
+
+@pytest.mark.parametrize("body", ["next(blocks)", "next(blocks); 1 / 0", "list(blocks)"])
+def test_a_change_is_noticed_whatever_map_does_with_its_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    """It is not missed where blocks are left over, explains any error, and cannot be caught and forgotten."""
+    monkeypatch.setattr(readers, "TASK_PIECE_BYTES", 8)
+    job, text = tmp_path / "job.py", tmp_path / "in.txt"
+    job.write_text(
+        f'reader = "task"\ndef map(key, blocks):\n    try:\n        {body}\n    except Exception:\n        pass\n'
+    )
+    text.write_bytes(b"one\ntwo\nthree\n")
+    submission = plan_mapreduce(str(job), [str(text)], slots=2)
+    text.write_bytes(b"one\ntwo\nother\n")
+    with forgotten(), pytest.raises(InputLost, match="has changed"):
+        run_direct(submission, tmp_path / "work")
 
 
 @given(
