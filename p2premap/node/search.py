@@ -7,7 +7,7 @@ the peers remembered on disk. They are never evidence: gossip dials them and see
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Final
 
@@ -41,7 +41,27 @@ SETTLE_S: Final = 0.3
 MDNS_LATER_S: Final = 1.0
 """A node that is not open to the network browses too, but only after it has come up: zeroconf is slow to load."""
 
+REFUSED_S: Final = 5.0
+
 log = logging.getLogger(__name__)
+
+
+async def persist(run: Callable[[], Awaitable[object]]) -> None:
+    """Run this; begin anew, a while later, as often as the system refuses it something.
+
+    A node can do without mDNS, and must outlive that no descriptor is free just now: zeroconf and psutil are loaded
+    when discovery begins, and a module that cannot be opened is an `ImportError`.
+    """
+    refused = True
+    while refused:
+        refused = False
+        try:
+            await run()
+        except* (OSError, ImportError) as errors:
+            log.warning("discovery does not work: %s; it is tried again", errors.exceptions[0])
+            refused = True
+        if refused:
+            await trio.sleep(REFUSED_S)
 
 
 class Search:
@@ -117,7 +137,7 @@ class Search:
             await self._hint_remembered()
             if not self._transport.network:
                 await trio.sleep(MDNS_LATER_S)
-            nursery.start_soon(self.discovery.run)
+            nursery.start_soon(persist, self.discovery.run)
 
     async def _hint_remembered(self) -> None:
         for address in scope.addresses(self._user):

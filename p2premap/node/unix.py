@@ -23,6 +23,9 @@ from p2premap.wire import FrameDecoder
 
 _log = logging.getLogger(__name__)
 
+# Where no descriptor is free it would log a traceback ten times a second; `p2premap.node.house` says so, too.
+logging.getLogger("trio.serve_listeners").setLevel(logging.CRITICAL)
+
 _LINUX_CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 _BSD_CREDENTIALS: Final = struct.Struct("2Ih16I")  # struct xucred: version, uid, count, groups (unix(4))
 _SOL_LOCAL: Final = 0
