@@ -9,9 +9,11 @@ from p2premap.cli.shapes import finding_shape, node_shape, status_shape
 from p2premap.cli.show import clean, count, json_option, print_json, say, size, table
 from p2premap.client.connection import local
 from p2premap.client.reach import anywhere
+from p2premap.control.jobs import Jobs, ListJobs
 from p2premap.control.nodes import Diagnose, Diagnosis, Finding, GetStatus, ListNodes, Nodes, NodeView, Status
 from p2premap.errors import NodeUnavailable
 from p2premap.node.paths import Paths
+from p2premap.tasks.job import JobView
 
 DIAGNOSE_S = 60.0
 
@@ -25,29 +27,33 @@ def status(node: str, as_json: bool) -> None:
     """Show how this node and its cluster are."""
     with local(node) as connection:
         found = connection.ask(lambda n: GetStatus(request=n), Status)
+        running = [view for view in connection.ask(lambda n: ListJobs(request=n), Jobs).views if not view.phase.over]
     if as_json:
-        print_json(status_shape(found))
+        print_json(status_shape(found, running))
         return
-    for label, text in _status_lines(found):
+    for label, text in _status_lines(found, running):
         click.echo(f"{click.style(label.ljust(9), dim=True)} {text}")
     for warning in found.warnings:
         click.echo(click.style("! ", fg="yellow") + clean(warning))
 
 
-def _status_lines(found: Status) -> list[tuple[str, str]]:
+def _status_lines(found: Status, running: list[JobView]) -> list[tuple[str, str]]:
     me = found.me
     dead = f", {click.style(f'{found.dead} dead', fg='red')}" if found.dead else ""
     lines = [
         ("node", f"{clean(me.name)} ({me.node.hex()[:8]}){_host(me)}, pid {me.pid}, p2premap {clean(me.version)}"),
         (
             "cluster",
-            f"{_cluster_name(found)}: {count(found.members, 'node')}{dead}, {count(found.jobs_running, 'job')} running",
+            f"{_cluster_name(found)}: {count(found.members, 'node')}{dead}, {count(len(running), 'job')} running",
         ),
         *((("secret", f"number {found.key_epoch} of this cluster (rotated)"),) if found.key_epoch > 1 else ()),
         ("reach", _reach(found)),
         ("slots", f"{me.busy} of {me.slots} busy{_held_back(me)}, {_load(me)}"),
         ("state in", clean(found.state_dir)),
     ]
+    for view in running:
+        if view.note:
+            lines.append((f"job {view.job.hex()[:4]}", f"{clean(view.name)}: {clean(view.note)}"))
     for other in found.foreign:
         lines.append(("nearby", f"cluster {clean(other.cluster)} at {clean(other.address)}: {clean(other.hint)}"))
     return lines
@@ -111,10 +117,17 @@ def _node_row(view: NodeView) -> tuple[str, ...]:
         view.state,
         f"{view.busy}/{view.slots}" if up else "",
         f"{view.load:.0%}" if up else "",
-        size(view.memory_free_bytes) if up and view.memory_free_bytes else "",
+        _free(view) if up else "",
         view.python,
         view.addresses[0] if view.addresses else "",
     )
+
+
+def _free(view: NodeView) -> str:
+    """The memory that is free, which members tell each other in eight levels."""
+    if not view.memory_free_bytes:
+        return ""
+    return size(view.memory_free_bytes) if view.me else f"~{size(view.memory_free_bytes)}"
 
 
 @click.command()

@@ -34,8 +34,8 @@ def node_shape(view: NodeView) -> Json:
     }
 
 
-def status_shape(status: Status) -> Json:
-    """``status --json``."""
+def status_shape(status: Status, running: list[JobView]) -> Json:
+    """``status --json``, with the jobs that go on."""
     return {
         "node": node_shape(status.me),
         "cluster": status.cluster,
@@ -44,7 +44,8 @@ def status_shape(status: Status) -> Json:
         "open_name": status.open_name,
         "members": status.members,
         "dead": status.dead,
-        "jobs_running": status.jobs_running,
+        "jobs_running": len(running),
+        "jobs_waiting_for": {view.job.hex(): view.note for view in running if view.note},
         "state_dir": status.state_dir,
         "foreign": [{"address": f.address, "cluster": f.cluster, "hint": f.hint} for f in status.foreign],
         "warnings": list(status.warnings),

@@ -153,22 +153,25 @@ def plan_mapreduce(
 def find_files(inputs: Sequence[str]) -> list[_File]:
     """The files that paths, glob patterns and directories name, in the order given, sorted within each.
 
-    Directories are searched to the bottom; hidden files and directories in them are skipped. A file named twice
-    counts twice.
+    Directories are searched to the bottom; hidden files and directories in them are skipped. A file that is named
+    again, also through a link, counts once.
 
     Raises:
         JobRejected: a path that does not exist or cannot be read, a pattern or directory without files.
     """
     if not inputs:
         raise JobRejected("No input: name files, directories or patterns after the job file.")
-    found: list[_File] = []
+    found: dict[tuple[int, int], _File] = {}
     for given in inputs:
-        before = len(found)
+        there = False
         for path in _matches(given):
-            found += (_file(name) for name in (_walk(path) if os.path.isdir(path) else [path]))
-        if len(found) == before:
+            for name in _walk(path) if os.path.isdir(path) else [path]:
+                there = True
+                which, file = _file(name)
+                found.setdefault(which, file)
+        if not there:
             raise JobRejected(f"There are no files in {given} (hidden ones are skipped).")
-    return found
+    return list(found.values())
 
 
 def _matches(given: str) -> list[str]:
@@ -192,7 +195,8 @@ def _walk(top: str) -> Iterator[str]:
                 yield path
 
 
-def _file(name: str) -> _File:
+def _file(name: str) -> tuple[tuple[int, int], _File]:
+    """Which file on this machine's disks the name means, and what a job needs to know of it."""
     try:
         status = os.stat(name)
         if not stat.S_ISREG(status.st_mode):
@@ -204,7 +208,8 @@ def _file(name: str) -> _File:
         raise JobRejected(f"Cannot read {name}: {error.strerror}.") from None
     except UnicodeEncodeError:
         raise JobRejected(f"The file name {name!r} is not UTF-8; rename the file.") from None
-    return _File(InputFile(path=os.path.abspath(name), name=name, mtime_ns=status.st_mtime_ns), status.st_size)
+    file = _File(InputFile(path=os.path.abspath(name), name=name, mtime_ns=status.st_mtime_ns), status.st_size)
+    return (status.st_dev, status.st_ino), file
 
 
 def task_sizes(total: int, slots: int) -> Iterator[int]:

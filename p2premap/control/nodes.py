@@ -89,7 +89,6 @@ class Status(Message, tag=117, frozen=True, kw_only=True):
     open_name: Short
     members: Count
     dead: Count
-    jobs_running: Count
     state_dir: Text
     foreign: tuple[Foreign, ...] = ()
     warnings: tuple[Text, ...] = ()

@@ -10,11 +10,23 @@ import trio
 
 from p2premap.control.answers import Done, Trouble
 from p2premap.control.membership import Invited, Join, LeaveCluster, MakeInvite
-from p2premap.control.nodes import Announce, Diagnose, Diagnosis, GetStatus, ListNodes, Nodes, Stop, Tried, TryAddresses
+from p2premap.control.nodes import (
+    Announce,
+    Diagnose,
+    Diagnosis,
+    GetStatus,
+    ListNodes,
+    Nodes,
+    NodeView,
+    Stop,
+    Tried,
+    TryAddresses,
+)
 from p2premap.node import belonging, neighbours, reach
 from p2premap.node.desk import Handler, RequestError, Visit
 from p2premap.node.diskspace import disk_trouble
 from p2premap.node.endings import Ending
+from p2premap.node.load import memory_free_bytes
 from p2premap.wire import Message
 
 TRY_S: Final = 1.0
@@ -33,13 +45,24 @@ async def announce(visit: Visit, message: Message, _: bytes) -> None:
 async def list_nodes(visit: Visit, message: Message, _: bytes) -> None:
     """`ListNodes`."""
     assert isinstance(message, ListNodes)
-    await visit.say(Nodes(request=message.request, views=visit.house.nodes()))
+    await visit.say(Nodes(request=message.request, views=tuple(map(_exact, visit.house.nodes()))))
+
+
+def _exact(view: NodeView) -> NodeView:
+    """The view with this machine's own memory as it is now; members tell each other in eight levels."""
+    if not view.me:
+        return view
+    try:
+        return msgspec.structs.replace(view, memory_free_bytes=memory_free_bytes())
+    except OSError:
+        return view
 
 
 async def get_status(visit: Visit, message: Message, _: bytes) -> None:
     """`GetStatus`."""
     assert isinstance(message, GetStatus)
     status = visit.house.status(message.request)
+    status = msgspec.structs.replace(status, me=_exact(status.me))
     trouble = await trio.to_thread.run_sync(disk_trouble, visit.house.identity.directory)
     if trouble:
         status = msgspec.structs.replace(status, warnings=(trouble, *status.warnings))

@@ -530,7 +530,6 @@ class House:
             open_name=self.keys.secret.open_name,
             members=1 + len(self.others()),
             dead=sum(view.state == "dead" for view in views),
-            jobs_running=sum(not view.phase.over for view in self.jobs()),
             state_dir=str(self.identity.directory),
             foreign=self.search.foreign(),
             warnings=(*filter(None, (self.ledger.trouble,)), *self.warnings.all(), *self.search.warnings()),

@@ -84,7 +84,6 @@ def script(message: Message, payload: bytes) -> Iterable[Answer]:
                     open_name="",
                     members=1,
                     dead=1,
-                    jobs_running=1,
                     state_dir="/home/me/.local/state/p2premap",
                     foreign=(foreign,),
                     warnings=("The disk is nearly full.",),

@@ -6,14 +6,14 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from p2premap.control.nodes import (
-    Nodes,
-    NodeView,
-    Stop,
-)
+import msgspec
+
+from p2premap.control.jobs import Jobs, ListJobs
+from p2premap.control.nodes import Nodes, NodeView, Stop
 from p2premap.node.paths import Paths
+from p2premap.tasks.job import Phase
 from p2premap.wire import Message
-from tests.cli.scripted import GONE, invoke, script
+from tests.cli.scripted import GONE, JOB, ME, invoke, script, view
 from tests.fakedaemon import NODE, Answer, FakeDaemon
 
 
@@ -46,6 +46,31 @@ def test_nodes_is_a_table_with_this_node_marked(daemon: FakeDaemon) -> None:
         "192.168.1.20:7321",
     ]
     assert second.split() == ["pi2", GONE.node.hex()[:8], "1", "dead"]
+
+
+def test_status_says_what_jobs_wait_for_and_depend_on(paths: Paths) -> None:
+    note = "Its inputs (2.0 GB) are only on pi2: without that machine the job waits for it."
+
+    def dependent(message: Message, payload: bytes) -> Iterable[Answer]:
+        if isinstance(message, ListJobs):
+            return [Jobs(request=message.request, views=(view(Phase.RUNNING, note=note), view()))]
+        return script(message, payload)
+
+    with FakeDaemon(paths, dependent):
+        assert f"job 89ab  wordcount: {note}" in invoke("status").stdout
+        assert json.loads(invoke("status", "--json").stdout)["jobs_waiting_for"] == {JOB.hex(): note}
+
+
+def test_free_memory_is_exact_here_and_about_so_elsewhere(paths: Paths) -> None:
+    there = msgspec.structs.replace(ME, node=GONE.node, name="pi2", me=False)
+
+    def two(message: Message, payload: bytes) -> Iterable[Answer]:
+        return [Nodes(request=message.request, views=(ME, there))]
+
+    with FakeDaemon(paths, two):
+        rows = invoke("nodes").stdout.splitlines()
+    assert "  2.5 GB  " in rows[1]
+    assert "  ~2.5 GB  " in rows[2]
 
 
 def test_nodes_json_is_a_list_of_objects(daemon: FakeDaemon) -> None:

@@ -57,7 +57,7 @@ def test_patterns_match_files_and_directories(texts: Path, monkeypatch: pytest.M
     assert names("*.txt") == ["a.txt", "b.txt"]
     assert names("**/*.txt") == ["a.txt", "b.txt", "sub/c.txt"]
     assert names("s*") == ["sub/c.txt", "sub/deep/d.md"]
-    assert names("b.txt", "a.txt", "a.txt") == ["b.txt", "a.txt", "a.txt"]
+    assert names("b.txt", "a.txt", "a.txt") == ["b.txt", "a.txt"]
     (texts / "odd[1].txt").write_text("x\n")
     assert names("odd[1].txt") == ["odd[1].txt"]
 
@@ -95,6 +95,15 @@ def test_a_wrong_input_is_refused_with_a_sentence(
     with pytest.raises(JobRejected, match=sentence) as caught:
         plan_mapreduce(job, [given_input], slots=2)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_named_again_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("texts").mkdir()
+    for name in ("texts/a.txt", "texts/b.txt"):
+        Path(name).write_text(name)
+    Path("link.txt").symlink_to("texts/a.txt")
+    assert names("texts/b.txt", "texts", "texts/*.txt", "link.txt") == ["texts/b.txt", "texts/a.txt"]
 
 
 def test_no_input_at_all_is_refused(job: str) -> None:
