@@ -17,13 +17,11 @@ from blake3 import blake3
 
 from p2premap.client.bundle import pack_file
 from p2premap.client.plan import Submission, find_files
-from p2premap.client.planning import Asked
+from p2premap.client.planning import Asked, submission_of
 from p2premap.errors import JobRejected
 from p2premap.ids import Digest
 from p2premap.tasks.action import INPUTS_MAX, KIND, PLAN_VERSION, ActionPlan, Given, InputFile, pack_plan
-from p2premap.tasks.job import BlobRef, JobSpec
 
-SUBMISSION_KEY_BYTES: Final = 16
 _URL: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 
 
@@ -53,20 +51,13 @@ def plan(asked: Asked) -> Submission:
             unordered=_is_unordered(action),
         )
     )
-    blobs = tuple((Digest(blake3(blob).digest()), blob) for blob in (source.bundle, packed))
-    refs = [BlobRef(digest=digest, size=len(blob)) for digest, blob in blobs]
-    spec = JobSpec(
-        submission_key=os.urandom(SUBMISSION_KEY_BYTES),
-        kind=KIND,
-        name=source.name[:255],
-        code=refs[0],
-        plan=refs[1],
-        options=asked.options,
-    )
-    return Submission(
-        spec=spec,
-        blobs=blobs,
-        files=tuple(dict.fromkeys(file.path for file in files)),
+    return submission_of(
+        KIND,
+        asked,
+        name=source.name,
+        code=source.bundle,
+        plan=packed,
+        files=[file.path for file in files],
         bytes_in=sum(file.size for file in files),
         tasks=len(given),
     )
