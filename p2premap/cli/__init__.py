@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from p2premap.cli.app import cli
+import gc
+from typing import Final
 
 __all__ = ["main"]
+
+_GC_THRESHOLD: Final = 20_000
 
 
 def main() -> None:
     """The console script."""
+    # Nothing of what a start imports is garbage; looking for some all the time was a twentieth of it.
+    gc.set_threshold(_GC_THRESHOLD, *gc.get_threshold()[1:])
+    from p2premap.cli.app import cli
+
     cli.main(prog_name="p2premap")

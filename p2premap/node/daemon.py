@@ -7,6 +7,7 @@ directories then; there is no second way to change who a node is.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import resource
 import signal
@@ -51,6 +52,7 @@ def run_node(config: NodeConfig, *, started: Callable[[Status], None] = lambda _
         parse_join(text, default_port=config.transport.port_first)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     _raise_descriptor_limit()
+    gc.freeze()  # what has been imported stays
     trio.run(_main, config, started)
     return 0
 

@@ -17,7 +17,7 @@ import math
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, Protocol, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, assert_never
 
 import msgspec
 
@@ -41,12 +41,14 @@ from p2premap.node.outlines import as_origin, dated, outline, submitted
 from p2premap.node.submissions import Submissions
 from p2premap.tasks import events as tasks
 from p2premap.tasks import messages
-from p2premap.tasks.coordinator import Coordinator
 from p2premap.tasks.director import Director
 from p2premap.tasks.inputs import depends_on, name_holders
 from p2premap.tasks.job import JobSpec, JobView
 from p2premap.tasks.progress import Leader
 from p2premap.wire import Message
+
+if TYPE_CHECKING:
+    from p2premap.tasks.coordinator import Coordinator
 
 JobEvent: TypeAlias = (
     SubmitJob
@@ -367,6 +369,8 @@ class Jobs:
         waiting = self._waiting.pop(job, None)
         if waiting is None:
             return  # deposed while the plan was being read
+        from p2premap.tasks.coordinator import Coordinator  # most nodes start without leading anything
+
         lead = waiting.lead
         charter = Charter.decode(lead.record.spec)
         try:

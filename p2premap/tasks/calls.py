@@ -20,6 +20,7 @@ Bodies stay in the byte strings in which they came: a million packs are two arra
 
 from __future__ import annotations
 
+import functools
 import struct
 from array import array
 from collections.abc import Sequence
@@ -427,13 +428,14 @@ class EndsOfNode(Record, frozen=True, kw_only=True):
     ends: tuple[AttemptEnd, ...]
 
 
-_out = msgspec.msgpack.Encoder()
-_in = msgspec.msgpack.Decoder(tuple[EndsOfNode, ...])
+@functools.cache
+def _decoder() -> msgspec.msgpack.Decoder[tuple[EndsOfNode, ...]]:
+    return msgspec.msgpack.Decoder(tuple[EndsOfNode, ...])  # takes 3 ms, which a daemon that starts has not
 
 
 def pack_ends(groups: Sequence[EndsOfNode]) -> bytes:
     """What goes beside `p2premap.control.CallsEnded`."""
-    return _out.encode(groups)
+    return msgspec.msgpack.encode(groups)
 
 
 def unpack_ends(payload: bytes) -> tuple[EndsOfNode, ...]:
@@ -443,6 +445,6 @@ def unpack_ends(payload: bytes) -> tuple[EndsOfNode, ...]:
         RemoteProtocolError: it is something else.
     """
     try:
-        return _in.decode(payload)
+        return _decoder().decode(payload)
     except msgspec.DecodeError as error:
         raise RemoteProtocolError(f"not the ends of calls: {error}") from None
