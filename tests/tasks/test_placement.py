@@ -1,0 +1,163 @@
+"""Requirements: what is read, who meets it, and what is said where nobody does."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2premap.errors import JobError
+from p2premap.tasks import placement
+from p2premap.tasks.placement import Facts
+
+BIG = Facts(
+    cpus=8,
+    memory_bytes=16_000_000_000,
+    gpus=2,
+    tags=("ssd", "lab"),
+    python="3.11.7",
+    packages={"numpy": "1.26.4", "scikit-learn": "1.5.0rc1"},
+    programs=frozenset(("ffmpeg", "g++")),
+)
+
+
+def places(*lines: str, facts: Facts = BIG, slots: int = 8) -> int:
+    found = placement.places(placement.read(lines), facts, slots)
+    assert bool(found) == (not placement.lacks(placement.read(lines), facts)), "lacking nothing is having a place"
+    return found
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("cpus 4", 2),
+        ("cpus=3", 2),
+        ("cpus >= 8", 1),
+        ("cpus 9", 0),
+        ("memory 4G", 4),
+        ("memory 500M", 8),
+        ("memory=16GB", 1),
+        ("memory 16.1g", 0),
+        ("gpu", 2),
+        ("gpu 2", 1),
+        ("gpu 3", 0),
+        ("tag ssd", 8),
+        ("tag=lab", 8),
+        ("tag fast", 0),
+        ("python 3.11", 8),
+        ("python >=3.11,<3.13", 8),
+        ("python>=3.12", 0),
+        ("python 3.1", 0),
+        ("python ==3.11.*", 8),
+        ("python ==3.11", 0),
+        ("python ~=3.9", 8),
+        ("python ~=3.11.8", 0),
+        ("python !=3.11.7", 0),
+        ("package numpy", 8),
+        ("package NumPy >=1.26", 8),
+        ("package numpy >=2", 0),
+        ("package numpy <2, >1.26.3", 8),
+        ("package Scikit_Learn >=1.5", 8),
+        ("package torch", 0),
+        ("program ffmpeg", 8),
+        ("program g++", 8),
+        ("program avconv", 0),
+        ("program avconv | program ffmpeg", 8),
+        ("gpu 4 | cpus 4", 2),
+        ("gpu | cpus 8", 2),
+    ],
+)
+def test_what_a_node_meets(line: str, expected: int) -> None:
+    assert places(line) == expected
+
+
+def test_all_lines_count_and_the_tightest_one_says_how_many() -> None:
+    assert places() == 8
+    assert places("cpus 2", "memory 5G", "gpu") == 2
+    assert places("cpus 2", "tag fast") == 0
+    assert places("cpus 1", slots=3) == 3
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "", "|", "gpu |", "disk 5", "cpus", "cpus many", "cpus 0", "memory", "memory lots", "memory 0", "gpu 0", "tag",
+        "tag a b", "python", "python new", "package", "package numpy >=", "package numpy 1.x", "package >=1",
+        "program a b", "python >=3.*", "numpy", "cpus4", "gpu\x00",
+    ],
+)  # fmt: skip
+def test_what_is_no_requirement_is_one_sentence(line: str) -> None:
+    with pytest.raises(JobError) as error:
+        placement.read([line])
+    assert str(error.value).count("\n") == 0
+    assert str(error.value).startswith("The requirement")
+
+
+def test_too_many_are_refused() -> None:
+    with pytest.raises(JobError, match="more than"):
+        placement.read(["gpu"] * 65)
+    with pytest.raises(JobError, match="alternatives"):
+        placement.read([" | ".join(["gpu"] * 17)])
+
+
+def test_who_lacks_what_is_told_with_what_it_has() -> None:
+    small = Facts(cpus=2, memory_bytes=1_000_000_000, python="3.9.2", packages={"numpy": "1.20"}, programs=frozenset())
+    lines = ("cpus 4 | gpu", "package numpy >=1.26", "program ffmpeg", "tag ssd", "python 3.11")
+    found = placement.lacks(placement.read(lines), small)
+    assert [lack.has for lack in found] == ["2 CPUs, no GPUs", "numpy 1.20", "no ffmpeg", "no tags", "Python 3.9.2"]
+    assert found[0].requires == "cpus 4 | gpu"
+    rows = [("pi", *lack) for lack in found]
+    table = placement.table(rows).splitlines()
+    assert table[0].split() == ["NODE", "LACKS", "HAS"]
+    assert len({line.index(has) for line, (_, _, has) in zip(table[1:], rows, strict=True)}) == 1, "columns"
+    said = placement.sentence([("pi", lack) for lack in found], shown_max=1)
+    assert said == "pi lacks cpus 4 | gpu (it has 2 CPUs, no GPUs); and 4 more"
+
+
+def test_what_is_not_known_yet_is_not_there_yet() -> None:
+    facts = Facts(cpus=4)
+    assert placement.places(placement.read(["package numpy"]), facts, 4) == 0
+    assert placement.lacks(placement.read(["program ffmpeg"]), facts)[0].has == "not known yet"
+
+
+VERSION = st.lists(st.integers(0, 30), min_size=1, max_size=4).map(lambda parts: ".".join(map(str, parts)))
+
+
+@given(version=VERSION, bound=VERSION)
+def test_operators_agree_with_each_other(version: str, bound: str) -> None:
+    def meets(operator: str) -> bool:
+        facts = Facts(packages={"a": version})
+        return bool(placement.places(placement.read([f"package a {operator}{bound}"]), facts, 1))
+
+    assert meets("<") + meets("==") + meets(">") == 1
+    assert meets("<=") == (meets("<") or meets("=="))
+    assert meets(">=") == (meets(">") or meets("=="))
+    assert meets("!=") == (not meets("=="))
+    assert meets("~=") <= meets(">=")
+    assert meets("==") <= meets("")
+
+
+@given(line=st.text(max_size=60))
+def test_any_text_is_read_or_refused(line: str) -> None:
+    try:
+        requirements = placement.read([line])
+    except JobError:
+        return
+    again = placement.read([" | ".join(need.text for need in requirements.clauses[0])])
+    assert [need[1:] for need in again.clauses[0]] == [need[1:] for need in requirements.clauses[0]], (
+        "it reads as shown"
+    )
+
+
+@given(
+    lines=st.lists(st.sampled_from(["cpus 2", "cpus 5", "gpu", "memory 3G", "tag ssd", "tag x", "python 3.11"])),
+    more=st.sampled_from(["cpus 1", "gpu 1", "tag x", "package torch"]),
+    slots=st.integers(0, 16),
+)
+def test_more_requirements_never_give_more_places_and_alternatives_never_fewer(
+    lines: list[str], more: str, slots: int
+) -> None:
+    found = placement.places(placement.read(lines), BIG, slots)
+    assert 0 <= placement.places(placement.read([*lines, more]), BIG, slots) <= found <= slots
+    eased = [f"{line} | {more}" for line in lines]
+    assert placement.places(placement.read(eased), BIG, slots) >= found
