@@ -4,7 +4,7 @@
 RAISED                             the task's answer: the job fails, unless `retries` are left
 CRASHED, TIME_LIMIT, MEMORY_LIMIT  counted; `attempts_max` of them, on 2 nodes if 2 are eligible: poison
 INPUT_LOST                         a file or an unknown blob: counted like a crash, if a node that has it lives
-                                   a result that can be made again: `input_losses_max`
+                                   a result that can be made again: `input_losses_max`; lost, not failed
 STOPPED, REFUSED, node lost        cost the task nothing
 =================================  =====================================================================
 """
@@ -73,9 +73,9 @@ class Failures:
         return Verdict(self._sentence(run, worker, end, times), end.detail)
 
     def input_lost(self, run: StageRun, worker: Worker, end: AttemptEnd) -> Verdict | None:
-        """A living node could not deliver a result that another task can make again."""
-        self._note(run, worker, end)
+        """A node, which may be dying, could not deliver a result that another task can make again."""
         times = run.input_losses[end.task] = run.input_losses.get(end.task, 0) + 1
+        self._note(run, worker, end, lost=times <= self._config.input_losses_max)
         if times <= self._config.input_losses_max:
             return None
         return Verdict(self._sentence(run, worker, end, times), end.detail)
@@ -83,7 +83,8 @@ class Failures:
     def recall(self, run: StageRun, failed: Failed) -> None:
         """A failure from the time of a former leader."""
         task = failed.task
-        run.failed_attempts += 1
+        lost = failed.outcome is Outcome.INPUT_LOST and run.input_losses.get(task, 0) < self._config.input_losses_max
+        _count(run, lost=lost)
         run.facts.fail(FailureFact(task, failed.attempt, failed.node, failed.outcome, failed.error, failed.detail))
         if failed.outcome is Outcome.RAISED:
             run.raised[task] = run.raised.get(task, 0) + 1
@@ -93,11 +94,19 @@ class Failures:
             run.alone[task] = run.alone.get(task, 0) + 1
             run.avoid.setdefault(task, {})[failed.node] = None
 
-    def _note(self, run: StageRun, worker: Worker, end: AttemptEnd) -> None:
-        run.failed_attempts += 1
+    def _note(self, run: StageRun, worker: Worker, end: AttemptEnd, *, lost: bool = False) -> None:
+        _count(run, lost=lost)
         run.facts.fail(FailureFact(end.task, end.attempt, worker.node, end.outcome, end.error, end.detail))
 
     def _sentence(self, run: StageRun, worker: Worker, end: AttemptEnd, times: int) -> str:
         often = f" {times} times, at last" if times > 1 else ""
         said = f": {end.error}" if end.error else "."
         return f"Task {end.task} of stage {run.plan.name} {_HOW[end.outcome]}{often} on {worker.name}{said}"
+
+
+def _count(run: StageRun, *, lost: bool) -> None:
+    """An attempt failed, or was lost with what it was to read."""
+    if lost:
+        run.lost_attempts += 1
+    else:
+        run.failed_attempts += 1

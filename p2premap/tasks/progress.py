@@ -108,7 +108,7 @@ class Progress:
             detail=final.detail if final is not None else "",
             note="" if final is not None else note(runs, workers, cancelling) or self._dependence(runs, workers),
             part_count=len(parts),
-            retries=sum(run.failed_attempts - _given_up(run) for run in runs),
+            retries=sum(_retries(run, over=final is not None) for run in runs),
             skipped=_skipped(runs),
         )
 
@@ -131,9 +131,14 @@ class Progress:
         )
 
 
-def _given_up(run: StageRun) -> int:
-    """How many tasks failed for good; some that are left out never began, since nobody wanted their results any more."""
-    return len({task for task, _ in run.facts.failures} & run.skipped.keys())
+def _retries(run: StageRun, *, over: bool) -> int:
+    """Attempts that followed a failed one: the last failure of a task that is not tried again has none."""
+    last = {
+        task
+        for task, _ in run.facts.failures
+        if task in run.skipped or (over and not run.is_settled(task) and not run.out[task])
+    }
+    return max(0, run.failed_attempts - len(last))
 
 
 def _skipped(runs: list[StageRun]) -> tuple[tuple[str, int, str], ...]:

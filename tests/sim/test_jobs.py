@@ -51,7 +51,7 @@ def test_a_job_runs_on_when_a_worker_is_killed_wherever_it_stands() -> None:
         jobs.world.crash_after(jobs.world.seats[2], effects)
         view = jobs.until_over(job)
         assert view.phase is Phase.DONE, view.error
-        assert sum(stage.failed_attempts for stage in view.stages) <= 8, "only reads of lost inputs may fail"
+        assert sum(stage.failed_attempts for stage in view.stages) == 0, "a lost node costs its attempts nothing"
         lost += sum(stage.lost_attempts for stage in view.stages)
         reruns += jobs.attempts() - 28 > 0
     assert lost > 20

@@ -129,6 +129,8 @@ def abuse(trial: Trial, name: str) -> None:
     memory = Memory(trial)
     home = trial.any_node()
     done = _run(
+        trial,
+        trial,
         home,
         "-m",
         "p2premap",
@@ -160,7 +162,7 @@ def gibibyte(trial: Trial) -> None:
     file.write_text(GIBIBYTE)
     memory = Memory(trial)
     home = trial.any_node()
-    done = _run(home, file, home.name)
+    done = _run(trial, home, file, home.name)
     length, count, after, job = (*done.stdout.split(), "", "", "", "")[:4]
     trial.check(
         (done.returncode, length, count, after) == (0, str(GIB), str(GIB), "5"),
@@ -172,14 +174,14 @@ def gibibyte(trial: Trial) -> None:
     _forget_blobs(trial)
 
 
-def _run(node: Node, *args: str | Path) -> subprocess.CompletedProcess[str]:
+def _run(trial: Trial, node: Node, *args: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*node.prefix, sys.executable, *map(str, args)],
         env=node.environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=80.0,
+        timeout=max(1.0, trial.until - time.monotonic()),
     )
 
 
@@ -201,6 +203,8 @@ def _judge(trial: Trial, wanted: Abuse, done: subprocess.CompletedProcess[str], 
     trial.check(told.get("phase") == wanted.phase, f"the job is {told.get('phase')}: {told.get('error')}")
     failed = sum(stage["failed_attempts"] for stage in told.get("stages", ()))
     trial.check(failed == wanted.failed, f"{failed} failed attempts are counted")
+    again = told.get("retries")
+    trial.check(again == max(0, failed - 1), f"{again} of them are said to have been tried again")
     lost = sum(stage["lost_attempts"] for stage in told.get("stages", ()))
     trial.check(not lost, f"{lost} attempts are counted as lost with their node")
     words = wanted.error.split("?")

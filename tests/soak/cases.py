@@ -425,6 +425,6 @@ CASES: dict[str, Case] = {
         Case("sigterm-3", terminate_leader),
         Case("drain-3", drain_leader),
         *(Case(f"abuse-{name}", partial(abuse, name=name), nodes=2, standing=True) for name in ABUSES),
-        Case("abuse-gibibyte", gibibyte, nodes=2, standing=True),
+        Case("abuse-gibibyte", gibibyte, nodes=2, standing=True, limit_s=220.0),
     )
 }

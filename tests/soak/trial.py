@@ -260,6 +260,8 @@ class Trial:
                 forked=bool(self.last.fork),
                 copies=self.last.copies,
             )
+            failed = self.facts["failed_attempts"]
+            self.check(not failed, f"{failed} attempts failed, as the job counts them: a lost node costs them nothing")
 
     def first_of_next_term(self, at: float) -> float:
         """Seconds from this instant until a task started that a later leader gave out; -1: none did."""

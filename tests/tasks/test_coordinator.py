@@ -418,6 +418,7 @@ def test_three_crashes_are_poison_and_the_second_try_is_elsewhere(outcome: Outco
     assert led.view.error.startswith("Task 0 of stage map ")
     assert led.view.error.endswith("3 times, at last on a: it says so")
     assert led.view.stages[0].failed_attempts == 3
+    assert led.view.retries == 2, "the third one was the last"
 
 
 def test_on_one_node_three_crashes_there_are_enough() -> None:
