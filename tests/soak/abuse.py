@@ -128,24 +128,8 @@ def abuse(trial: Trial, name: str) -> None:
     text.write_text("a line\n")
     memory = Memory(trial)
     home = trial.any_node()
-    done = _run(
-        trial,
-        trial,
-        home,
-        "-m",
-        "p2premap",
-        "--node",
-        home.name,
-        "run",
-        file,
-        text,
-        "-o",
-        out,
-        "--partitions",
-        "1",
-        "--json",
-        *wanted.options,
-    )
+    argv = ("-m", "p2premap", "--node", home.name, "run", file, text, "-o", out, "--partitions", "1", "--json")
+    done = _run(trial, home, *argv, *wanted.options)
     told = _json(trial, done.stdout)
     trial.job = bytes.fromhex(str(told.get("id", "")))
     _judge(trial, wanted, done, told)
