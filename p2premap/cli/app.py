@@ -146,13 +146,21 @@ def _tell(error: Exception) -> Exit:
         case JobFailed(detail=detail):
             if detail:
                 click.echo(clean(detail.rstrip(), lines=True), err=True)
-            _complain(str(error))
+            _complain(_untold(str(error), detail))
         case P2PRemapError():
             _complain(str(error))
         case _:
             _complain(_bug_text(error))
             return Exit.BUG
     return exit_of(error)
+
+
+def _untold(sentence: str, traceback: str) -> str:
+    """The sentence about a job without the exception that the traceback above it ends with."""
+    for line in traceback.splitlines():
+        if line and not line[0].isspace() and f": {line}" in sentence:
+            return sentence.replace(f": {line}", "", 1)
+    return sentence
 
 
 def debugging() -> bool:

@@ -6,7 +6,7 @@ import click
 
 from p2premap.cli.exits import Exit
 from p2premap.cli.shapes import finding_shape, node_shape, status_shape
-from p2premap.cli.show import clean, count, json_option, print_json, say, size, table
+from p2premap.cli.show import clean, count, fold, json_option, print_json, say, size, table
 from p2premap.client.connection import local
 from p2premap.client.reach import anywhere
 from p2premap.control.jobs import Jobs, ListJobs
@@ -16,6 +16,7 @@ from p2premap.node.paths import Paths
 from p2premap.tasks.job import JobView
 
 DIAGNOSE_S = 60.0
+LABEL_CHARACTERS = 9
 
 _STATE_COLOURS = {"alive": "green", "stalled": "yellow", "suspect": "yellow", "dead": "red", "left": "bright_black"}
 
@@ -32,9 +33,10 @@ def status(node: str, as_json: bool) -> None:
         print_json(status_shape(found, running))
         return
     for label, text in _status_lines(found, running):
-        click.echo(f"{click.style(label.ljust(9), dim=True)} {text}")
+        told = fold(f"{label.ljust(LABEL_CHARACTERS)} {text}", " " * (LABEL_CHARACTERS + 1))
+        click.echo(click.style(told[:LABEL_CHARACTERS], dim=True) + told[LABEL_CHARACTERS:])
     for warning in found.warnings:
-        click.echo(click.style("! ", fg="yellow") + clean(warning))
+        click.echo(click.style("! ", fg="yellow") + fold(f"! {clean(warning)}", "  ")[2:])
 
 
 def _status_lines(found: Status, running: list[JobView]) -> list[tuple[str, str]]:
@@ -166,7 +168,9 @@ def _diagnose(node: str) -> tuple[Finding, ...]:
 
 def _print_finding(finding: Finding) -> None:
     mark = click.style("ok", fg="green") if finding.ok else click.style("!!", fg="red")
-    click.echo(f"{mark}  {click.style(clean(finding.about), bold=True)}: {clean(finding.text)}")
+    about = clean(finding.about)
+    told = fold(f"    {about}: {clean(finding.text)}", "    ")[4 + len(about) :]
+    click.echo(f"{mark}  {click.style(about, bold=True)}{told}")
     if finding.remedy:
         for line in finding.remedy.splitlines():
             click.echo(f"      {clean(line)}")

@@ -9,7 +9,7 @@ import threading
 
 import click
 
-from p2premap.cli.show import SIZE, clean, json_option, print_json, say
+from p2premap.cli.show import SIZE, clean, count, json_option, print_json, say
 from p2premap.client.connection import only
 from p2premap.config import NodeConfig, OwnerLimits
 from p2premap.control.nodes import Status, Stop
@@ -131,7 +131,7 @@ def _announce(status: Status) -> None:
     me = status.me
     where = ", ".join(clean(address) for address in me.addresses)
     what = f"the open cluster {clean(status.open_name)!r}" if status.open_name else f"cluster {clean(status.cluster)}"
-    say(f"Node {clean(me.name)} is up in {what}, at {where}, with {me.slots} worker slots.")
+    say(f"Node {clean(me.name)} is up in {what}, at {where}, with {count(me.slots, 'worker slot')}.")
     if status.open_name:
         say("OPEN: anyone on this network who knows this name can run code as you.")
     elif status.scope == "loopback":

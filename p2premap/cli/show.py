@@ -16,6 +16,7 @@ F = TypeVar("F", bound=Callable[..., object])
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _CONTROL_AND_LINES = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+CELL_CHARACTERS_MIN = 8
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)?")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -124,11 +125,27 @@ def columns() -> int:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
 
 
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def fold(text: str, indent: str) -> str:
+    """The text in lines as wide as the terminal, the second and further ones indented."""
+    if len(text) <= (width := columns()):
+        return text
+    import textwrap  # 2 ms, and rarely needed
+
+    return "\n".join(
+        textwrap.wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    )
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, spare: Sequence[str] = ()) -> str:
     """Columns as wide as need be.
 
     Args:
-        spare: columns to do without, the first one first, where the terminal is too narrow for all.
+        spare: columns to do without, the first one first, where the terminal is too narrow for all. If that is not
+            enough, the widest is cut.
     """
     cells = [[clean(c) for c in row] for row in rows]
     widths = [max([len(head[i]), *(len(row[i]) for row in cells)]) for i in range(len(head))]
@@ -138,6 +155,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, spare: Sequence
         kept = [i for i in range(len(head)) if head[i] != name]
         head, widths = [head[i] for i in kept], [widths[i] for i in kept]
         cells = [[row[i] for i in kept] for row in cells]
+    if (over := sum(widths) + 2 * (len(widths) - 1) - columns()) > 0:
+        widest = max(range(len(widths)), key=widths.__getitem__)
+        widths[widest] = max(widths[widest] - over, len(head[widest]), CELL_CHARACTERS_MIN)
+        cells = [[_cut(row[i], widths[i]) for i in range(len(row))] for row in cells]
 
     def line(row: Sequence[str]) -> str:
         return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

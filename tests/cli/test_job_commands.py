@@ -160,9 +160,14 @@ def test_a_job_that_is_over_is_not_cancelled(paths: Paths) -> None:
     [
         (view(Phase.CANCELLED, error="by me"), 1, "p2premap: Job 89abcdef was cancelled: by me\n"),
         (
-            view(Phase.FAILED, error="map task 3 of book.txt: ValueError", detail="Traceback ...\nValueError: x\n"),
+            view(
+                Phase.FAILED,
+                error="Task 3 of stage map raised an exception on pi1: ValueError: x (job.py, line 2, in map)",
+                detail="Traceback ...\nValueError: x\nmap was given 7.\n",
+            ),
             1,
-            "Traceback ...\nValueError: x\np2premap: Job 89abcdef failed: map task 3 of book.txt: ValueError\n",
+            "Traceback ...\nValueError: x\nmap was given 7.\n"
+            "p2premap: Job 89abcdef failed: Task 3 of stage map raised an exception on pi1 (job.py, line 2, in map)\n",
         ),
     ],
 )

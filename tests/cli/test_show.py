@@ -13,7 +13,7 @@ from rich.console import Console
 from p2premap.cli import show
 from p2premap.cli.live import LiveProgress
 from p2premap.cli.progress import LINE_S, PlainProgress, Rate
-from p2premap.cli.show import clean, duration, parse_duration, parse_size, size, table
+from p2premap.cli.show import clean, duration, fold, parse_duration, parse_size, size, table
 from p2premap.ids import NOBODY, NodeId
 from p2premap.tasks.job import JobView, Phase, StageView
 
@@ -82,6 +82,24 @@ def test_a_narrow_terminal_shows_fewer_columns_and_no_folds(monkeypatch: pytest.
         monkeypatch.setattr(show, "columns", lambda width=width: width)
         first = click.unstyle(table(head, rows, spare=("PID", "ADDRESS"))).splitlines()[0]
         assert tuple(first.split()) == shown
+
+
+def test_where_fewer_columns_do_not_help_the_widest_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [("89abcdef", "a-name-that-somebody-thought-was-clear", "done"), ("01234567", "short", "running")]
+    monkeypatch.setattr(show, "columns", lambda: 40)
+    lines = click.unstyle(table(("ID", "NAME", "STATE"), rows)).splitlines()
+    assert max(map(len, lines)) == 40
+    assert lines[1] == "89abcdef  a-name-that-somebody…  done"
+
+
+def test_long_lines_are_folded_between_words_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "state in  /a/directory/whose/name/is/longer/than/this/terminal is wide"
+    assert fold(text, " " * 10) == text
+    monkeypatch.setattr(show, "columns", lambda: 20)
+    assert fold(text, " " * 10).splitlines()[1:] == [
+        "          /a/directory/whose/name/is/longer/than/this/terminal",
+        "          is wide",
+    ]
 
 
 def test_a_table_has_columns() -> None:
