@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import socket
 import threading
 from collections.abc import Callable, Iterable
@@ -69,14 +70,32 @@ class FakeDaemon:
 
     def _serve(self, stream: socket.socket) -> None:
         decoder = FrameDecoder(FROM_CLIENT)
+        answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        writer = threading.Thread(target=_write, args=(stream, answers), daemon=True)
+        writer.start()
+        self._threads.append(writer)
         with stream, contextlib.suppress(OSError):
-            stream.sendall(self.welcome)
-            while data := stream.recv(1 << 16):
-                for frame in decoder.feed(data):
-                    self.requests.append(frame.message)
-                    self.payloads.append(frame.payload)
-                    for answer in self._script(frame.message, frame.payload):
-                        if answer is None:
-                            return
-                        message, payload = answer if isinstance(answer, tuple) else (answer, b"")
-                        stream.sendall(encode_frame(FROM_DAEMON, message, payload))
+            answers.put(self.welcome)
+            try:
+                self._converse(stream, decoder, answers)
+            finally:
+                answers.put(b"")
+                writer.join(5)
+
+    def _converse(self, stream: socket.socket, decoder: FrameDecoder, answers: queue.SimpleQueue[bytes]) -> None:
+        while data := stream.recv(1 << 16):
+            for frame in decoder.feed(data):
+                self.requests.append(frame.message)
+                self.payloads.append(frame.payload)
+                for answer in self._script(frame.message, frame.payload):
+                    if answer is None:
+                        return
+                    message, payload = answer if isinstance(answer, tuple) else (answer, b"")
+                    answers.put(bytes(encode_frame(FROM_DAEMON, message, payload)))
+
+
+def _write(stream: socket.socket, answers: queue.SimpleQueue[bytes]) -> None:
+    """Send what is put, until it is empty: a daemon reads also while nobody takes its answers."""
+    with contextlib.suppress(OSError):
+        while data := answers.get():
+            stream.sendall(data)

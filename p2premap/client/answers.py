@@ -94,11 +94,13 @@ class Answers:
             if packer.ended(pack.number) is None:
                 return
             packer.learn(pack, done.calls, done.seconds, len(done.data))
+            if pack.mapped is not None:
+                pack.mapped.answered += done.calls
             if pack.mapped is None or not done.flags & RAISED:
                 packer.rest(pack, done.calls)
         if pack.mapped is not None:
             if not done.flags & VOID:
-                pack.mapped.sink(pack.start, done)
+                pack.mapped.tell(pack.start, done)
             return
         pieces, raised = unpack_answers(done.data, done.calls)
         failed = frozenset(raised)
@@ -126,7 +128,7 @@ class Answers:
                 return
         error = CallFailed(end.error or "It was stopped.", job=self._state.job.hex(), detail=end.detail)
         if pack.mapped is not None:
-            pack.mapped.sink(pack.start, error)
+            pack.mapped.tell(pack.start, error)
         for call in pack.calls:
             set_exception(call.future, error)
 

@@ -100,8 +100,8 @@ class CallLine:
         if flush:
             self._sender.flush()
 
-    def submit_map(self, mapped: Mapped) -> None:
-        """Hand in the calls of a `map`.
+    def submit_map(self, mapped: Mapped) -> int:
+        """Hand in calls of a `map`; returns how many may be on their way.
 
         Raises:
             JobError: the job is over.
@@ -110,9 +110,11 @@ class CallLine:
             if self._state.error is not None:
                 raise self._state.error
             self._state.packer.add_map(mapped)
+            room = self._state.packer.room(mapped)
             flush = self._sender.may_flush()
         if flush:
             self._sender.flush()
+        return room
 
     def cancel(self, call: Call) -> None:
         """Nobody wants this call's answer any more: it is not run, or stopped, unless others share its pack."""

@@ -44,7 +44,7 @@ class CallState:
         for call in calls:
             set_exception(call.future, error)
         for mapped in maps:
-            mapped.sink(-1, error)
+            mapped.tell(-1, error)
 
 
 def set_exception(future: Future[Any], error: BaseException) -> None:

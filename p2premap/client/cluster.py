@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from contextlib import nullcontext
@@ -26,7 +27,7 @@ from p2premap.client.callline import CallLine
 from p2premap.client.connection import Connection, local
 from p2premap.client.jobs import Connect
 from p2premap.client.locals import bundle_of_program
-from p2premap.client.mapping import Results
+from p2premap.client.mapping import Feed, Results
 from p2premap.client.packs import Call, Mapped
 from p2premap.client.pickles import dumps
 from p2premap.client.plan import Submission
@@ -160,6 +161,8 @@ class Cluster(futures.Executor):
     ) -> Iterator[T]:
         """As the built-in `map`, with calls side by side on all nodes, begun at once.
 
+        Inputs that cannot be counted, or are very many, are taken as results are: they may be endless.
+
         Args:
             timeout: seconds from now until the last result must be here.
             chunksize: calls in one task; None: as many as are quick.
@@ -170,16 +173,31 @@ class Cluster(futures.Executor):
             TimeoutError: while iterating.
             Exception: while iterating: what a call raised, in its place. What cannot be pickled raises likewise.
         """
-        line = self._current()
         if chunksize is not None and chunksize < 1:
             raise ValueError("chunksize must be at least 1.")
+        self._current()
         until = None if timeout is None else time.monotonic() + timeout
-        star = len(iterables) != 1
-        rows = list(zip(*iterables, strict=False)) if star else list(iterables[0])
-        results = Results(len(rows), ordered=ordered)
-        mapped = Mapped(line.function(fn), rows, star=star, chunk=chunksize or 0, sink=results.take)
-        line.submit_map(mapped)
-        return results.iterate(until, partial(line.drop_map, mapped))
+        results = Results(ordered=ordered)
+        handed_in: deque[tuple[CallLine, Mapped]] = deque()
+
+        def hand_in(rows: list[Any], first: int) -> int:
+            while handed_in and handed_in[0][1].over:
+                handed_in.popleft()
+            line = self._current()
+            star = len(iterables) != 1
+            number, chunk = line.function(fn), chunksize or 0
+            mapped = Mapped(number, rows, star=star, chunk=chunk, sink=results.take, first=first)
+            handed_in.append((line, mapped))
+            return line.submit_map(mapped)
+
+        def give_up() -> None:
+            for line, mapped in handed_in:
+                line.drop_map(mapped)
+
+        feed = Feed(iterables, hand_in)
+        if not feed.over:
+            feed.fill(0)
+        return results.iterate(feed, until, give_up)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the job end once every call has its result.

@@ -35,6 +35,10 @@ AHEAD_S: Final = 0.25
 """So much work for each slot is under way at least, as long as there is work."""
 AHEAD_PACKS: Final = 4
 UNDER_WAY_MAX: Final = 20_000
+AHEAD_ROWS_S: Final = 2.0
+"""So much work for each slot is taken from the inputs of a `map` before its results are."""
+AHEAD_ROWS_BYTES: Final = 64 << 20
+AHEAD_ROWS_MAX: Final = 250_000
 
 
 class Call:
@@ -57,30 +61,49 @@ class Call:
 
 
 class Mapped:
-    """The calls of one `map`.
+    """Calls of one `map`, or a part of them.
 
     Args:
         rows: what each call is given.
         star: a row is a tuple of arguments.
         chunk: rows in a pack; 0: as many as are quick.
-        sink: told of (first row, what it gave, ...); see `p2premap.client.mapping`.
+        sink: told of (first row, what it gave); (-1, why) if nothing more comes. See `p2premap.client.mapping`.
+        first: the number of the first row among all of the `map`.
     """
 
     def __init__(
-        self, function: int, rows: list[Any], *, star: bool, chunk: int, sink: Callable[[int, object], None]
+        self,
+        function: int,
+        rows: list[Any],
+        *,
+        star: bool,
+        chunk: int,
+        sink: Callable[[int, object], None],
+        first: int = 0,
     ) -> None:
         self.function = function
         self.rows = rows
         self.star = star
         self.chunk = chunk
-        self.sink = sink
         self.dropped = False
+        self.answered = 0
+        self._sink = sink
+        self._first = first
         self.waiting: deque[tuple[int, int]] = deque([(0, len(rows))] if rows else [])
 
     @property
     def left(self) -> int:
         """Rows that wait."""
         return sum(stop - start for start, stop in self.waiting)
+
+    @property
+    def over(self) -> bool:
+        """Every row has its answer."""
+        return self.answered >= len(self.rows)
+
+    def tell(self, row: int, answer: object) -> None:
+        """What the calls from this row on gave; -1: all of them."""
+        self._sink(row if row < 0 else self._first + row, answer)
 
     def take(self, count: int) -> tuple[int, int]:
         """Up to so many rows that wait, side by side."""
@@ -124,6 +147,14 @@ class _Pace:
     answer_bytes: float = 0.0
     row_bytes: float = 0.0
     together: int = 1
+
+    def room(self, slots: int, chunk: int) -> int:
+        """How many rows of a `map` may be on their way, from its inputs to whoever takes its results."""
+        least = AHEAD_PACKS * slots * max(chunk, 1)
+        if not self.mean_s:
+            return least
+        size = max(self.row_bytes, self.answer_bytes, 1.0)
+        return int(max(least, min(AHEAD_ROWS_S * slots / self.mean_s, AHEAD_ROWS_BYTES / size, AHEAD_ROWS_MAX)))
 
     def guess(self, calls: int) -> float:
         """How long so many calls should take; as long as packs still grow, each counts as a long one."""
@@ -195,6 +226,10 @@ class Packer:
         mapped.waiting.clear()
         self._lines.pop(mapped, None)
         return [pack for pack in self.under_way.values() if pack.mapped is mapped]
+
+    def room(self, mapped: Mapped) -> int:
+        """How many rows of a `map` like this may be on their way."""
+        return self._pace(mapped.function).room(self.slots, mapped.chunk)
 
     def waiting(self) -> list[Call]:
         """Every call of `submit` that is not under way."""

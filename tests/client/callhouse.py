@@ -36,6 +36,7 @@ class _Job:
         self.director = Director(job=job, home=NODE, plan=b"")
         self.ends: dict[int, AttemptEnd] = {}
         self.tasks = 0
+        self.cancelled: set[int] = set()
 
 
 class CallHouse:
@@ -91,6 +92,7 @@ class CallHouse:
                 led = self.jobs[job]
                 extension = led.director.extend(payload)
                 led.tasks += extension.tasks
+                led.cancelled.update(extension.cancelled)
                 self.cancelled.update(extension.cancelled)
                 if extension.closed:
                     self.closed += 1
@@ -114,7 +116,7 @@ class CallHouse:
         return tuple(fresh)
 
     def _attempt(self, led: _Job, task: int) -> AttemptEnd:
-        if task in self.cancelled:
+        if task in led.cancelled:
             return AttemptEnd(task=task, attempt=0, outcome=Outcome.STOPPED, error="cancelled")
         if self.crashing:
             self.crashing -= 1

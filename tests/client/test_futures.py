@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 import p2premap
-from p2premap.client import callline
+from p2premap.client import callline, mapping, packs
 from p2premap.client.cluster import Cluster
 from p2premap.client.pickles import RemoteTraceback
 from p2premap.control.calls import Calls, OpenCalls
@@ -109,6 +110,67 @@ def test_map_in_order_and_as_they_come(cluster: Cluster) -> None:
     assert list(cluster.map(add, [])) == []
     with pytest.raises(ValueError, match="chunksize"):
         cluster.map(add, [1], chunksize=0)
+
+
+def test_map_takes_endless_inputs_as_results_are_taken(cluster: Cluster) -> None:
+    taken = []
+
+    def numbers() -> Iterator[int]:
+        for n in itertools.count():
+            taken.append(n)
+            yield n
+
+    for ordered in (True, False):
+        taken.clear()
+        results = cluster.map(add, numbers(), itertools.repeat(1), ordered=ordered)
+        assert taken, "some begin at once"
+        given = list(itertools.islice(results, 3_000))
+        assert given == list(range(1, 3_001)) if ordered else len(set(given)) == 3_000
+        assert 3_000 <= len(taken) <= 3_000 + packs.AHEAD_ROWS_MAX
+        results.close()  # type: ignore[attr-defined]
+
+
+def test_what_a_map_has_taken_is_bounded(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packs, "AHEAD_ROWS_BYTES", 1_000_000)
+    taken = 0
+
+    def blocks() -> Iterator[bytes]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield bytes(50_000)
+
+    results = cluster.map(len, blocks())
+    for given in range(200):
+        assert next(results) == 50_000
+        assert taken - given <= 60
+    results.close()  # type: ignore[attr-defined]
+
+
+def test_inputs_that_fail_fail_in_their_place(cluster: Cluster) -> None:
+    def three() -> Iterator[int]:
+        yield from (1, 2, 3)
+        raise OSError("the file ends here")
+
+    results = cluster.map(add, three())
+    assert [next(results), next(results), next(results)] == [2, 3, 4]
+    with pytest.raises(OSError, match="ends here"):
+        next(results)
+
+
+def test_what_comes_slowly_is_handed_in_as_it_comes(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapping, "TAKE_S", -1.0)
+    seen: list[int] = []
+
+    def stream() -> Iterator[int]:
+        for n in range(40):
+            assert n < 20 or len(seen) > 5, "results are not kept back until the next inputs are here"
+            yield n
+
+    for result in cluster.map(add, stream()):
+        seen.append(result)
+        _await(lambda: not cluster._line._state.packer.under_way)
+    assert seen == list(range(1, 41))
 
 
 def test_map_raises_in_the_place_of_the_call(cluster: Cluster) -> None:
