@@ -29,7 +29,7 @@ from p2premap.errors import (
 )
 
 if TYPE_CHECKING:
-    from p2premap.client.cluster import Cluster, Future, as_completed, connect
+    from p2premap.client.cluster import Cluster, Future, as_completed, connect, current
     from p2premap.worker.action import Action
 
 __all__ = [
@@ -56,11 +56,12 @@ __all__ = [
     "__version__",
     "as_completed",
     "connect",
+    "current",
 ]
 
 __version__ = "0.1.0"
 
-_LATER = dict.fromkeys(("Cluster", "Future", "as_completed", "connect"), "p2premap.client.cluster") | {
+_LATER = dict.fromkeys(("Cluster", "Future", "as_completed", "connect", "current"), "p2premap.client.cluster") | {
     "Action": "p2premap.worker.action"
 }
 

@@ -72,6 +72,11 @@ class CallLine:
         return self._state.job
 
     @property
+    def slots(self) -> int:
+        """Worker processes of the cluster, as of a moment ago."""
+        return self._state.packer.slots
+
+    @property
     def spent_bytes(self) -> int:
         """What its ledger holds by now, about."""
         return self._sender.spent_bytes + self._answers.spent_bytes

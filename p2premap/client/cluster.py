@@ -90,7 +90,19 @@ def as_completed(fs: Iterable[futures.Future[T]], timeout: float | None = None) 
         yield future
 
 
-_open: set[Cluster] = set()
+_open: dict[Cluster, None] = {}
+"""Those that have not been shut down, in the order of their connections."""
+_choosing = threading.Lock()
+
+
+def current() -> Cluster:
+    """The cluster that this program connected to last, and is connected to still; connects if there is none.
+
+    Raises:
+        ClusterError, JobRejected: as `connect` does.
+    """
+    with _choosing:
+        return next(reversed(_open)) if _open else connect()
 
 
 @atexit.register
@@ -119,7 +131,7 @@ class Cluster(futures.Executor):
         self._ending: dict[CallLine, threading.Thread] = {}
         """Lines that have become long, and who waits for their last calls."""
         self._line = self._new_line()
-        _open.add(self)
+        _open[self] = None
 
     def own(self, private: contextlib.ExitStack) -> None:
         """These nodes end with this connection."""
@@ -129,6 +141,16 @@ class Cluster(futures.Executor):
     def job(self) -> str:
         """The id of this program's job, as the command line shows and takes it, such as for `p2premap watch`."""
         return self._line.job.hex()
+
+    @property
+    def slots(self) -> int:
+        """How many calls can run side by side, on all nodes, as of a moment ago."""
+        return self._line.slots
+
+    @property
+    def _max_workers(self) -> int:
+        """The name under which Dask asks an executor for the same."""
+        return self.slots
 
     def submit(self, fn: Callable[..., T], /, *args: object, **kwargs: object) -> Future[T]:
         """Call ``fn(*args, **kwargs)`` on some node.
@@ -208,7 +230,7 @@ class Cluster(futures.Executor):
         """
         with self._changing:
             first, self._shut = not self._shut, True
-            _open.discard(self)
+            _open.pop(self, None)
             lines = [self._line, *self._ending]
         if cancel_futures:
             for call in [call for line in lines for call in line.waiting()]:
