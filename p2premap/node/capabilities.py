@@ -30,6 +30,7 @@ class Capabilities(Record, frozen=True, kw_only=True):
         python: such as "3.11.2".
         version: of p2premap.
         host: what the machine calls itself.
+        gpus: that the system knows.
         held_back: why it offers fewer slots than its owner gave it, as half a sentence; "" where it does not.
     """
 
@@ -45,6 +46,7 @@ class Capabilities(Record, frozen=True, kw_only=True):
     tags: Annotated[tuple[Short, ...], msgspec.Meta(max_length=TAGS_MAX)] = ()
     held_back: Short = ""
     host: Short = ""
+    gpus: Count = 0
 
     def encode(self) -> bytes:
         """As the fact's value."""

@@ -36,6 +36,7 @@ from p2premap.gossip import events as gossip
 from p2premap.gossip.events import GossipEffect, GossipEvent, MemberState, MemberView
 from p2premap.gossip.facts import LEVELS, load_levels
 from p2premap.ids import Boot, JobId, NodeId, short
+from p2premap.node import software
 from p2premap.node.capabilities import FACT, Capabilities
 from p2premap.node.events import (
     BlobsKept,
@@ -46,15 +47,18 @@ from p2premap.node.events import (
     NodeEvent,
     PlanRead,
     RetellEnds,
+    SoftwareKnown,
     SubmitJob,
     Tick,
 )
 from p2premap.node.jobs import Jobs, MakeDirector
 from p2premap.node.outbox import Outbox
+from p2premap.node.software import Software
 from p2premap.ports import FrameReceived
 from p2premap.tasks import events as tasks
 from p2premap.tasks import messages
 from p2premap.tasks.job import JobView
+from p2premap.tasks.placement import Facts
 from p2premap.tasks.progress import Leader
 from p2premap.tasks.worker import WorkerCore
 from p2premap.wire import Message
@@ -82,7 +86,7 @@ class Gossip(Protocol):
 class Seat:
     """A member as the task rooms need it."""
 
-    __slots__ = ("boot", "capabilities", "name", "since", "state")
+    __slots__ = ("boot", "capabilities", "name", "since", "software", "state")
 
     def __init__(self, name: str, boot: Boot, state: MemberState, since: float) -> None:
         self.since = since
@@ -90,6 +94,7 @@ class Seat:
         self.boot = boot
         self.state = state
         self.capabilities: Capabilities | None = None
+        self.software: Software | None = None
 
 
 class NodeCore:
@@ -135,6 +140,7 @@ class NodeCore:
         )
         self._config = config
         self._capabilities = capabilities
+        self._software: Software | None = None
         self._seats: dict[NodeId, Seat] = {}
         self._links: dict[NodeId, Boot] = {}
         self.outbox = Outbox(config.outbox_messages_max)
@@ -229,6 +235,8 @@ class NodeCore:
                 self._to_worker_core(now, event)
             case tasks.SetSlots() | tasks.SetLimits() | tasks.MachineNow() | tasks.StopTaking():
                 self._offer(now, event)
+            case SoftwareKnown():
+                self._know_software(now, event.software)
             case gossip.LinkUp(peer=peer, boot=boot):
                 self._to_gossip(now, event)
                 self._link_up(now, peer, boot)
@@ -293,6 +301,8 @@ class NodeCore:
                     self._effects.append(effect)
                     if effect.key == FACT and effect.node != self.me:
                         self._on_capabilities(now, effect.node, effect.value)
+                    elif effect.key == software.FACT and effect.node != self.me:
+                        self._on_software(now, effect.node, effect.value)
                 case gossip.LoadChanged():
                     pass  # read from `members` where it is shown
                 case _:
@@ -306,7 +316,7 @@ class NodeCore:
             seat = self._seats[node] = Seat(change.name, change.boot, change.state, now)
         elif seat.boot != change.boot:
             self._gone(now, node)  # another life of it: what ran in the former is lost
-            seat.capabilities = None
+            seat.capabilities = seat.software = None
         if (seat.boot, seat.state) != (change.boot, change.state):
             seat.since = now
         seat.name, seat.boot, seat.state = change.name, change.boot, change.state
@@ -349,6 +359,24 @@ class NodeCore:
         if seat.state is MemberState.ALIVE:
             self._seen(now, node, seat)
 
+    def _on_software(self, now: float, node: NodeId, value: bytes) -> None:
+        seat = self._seats.get(node)
+        if seat is None:
+            return
+        try:
+            seat.software = Software.decode(value) if value else None
+        except RemoteProtocolError:
+            self.refused_messages += 1
+            return
+        if seat.state is MemberState.ALIVE:
+            self._seen(now, node, seat)
+
+    def _know_software(self, now: float, found: Software) -> None:
+        self._software = found
+        if found != Software() and (value := found.encode()):
+            self._to_gossip(now, gossip.SetFact(key=software.FACT, value=value))
+        self.jobs.tell_all(now, self._myself())
+
     def _seen(self, now: float, node: NodeId, seat: Seat) -> None:
         if (event := _worker_seen(node, seat)) is not None:
             self.jobs.tell_all(now, event)
@@ -371,7 +399,11 @@ class NodeCore:
 
     def _myself(self) -> tasks.WorkerSeen:
         return tasks.WorkerSeen(
-            node=self.me, name=self.name, slots=self._capabilities.slots, machine=self._capabilities.machine
+            node=self.me,
+            name=self.name,
+            slots=self._capabilities.slots,
+            machine=self._capabilities.machine,
+            facts=_facts(self._capabilities, self._software),
         )
 
     # --- links and messages ---------------------------------------------------------------------------------------
@@ -464,6 +496,19 @@ def _worker_seen(node: NodeId, seat: Seat) -> tasks.WorkerSeen | None:
         slots=abilities.slots,
         machine=abilities.machine or node,
         doubtful=seat.state is not MemberState.ALIVE,
+        facts=_facts(abilities, seat.software),
+    )
+
+
+def _facts(abilities: Capabilities, found: Software | None) -> Facts:
+    return Facts(
+        cpus=abilities.cpus,
+        memory_bytes=abilities.memory_bytes,
+        gpus=abilities.gpus,
+        tags=abilities.tags,
+        python=abilities.python,
+        packages=found.packages if found is not None else None,
+        programs=found.programs if found is not None else None,
     )
 
 

@@ -8,6 +8,7 @@ from p2premap.election import events as election
 from p2premap.event import Event
 from p2premap.gossip import events as gossip
 from p2premap.ids import JobId, NodeId
+from p2premap.node.software import Software
 from p2premap.ports import FrameReceived
 from p2premap.tasks import events as tasks
 from p2premap.tasks import messages
@@ -37,6 +38,12 @@ class SubmitJob(Event, frozen=True, kw_only=True):
     files: tuple[str, ...] = ()
     again: bool = False
     wall_s: float = 0.0
+
+
+class SoftwareKnown(Event, frozen=True, kw_only=True):
+    """What is installed on this node."""
+
+    software: Software
 
 
 class CancelJob(Event, frozen=True, kw_only=True):
@@ -85,6 +92,7 @@ NodeEvent: TypeAlias = (
     | RetellEnds
     | PlanRead
     | BlobsKept
+    | SoftwareKnown
     | tasks.SlotReported
     | tasks.AttemptWaits
     | tasks.AttemptGoesOn

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from p2premap import __version__
 from p2premap.node.capabilities import TAGS_MAX, Capabilities
+from p2premap.node.installed import gpus
 from p2premap.node.load import memory_bytes
 from p2premap.node.paths import machine_hash
 
@@ -37,4 +38,5 @@ def collect(*, blob_directory: Path, slots: int, tags: tuple[str, ...] = ()) -> 
         pid=os.getpid(),
         tags=tags[:TAGS_MAX],
         host=platform.node()[:255],
+        gpus=gpus(),
     )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import trio
 
 from p2premap.ids import Boot, NodeId
-from p2premap.node import machine, sockets
+from p2premap.node import installed, machine, sockets
 from p2premap.node.blobs import BlobStore
 from p2premap.node.capabilities import Capabilities
 from p2premap.node.driver import Driver
@@ -22,6 +22,7 @@ from p2premap.node.kinds import Kinds
 from p2premap.node.ledger_store import LedgerStore
 from p2premap.node.load import LoadSampler
 from p2premap.node.search import Search
+from p2premap.node.software import Software
 from p2premap.node.staging import Stager
 from p2premap.node.store import Store
 from p2premap.node.transport import TrioTransport
@@ -59,6 +60,7 @@ class Parts(NamedTuple):
     executor: Callable[..., Executor] = Executor
     search: Callable[..., Search] = Search
     capabilities: Callable[..., Capabilities] = machine.collect
+    software: Callable[[], Software] = installed.look
     load: Callable[[], LoadSampler] = LoadSampler
     driver: Callable[..., Driver[NodeEvent, NodeEffect]] = Driver
     kinds: Callable[[], Kinds] = Kinds

@@ -12,6 +12,7 @@ from p2premap.config import OwnerLimits
 from p2premap.event import Event
 from p2premap.ids import JobId, NodeId
 from p2premap.tasks.job import AttemptEnd, AttemptSpec, JobView, Limits, Source, StageId
+from p2premap.tasks.placement import Facts
 from p2premap.wire import Message
 
 
@@ -28,6 +29,7 @@ class WorkerSeen(Event, frozen=True, kw_only=True):
     Args:
         slots: how many worker processes its owner allows.
         machine: a hash of the machine it runs on: blobs on the same machine need no network.
+        facts: what it has that jobs may require.
         doubtful: it is there, and `WorkerDoubtful` at once.
     """
 
@@ -36,6 +38,7 @@ class WorkerSeen(Event, frozen=True, kw_only=True):
     slots: int
     machine: bytes
     doubtful: bool = False
+    facts: Facts = Facts()
 
 
 class WorkerDoubtful(Event, frozen=True, kw_only=True):

@@ -104,6 +104,7 @@ class JobOptions(Record, frozen=True, kw_only=True):
         skip_failed: a task that has failed for good is left out, and listed, instead of failing the job.
         strict: never forked: without a quorum of its replicas it waits.
         stage_inputs: inputs are copied to every replica however large they are (`p2premap.tasks.inputs`).
+        requires: what a node must have to run any of it (`p2premap.tasks.placement`).
     """
 
     priority: int = 0
@@ -115,6 +116,7 @@ class JobOptions(Record, frozen=True, kw_only=True):
     skip_failed: bool = False
     strict: bool = False
     stage_inputs: bool = False
+    requires: tuple[Text, ...] = ()
 
 
 class JobSpec(Record, frozen=True, kw_only=True):
@@ -269,6 +271,8 @@ class JobView(Record, frozen=True, kw_only=True):
         retries: attempts that followed a failed one.
         fork: the name of the fork that this is (`p2premap.election.forks`), or "".
         skipped: tasks that failed for good and were left out: (stage, task, error), the first of them.
+        unmet: where no node that is here has what the job requires, who lacks what: (node, what, what it has), the
+            first of them.
         submitted: when it was handed in, by the clock of the machine that took it, in seconds since 1970; 0: unknown.
     """
 
@@ -296,7 +300,8 @@ class JobView(Record, frozen=True, kw_only=True):
     fork: Short = ""
     skipped: tuple[tuple[Short, Count, Text], ...] = ()
     submitted: Seconds = 0.0
+    unmet: tuple[tuple[Short, Text, Text], ...] = ()
 
     def brief(self) -> JobView:
         """The same as a line of a list: without what may be long."""
-        return msgspec.structs.replace(self, parts=(), detail="", skipped=())
+        return msgspec.structs.replace(self, parts=(), detail="", skipped=(), unmet=())

@@ -18,7 +18,7 @@ four. Other jobs are not counted. Versions are compared by their numbers; of a p
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from p2premap.errors import JobError
@@ -51,7 +51,7 @@ class Facts(Event, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     python: str = ""
     packages: Mapping[str, str] | None = None
-    programs: frozenset[str] | None = None
+    programs: Container[str] | None = None
 
 
 class Need(NamedTuple):
@@ -83,6 +83,9 @@ class Requirements(NamedTuple):
     """All that a job requires: of each entry, one of its needs."""
 
     clauses: tuple[tuple[Need, ...], ...] = ()
+
+
+NOTHING: Final = Requirements()
 
 
 # --- reading --------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import msgspec
 
 from p2premap.errors import JobError
 from p2premap.ids import JobId, NodeId, short
+from p2premap.tasks import placement
 from p2premap.tasks.director import Director
 from p2premap.tasks.inputs import dependence, depends_on
 from p2premap.tasks.job import JobSpec, JobView, Part, Phase, StageId, StageView
@@ -18,6 +19,7 @@ from p2premap.tasks.ledger import Final
 from p2premap.tasks.stage import StageRun
 from p2premap.tasks.workers import Worker, Workers
 
+UNMET_SHOWN_MAX: Constant = 100
 NAMES_SHOWN_MAX: Constant = 5
 SKIPPED_SHOWN_MAX: Constant = 100
 
@@ -110,6 +112,7 @@ class Progress:
             part_count=len(parts),
             retries=sum(_retries(run, over=final is not None) for run in runs),
             skipped=_skipped(runs),
+            unmet=() if final is not None else tuple((name, *lack) for name, lack in workers.unmet()[:UNMET_SHOWN_MAX]),
         )
 
     def _dependence(self, runs: list[StageRun], workers: Workers) -> str:
@@ -194,6 +197,8 @@ def _silent(workers: Workers) -> str:
 
 
 def _nobody(workers: Workers) -> str:
+    if unmet := workers.unmet():
+        return f"No node has what the job requires, so it waits for one that has: {placement.sentence(unmet)}."
     if doubtful := [w for w in workers.all.values() if w.doubtful or w.estranged]:
         return f"No node can take work now; no answer from {_names(doubtful)}."
     return "No node offers a worker slot; start one with `p2premap node`."

@@ -44,7 +44,7 @@ class Roster:
         """It can take work (again), and what it holds can be read."""
         known = self._state.workers.all.get(event.node)
         returns = known is not None and known.touched and (known.lost or known.estranged)
-        worker = self._state.workers.see(event.node, event.name, event.slots, event.machine)
+        worker = self._state.workers.see(event.node, event.name, event.slots, event.machine, event.facts)
         self._state.locations.trust(event.node)
         self._written_off_at.pop(event.node, None)
         if returns:

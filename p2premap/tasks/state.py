@@ -16,7 +16,7 @@ import msgspec
 from p2premap.config import TasksConfig
 from p2premap.errors import JobError
 from p2premap.ids import Ballot, JobId, NodeId, short
-from p2premap.tasks import journal, messages
+from p2premap.tasks import journal, messages, placement
 from p2premap.tasks.director import Director, StagePlan
 from p2premap.tasks.events import CoordinatorEffect, ProposeCell, ToWorker
 from p2premap.tasks.failures import Failures
@@ -82,7 +82,7 @@ class JobState:
         """When the job was accepted, by this leader's clock."""
         self.decided = dict(decided)
         self.log = Log(job, streams=director.streams, linger_s=config.facts_linger_s)
-        self.workers = Workers(config)
+        self.workers = Workers(config, placement.read(spec.options.requires))
         self.locations = Locations()
         self.failures = Failures(spec.options, self.workers, config)
         self.progress = Progress(job, spec, leader, director)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from p2premap.ids import NodeId, short
+from p2premap.tasks import placement
 from p2premap.tasks.job import Outcome
 from p2premap.tasks.ledger import FailureFact
 from p2premap.tasks.stage import StageRun
@@ -53,6 +54,9 @@ def why_job(state: JobState, now: float, *, gathering: bool) -> str:
     elif run.open and run.done == run.tasks - run.absent:
         facts.append("it waits for more of them")
     sentence = "; ".join(facts) + "."
+    if unmet := state.workers.unmet():
+        waits = "Nothing of it can run: no node has what it requires, and it waits for one that has.\n"
+        return waits + placement.table([(name, *lack) for name, lack in unmet])
     return f"{sentence} {view.note}" if state.said else sentence
 
 
@@ -106,6 +110,8 @@ def _unfit(workers: Workers, worker: Worker) -> str:
         return "is dead or has left"
     if worker.estranged or worker.doubtful:
         return "does not answer"
+    if worker.lacks:
+        return "lacks " + " and ".join(f"{lack.requires} (it has {lack.has})" for lack in worker.lacks)
     if not worker.slots:
         return "offers no slot"
     if worker.said and any(resting is worker for resting in workers.resting()):

@@ -10,7 +10,9 @@ import msgspec
 
 from p2premap.config import TasksConfig
 from p2premap.ids import NodeId
+from p2premap.tasks import placement
 from p2premap.tasks.batches import Batch
+from p2premap.tasks.placement import NOTHING, Facts, Lack, Requirements
 
 REST_DOUBLINGS_MAX: Final = 4
 
@@ -19,6 +21,9 @@ class Worker(msgspec.Struct):
     """One node.
 
     Args:
+        slots: worker processes that it offers, as far as the job may use them; 0 where it lacks what the job requires.
+        lacks: what that is.
+        capped: no more than `slots` batches may be there, since each needs its share of what the node has.
         allow: how many further `Assign`s it would take, as far as it told.
         rest_until: it is asked nothing before.
         received: every `AttemptsEnded` up to this number has come.
@@ -52,6 +57,8 @@ class Worker(msgspec.Struct):
     owes: int = 0
     touched: bool = False
     census: bool = False
+    lacks: tuple[Lack, ...] = ()
+    capped: bool = False
     said: str = ""
     batches: dict[int, Batch] = msgspec.field(default_factory=dict)
 
@@ -67,10 +74,15 @@ class Worker(msgspec.Struct):
 
 
 class Workers:
-    """All of them, and which have room."""
+    """All of them, and which have room.
 
-    def __init__(self, config: TasksConfig) -> None:
+    Args:
+        requirements: what a node must have.
+    """
+
+    def __init__(self, config: TasksConfig, requirements: Requirements = NOTHING) -> None:
         self._config = config
+        self._requirements = requirements
         self.all: dict[NodeId, Worker] = {}
         self.machine_of: dict[NodeId, bytes] = {}
         self.slots = 0
@@ -80,9 +92,10 @@ class Workers:
         self._hungry: dict[NodeId, Worker] = {}
         self._resting: dict[NodeId, Worker] = {}
 
-    def see(self, node: NodeId, name: str, slots: int, machine: bytes) -> Worker:
+    def see(self, node: NodeId, name: str, slots: int, machine: bytes, facts: Facts) -> Worker:
         """The node can work: new, back, or of another size."""
         worker = self.all.get(node)
+        offered, slots = slots, placement.places(self._requirements, facts, slots)
         places = slots * self._config.queue_batches
         if worker is None:
             worker = self.all[node] = Worker(node, name, slots, machine, places)
@@ -92,6 +105,7 @@ class Workers:
             if worker.lost or worker.estranged:
                 worker.allow = places
         worker.lost = worker.doubtful = worker.estranged = False
+        worker.lacks, worker.capped = placement.lacks(self._requirements, facts), slots < offered
         self.machine_of[node] = machine
         self.update(worker)
         return worker
@@ -112,7 +126,8 @@ class Workers:
         """How many batches could be sent to it now."""
         if not worker.eligible or worker.node in self._resting:
             return 0
-        return min(worker.allow, worker.slots * self._config.queue_batches - len(worker.batches))
+        most = worker.slots if worker.capped else worker.slots * self._config.queue_batches
+        return min(worker.allow, most - len(worker.batches))
 
     def hungry(self, near: NodeId) -> list[Worker]:
         """Those with room, the least loaded first; of equals the node `near` comes first: no network lies between."""
@@ -157,3 +172,10 @@ class Workers:
     def eligible(self) -> int:
         """How many could be given work."""
         return sum(w.eligible for w in self.all.values())
+
+    def unmet(self) -> list[tuple[str, Lack]]:
+        """Who lacks what, where that is why nobody can be given work."""
+        here = [w for w in self.all.values() if not (w.lost or w.estranged)]
+        if not all(w.lacks for w in here):
+            return []
+        return [(w.name, lack) for w in sorted(here, key=lambda w: w.name) for lack in w.lacks]

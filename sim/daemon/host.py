@@ -24,6 +24,7 @@ from p2premap.node.identity import Identity
 from p2premap.node.parts import Parts
 from p2premap.node.paths import Paths
 from p2premap.node.secret import SECRET_BYTES, ClusterSecret
+from p2premap.node.software import Software
 from p2premap.node.streams import StreamFrames
 from p2premap.ports import FrameReceived, FrameStream, StreamHandler
 from p2premap.protocol import FROM_CLIENT, FROM_DAEMON
@@ -130,6 +131,7 @@ class HouseHost:
             "stager": functools.partial(VirtualStager, self),
             "executor": functools.partial(VirtualExecutor, self, self._daemons.runtimes),
             "search": functools.partial(VirtualSearch, self),
+            "software": Software,
             "load": VirtualLoad,
             "driver": functools.partial(VirtualDriver, self),
             "kinds": VirtualKinds,

@@ -23,12 +23,14 @@ from p2premap.tasks.job import (
     Source,
     StageId,
 )
+from p2premap.tasks.placement import Facts
 from p2premap.tasks.progress import Leader
 from p2premap.wire import Message
 from tests.tasks.working import MAP, A, attempt_line, node
 
 JOB = JobId(b"job-job-job-job!")
 BALLOT = first(A)
+NO_FACTS = Facts()
 
 
 def blob(name: str) -> BlobRef:
@@ -98,10 +100,11 @@ class Led:
 
     # --- what it is told ------------------------------------------------------------------------------------------
 
-    def seen(self, letter: str, slots: int = 1, machine: str = "") -> list[str]:
+    def seen(self, letter: str, slots: int = 1, machine: str = "", facts: Facts = NO_FACTS) -> list[str]:
         """The node can work."""
+        where = (machine or letter).encode()
         return self.hear(
-            events.WorkerSeen(node=node(letter), name=letter.lower(), slots=slots, machine=(machine or letter).encode())
+            events.WorkerSeen(node=node(letter), name=letter.lower(), slots=slots, machine=where, facts=facts)
         )
 
     def lost(self, letter: str) -> list[str]:

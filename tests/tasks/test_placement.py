@@ -6,9 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2premap.config import TasksConfig
 from p2premap.errors import JobError
+from p2premap.sim.workloads import Shape
 from p2premap.tasks import placement
+from p2premap.tasks.job import JobOptions, Phase
 from p2premap.tasks.placement import Facts
+from p2premap.tasks.workers import Workers
+from tests.tasks.dialogue import Led
+from tests.tasks.working import A
 
 BIG = Facts(
     cpus=8,
@@ -161,3 +167,65 @@ def test_more_requirements_never_give_more_places_and_alternatives_never_fewer(
     assert 0 <= placement.places(placement.read([*lines, more]), BIG, slots) <= found <= slots
     eased = [f"{line} | {more}" for line in lines]
     assert placement.places(placement.read(eased), BIG, slots) >= found
+
+
+# --- in the leader --------------------------------------------------------------------------------------------------
+
+
+def led(*requires: str, tasks: int = 4, shape: Shape | None = None) -> Led:
+    return Led(shape or Shape(tasks), options=JobOptions(requires=requires))
+
+
+def test_tasks_go_only_to_nodes_that_have_what_the_job_requires() -> None:
+    job = led("package numpy >=1.26", tasks=2)
+    assert job.seen("A", facts=Facts(packages={"numpy": "1.20"})) == []
+    assert job.seen("B") == []
+    assert job.seen("C", slots=2, facts=BIG) == ["C: map 0", "C: map 1"]
+    assert job.view.unmet == ()
+
+
+def test_a_node_that_gets_what_was_missing_is_given_work_then() -> None:
+    job = led("tag ssd", tasks=1)
+    assert job.seen("A", facts=Facts(tags=())) == []
+    assert job.seen("A", facts=BIG) == ["A: map 0"]
+    assert job.done("A", 0) == ["A: forget", "done"]
+
+
+def test_an_attempt_that_needs_four_cpus_counts_as_four_and_none_is_sent_ahead() -> None:
+    job = led("cpus 4", tasks=6)
+    assert job.seen("A", slots=8, facts=BIG) == ["A: map 0", "A: map 1"]
+    assert job.done("A", 0) == ["A: map 2"]
+
+
+def test_a_node_that_is_shared_by_need_is_not_sent_the_next_batch_ahead() -> None:
+    need = Workers(TasksConfig(), placement.read(["cpus 4"]))
+    assert need.room(need.see(A, "a", 8, b"a", BIG)) == need.slots == 2
+    free = Workers(TasksConfig())
+    assert free.room(free.see(A, "a", 8, b"a", BIG)) > free.slots == 8
+
+
+def test_where_nobody_fits_the_job_waits_and_says_who_lacks_what() -> None:
+    job = led("gpu", "program ffmpeg")
+    job.seen("A", facts=Facts(cpus=1, programs=frozenset(("ls",))))
+    job.seen("B", facts=Facts(gpus=1))
+    view = job.view
+    assert view.phase is Phase.WAITING
+    assert view.note.startswith("No node has what the job requires")
+    assert "a lacks gpu (it has no GPUs)" in view.note
+    assert view.unmet == (
+        ("a", "gpu", "no GPUs"),
+        ("a", "program ffmpeg", "no ffmpeg"),
+        ("b", "program ffmpeg", "not known yet"),
+    )
+    why = job.core.why(job.now)
+    assert "NODE  LACKS           HAS" in why.splitlines()
+    job.seen("C", facts=BIG)
+    assert job.view.unmet == ()
+    assert "a lacks gpu" not in job.view.note
+    job.lost("C")
+    assert {row[0] for row in job.view.unmet} == {"a", "b"}
+
+
+def test_requirements_that_are_none_are_refused_before_the_job_begins() -> None:
+    with pytest.raises(JobError, match="disk 5"):
+        led("disk 5")
