@@ -81,7 +81,7 @@ async def _again(visit: Visit, message: Restart, job: JobId, charter: Charter) -
     if house.blobs.size(spec.code.digest) != spec.code.size:
         raise RequestError(Trouble.NOT_FOUND, f"The code of the job {short(job)} is not here any more.")
     files = tuple(director.input_files()) if isinstance(director, ReadsInputs) else ()
-    accepted = await house.submit(spec, plan, files)
+    accepted = await house.orders.submit(spec, plan, files)
     return Submitted(request=message.request, job=accepted.job, copies=accepted.copies)
 
 
@@ -148,7 +148,7 @@ async def _clean_here(visit: Visit, message: CleanUp) -> CleanedUp:
         charter = house.core.jobs.submitted(JobId(view.job))
         # a job that is over goes with its plan, which is as old as it
         if over(view) and (charter is None or house.blobs.size(charter.spec.plan.digest) is None):
-            house.forget(JobId(view.job))
+            house.orders.forget(JobId(view.job))
             jobs.append(JobId(view.job))
     return CleanedUp(
         request=message.request,
@@ -169,7 +169,7 @@ async def drain(visit: Visit, message: Message, _: bytes) -> None:
     try:
         text = await leaving.drain(visit.house, wait_s=message.wait_s, sole_elsewhere=partial(_sole_elsewhere, visit))
     except trio.Cancelled:
-        visit.house.stop_taking(again=True)  # whoever asked has hung up: the node stays
+        visit.house.orders.stop_taking(again=True)  # whoever asked has hung up: the node stays
         raise
     try:
         await visit.say(Done(request=message.request, text=text))

@@ -58,7 +58,7 @@ async def submit(visit: Visit, message: Message, _: bytes) -> None:
     plan = await trio.to_thread.run_sync(house.blobs.get, message.spec.plan.digest)
     for blob in (message.spec.code, message.spec.plan):  # a job that is acknowledged outlives a power cut
         await trio.to_thread.run_sync(partial(house.blobs.renew, blob.digest, durable=True))
-    accepted = await house.submit(message.spec, plan, message.files, again=message.again)
+    accepted = await house.orders.submit(message.spec, plan, message.files, again=message.again)
     await visit.say(Submitted(request=message.request, job=accepted.job, copies=accepted.copies))
 
 
@@ -98,7 +98,7 @@ async def cancel(visit: Visit, message: Message, _: bytes) -> None:
     with trio.move_on_after(CANCEL_S):
         while not over(view):
             if visit.house.core.jobs.leads(job):
-                visit.house.cancel(job, message.reason)
+                visit.house.orders.cancel(job, message.reason)
                 if await visit.house.bulletin.after(job, visit.house.bulletin.latest(job)) is None:
                     await visit.house.bulletin.moved(job, within_s=LOOK_AGAIN_S)
             elif visit.peer is not None:
@@ -130,7 +130,7 @@ async def accept_fork(visit: Visit, message: Message, _: bytes) -> None:
     if not view.fork or view.fork != short(view.job):
         raise RequestError(Trouble.USAGE, f"{short(view.job)} is no fork; `p2premap jobs` names forks.")
     if visit.house.core.jobs.leads(JobId(view.job)) or over(view):
-        visit.house.accept_fork(JobId(view.job))
+        visit.house.orders.accept_fork(JobId(view.job))
         if over(view) and visit.peer is None:  # so that all who keep its end know
             await ask_all(visit, AcceptFork(request=PASSED_ON, fork=view.job), Done)
     elif visit.peer is None:

@@ -61,7 +61,7 @@ def _exact(view: NodeView) -> NodeView:
 async def get_status(visit: Visit, message: Message, _: bytes) -> None:
     """`GetStatus`."""
     assert isinstance(message, GetStatus)
-    status = visit.house.status(message.request)
+    status = visit.house.account.status(message.request)
     status = msgspec.structs.replace(status, me=_exact(status.me))
     trouble = await trio.to_thread.run_sync(disk_trouble, visit.house.identity.directory)
     if trouble:
@@ -126,7 +126,7 @@ async def _last_words(visit: Visit, answer: Done, ending: Ending) -> None:
 async def diagnose(visit: Visit, message: Message, _: bytes) -> None:
     """`Diagnose`."""
     assert isinstance(message, Diagnose)
-    await visit.say(Diagnosis(request=message.request, findings=await visit.house.diagnose()))
+    await visit.say(Diagnosis(request=message.request, findings=await visit.house.account.diagnose()))
 
 
 async def stop(visit: Visit, message: Message, _: bytes) -> None:

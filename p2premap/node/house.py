@@ -13,24 +13,20 @@ A run ends in one of the ways of `p2premap.node.endings`; `p2premap.node.daemon`
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-import msgspec
 import trio
 from msgspec.structs import replace
 
 from p2premap import __version__
-from p2premap.config import NodeConfig, OwnerLimits, TransportConfig
-from p2premap.control.answers import Trouble
-from p2premap.control.nodes import Finding, NodeView, Status
+from p2premap.config import NodeConfig, TransportConfig
+from p2premap.control.nodes import NodeView, Status
 from p2premap.election import events as election
 from p2premap.election.core import ElectionCore
 from p2premap.gossip import events as gossip
 from p2premap.gossip.core import GossipCore
-from p2premap.gossip.facts import LoadMeter
 from p2premap.ids import JobId, NodeId, RequestId, short
 from p2premap.node import (
     desk_calls,
@@ -42,16 +38,17 @@ from p2premap.node import (
     desk_why,
     leaving,
     scope,
+    upkeep,
 )
+from p2premap.node.account import Account
 from p2premap.node.bring import Bringer
 from p2premap.node.bulk import AllowedFiles, BulkService
 from p2premap.node.bulletin import Bulletin, Warnings
 from p2premap.node.core import NodeCore
-from p2premap.node.desk import Desk, RequestError
+from p2premap.node.desk import Desk
 from p2premap.node.driver import Driver
 from p2premap.node.endings import Ending
 from p2premap.node.events import (
-    CancelJob,
     JobAccepted,
     JobMoved,
     JobRefused,
@@ -60,7 +57,7 @@ from p2premap.node.events import (
     NodeEvent,
     ReadPlan,
     ShareFiles,
-    SubmitJob,
+    SoftwareKnown,
     Tick,
 )
 from p2premap.node.identity import PEERS, Identity
@@ -68,22 +65,16 @@ from p2premap.node.invite import Inviter
 from p2premap.node.keys import Keys
 from p2premap.node.kinds import Unfit
 from p2premap.node.ledger import Ledger
-from p2premap.node.logs import sweep_logs
-from p2premap.node.others import OthersSampler, machine_now
+from p2premap.node.orders import Orders
 from p2premap.node.parts import Parts
 from p2premap.node.paths import Paths
 from p2premap.node.search import Search
 from p2premap.node.secret import ClusterSecret
 from p2premap.node.transport import TrioTransport
 from p2premap.tasks import events as tasks
-from p2premap.tasks.job import JobSpec, JobView
+from p2premap.tasks.job import JobView
 
-if TYPE_CHECKING:
-    from p2premap.node.examiner import Examiner
-
-LOAD_S: Final = 1.0
-TIDY_S: Final = 3600.0
-KEEP_S: Final = 7 * 86_400.0
+SOFTWARE_S: Final = 1.0
 LEAVE_S: Final = 1.0
 DRAIN_S: Final = 1.0
 """A node that is told to stop waits so long for what runs, and for copies of what only it holds; `drain` for longer."""
@@ -142,9 +133,7 @@ class House:
         self._over = trio.Event()
         self._left = trio.Event()
         self._idle = trio.Event()
-        self._submissions: dict[int, tuple[trio.Event, list[JobAccepted | JobRefused]]] = {}
-        self._numbers = 0
-        self._examiner: Examiner | None = None
+        self.account = Account(self)
         self._build()
 
     def _build(self) -> None:
@@ -152,7 +141,8 @@ class House:
         state = self.identity.directory
         self._records = self._parts.ledger(state / "ledger.db", self.identity.boot)
         self.warnings.add(self._records.warning)
-        self.ledger = Ledger(store=self._records, deliver=self._deliver, damaged=self._on_damage)
+        self.ledger = Ledger(store=self._records, deliver=self.deliver, damaged=self._on_damage)
+        self.orders = Orders(self.deliver, trouble=lambda: self.ledger.trouble, wall_s=self._parts.wall_s)
         self.store = self._parts.store(state / PEERS)
         self.warnings.add(self.store.warning)
         self.blobs = self._parts.blobs(state / "blobs")
@@ -168,8 +158,8 @@ class House:
         self.transport: TrioTransport = self._parts.transport(
             identity=self.identity,
             keys=self.keys,
-            config=self._transport_config(),
-            deliver=self._deliver,
+            config=self.transport_config(),
+            deliver=self.deliver,
             addresses_of=lambda node: self.search.addresses_of(node),
             serve_control=self.desk.serve,
             serve_bulk=self.bulk.serve_bulk,
@@ -187,8 +177,8 @@ class House:
             neighbour_blobs=self._neighbour_blobs,
             answers=self._answers,
         )
-        self.executor = self._parts.executor(state=state, blobs=self.blobs, stager=self.stager, deliver=self._deliver)
-        self.calls = desk_calls.CallLines(self._deliver, self.slots, self.led_jobs)
+        self.executor = self._parts.executor(state=state, blobs=self.blobs, stager=self.stager, deliver=self.deliver)
+        self.calls = desk_calls.CallLines(self.deliver, self.slots, self.led_jobs)
         self.kinds = self._parts.kinds()
         self.bringer = Bringer(
             me=self.identity.node,
@@ -196,7 +186,7 @@ class House:
             stager=self.stager,
             directors=self.kinds,
             share=self.files.allow_files,
-            deliver=self._deliver,
+            deliver=self.deliver,
         )
         self.search: Search = self._parts.search(
             me=self.identity.node,
@@ -207,7 +197,7 @@ class House:
             config=self.config,
             transport=self.transport,
             store=self.store,
-            post=self._deliver,
+            post=self.deliver,
             warnings=self.warnings,
         )
         self.keys.on_change(self._rekey)
@@ -217,7 +207,8 @@ class House:
         self.inviter.rekey(self.keys.secret, self.keys.face.credentials)
         self.search.rekey()
 
-    def _transport_config(self) -> TransportConfig:
+    def transport_config(self) -> TransportConfig:
+        """With the port that the user asked for, if any."""
         transport = self.config.transport
         return replace(transport, port_first=self.config.port, ports_tried=1) if self.config.port else transport
 
@@ -242,11 +233,12 @@ class House:
                 nursery.start_soon(self.driver.run)
                 directory = self.paths.sockets(self.keys.secret.place)
                 await self._parts.door(directory, self.identity.node, self.desk.serve, nursery)
-                self._started(self.status(RequestId(0)))
+                self._started(self.account.status(RequestId(0)))
                 nursery.start_soon(self.calls.run)
                 nursery.start_soon(self.search.run)
-                nursery.start_soon(self._keep_load)
-                nursery.start_soon(self._keep_tidy)
+                nursery.start_soon(upkeep.keep_load, self, self._parts.load())
+                nursery.start_soon(upkeep.keep_tidy, self)
+                nursery.start_soon(self._look_for_software)
                 await self._over.wait()
                 await self._say_goodbye()
                 nursery.cancel_scope.cancel()
@@ -298,16 +290,21 @@ class House:
             may_drop=lambda event: isinstance(event, gossip.Received) and event.address is not None,
         )
 
+    async def _look_for_software(self) -> None:
+        """Once the node is up: few jobs require any, and nobody's start shall wait for it."""
+        await trio.sleep(SOFTWARE_S)
+        self.deliver(SoftwareKnown(software=await trio.to_thread.run_sync(self._parts.software)))
+
     async def _say_goodbye(self) -> None:
         """Hand jobs over, then tell the others; a node that is soon back, or takes another name, does neither."""
         if self._ending not in (Ending.NEW_IDENTITY, Ending.REOPEN):
             await leaving.drain(self, wait_s=DRAIN_S)
             with trio.move_on_after(HAND_OVER_S):
                 if self.core.jobs.led:
-                    self._deliver(election.HandOver())
+                    self.deliver(election.HandOver())
                     await self._idle.wait()
             with trio.move_on_after(LEAVE_S):
-                self._deliver(gossip.Leave())
+                self.deliver(gossip.Leave())
                 await self._left.wait()
 
     def _look_whether_idle(self) -> None:
@@ -322,12 +319,13 @@ class House:
 
     # --- events in, effects out ---------------------------------------------------------------------------------------
 
-    def _deliver(self, event: NodeEvent) -> None:
+    def deliver(self, event: NodeEvent) -> None:
+        """Something happened: the core will hear of it."""
         self.driver.post(event)
 
     def hint(self, hint: gossip.Hinted) -> None:
         """Somebody may be there."""
-        self._deliver(hint)
+        self.deliver(hint)
 
     def _perform(self, effect: NodeEffect) -> None:
         match effect:
@@ -370,10 +368,8 @@ class House:
                 self._look_whether_idle()
             case ShareFiles(job=job, files=files):
                 self.files.allow_files(job, files)
-            case JobAccepted(request=request) | JobRefused(request=request):
-                answered, answer = self._submissions.pop(request)
-                answer.append(effect)
-                answered.set()
+            case JobAccepted() | JobRefused():
+                self.orders.answered(effect)
             case tasks.TasksEnded() | tasks.Extended():
                 self.calls.hear(effect)
 
@@ -412,88 +408,7 @@ class House:
             return None
         return theirs.blob_directory or None
 
-    # --- periodic work ------------------------------------------------------------------------------------------------
-
-    async def _keep_load(self) -> None:
-        sampler, others, meter, before = self._parts.load(), OthersSampler(), LoadMeter(), b""
-        mine = self.core.capabilities(self.identity.node)
-        assert mine is not None
-        limited = self.config.limits != OwnerLimits()
-        if limited:
-            self._deliver(tasks.SetLimits(limits=self.config.limits))
-        while True:
-            try:
-                look = sampler.look()
-            except OSError as error:  # no descriptor is free just now
-                log.warning("this machine's load cannot be read: %s", error.strerror)
-                await trio.sleep(LOAD_S)
-                continue
-            if limited:
-                self._deliver(machine_now(look, await trio.to_thread.run_sync(others.look), cpus=mine.cpus))
-            value = meter.measure(
-                busy_slots=self.core.worker.busy / max(1, mine.slots),
-                cpu=look.cpu,
-                memory=1.0 - look.memory_free_bytes / max(1, mine.memory_bytes),
-                battery_used=1.0 if look.on_battery else 0.0,
-            )
-            if value != before:
-                self._deliver(gossip.SetLoad(value=value))
-                before = value
-            await trio.sleep(LOAD_S)
-
-    async def _keep_tidy(self) -> None:
-        """Results and logs stay for `KEEP_S`; what a job that goes on for longer misses then is made again."""
-        while True:
-            keep = self.core.jobs.blobs_in_use() | self.bringer.blobs_in_use()
-            try:
-                await trio.to_thread.run_sync(partial(self.blobs.sweep, older_s=KEEP_S, keep=keep))
-                await trio.to_thread.run_sync(partial(sweep_logs, self.executor.logs, older_s=KEEP_S))
-            except OSError as error:
-                self.warnings.add(f"Old results in {self.identity.directory} cannot be removed: {error.strerror}.")
-            await trio.sleep(TIDY_S)
-
     # --- what the desk asks -------------------------------------------------------------------------------------------
-
-    async def submit(self, spec: JobSpec, plan: bytes, files: Sequence[str], *, again: bool = False) -> JobAccepted:
-        """Hand a job to the core; `files` may then be read by its attempts.
-
-        Raises:
-            RequestError: it is refused.
-        """
-        self._numbers += 1
-        answered, answer = trio.Event(), list[JobAccepted | JobRefused]()
-        self._submissions[self._numbers] = (answered, answer)
-        self._deliver(
-            SubmitJob(
-                request=self._numbers,
-                spec=spec,
-                plan=plan,
-                files=tuple(files),
-                again=again,
-                wall_s=self._parts.wall_s(),
-            )
-        )
-        await answered.wait()
-        (accepted,) = answer
-        if isinstance(accepted, JobRefused):
-            raise RequestError(Trouble.REFUSED if self.ledger.trouble else Trouble.USAGE, accepted.text)
-        return accepted
-
-    def forget(self, job: JobId) -> None:
-        """A job that is over need not be listed any more."""
-        self._deliver(election.Forget(job=job))
-
-    def stop_taking(self, *, again: bool = False) -> None:
-        """Take no more work: this node is about to go. `again`: take some after all."""
-        self._deliver(tasks.StopTaking(again=again))
-
-    def cancel(self, job: JobId, reason: str) -> None:
-        """End a job that is led here."""
-        self._deliver(CancelJob(job=job, reason=reason or "cancelled by a user"))
-
-    def accept_fork(self, fork: JobId) -> None:
-        """This fork is the job from now on."""
-        self._deliver(election.AcceptFork(job=fork))
 
     def jobs(self) -> list[JobView]:
         """The jobs that this node leads or led."""
@@ -518,66 +433,3 @@ class House:
     def reach(self) -> str:
         """How far this node listens: "loopback" or "network"."""
         return "network" if self.transport.network else "loopback"
-
-    def status(self, request: RequestId) -> Status:
-        """This node and its cluster in a few facts."""
-        views = self.nodes()
-        return Status(
-            request=request,
-            me=views[0],
-            cluster=self.keys.secret.tag,
-            scope=self.reach(),
-            open_name=self.keys.secret.open_name,
-            members=1 + len(self.others()),
-            dead=sum(view.state == "dead" for view in views),
-            state_dir=str(self.identity.directory),
-            foreign=self.search.foreign(),
-            warnings=(*filter(None, (self.ledger.trouble,)), *self.warnings.all(), *self.search.warnings()),
-            counters=self._counters(),
-            key_epoch=self.keys.secret.epoch,
-        )
-
-    async def diagnose(self) -> tuple[Finding, ...]:
-        """What works and what does not."""
-        from p2premap.node.examiner import Examiner  # only this question needs it
-
-        if self._examiner is None:
-            self._examiner = Examiner(
-                paths=self.user,
-                config=self.config.discovery,
-                port_first=self._transport_config().port_first,
-                transport=self.transport,
-                nodes=self.nodes,
-                scope=self.reach,
-                discovery=self.search.discovery,
-                heard=self.transport.heard,
-                open_name=self.keys.secret.open_name,
-                troubles=self.search.troubles,
-                warnings=self.warnings.all,
-            )
-        return await self._examiner.examine()
-
-    def _counters(self) -> dict[str, int]:
-        """Every part's numbers under dotted names."""
-        counters: dict[str, int] = {"core.refused_messages": self.core.refused_messages}
-        for name, part in (
-            ("driver", self.driver.statistics()),
-            ("transport", self.transport.statistics()),
-            ("gossip", self.gossip.statistics()),
-            ("executor", self.executor.statistics()),
-            ("stager", self.stager.statistics()),
-            ("ledger", self.ledger.statistics()),
-            ("discovery", self.search.discovery.statistics()),
-        ):
-            _flatten(name, part, counters)
-        return counters
-
-
-def _flatten(prefix: str, part: object, into: dict[str, int]) -> None:
-    if isinstance(part, msgspec.Struct):
-        part = msgspec.structs.asdict(part)
-    if isinstance(part, Mapping):
-        for key, value in part.items():
-            _flatten(f"{prefix}.{key}", value, into)
-    elif isinstance(part, int | float):
-        into[prefix] = int(part)

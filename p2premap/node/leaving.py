@@ -26,7 +26,7 @@ async def drain(house: House, *, wait_s: float, sole_elsewhere: Callable[[], Awa
     Args:
         sole_elsewhere: how many results that only this node holds the leaders of other nodes still want.
     """
-    house.stop_taking()
+    house.orders.stop_taking()
     running = sole = 0
     with trio.move_on_after(wait_s):
         running = len(house.executor.running())

@@ -42,7 +42,7 @@ class Visitor:
             ),
             jobs=lambda: list(views),
             others=list,
-            cancel=lambda job, reason: None,
+            orders=SimpleNamespace(cancel=lambda job, reason: None),
         )
         for view in views:
             self.house.bulletin.post(JobId(view.job), view)
@@ -162,7 +162,7 @@ async def test_a_fork_is_accepted_by_its_name_and_nothing_else_is() -> None:
     fork = msgspec.structs.replace(job_view(1, phase=Phase.RUNNING), fork=short(job_view(1).job))
     visitor = Visitor(plain, fork)
     accepted: list[JobId] = []
-    visitor.house.accept_fork = accepted.append
+    visitor.house.orders.accept_fork = accepted.append
     await accept_fork(visitor, AcceptFork(request=1, fork=fork.job[:4]), b"")
     assert accepted == [fork.job]
     assert isinstance(visitor.answers[0], Done)
