@@ -40,6 +40,10 @@ BLOCK_BYTES_MAX: Final = 256 << 10
 BLOCK_BYTES_MIN: Final = 4 << 10
 MERGE_BYTES: Final = 32 << 20
 """A reducer holds about one block a map task: more map tasks make smaller blocks."""
+_PROCESS_BYTES: Final = 32 << 20
+_BLOCK_OBJECTS: Final = 48
+"""A block of small pairs takes so many times its bytes as Python objects, two blocks a run and the groups included."""
+RUNS_MIN: Final = 8
 
 MAP: Final = "map"
 REDUCE: Final = "reduce"
@@ -154,6 +158,7 @@ class MapParams(Record, frozen=True, kw_only=True):
         heads: `InputFile.head` of each, or nothing.
         memory_bytes: see `MapReducePlan`.
         onward: without a reduce stage: what is written goes on to `finish`.
+        runs_max: sorted runs that are merged at a time; 0: any number.
     """
 
     names: tuple[str, ...]
@@ -163,6 +168,7 @@ class MapParams(Record, frozen=True, kw_only=True):
     heads: tuple[bytes, ...] = ()
     memory_bytes: Count = 0
     onward: bool = False
+    runs_max: Count = 0
 
 
 class ReduceParams(Record, frozen=True, kw_only=True):
@@ -170,10 +176,13 @@ class ReduceParams(Record, frozen=True, kw_only=True):
 
     Args:
         onward: what is written goes on to `finish`.
+        block_bytes, runs_max: see `MapParams`.
     """
 
     partition: Count
     onward: bool = False
+    block_bytes: Count = BLOCK_BYTES_MAX
+    runs_max: Count = 0
 
 
 class Segment(NamedTuple):
@@ -290,7 +299,10 @@ class MapReduce:
         self._holders: tuple[NodeId, ...] = (home,)
         self._plan = unpack_plan(plan)
         self.input_bytes = sum(end - start for _, start, end in _SPLIT.iter_unpack(self._plan.splits))
-        self._block_bytes = min(max(MERGE_BYTES // self._plan.tasks, BLOCK_BYTES_MIN), BLOCK_BYTES_MAX)
+        limit = self._plan.memory_bytes
+        merge_bytes = min(max(limit - _PROCESS_BYTES, 0) // _BLOCK_OBJECTS, MERGE_BYTES) if limit else MERGE_BYTES
+        self._block_bytes = min(max(merge_bytes // self._plan.tasks, BLOCK_BYTES_MIN), BLOCK_BYTES_MAX)
+        self._runs_max = max(merge_bytes // self._block_bytes, RUNS_MIN) if limit else 0
         self._stages = (MAP, *((REDUCE,) if self._plan.partitions else ()), *((FINISH,) if self._plan.finish else ()))
         self._heads = any(file.head for file in self._plan.files)
         self._maps: Sequence[Pinned] = ()
@@ -382,6 +394,7 @@ class MapReduce:
             heads=tuple(plan.files[s.file].head for s in splits) if self._heads else (),
             memory_bytes=plan.memory_bytes,
             onward=plan.finish,
+            runs_max=self._runs_max,
         )
         return TaskInput(params=msgspec.msgpack.encode(params), sources=tuple(self._source(s) for s in splits))
 
@@ -406,7 +419,9 @@ class MapReduce:
                 continue
             blob: BlobRef = result.blobs[0]
             sources.append(Source(digest=digest, start=start, end=end, holders=result.holders, blob=blob.digest))
-        params = ReduceParams(partition=partition, onward=self._plan.finish)
+        params = ReduceParams(
+            partition=partition, onward=self._plan.finish, block_bytes=self._block_bytes, runs_max=self._runs_max
+        )
         return TaskInput(params=msgspec.msgpack.encode(params), sources=tuple(sources))
 
     def _finish_input(self) -> TaskInput:

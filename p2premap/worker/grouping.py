@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 from p2premap.worker.blocks import Columns, shorten
 from p2premap.worker.pairs import Key, Pair, Value
 
-_CHUNK_PAIRS: Final = 250_000
+CHUNK_PAIRS: Final = 250_000
 _ENTRY_BYTES: Final = 150
 """A dict entry, its share of the table, and a small object."""
 _LIST_BYTES: Final = 90
@@ -47,8 +47,8 @@ class Grouping(Protocol):
     def groups(self) -> Mapping[Key, Any]:
         """What is held of each key."""
 
-    def add(self, pairs: Iterator[Pair]) -> Iterator[Pair] | None:
-        """Take some pairs; the rest, or None when all are taken.
+    def add(self, pairs: Iterator[Pair], most: int = CHUNK_PAIRS) -> Iterator[Pair] | None:
+        """Take some pairs, `most` at most; the rest, or None when all are taken.
 
         Raises:
             TypeError, ValueError: something that is not a pair, or a key that is not hashable (raised in this frame;
@@ -83,10 +83,10 @@ class Sums:
     def __init__(self) -> None:
         self.groups: defaultdict[Key, Any] = defaultdict(int)
 
-    def add(self, pairs: Iterator[Pair]) -> Iterator[Pair] | None:
+    def add(self, pairs: Iterator[Pair], most: int = CHUNK_PAIRS) -> Iterator[Pair] | None:
         """See `Grouping`."""
         groups = self.groups
-        for key, value in islice(pairs, _CHUNK_PAIRS):
+        for key, value in islice(pairs, most):
             groups[key] += value
         return _rest(pairs)
 
@@ -120,10 +120,10 @@ class Lists:
         self._yields = yields
         self.groups: defaultdict[Key, list[Value]] = defaultdict(list)
 
-    def add(self, pairs: Iterator[Pair]) -> Iterator[Pair] | None:
+    def add(self, pairs: Iterator[Pair], most: int = CHUNK_PAIRS) -> Iterator[Pair] | None:
         """See `Grouping`."""
         groups = self.groups
-        for key, value in islice(pairs, _CHUNK_PAIRS):
+        for key, value in islice(pairs, most):
             groups[key].append(value)
         return _rest(pairs)
 

@@ -33,10 +33,12 @@ from p2premap.worker.output import PartOutput
 from p2premap.worker.pairs import JobCodeError, Key, Pair, Value
 from p2premap.worker.readers import Blocks, Records, read_records
 from p2premap.worker.runtime import Context, Result, Segment
-from p2premap.worker.shuffle import MapOutput, Vocabulary
+from p2premap.worker.shuffle import MapOutput, Vocabulary, narrowed
 from p2premap.worker.writers import output_for, read_pairs
 
 _GC_THRESHOLD: Final = 100_000
+_VOCABULARY_FROM_BYTES: Final = 256 << 20
+"""An attempt that may take less than this remembers no keys for the next."""
 _CHECKED_PAIRS: Final = 16
 """How many pairs of the first record of a group are looked at one by one: a two-letter string unpacks like a pair."""
 _END: Final = object()
@@ -78,7 +80,8 @@ class MapReduceRuntime:
 
     def _map(self, params: MapParams, segments: Sequence[Segment], context: Context) -> Result:
         if params.partitions:
-            output: Output = MapOutput(self._job, params, context, self._vocabulary)
+            small = 0 < params.memory_bytes < _VOCABULARY_FROM_BYTES
+            output: Output = MapOutput(self._job, params, context, Vocabulary() if small else self._vocabulary)
         else:
             output = output_for(self._job, context, onward=params.onward)
         mapper = Mapper(self._job, output)
@@ -113,7 +116,8 @@ class MapReduceRuntime:
         if not job.shuffles:
             raise JobCodeError("The job file has no function reduce on this node, although it had when submitted.")
         output = output_for(job, context, onward=params.onward)
-        windows = counted(merge([Run(segment) for segment in segments]), context)
+        runs = narrowed([Run(s) for s in segments], params.runs_max, context.scratch, params.block_bytes)
+        windows = counted(merge(runs), context)
         if job.keying is None and job.reduce is not None:
             for window in windows:
                 reduce_window(job, window, output)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, compress, islice
+from itertools import chain, compress, count, islice
+from sys import getsizeof
 from typing import Final
 
 from blake3 import blake3
@@ -17,7 +18,7 @@ from blake3 import blake3
 from p2premap.tasks import mapreduce as plan
 from p2premap.tasks.mapreduce import MapParams, pack_segments
 from p2premap.worker.blocks import Columns, encode_block
-from p2premap.worker.grouping import combined, grouping_for
+from p2premap.worker.grouping import CHUNK_PAIRS, combined, grouping_for
 from p2premap.worker.jobfile import JobFile
 from p2premap.worker.merge import Run, incomparable, merge
 from p2premap.worker.pairs import Key, Pair, Value
@@ -30,9 +31,29 @@ MEMORY_BYTES: Final = 64 << 20
 VOCABULARY_MAX: Final = 100_000
 """Keys that a worker remembers from one attempt of a job to the next."""
 
-_LIST_VALUES_MAX: Final = 4_096
-"""Longer lists are cut, so that a block stays small."""
-_FIRST_KEYS: Final = 500
+_FIRST_PAIRS: Final = 2_000
+"""So many are taken before anything is known of their size."""
+_CHUNK_GROWTH: Final = 4
+_LOOKS_FIRST: Final = 8
+_SAMPLE: Final = 10
+_SHORT_LIST: Final = 64
+"""Lists of up to so many values need not be counted one by one."""
+_FIRST_KEYS: Final = 50
+"""Of a segment's first block: how large they are is not known yet, and each run has its first block in memory."""
+_FIRST_VALUES: Final = 50
+_VALUES_MAX: Final = 4_096
+"""Of a block with lists."""
+_PROCESS_BYTES: Final = 32 << 20
+"""What a worker process takes before it has anything to do."""
+_LIMIT_SHARE: Final = 4
+"""What is held is estimated, and there are tables, blocks and garbage beside it."""
+
+
+def budget(limit_bytes: int) -> int:
+    """How much a map attempt may hold where its process may take so much; 0: no limit."""
+    if not limit_bytes:
+        return MEMORY_BYTES
+    return min(max((limit_bytes - _PROCESS_BYTES) // _LIMIT_SHARE, 2 << 20), MEMORY_BYTES)
 
 
 class Vocabulary:
@@ -76,7 +97,7 @@ class MapOutput:
 
     Args:
         vocabulary: shared by the attempts of a job in this process.
-        memory_bytes: see `MEMORY_BYTES`.
+        memory_bytes: see `MEMORY_BYTES`; 0: as much as the job's limits allow.
     """
 
     def __init__(
@@ -86,17 +107,17 @@ class MapOutput:
         context: Context,
         vocabulary: Vocabulary,
         *,
-        memory_bytes: int = MEMORY_BYTES,
+        memory_bytes: int = 0,
     ) -> None:
         self._job = job
         self._params = params
         self._context = context
         self._vocabulary = vocabulary
-        self._memory_bytes = memory_bytes
+        self._memory_bytes = memory_bytes or budget(params.memory_bytes)
         self._grouping = grouping_for(job.combine, yields=job.combine_yields)
         self._spills: list[tuple[str, list[plan.Segment]]] = []
-        self._added, self._look_at = 0, 1
-        self._held_before = 0
+        self._added, self._look_at, self._chunk = 0, 1, min(_FIRST_PAIRS, CHUNK_PAIRS)
+        self._held_before = self._looks = 0
 
     def add(self, pairs: Iterator[Pair]) -> None:
         """Take these pairs.
@@ -106,7 +127,7 @@ class MapOutput:
         """
         rest: Iterator[Pair] | None = pairs
         while rest is not None:
-            rest = self._grouping.add(rest)
+            rest = self._grouping.add(rest, self._chunk)
             self._take_stock()
 
     def add_mapping(self, mapping: Mapping[Key, Value]) -> None:
@@ -121,7 +142,7 @@ class MapOutput:
     def finish(self) -> Result:
         """Write the blob; the result's value tells its segments."""
         blob = self._context.new_blob()
-        writer = RunWriter(blob.write, self._params)
+        writer = self._writer(blob.write)
         if self._spills:
             self._spill()
             segments = [self._merged(partition, writer) for partition in range(self._params.partitions)]
@@ -149,7 +170,17 @@ class MapOutput:
             self._spill()
             held = 0
         self._added, self._held_before = 0, held
-        self._look_at = max((self._memory_bytes - held) // (2 * rate), 1)
+        self._looks += 1
+        left = self._memory_bytes - held
+        if self._looks <= _LOOKS_FIRST:  # the first adds tell little: one has a record, another thousands
+            self._chunk = min(max(int(_FIRST_PAIRS * left / (2 * self._memory_bytes)), _FIRST_PAIRS // 20), CHUNK_PAIRS)
+            return
+        chunk = min(max(int(self._chunk * min(left / (2 * rate), _CHUNK_GROWTH)), _FIRST_PAIRS // 20), CHUNK_PAIRS)
+        self._look_at = max(left * self._chunk // (2 * rate * chunk), 1)
+        self._chunk = chunk
+
+    def _writer(self, write: Callable[[bytes], object]) -> RunWriter:
+        return RunWriter(write, compression=self._params.compression, block_bytes=self._params.block_bytes)
 
     def _write_groups(self, writer: RunWriter) -> list[plan.Segment]:
         groups = self._grouping.groups
@@ -170,7 +201,7 @@ class MapOutput:
     def _spill(self) -> None:
         path = os.path.join(self._context.scratch, f"run-{len(self._spills)}")
         with open(path, "wb") as file:
-            self._spills.append((path, self._write_groups(RunWriter(file.write, self._params))))
+            self._spills.append((path, self._write_groups(self._writer(file.write))))
         self._grouping = grouping_for(self._job.combine, yields=self._job.combine_yields)
 
     def _merged(self, partition: int, writer: RunWriter) -> plan.Segment:
@@ -180,7 +211,8 @@ class MapOutput:
             start = sum(s.size for s in segments[:partition])
             end = start + segments[partition].size
             runs.append(Run(Segment(path, start, end, segments[partition].digest, True, "")))
-        for keys, groups in merge(runs):
+        few = narrowed(runs, self._params.runs_max, self._context.scratch, self._params.block_bytes)
+        for keys, groups in merge(few):
             values = [groups[key] for key in keys]
             if self._job.combine_yields:
                 assert self._job.combine is not None
@@ -198,13 +230,16 @@ class RunWriter:
 
     Args:
         write: takes the bytes.
+        compression: see `p2premap.worker.blocks`.
+        block_bytes: about the size of a block before compression.
     """
 
-    def __init__(self, write: Callable[[bytes], object], params: MapParams) -> None:
+    def __init__(self, write: Callable[[bytes], object], *, compression: str, block_bytes: int) -> None:
         self._write = write
-        self._compression = params.compression
-        self._block_bytes = params.block_bytes
+        self._compression = compression
+        self._block_bytes = block_bytes
         self._keys_a_block = _FIRST_KEYS
+        self._values_a_block = _FIRST_VALUES
         self._hasher = blake3()
         self._size = 0
         self.records = 0
@@ -214,22 +249,38 @@ class RunWriter:
         keys, values, grouped = columns
         start = 0
         while start < len(keys):
+            if start == 0:
+                self._keys_a_block = min(self._keys_a_block, max(self._block_bytes // _size(columns), 1))
             end = start + self._keys_a_block
             self._block(Columns(keys[start:end], values[start:end], grouped))
             start = end
 
     def add_lists(self, keys: Sequence[Key], lists: Sequence[Iterable[Value]]) -> None:
-        """Write these keys with the values of each; no block gets more than some thousand values of one key."""
-        sizes = {len(values) if isinstance(values, list) else _LIST_VALUES_MAX + 1 for values in lists}
+        """Write these keys with the values of each; long lists are cut, so that blocks stay small."""
+        sizes = {len(values) if isinstance(values, list) else _SHORT_LIST + 1 for values in lists}
         if sizes == {1}:
             self.add(Columns(keys, list(chain.from_iterable(lists)), False))
-        elif sizes and max(sizes) <= _LIST_VALUES_MAX:
+        elif sizes and max(sizes) <= _SHORT_LIST:
             self.add(Columns(keys, lists, True))
         else:
-            for key, values in zip(keys, lists, strict=True):
-                rest = iter(values)
-                while some := list(islice(rest, _LIST_VALUES_MAX)):
-                    self._block(Columns((key,), [some], True))
+            self._add_long(keys, lists)
+
+    def _add_long(self, keys: Sequence[Key], lists: Sequence[Iterable[Value]]) -> None:
+        """As `add_lists`, counting values."""
+        held_keys: list[Key] = []
+        held_lists: list[list[Value]] = []
+        room = self._values_a_block
+        for key, values in zip(keys, lists, strict=True):
+            rest = iter(values)
+            while some := list(islice(rest, room)):
+                held_keys.append(key)
+                held_lists.append(some)
+                room -= len(some)
+                if not room:
+                    self._block(Columns(held_keys, held_lists, True))
+                    held_keys, held_lists, room = [], [], self._values_a_block
+        if held_keys:
+            self._block(Columns(held_keys, held_lists, True))
 
     def end_segment(self) -> plan.Segment:
         """What was written since the last segment ended."""
@@ -238,7 +289,8 @@ class RunWriter:
         return segment
 
     def _block(self, columns: Columns) -> None:
-        self.records += sum(map(len, columns.values)) if columns.grouped else len(columns.keys)
+        records = sum(map(len, columns.values)) if columns.grouped else len(columns.keys)
+        self.records += records
         data, size = encode_block(columns, self._compression)
         self._write(data)
         self._hasher.update(data)
@@ -246,3 +298,46 @@ class RunWriter:
         # Aim at the size that was asked for; by and by, since neighbours differ.
         fitting = len(columns.keys) * self._block_bytes // max(size, 1)
         self._keys_a_block = min(max(fitting, 1), 4 * self._keys_a_block)
+        self._values_a_block = min(
+            max(records * self._block_bytes // max(size, 1), 1), 4 * self._values_a_block, _VALUES_MAX
+        )
+
+
+def _size(columns: Columns) -> int:
+    """About how many bytes one of the first entries takes."""
+    some = columns.values[:_SAMPLE]
+    values = chain.from_iterable(some) if columns.grouped else some
+    return (sum(map(getsizeof, values)) + sum(map(getsizeof, columns.keys[:_SAMPLE]))) // len(some)
+
+
+def narrowed(runs: Sequence[Run], most: int, scratch: str, block_bytes: int) -> Sequence[Run]:
+    """No more than so many runs: where there are more, neighbours are merged on scratch disk first.
+
+    Args:
+        most: 0: any number.
+        block_bytes: of the blocks that are written.
+
+    Raises:
+        InputLost, JobCodeError: see `merge`.
+    """
+    old: list[str] = []
+    for level in count():
+        if not most or len(runs) <= most:
+            break
+        paths = [os.path.join(scratch, f"merged-{level}-{start}") for start in range(0, len(runs), most)]
+        merged = [
+            _merged_run(path, runs[start : start + most], block_bytes)
+            for path, start in zip(paths, range(0, len(runs), most), strict=True)
+        ]
+        for path in old:
+            os.unlink(path)
+        runs, old = merged, paths
+    return runs
+
+
+def _merged_run(path: str, runs: Sequence[Run], block_bytes: int) -> Run:
+    with open(path, "wb") as file:
+        writer = RunWriter(file.write, compression="none", block_bytes=block_bytes)
+        for keys, groups in merge(runs):
+            writer.add_lists(keys, [groups[key] for key in keys])
+    return Run(Segment(path, 0, os.path.getsize(path), b"", True, ""))

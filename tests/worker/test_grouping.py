@@ -122,7 +122,7 @@ def test_a_group_is_combined_for_its_own_key_and_single_values_are_left_alone() 
 
 def test_sums_of_what_is_spilled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Sums, "bytes_held", lambda self: 1 << 30 if len(self.groups) > 9 else 0)
-    monkeypatch.setattr("p2premap.worker.grouping._CHUNK_PAIRS", 10)
+    monkeypatch.setattr("p2premap.worker.shuffle.CHUNK_PAIRS", 10)
     source = """
         def map(key, line):
             for n in range(100):

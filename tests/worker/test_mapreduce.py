@@ -15,7 +15,7 @@ from bench.direct import run_direct
 from p2premap.client import plan as planning
 from p2premap.client.plan import plan_mapreduce
 from p2premap.errors import JobRejected
-from p2premap.worker import grouping, mapreduce, readers, shuffle
+from p2premap.worker import mapreduce, readers, shuffle
 from p2premap.worker.pairs import JobCodeError
 from p2premap.worker.runtime import InputLost
 from tests.worker.jobs import forgotten, lines, pairs, run_source
@@ -185,7 +185,7 @@ def test_spilling_changes_nothing(
     tmp_path: Path, extra: str, compression: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = corpus()
-    monkeypatch.setattr(grouping, "_CHUNK_PAIRS", 500)
+    monkeypatch.setattr(shuffle, "CHUNK_PAIRS", 500)
     spills: list[int] = []
     spill = shuffle.MapOutput._spill
 
@@ -210,7 +210,7 @@ def test_memory_is_bounded_by_spilling(tmp_path: Path, monkeypatch: pytest.Monke
         look(output)
 
     monkeypatch.setattr(shuffle.MapOutput, "_take_stock", watched)
-    monkeypatch.setattr(grouping, "_CHUNK_PAIRS", 1_000)
+    monkeypatch.setattr(shuffle, "CHUNK_PAIRS", 1_000)
     init = shuffle.MapOutput.__init__
     monkeypatch.setattr(shuffle.MapOutput, "__init__", lambda self, *args: init(self, *args, memory_bytes=1 << 20))
     source = """

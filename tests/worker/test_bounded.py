@@ -1,0 +1,97 @@
+"""Memory: a shuffle far larger than what an attempt may take, and runs that are too many to be merged at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import groupby
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from p2premap.worker import merge as merging
+from p2premap.worker import shuffle
+from p2premap.worker.merge import Run, merge
+from p2premap.worker.runtime import Segment
+from p2premap.worker.shuffle import RunWriter, narrowed
+
+LIMIT_BYTES = 40 << 20
+
+PROGRAM = """
+    import sys
+    from bench.direct import run_direct
+    from p2premap.client.plan import plan_mapreduce
+    from p2premap.tasks.job import JobOptions, Limits
+
+    here, options = sys.argv[1], JobOptions(limits=Limits(memory_bytes=int(sys.argv[2])))
+    given = {"slots": 1, "partitions": 2, "compression": "none", "options": options}
+    submission = plan_mapreduce(f"{here}/job.py", [f"{here}/in.txt"], **given)
+    for part in run_direct(submission, f"{here}/work").parts:
+        sys.stdout.write(part.decode())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_shuffle_ten_times_larger_than_the_memory_limit(tmp_path: Path) -> None:
+    """400 MB between map and reduce, in a process that never takes more than 40 MB."""
+    source = """
+        def map(key, line):
+            for n in range(100):
+                yield n * 7_919 % 100, (line * 40_960)[:40_960]
+
+        def reduce(key, values):
+            yield key, sum(map_len(values))
+            if key > 90:
+                with open("/proc/self/status") as status:  # ru_maxrss starts at the forking process's
+                    (peak,) = [line.split()[1] for line in status if line.startswith("VmHWM")]
+                yield f"peak of {key}", int(peak) << 10
+
+        def map_len(values):
+            for value in values:
+                yield len(value)
+    """
+    (tmp_path / "job.py").write_text(dedent(source))
+    (tmp_path / "in.txt").write_text("".join(f"line {n}\n" for n in range(100)))
+    program = [sys.executable, "-c", dedent(PROGRAM), str(tmp_path), str(LIMIT_BYTES)]
+    out = subprocess.run(program, cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True).stdout
+    found = dict(line.split("\t") for line in out.splitlines())
+    counted = {int(key): int(value) for key, value in found.items() if not key.startswith("peak")}
+    assert counted == dict.fromkeys(range(100), 100 * 40_960)
+    assert sum(counted.values()) > 9.7 * LIMIT_BYTES
+    peaks = [int(value) for key, value in found.items() if key.startswith("peak")]
+    assert max(peaks) < LIMIT_BYTES
+
+
+def run_of(path: Path, columns: list[tuple[int, list[int]]]) -> Run:
+    with path.open("wb") as file:
+        writer = RunWriter(file.write, compression="none", block_bytes=100)
+        writer.add_lists([key for key, _ in columns], [values for _, values in columns])
+    return Run(Segment(str(path), 0, path.stat().st_size, b"", True, ""))
+
+
+@pytest.mark.parametrize("most", [0, 2, 3, 100])
+def test_too_many_runs_are_merged_in_several_passes(tmp_path: Path, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values of a key stay in order of run, and no merge is wider than it may be."""
+    widths: list[int] = []
+
+    def counted(runs: list[Run]):
+        widths.append(len(runs))
+        return merge(runs)
+
+    monkeypatch.setattr(shuffle, "merge", counted)
+    runs = [run_of(tmp_path / f"{n}", [(key, [n, n]) for key in range(n % 3, 50, n % 5 + 1)]) for n in range(17)]
+    expected = sorted((key, n) for n in range(17) for key in range(n % 3, 50, n % 5 + 1) for _ in range(2))
+    narrow = narrowed(runs, most, str(tmp_path), 100)
+    assert len(narrow) <= (most or 17)
+    found = [(key, value) for keys, groups in merging.merge(narrow) for key in keys for value in groups[key]]
+    assert found == expected
+    assert all(width <= most for width in widths)
+    assert [key for key, _ in groupby(found, lambda pair: pair[0])] == sorted({key for key, _ in expected})
+
+
+def test_what_an_attempt_may_hold_follows_its_limit() -> None:
+    assert shuffle.budget(0) == shuffle.MEMORY_BYTES
+    assert shuffle.budget(1 << 40) == shuffle.MEMORY_BYTES
+    assert shuffle.budget(1) == 2 << 20
+    assert shuffle.budget(96 << 20) == 16 << 20
