@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 
 import click
 
 from p2premap.cli.exits import Exit, TimedOut
-from p2premap.cli.output import fetchable, finish, output_to, raise_unless_done
+from p2premap.cli.output import Target, fetchable, finish, output_to, raise_unless_done
 from p2premap.cli.progress import Progress, progress_for
 from p2premap.cli.shapes import job_shape
 from p2premap.cli.show import DURATION, SIZE, clean, json_option, print_json, say
@@ -18,7 +19,7 @@ from p2premap.client.connection import Connection, local
 from p2premap.client.jobs import Connect
 from p2premap.client.jobs import cancel as cancel_job
 from p2premap.client.plan import Submission
-from p2premap.client.planning import Asked, plan_job
+from p2premap.client.planning import Asked, Planner, plan_job
 from p2premap.client.reach import anywhere
 from p2premap.client.session import Collector, Output, hand_in, renamed, see_through, strength
 from p2premap.control.jobs import JobUpdate, Watch
@@ -36,6 +37,11 @@ COPIES_MAX = 15
 @click.argument("paths", nargs=-1)
 @click.option(
     "--kind", default="", metavar="KIND", help="Of the job: mapreduce, action, or an installed one. [by FILE]"
+)
+@click.option(
+    "--compat",
+    type=click.Choice(["remap", "mincemeat"]),
+    help="FILE was written for this library, and runs as it is.",
 )
 @click.option("--option", "given", multiple=True, metavar="NAME=VALUE", help="For the job's own use; may be repeated.")
 @click.option("-o", "--output", metavar="DIR", help="Collect the parts here. [standard output]")
@@ -58,6 +64,7 @@ def run(
     file: str,
     paths: tuple[str, ...],
     kind: str,
+    compat: str | None,
     given: tuple[str, ...],
     output: str | None,
     partitions: int,
@@ -82,6 +89,9 @@ def run(
 
     Ctrl-C asks whether to detach or to cancel; where nobody can be asked, it cancels.
     """
+    if compat == "mincemeat":
+        _run_script(ctx, file, paths)
+        return
     if detach and (output is not None or timeout is not None):
         raise ConfigError("--detach does not wait: fetch the output later with `p2premap watch JOB -o DIR`.")
     options = JobOptions(
@@ -94,9 +104,10 @@ def run(
         stage_inputs=stage,
     )
     started = time.monotonic()
-    target = None if detach else output_to(output, as_json=as_json)
+    planner, to = _ways(file, kind, compat)
+    target = None if detach else to(output, as_json=as_json)
     with local(ctx.obj) as connection:  # the inputs are files of this machine: its own node hands them out
-        submission = _plan(connection, file, paths, kind, _pairs(given), partitions, options)
+        submission = _plan(connection, planner, file, paths, _pairs(given), partitions, options)
     if name:
         submission = renamed(submission, name)
     if detach:
@@ -119,11 +130,21 @@ def run(
         finish(view, session.collector, target, took_s=took_s, bytes_in=submission.bytes_in)
 
 
+def _ways(file: str, kind: str, compat: str | None) -> tuple[Planner, Callable[..., Target]]:
+    """Who plans such a job, and where its output goes."""
+    if compat is None:
+        return partial(plan_job, kind or kind_of(file)), output_to
+    from p2premap.cli.applications import output_of_application
+    from p2premap.compat.application import plan_application
+
+    return plan_application, output_of_application
+
+
 def _plan(
     connection: Connection,
+    planner: Planner,
     file: str,
     paths: tuple[str, ...],
-    kind: str,
     given: dict[str, str],
     partitions: int,
     options: JobOptions,
@@ -138,7 +159,7 @@ def _plan(
         given=given,
         options=options,
     )
-    return plan_job(kind or kind_of(file), asked)
+    return planner(asked)
 
 
 def _pairs(given: tuple[str, ...]) -> dict[str, str]:
@@ -154,6 +175,17 @@ def _pairs(given: tuple[str, ...]) -> dict[str, str]:
             raise ConfigError(f"--option {clean(text)!r}: write NAME=VALUE.")
         pairs[name] = value
     return pairs
+
+
+def _run_script(ctx: click.Context, file: str, args: tuple[str, ...]) -> None:
+    """Raises ConfigError for an option that would be of no effect."""
+    from p2premap.compat.script import run_script  # with cloudpickle
+
+    for parameter in ctx.command.params:
+        given = ctx.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
+        if given and parameter.name not in ("file", "paths", "compat"):
+            raise ConfigError(f"{parameter.opts[0]} has no effect on a mincemeat script; it says itself what it does.")
+    run_script(file, args, node=ctx.obj)
 
 
 class Session:

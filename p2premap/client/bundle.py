@@ -16,7 +16,7 @@ import re
 import sys
 import tokenize
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -158,6 +158,31 @@ def load_job(path: str) -> JobCode:
     source, tree = _parse(file, shown=path)
     collector = _Collector(file.absolute().parent)
     collector.follow(tree, package="")
+    return _job_code(path, file, tree, collector, collector.bundle(file, source))
+
+
+def load_adapted(path: str, *, module: str, adapter: Path, adapt: Callable[[ast.Module], str]) -> JobCode:
+    """Pack a file that is no job file together with one that makes a job of it.
+
+    Args:
+        path: of the file; local modules that it imports come along.
+        module: what it is to be imported as.
+        adapter: where the job file is said to be.
+        adapt: given the file's syntax, writes that job file.
+
+    Raises:
+        JobRejected: as `load_job`.
+    """
+    file = Path(path)
+    source, tree = _parse(file, shown=path)
+    collector = _Collector(file.absolute().parent)
+    collector.follow(tree, package="")
+    collector.modules[module] = Module(name=module, path=str(file.absolute()), source=source)
+    text = adapt(tree)
+    return _job_code(path, file, ast.parse(text), collector, collector.bundle(adapter, text))
+
+
+def _job_code(path: str, file: Path, tree: ast.Module, collector: _Collector, bundle: bytes) -> JobCode:
     names = _top_level(tree, collector)
     sets = _sets(path, names)
     _check(path, names, sets)
@@ -165,7 +190,7 @@ def load_job(path: str) -> JobCode:
     usual = SUFFIXES.get(str(_way(names, "writer", "text")), "")
     return JobCode(
         name=file.stem,
-        bundle=collector.bundle(file, source),
+        bundle=bundle,
         has_reduce="reduce" in names,
         text=reader in _OF_TEXT and names.constants.get("encoding", "utf-8") is not None,
         shuffles=bool(sets) or any(name in names for name in ("reduce", "partition", "sort_key")),

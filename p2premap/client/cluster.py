@@ -137,6 +137,14 @@ class Cluster(futures.Executor):
         """These nodes end with this connection."""
         self._private = private
 
+    def connection(self) -> Connection:
+        """A line of its own to a node, for questions about the cluster; whoever asks for it closes it.
+
+        Raises:
+            NodeUnavailable: no node answers.
+        """
+        return self._connect()
+
     @property
     def job(self) -> str:
         """The id of this program's job, as the command line shows and takes it, such as for `p2premap watch`."""

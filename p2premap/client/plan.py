@@ -95,6 +95,7 @@ def plan_mapreduce(
     partitions: int = 0,
     compression: str = "zlib",
     options: JobOptions | None = None,
+    code: JobCode | None = None,
 ) -> Submission:
     """Plan a map/reduce job over files of this machine.
 
@@ -105,11 +106,12 @@ def plan_mapreduce(
         partitions: output parts that pairs are brought together in, of each set; 0: chosen from the slots and the size.
         compression: of what goes from map to reduce: "zlib", "zstd" where every node has it, "none" where all nodes
             are on one machine.
+        code: the job file, where it has been loaded.
 
     Raises:
         JobRejected: one sentence: a wrong job file, path, or input.
     """
-    code = load_job(job_file)
+    code = code or load_job(job_file)
     most = PARTITIONS_MAX // max(len(code.sets), 1)
     if not 0 <= partitions <= most:
         raise JobRejected(f"{partitions} partitions: choose between 1 and {most}.")
