@@ -32,17 +32,18 @@ PROGRAM = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_shuffle_ten_times_larger_than_the_memory_limit(tmp_path: Path) -> None:
     """400 MB between map and reduce, in a process that never takes more than 40 MB."""
     source = """
         def map(key, line):
-            for n in range(100):
-                yield n * 7_919 % 100, (line * 40_960)[:40_960]
+            for n in range(1_000):
+                yield n * 7_919 % 1_000, (line * 4_096)[:4_096]
 
         def reduce(key, values):
             yield key, sum(map_len(values))
-            if key > 90:
+            if key > 990:
                 with open("/proc/self/status") as status:  # ru_maxrss starts at the forking process's
                     (peak,) = [line.split()[1] for line in status if line.startswith("VmHWM")]
                 yield f"peak of {key}", int(peak) << 10
@@ -57,7 +58,7 @@ def test_a_shuffle_ten_times_larger_than_the_memory_limit(tmp_path: Path) -> Non
     out = subprocess.run(program, cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True).stdout
     found = dict(line.split("\t") for line in out.splitlines())
     counted = {int(key): int(value) for key, value in found.items() if not key.startswith("peak")}
-    assert counted == dict.fromkeys(range(100), 100 * 40_960)
+    assert counted == dict.fromkeys(range(1_000), 100 * 4_096)
     assert sum(counted.values()) > 9.7 * LIMIT_BYTES
     peaks = [int(value) for key, value in found.items() if key.startswith("peak")]
     assert max(peaks) < LIMIT_BYTES
