@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import blake3
 
 from p2premap.client.callline import CallLine
-from p2premap.client.connection import Connection, local
+from p2premap.client.connection import Connection, NodeSilent, local
 from p2premap.client.jobs import Connect
 from p2premap.client.locals import bundle_of_program
 from p2premap.client.mapping import Feed, Results
@@ -32,7 +32,7 @@ from p2premap.client.packs import Call, Mapped
 from p2premap.client.pickles import dumps
 from p2premap.client.plan import Submission
 from p2premap.client.private import PrivateCluster
-from p2premap.client.reach import anywhere
+from p2premap.client.reach import anywhere, patiently
 from p2premap.client.session import hand_in, strength
 from p2premap.errors import NodeUnavailable
 from p2premap.ids import Digest
@@ -312,9 +312,9 @@ def connect(
     options = JobOptions(copies=copies)
     title = name or os.path.basename(getattr(sys.modules["__main__"], "__file__", None) or "interactive")
     try:
-        anywhere(node).close()
-    except NodeUnavailable:
-        if node:
+        patiently(node).close()
+    except NodeUnavailable as error:
+        if node or isinstance(error, NodeSilent):
             raise
         return _privately(title, options, slots or os.cpu_count() or 1, say)
     reach: Callable[[], Connection] = partial(anywhere, node, insist=False)

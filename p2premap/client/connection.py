@@ -60,6 +60,10 @@ class _Silent(PeerUnreachable):
     """The daemon's process exists but says nothing: asking again at once would only wait again."""
 
 
+class NodeSilent(NodeUnavailable):
+    """A node of this machine is there and says nothing: it may be stopped, or the machine overloaded. Indefinite."""
+
+
 class Connection:
     """A line to one daemon that has said `Welcome`.
 
@@ -273,6 +277,7 @@ def answering(paths: Paths) -> Iterator[Connection]:
 
     Raises:
         NodeUnavailable: none does.
+        NodeSilent: none does, and one is there.
     """
     trouble: ClusterError | RemoteProtocolError | None = None
     found = False
@@ -287,7 +292,8 @@ def answering(paths: Paths) -> Iterator[Connection]:
             found = True
             yield connection
     if not found:
-        raise NodeUnavailable(f"No p2premap node answers on this machine: {trouble}" if trouble else NO_NODE)
+        unavailable = NodeSilent if isinstance(trouble, _Silent) else NodeUnavailable
+        raise unavailable(f"No p2premap node answers on this machine: {trouble}" if trouble else NO_NODE)
 
 
 def _is_called(welcome: Welcome, node: str) -> bool:

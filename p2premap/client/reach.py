@@ -7,17 +7,20 @@ the job's inputs are files of a machine that has no node to hand them out.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 
 from p2premap import __version__
-from p2premap.client.connection import Connection, local
+from p2premap.client.connection import Connection, NodeSilent, local
 from p2premap.errors import ConfigError, NodeUnavailable, PeerUnreachable, RemoteProtocolError
 from p2premap.ids import Address
 from p2premap.node.paths import Paths
 
 TRIED_MAX = 4
 CONNECT_S = 1.5
+SILENT_S = 30.0
+"""A node that is there and says nothing for so long is not overloaded: it is stopped."""
 
 
 def anywhere(
@@ -44,6 +47,24 @@ def anywhere(
             raise
     told(f"No node runs on this machine; {found.welcome.name} answers.")
     return found
+
+
+def patiently(node: str = "") -> Connection:
+    """The same, where a node of this machine that says nothing is waited for.
+
+    That a machine is overloaded is no reason to do without its node: the program may even run on a slot of it.
+
+    Raises:
+        NodeUnavailable: there is none.
+        NodeSilent: it said nothing for `SILENT_S`.
+    """
+    until = time.monotonic() + SILENT_S
+    while True:
+        try:
+            return anywhere(node)
+        except NodeSilent:
+            if time.monotonic() >= until:
+                raise
 
 
 def _remembered_member(paths: Paths) -> Connection | None:
