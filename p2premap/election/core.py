@@ -198,6 +198,19 @@ class ElectionCore:
         """The job that is known here under this submission key."""
         return self._table.find(key)
 
+    def _wrote(self, event: events.Persisted | events.PersistFailed) -> None:
+        journal = self._context.journal
+        before = journal.trouble
+        match event:
+            case events.Persisted(token=token):
+                journal.persisted(token)
+            case events.PersistFailed(token=token, text=text):
+                journal.failed(self._context.now, token, text)
+        if journal.trouble != before:
+            for job_id in list(self._table.leading):
+                if (job := self._table.get(job_id)) is not None:
+                    job.announce()
+
     def check_invariants(self) -> None:
         """For tests and the simulator: what must hold after every step."""
         if not self._unchecked:
@@ -237,10 +250,8 @@ class ElectionCore:
                 self._submissions.create(event)
             case events.FindJob(request=request, key=key):
                 self._submissions.inquiries.find(request, key, self.find(key))
-            case events.Persisted(token=token):
-                self._context.journal.persisted(token)
-            case events.PersistFailed(token=token, text=text):
-                self._context.journal.failed(self._context.now, token, text)
+            case events.Persisted() | events.PersistFailed():
+                self._wrote(event)
             case events.BatchesLoaded(token=token, batches=batches):
                 self._context.loaded(token, batches)
             case events.HandOver():

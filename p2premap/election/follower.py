@@ -116,6 +116,7 @@ def _ack(context: Context, job: Job, node: NodeId, ballot: Ballot) -> None:
             cells=replica.chosen_durable,
             amnesiac=replica.record.amnesiac,
             copying=job.provision.copying,
+            unwritable=bool(context.journal.trouble),
         )
         context.ack(node, ack)
 

@@ -95,9 +95,22 @@ class Job:
             return ""
         silent = [n for n in replica.members if not self._context.reachable(n)]
         if is_quorum(replica.members, [n for n in replica.members if n not in silent]):
-            return self.provision.lacks if self.leader is None else self._copying()
+            return self.provision.lacks if self.leader is None else self._unwritable() or self._copying()
         names = ", ".join(node.hex()[:8] for node in silent)
         return f"{needed(replica.members)} of {len(replica.members)} replicas are needed; no answer from {names}."
+
+    def _unwritable(self) -> str:
+        """Of a job that is led here: whose disks have to take something before it can go on."""
+        if self.leadership is None:
+            return ""
+        members = self.replica.members
+        broken = [n for n in members if n != self._context.me and self.leadership.follower(n).unwritable]
+        if self._context.journal.trouble and self._context.me in members:
+            broken.insert(0, self._context.me)
+        if is_quorum(members, [n for n in members if n not in broken]):
+            return ""
+        names = ", ".join(node.hex()[:8] for node in broken)
+        return f"Its ledger cannot be written at {names}: their disks are full, or fail; free some space there."
 
     def _copying(self) -> str:
         """Of a job that is led here: who does not have all that it needs yet."""

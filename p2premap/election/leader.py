@@ -43,9 +43,10 @@ class Follower:
         amnesiac: its memory is not whole.
         copying: it does not have all inputs yet.
         leaving: it is about to go.
+        unwritable: its disk takes nothing now.
     """
 
-    __slots__ = ("acked", "amnesiac", "cells", "copying", "leaving", "loading", "sent")
+    __slots__ = ("acked", "amnesiac", "cells", "copying", "leaving", "loading", "sent", "unwritable")
 
     def __init__(self) -> None:
         self.acked = -1
@@ -55,6 +56,7 @@ class Follower:
         self.amnesiac = False
         self.copying = False
         self.leaving = False
+        self.unwritable = False
 
 
 class Proposal:
@@ -189,6 +191,7 @@ class Leadership:
             follower.cells = max(follower.cells, ack.cells)
             follower.amnesiac = ack.amnesiac
             follower.copying = ack.copying
+            follower.unwritable = ack.unwritable
             follower.leaving = leaving
             self.acked(node, -1 if ack.serial is None else ack.serial)
 

@@ -46,6 +46,7 @@ class Ack(Record, frozen=True, kw_only=True):
         cells: of so many cells it knows that they are chosen.
         amnesiac: it may not vote in this epoch any more.
         copying: it does not have all inputs of the job yet.
+        unwritable: its disk has not taken what was written last.
     """
 
     job: JobIdField
@@ -54,6 +55,7 @@ class Ack(Record, frozen=True, kw_only=True):
     cells: Count
     amnesiac: bool = False
     copying: bool = False
+    unwritable: bool = False
 
 
 class ForkFacts(Message, tag=57, frozen=True, kw_only=True):
