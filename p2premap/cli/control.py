@@ -41,7 +41,7 @@ def why(node: str, what: str, task: str | None, as_json: bool) -> None:
         raise ConfigError(f"{clean(what[:NAME_MAX])}... is neither a node's name nor an id.")
     with anywhere(node, told=say) as connection:
         text = connection.do(lambda n: Why(request=n, about=what, stage=stage, task=number))
-    print_json({"about": what, "task": task, "text": text}) if as_json else click.echo(clean(text))
+    print_json({"about": what, "task": task, "text": text}) if as_json else click.echo(clean(text, lines=True))
 
 
 @click.command()

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from typing import Protocol
 
-from p2premap.cli.show import clean, count, duration, say, size
+from p2premap.cli.show import clean, count, duration, say, size, table
 from p2premap.ids import NOBODY
 from p2premap.tasks.job import JobView, StageView
 
@@ -138,6 +138,8 @@ def news(before: JobView | None, view: JobView) -> list[str]:
         found.append(f"{clean(view.leader_name)} leads the job now{instead}.")
     if view.note and (before is None or view.note != before.note):
         found.append(clean(view.note))
+    if view.unmet and (before is None or view.unmet != before.unmet):
+        found += table(("NODE", "LACKS", "HAS"), view.unmet).splitlines()
     if view.fork and (before is None or view.fork != before.fork):
         found.append(
             f"Most nodes of the job's ledger are out of reach: it goes on as the fork {clean(view.fork)} "

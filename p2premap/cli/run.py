@@ -14,7 +14,7 @@ from p2premap.cli.output import Target, fetchable, finish, output_to, raise_unle
 from p2premap.cli.progress import Progress, progress_for
 from p2premap.cli.shapes import job_shape
 from p2premap.cli.show import DURATION, SIZE, clean, json_option, print_json, say
-from p2premap.client.bundle import kind_of
+from p2premap.client.bundle import kind_of, requires_of
 from p2premap.client.connection import Connection, local
 from p2premap.client.jobs import Connect
 from p2premap.client.jobs import cancel as cancel_job
@@ -25,6 +25,7 @@ from p2premap.client.session import Collector, Output, hand_in, renamed, see_thr
 from p2premap.control.jobs import JobUpdate, Watch
 from p2premap.errors import ConfigError, P2PRemapError
 from p2premap.ids import JobId
+from p2premap.tasks import placement
 from p2premap.tasks.job import JobOptions, JobView, Limits
 
 PRIORITY_MAX = 1_000
@@ -56,6 +57,8 @@ COPIES_MAX = 15
 @click.option("--memory-limit", type=SIZE, default="0", metavar="SIZE", help="Of one attempt, such as 500M. [none]")
 @click.option("--copies", type=click.IntRange(1, COPIES_MAX), default=3, help="Nodes that keep the job's ledger. [3]")
 @click.option("--strict", is_flag=True, help="Wait where most of these nodes are lost, instead of going on without.")
+@click.option("--require", multiple=True, metavar="WHAT", help='Nodes must have it, such as "package numpy >=2".')
+@click.option("--parallel", type=click.IntRange(0), default=0, metavar="N", help="Tasks side by side. [by slots]")
 @click.option("--stage", is_flag=True, help="Copy inputs over 64 MB to these nodes too, as it runs.")
 @json_option
 @click.pass_context
@@ -78,6 +81,8 @@ def run(
     memory_limit: int,
     copies: int,
     strict: bool,
+    require: tuple[str, ...],
+    parallel: int,
     stage: bool,
     as_json: bool,
 ) -> None:
@@ -102,6 +107,8 @@ def run(
         copies=copies,
         strict=strict,
         stage_inputs=stage,
+        parallel_max=parallel,
+        requires=(*(() if compat else requires_of(file)), *placement.lines_of(require)),
     )
     started = time.monotonic()
     planner, to = _ways(file, kind, compat)

@@ -102,4 +102,5 @@ def job_shape(view: JobView) -> Json:
         "error": view.error,
         "detail": view.detail,
         "note": view.note,
+        "unmet": [{"node": node, "lacks": lacks, "has": has} for node, lacks, has in view.unmet],
     }

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from p2premap.errors import JobRejected
+from p2premap.tasks import placement
 from p2premap.tasks.bundle import JOB_MODULE, Module, pack_bundle
 from p2premap.tasks.mapreduce import READERS, SUFFIXES, WRITERS
 
@@ -133,6 +134,32 @@ def pack_file(path: str) -> Source:
     collector = _Collector(file.absolute().parent)
     collector.follow(tree, package="")
     return Source(file.stem, collector.bundle(file, source), _actions(tree))
+
+
+def requires_of(path: str) -> tuple[str, ...]:
+    """What a job file, of whatever kind, says that nodes must have: ``requires = [...]`` at its top level.
+
+    Raises:
+        JobRejected: it is no Python file, or says something else than a list of requirements.
+    """
+    _, tree = _parse(Path(path), shown=path)
+    for statement in _statements(tree.body):
+        match statement:
+            case ast.Assign(targets=[ast.Name(id="requires")], value=value):
+                break
+            case ast.AnnAssign(target=ast.Name(id="requires"), value=ast.expr() as value):
+                break
+    else:
+        return ()
+    try:
+        found = ast.literal_eval(value)
+    except ValueError:
+        found = None
+    if not isinstance(found, str | list | tuple) or not all(isinstance(line, str) for line in found):
+        raise JobRejected(
+            f'{path}, line {value.lineno}: requires must be a list of texts, such as ["gpu", "package numpy >=2"].'
+        )
+    return placement.lines_of(found)
 
 
 def _actions(tree: ast.Module) -> dict[str, ast.ClassDef]:

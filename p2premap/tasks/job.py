@@ -21,6 +21,9 @@ INLINE_BYTES_MAX = 64 << 10
 SAVED_PARTS_FIRST = 1 << 20
 """Parts with a number from here on are files that tasks have saved beside their results."""
 
+UNMET_BRIEFLY = 8
+"""Rows of who lacks what in a line of a list."""
+
 RESULT_BLOBS_MAX = 1024
 """Blobs of one result: a ledger counts them in 16 bits, and one message must carry them."""
 
@@ -304,4 +307,4 @@ class JobView(Record, frozen=True, kw_only=True):
 
     def brief(self) -> JobView:
         """The same as a line of a list: without what may be long."""
-        return msgspec.structs.replace(self, parts=(), detail="", skipped=(), unmet=())
+        return msgspec.structs.replace(self, parts=(), detail="", skipped=(), unmet=self.unmet[:UNMET_BRIEFLY])

@@ -21,7 +21,7 @@ import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from p2premap.errors import JobError
+from p2premap.errors import JobRejected
 from p2premap.event import Event
 
 REQUIREMENTS_MAX: Final = 64
@@ -91,20 +91,31 @@ NOTHING: Final = Requirements()
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
+def lines_of(requires: str | Sequence[str]) -> tuple[str, ...]:
+    """What a user wrote, one line or several, where all of them are requirements.
+
+    Raises:
+        JobRejected: as `read`.
+    """
+    lines = (requires,) if isinstance(requires, str) else tuple(requires)
+    read(lines)
+    return lines
+
+
 def read(lines: Iterable[str]) -> Requirements:
     """Requirements from their text.
 
     Raises:
-        JobError: one sentence: which line is none, and what could be meant.
+        JobRejected: one sentence: which line is none, and what could be meant.
     """
     clauses = []
     for line in lines:
         alternatives = tuple(_need(part.strip(), line) for part in line.split("|"))
         if len(alternatives) > ALTERNATIVES_MAX:
-            raise JobError(f"The requirement {line[:40]!r}... has more than {ALTERNATIVES_MAX} alternatives.")
+            raise JobRejected(f"The requirement {line[:40]!r}... has more than {ALTERNATIVES_MAX} alternatives.")
         clauses.append(alternatives)
     if len(clauses) > REQUIREMENTS_MAX:
-        raise JobError(f"{len(clauses)} requirements are more than {REQUIREMENTS_MAX}.")
+        raise JobRejected(f"{len(clauses)} requirements are more than {REQUIREMENTS_MAX}.")
     return Requirements(tuple(clauses))
 
 
@@ -155,8 +166,8 @@ def _bounds(text: str, line: str) -> tuple[tuple[str, str], ...]:
     return tuple(bounds)
 
 
-def _bad(line: str, why: str) -> JobError:
-    return JobError(f"The requirement {line[:80]!r} is not understood: {why}.")
+def _bad(line: str, why: str) -> JobRejected:
+    return JobRejected(f"The requirement {line[:80]!r} is not understood: {why}.")
 
 
 def normal(name: str) -> str:

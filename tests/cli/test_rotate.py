@@ -45,8 +45,13 @@ class Machine:
             shutil.copy(secret, config / "secret")
         self.process: subprocess.Popen[str] | None = None
 
-    def start(self, join: str = "") -> None:
-        options = ["--name", self.name, "--slots", "1", "--json", "--until-eof", *(("--join", join) if join else ())]
+    @property
+    def address(self) -> str:
+        return str(self.run("nodes", "--json")[0]["addresses"][0])
+
+    def start(self, join: str = "", *more: str) -> None:
+        joins = ("--join", join) if join else ()
+        options = ["--name", self.name, "--slots", "1", "--json", "--until-eof", *joins, *more]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "p2premap", "node", *options],
             env={**environment(self.home), "P2PREMAP_TEST_RAN": self.ran},
@@ -88,7 +93,7 @@ def machines(*names: str) -> Iterator[list[Machine]]:
             for name in names:
                 made.append(Machine(root, name, root / names[0] / "config" / "secret" if made else None))
                 made[-1].start(join)
-                join = join or made[0].run("nodes", "--json")[0]["addresses"][0]
+                join = join or made[0].address
             eventually(lambda: all(one.sees() == set(names) for one in made))
             yield made
         finally:

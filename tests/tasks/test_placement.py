@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2premap.config import TasksConfig
-from p2premap.errors import JobError
+from p2premap.errors import JobRejected
 from p2premap.sim.workloads import Shape
 from p2premap.tasks import placement
 from p2premap.tasks.job import JobOptions, Phase
@@ -93,16 +93,16 @@ def test_all_lines_count_and_the_tightest_one_says_how_many() -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_requirement_is_one_sentence(line: str) -> None:
-    with pytest.raises(JobError) as error:
+    with pytest.raises(JobRejected) as error:
         placement.read([line])
     assert str(error.value).count("\n") == 0
     assert str(error.value).startswith("The requirement")
 
 
 def test_too_many_are_refused() -> None:
-    with pytest.raises(JobError, match="more than"):
+    with pytest.raises(JobRejected, match="more than"):
         placement.read(["gpu"] * 65)
-    with pytest.raises(JobError, match="alternatives"):
+    with pytest.raises(JobRejected, match="alternatives"):
         placement.read([" | ".join(["gpu"] * 17)])
 
 
@@ -147,7 +147,7 @@ def test_operators_agree_with_each_other(version: str, bound: str) -> None:
 def test_any_text_is_read_or_refused(line: str) -> None:
     try:
         requirements = placement.read([line])
-    except JobError:
+    except JobRejected:
         return
     again = placement.read([" | ".join(need.text for need in requirements.clauses[0])])
     assert [need[1:] for need in again.clauses[0]] == [need[1:] for need in requirements.clauses[0]], (
@@ -227,5 +227,5 @@ def test_where_nobody_fits_the_job_waits_and_says_who_lacks_what() -> None:
 
 
 def test_requirements_that_are_none_are_refused_before_the_job_begins() -> None:
-    with pytest.raises(JobError, match="disk 5"):
+    with pytest.raises(JobRejected, match="disk 5"):
         led("disk 5")
