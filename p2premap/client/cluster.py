@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from contextlib import nullcontext
 from functools import partial
@@ -36,6 +36,7 @@ from p2premap.client.reach import anywhere, patiently
 from p2premap.client.session import hand_in, strength
 from p2premap.errors import NodeUnavailable
 from p2premap.ids import Digest
+from p2premap.tasks import placement
 from p2premap.tasks.calls import KIND
 from p2premap.tasks.job import BlobRef, JobOptions, JobSpec
 from p2premap.worker.waiting import waiting
@@ -293,7 +294,14 @@ def _end_line(line: CallLine) -> None:
 
 
 def connect(
-    node: str = "", *, name: str = "", copies: int = 3, slots: int = 0, told: Callable[[str], None] | None = None
+    node: str = "",
+    *,
+    name: str = "",
+    copies: int = 3,
+    slots: int = 0,
+    requires: str | Sequence[str] = (),
+    parallel: int = 0,
+    told: Callable[[str], None] | None = None,
 ) -> Cluster:
     """Connect this program to the cluster.
 
@@ -302,14 +310,16 @@ def connect(
         name: of the job that this program becomes, for people; "": the script's.
         copies: how many nodes should hold its ledger.
         slots: worker processes of the private node that is started where none answers; 0: one a CPU.
+        requires: what a node must have to run any of its calls, such as "gpu" or "package numpy >=2".
+        parallel: calls side by side in the whole cluster, at most; 0: as many as there are slots.
         told: hears sentences such as that one was started; by default they are printed to stderr.
 
     Raises:
         ClusterError: the node that was named does not answer, or none can be started.
-        JobRejected: the cluster does not take the job.
+        JobRejected: the cluster does not take the job, or one of `requires` is no requirement.
     """
     say = told if told is not None else lambda text: print(text, file=sys.stderr, flush=True)
-    options = JobOptions(copies=copies)
+    options = JobOptions(copies=copies, requires=placement.lines_of(requires), parallel_max=parallel)
     title = name or os.path.basename(getattr(sys.modules["__main__"], "__file__", None) or "interactive")
     try:
         patiently(node).close()
