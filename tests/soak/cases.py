@@ -182,7 +182,7 @@ def freeze_other(trial: Trial) -> None:
 
 def _apart(trial: Trial, strike: Callable[[Trial, Node], float], *, lead: bool) -> None:
     trial.submit(trial.cluster.nodes["n1"])
-    trial.await_moment()
+    trial.await_moment(copies=3)  # the inputs are on the first machine only, until they are copied
     leader = trial.leader()
     victim = leader if lead else trial.any_node(but=[leader])
     trial.struck(strike(trial, victim))
@@ -300,7 +300,7 @@ def kill_clients_daemon(trial: Trial) -> None:
     )
     try:
         trial.wait(lambda: _found_job(trial, home), 20.0, "`p2premap run` submitted nothing")
-        trial.await_moment(most=0.8)
+        trial.await_moment(most=0.8, copies=3)
         victim = trial.leader()
         trial.check(victim is home, "the job was not led where it was submitted")
         trial.struck(home.kill())

@@ -27,6 +27,8 @@ from tests.soak.work import Mark, Work
 LOOK_S = 0.004
 VIEW_S = 0.03
 ASK_S = 5.0
+COPYING = "inputs are still being copied"
+"""What a job says as long as only the machine that it was started on has all of its inputs."""
 
 
 class Hang(Exception):
@@ -44,12 +46,14 @@ class Before:
     Args:
         done, unprotected, unprotected_s: as the leader said last: tasks with a result, those of them that a quorum
             may not hold yet, and the age of the oldest of these.
+        copies: nodes that could end the job alone.
     """
 
     leader: str
     done: int
     unprotected: int
     unprotected_s: float
+    copies: int = 1
 
 
 @dataclass
@@ -122,8 +126,11 @@ class Trial:
         assert isinstance(tasks, int)
         return tasks
 
-    def await_moment(self, least: float = 0.03, most: float = 0.95) -> None:
+    def await_moment(self, least: float = 0.03, most: float = 0.95, *, copies: int = 0) -> None:
         """Wait for a random moment in the middle of the job; on the way, ask the leader how it is.
+
+        Args:
+            copies: and until so many nodes could end the job alone, as its leader says.
 
         Raises:
             Hang: the job does not come so far.
@@ -140,13 +147,16 @@ class Trial:
                 if now - asked_at > VIEW_S:
                     asked_at = now
                     self._look(line)
-                if not passed_at and self.work.ended() >= wanted:
+                if not passed_at and self.work.ended() >= wanted and self._copied(copies):
                     passed_at = now
                 if passed_at and now >= passed_at + extra_s:
                     return
                 if now > self.until - self.limit_s / 2:
                     raise Hang(f"only {self.work.ended()} of {self.tasks} tasks ended in half of the time")
                 time.sleep(LOOK_S)
+
+    def _copied(self, copies: int) -> bool:
+        return not copies or (self.before is not None and self.before.copies >= copies)
 
     def look_at(self, leader: Node) -> None:
         """Ask the leader how the job is."""
@@ -156,7 +166,8 @@ class Trial:
     def _look(self, line: Connection) -> None:
         view = self.view(line)
         done = sum(stage.done for stage in view.stages)
-        self.before = Before(view.leader.hex(), done, view.unprotected, view.unprotected_s)
+        copied = 1 if COPYING in view.note else view.copies
+        self.before = Before(view.leader.hex(), done, view.unprotected, view.unprotected_s, copied)
 
     def view(self, line: Connection) -> JobView:
         """The job as a node tells it now."""
