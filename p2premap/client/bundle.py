@@ -67,6 +67,7 @@ class JobCode:
         cut: where files may be cut: behind "lines", behind "rows" of CSV, or nowhere: "".
         header: the first row of a CSV file names the fields.
         suffix: what the names of output parts end in.
+        datasource: it lists its keys itself, and reads no files.
     """
 
     name: str
@@ -79,6 +80,7 @@ class JobCode:
     cut: str = "lines"
     header: bool = True
     suffix: str = ""
+    datasource: bool = False
 
 
 @dataclass(slots=True)
@@ -226,6 +228,7 @@ def _job_code(path: str, file: Path, tree: ast.Module, collector: _Collector, bu
         cut=_CUTS.get(reader, ""),
         header=names.constants.get("header", True) is True,
         suffix=_suffix(path, names, usual),
+        datasource="datasource" in names,
     )
 
 
@@ -273,7 +276,7 @@ def _parse(file: Path, *, shown: str) -> tuple[str, ast.Module]:
 
 
 def _check(path: str, names: _Names, sets: Sequence[str]) -> None:
-    if "map" not in names and not ("reduce" in names and "reader" in names):
+    if "map" not in names and not ("reduce" in names and ("reader" in names or "datasource" in names)):
         raise JobRejected(
             f"{path} has no function map: define map(key, value), which yields (key, value) pairs"
             + (', or say what the records are that reduce gets, such as reader = "parts".' * ("reduce" in names) or ".")

@@ -37,6 +37,9 @@ TASK_BYTES_MAX: Final = 64 << 20
 SMALLEST_SHARE: Final = 8
 """The last tasks are about 1/8 of a slot's share: four tasks a slot in all, and slots that finish together."""
 
+KEYS_TASKS: Final = 8
+"""The keys of a datasource are shared out to so many tasks a slot: nobody knows which of them take long."""
+
 PARTITION_BYTES: Final = 4 << 20
 """Less input than this a partition is not worth another reduce task."""
 
@@ -115,19 +118,14 @@ def plan_mapreduce(
     most = PARTITIONS_MAX // max(len(code.sets), 1)
     if not 0 <= partitions <= most:
         raise JobRejected(f"{partitions} partitions: choose between 1 and {most}.")
-    files = [f for f in find_files(inputs) if f.size]
-    total = sum(f.size for f in files)
-    if not total:
-        raise JobRejected(f"The input is empty: {_listing(inputs)}.")
     slots = max(slots, 1)
+    used, tasks = _no_files(inputs) if code.datasource else _files(inputs, slots, code)
+    total = sum(split.end - split.start for task in tasks for split in task)
     if not code.shuffles:
         partitions = 0
     elif not partitions:
-        partitions = min(slots, -(-total // PARTITION_BYTES), most)
+        partitions = min(slots, slots if code.datasource else -(-total // PARTITION_BYTES), most)
     options = options or JobOptions()
-    cuts = _cut_into_tasks(files, total, slots, code)
-    tasks = _digest(files, cuts, text=code.text)
-    used = tuple(f.input for f in (_headed(files, cuts) if code.cut == "rows" and code.header else files))
     plan = pack_plan(
         files=used,
         tasks=tasks,
@@ -137,6 +135,7 @@ def plan_mapreduce(
         sets=code.sets,
         suffix=code.suffix,
         memory_bytes=options.limits.memory_bytes,
+        keys=min(KEYS_TASKS * slots, PARTITIONS_MAX) if code.datasource else 0,
     )
     blobs = tuple((Digest(blake3(blob).digest()), blob) for blob in (code.bundle, plan))
     refs = [BlobRef(digest=digest, size=len(blob)) for digest, blob in blobs]
@@ -148,8 +147,25 @@ def plan_mapreduce(
         plan=refs[1],
         options=options,
     )
-    paths = tuple(dict.fromkeys(f.path for f in used))
+    paths = tuple(dict.fromkeys(file.path for file in used))
     return Submission(spec=spec, blobs=blobs, files=paths, bytes_in=total, tasks=len(tasks))
+
+
+def _files(inputs: Sequence[str], slots: int, code: JobCode) -> tuple[Sequence[InputFile], list[list[Split]]]:
+    """The files to read, and the splits of each map task."""
+    files = [f for f in find_files(inputs) if f.size]
+    total = sum(f.size for f in files)
+    if not total:
+        raise JobRejected(f"The input is empty: {_listing(inputs)}.")
+    cuts = _cut_into_tasks(files, total, slots, code)
+    tasks = _digest(files, cuts, text=code.text)
+    return [f.input for f in (_headed(files, cuts) if code.cut == "rows" and code.header else files)], tasks
+
+
+def _no_files(inputs: Sequence[str]) -> tuple[Sequence[InputFile], list[list[Split]]]:
+    if inputs:
+        raise JobRejected(f"The job file has a datasource, and reads no files: leave {_listing(inputs)} out.")
+    return (), []
 
 
 def find_files(inputs: Sequence[str]) -> list[_File]:

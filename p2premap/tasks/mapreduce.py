@@ -2,6 +2,7 @@
 
 ::
 
+    first "keys"       one task, of a job with `datasource`; writes one blob: map task 0's keys | map task 1's | ...
     stage 0 "map"      one task a group of splits; writes one blob: partition 0's segment | partition 1's | ...
     stage 1 "reduce"   one task a partition; reads that partition's segment of every map task's blob
     then "finish"      one task, of a job with `finish`; reads the blobs of all tasks of the stage before
@@ -45,6 +46,7 @@ _BLOCK_OBJECTS: Final = 48
 """A block of small pairs takes so many times its bytes as Python objects, two blocks a run and the groups included."""
 RUNS_MIN: Final = 8
 
+KEYS: Final = "keys"
 MAP: Final = "map"
 REDUCE: Final = "reduce"
 FINISH: Final = "finish"
@@ -118,6 +120,7 @@ class MapReducePlan(Record, frozen=True, kw_only=True):
         sets: names of the outputs, each with as many partitions; empty: there is one output, without a name.
         suffix: of the names of output parts.
         memory_bytes: of an attempt, at most; 0: no limit.
+        keys: there are no files but a datasource, whose keys are shared out to so many map tasks at most; else 0.
     """
 
     version: int
@@ -131,6 +134,7 @@ class MapReducePlan(Record, frozen=True, kw_only=True):
     sets: tuple[Short, ...] = ()
     suffix: Short = ""
     memory_bytes: Count = 0
+    keys: Count = 0
 
     @property
     def tasks(self) -> int:
@@ -159,6 +163,7 @@ class MapParams(Record, frozen=True, kw_only=True):
         memory_bytes: see `MapReducePlan`.
         onward: without a reduce stage: what is written goes on to `finish`.
         runs_max: sorted runs that are merged at a time; 0: any number.
+        keyed: the source holds keys of the datasource.
     """
 
     names: tuple[str, ...]
@@ -169,6 +174,13 @@ class MapParams(Record, frozen=True, kw_only=True):
     memory_bytes: Count = 0
     onward: bool = False
     runs_max: Count = 0
+    keyed: bool = False
+
+
+class KeysParams(Record, frozen=True, kw_only=True):
+    """Told to the task that lists the keys. `tasks`: map tasks, at most."""
+
+    tasks: Count
 
 
 class ReduceParams(Record, frozen=True, kw_only=True):
@@ -211,6 +223,7 @@ def pack_plan(
     sets: Sequence[str] = (),
     suffix: str = "",
     memory_bytes: int = 0,
+    keys: int = 0,
 ) -> bytes:
     """The plan blob.
 
@@ -237,6 +250,7 @@ def pack_plan(
         sets=tuple(sets),
         suffix=suffix,
         memory_bytes=memory_bytes,
+        keys=keys,
     )
     return msgspec.msgpack.encode(plan)
 
@@ -258,7 +272,7 @@ def unpack_plan(data: bytes) -> MapReducePlan:
     firsts = [first for (first,) in _FIRST.iter_unpack(plan.firsts)] if len(plan.firsts) % _FIRST.size == 0 else []
     count = len(plan.digests) // DIGEST_BYTES
     sound = (
-        len(firsts) >= 2
+        (len(firsts) >= 2 or (len(firsts) == 1 and 0 < plan.keys <= PARTITIONS_MAX))
         and firsts[0] == 0
         and firsts[-1] == count
         and all(a < b for a, b in itertools.pairwise(firsts))
@@ -301,28 +315,40 @@ class MapReduce:
         self.input_bytes = sum(end - start for _, start, end in _SPLIT.iter_unpack(self._plan.splits))
         limit = self._plan.memory_bytes
         merge_bytes = min(max(limit - _PROCESS_BYTES, 0) // _BLOCK_OBJECTS, MERGE_BYTES) if limit else MERGE_BYTES
-        self._block_bytes = min(max(merge_bytes // self._plan.tasks, BLOCK_BYTES_MIN), BLOCK_BYTES_MAX)
+        tasks = self._plan.tasks or self._plan.keys
+        self._block_bytes = min(max(merge_bytes // tasks, BLOCK_BYTES_MIN), BLOCK_BYTES_MAX)
         self._runs_max = max(merge_bytes // self._block_bytes, RUNS_MIN) if limit else 0
-        self._stages = (MAP, *((REDUCE,) if self._plan.partitions else ()), *((FINISH,) if self._plan.finish else ()))
+        start = (KEYS, MAP) if self._plan.keys else (MAP,)
+        self._stages = (
+            *start,
+            *((REDUCE,) if self._plan.partitions else ()),
+            *((FINISH,) if self._plan.finish else ()),
+        )
         self._heads = any(file.head for file in self._plan.files)
+        self._keys: Pinned | None = None
         self._maps: Sequence[Pinned] = ()
         self._ends: Sequence[Pinned] = ()
 
     def first(self) -> StagePlan:
-        """The map stage."""
-        plan = self._plan
-        return StagePlan(
-            name=MAP, function=MAP, tasks=plan.tasks, bytes_in=self.input_bytes, final=self._stages[-1] == MAP
-        )
+        """The map stage, or the one that lists keys."""
+        if self._plan.keys:
+            return StagePlan(name=KEYS, function=KEYS, tasks=1)
+        return self._map_stage(self._plan.tasks)
 
     def next(self, number: int, results: Sequence[Pinned]) -> StagePlan | None:
-        """The reduce stage, after the map stage of a job that has one; then the one that finishes.
+        """The map stage, once the keys are listed; the reduce stage of a job that has one; the one that finishes.
 
         Raises:
-            JobFailed: a map task told nonsense of its blob.
+            JobFailed: a task told nonsense of its blob, or there are no keys.
         """
         if number + 1 == len(self._stages):
             return None
+        if self._stages[number + 1] == MAP:
+            self._keys = results[0]
+            tasks = len(results[0].value) // _SEGMENT.size
+            if results[0].failed or not tasks or not _sound(results[0], tasks):
+                raise JobFailed("The keys of the datasource could not be listed.")
+            return self._map_stage(tasks)
         if self._stages[number + 1] == FINISH:
             self._ends = results
             size = sum(blob.size for result in results for blob in result.blobs)
@@ -349,8 +375,10 @@ class MapReduce:
     def task(self, stage: StageId, task: int) -> TaskInput:
         """The splits of a map task, a partition's segments of all map tasks' blobs, or all blobs."""
         match self._stages[stage.number]:
+            case "keys":
+                return TaskInput(params=msgspec.msgpack.encode(KeysParams(tasks=self._plan.keys)))
             case "map":
-                return self._map_input(task)
+                return self._map_input(task) if self._keys is None else self._keyed_input(self._keys, task)
             case "reduce":
                 return self._reduce_input(task)
             case _:
@@ -397,6 +425,27 @@ class MapReduce:
             runs_max=self._runs_max,
         )
         return TaskInput(params=msgspec.msgpack.encode(params), sources=tuple(self._source(s) for s in splits))
+
+    def _map_stage(self, tasks: int) -> StagePlan:
+        final = self._stages[-1] == MAP
+        return StagePlan(name=MAP, function=MAP, tasks=tasks, bytes_in=self.input_bytes, final=final)
+
+    def _keyed_input(self, keys: Pinned, task: int) -> TaskInput:
+        plan = self._plan
+        params = MapParams(
+            names=(),
+            partitions=plan.partitions,
+            compression=plan.compression,
+            block_bytes=self._block_bytes,
+            memory_bytes=plan.memory_bytes,
+            onward=plan.finish,
+            runs_max=self._runs_max,
+            keyed=True,
+        )
+        start, end, digest = _segment_range(keys.value, task)
+        blob = keys.blobs[0].digest
+        source = Source(digest=digest, start=start, end=end, holders=keys.holders, blob=blob)
+        return TaskInput(params=msgspec.msgpack.encode(params), sources=(source,))
 
     def _source(self, split: Split) -> Source:
         file = self._plan.files[split.file]

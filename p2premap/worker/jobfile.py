@@ -19,6 +19,7 @@
     encoding = "utf-8"       of the inputs; None: map gets bytes
     errors = "strict"        what undecodable bytes do: "strict" fails the job, "replace", "ignore", ...
     delimiter, header        of CSV: between fields; whether the first row names them
+    datasource               optional, in place of files: keys, and their values by indexing (`p2premap.worker.sources`)
     element = "item"         of XML: the tag of a record; None: the children of the root
 """
 
@@ -45,6 +46,7 @@ class JobFile(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         map_yields, combine_yields, reduce_yields: they are generator functions.
         shuffles: the pairs of `map` are brought together by key, whether there is a `reduce` or not.
+        datasource: None: there is none.
         keying: how the job's keys differ from those of the shuffle; None: not at all.
     """
 
@@ -65,6 +67,7 @@ class JobFile(msgspec.Struct, frozen=True, kw_only=True):
     delimiter: str = ","
     header: bool = True
     element: str | None = None
+    datasource: Any = None
 
 
 def job_file(module: ModuleType) -> JobFile:
@@ -103,6 +106,7 @@ def job_file(module: ModuleType) -> JobFile:
         delimiter=_setting(module, "delimiter", ",", str),
         header=_setting(module, "header", True, bool),
         element=_setting(module, "element", None, str),
+        datasource=getattr(module, "datasource", None),
     )
 
 

@@ -2,6 +2,7 @@
 
 ::
 
+    keys     datasource -> keys, one blob
     map      split -> pieces of lines -> map() -> pairs -> dict of lists -> combine() -> sorted blocks, one blob
     reduce   one segment of each map blob -> merge -> reduce() -> text, one blob
     finish   all blobs of the stage before -> finish() -> text, one blob
@@ -20,11 +21,11 @@ import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import FunctionType
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
-from p2premap.tasks.mapreduce import FINISH, MAP, REDUCE, MapParams, ReduceParams
+from p2premap.tasks.mapreduce import FINISH, KEYS, MAP, REDUCE, KeysParams, MapParams, ReduceParams
 from p2premap.worker.blocks import shorten
 from p2premap.worker.jobfile import JobFile, job_file
 from p2premap.worker.loading import load_bundle
@@ -36,12 +37,17 @@ from p2premap.worker.runtime import Context, Result, Segment
 from p2premap.worker.shuffle import MapOutput, Vocabulary, narrowed
 from p2premap.worker.writers import output_for, read_pairs
 
+if TYPE_CHECKING:
+    from p2premap.worker.sources import Source
+
 _GC_THRESHOLD: Final = 100_000
 _VOCABULARY_FROM_BYTES: Final = 256 << 20
 """An attempt that may take less than this remembers no keys for the next."""
 _CHECKED_PAIRS: Final = 16
 """How many pairs of the first record of a group are looked at one by one: a two-letter string unpacks like a pair."""
 _END: Final = object()
+_AT_BYTES: Final = frozenset(("lines", "blocks", "task", "csv", "jsonl"))
+"""Readers whose keys are (file name, byte offset)."""
 _FRAME_READERS: Final = frozenset(("locals", "vars", "eval", "exec", "dir", "_getframe", "currentframe"))
 _PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
@@ -65,6 +71,7 @@ class MapReduceRuntime:
     def __init__(self, bundle: bytes, directory: str) -> None:
         self._job = job_file(load_bundle(bundle))
         self._vocabulary = Vocabulary()
+        self._datasource: Source | None = None
         # What is loaded by now stays; pairs come and go in numbers that would have the collector look in vain.
         gc.freeze()
         gc.set_threshold(_GC_THRESHOLD, *gc.get_threshold()[1:])
@@ -75,6 +82,8 @@ class MapReduceRuntime:
             return self._map(msgspec.msgpack.decode(params, type=MapParams), segments, context)
         if function == REDUCE:
             return self._reduce(msgspec.msgpack.decode(params, type=ReduceParams), segments, context)
+        if function == KEYS:
+            return self._source().write_keys(msgspec.msgpack.decode(params, type=KeysParams).tasks, context)
         assert function == FINISH, function
         return self._finish(segments, context)
 
@@ -85,9 +94,12 @@ class MapReduceRuntime:
         else:
             output = output_for(self._job, context, onward=params.onward)
         mapper = Mapper(self._job, output)
-        heads = params.heads or itertools.repeat(b"")
-        inputs = [self._records_of(*each) for each in zip(segments, params.names, heads, strict=False)]
-        if self._job.reader == "task":
+        if params.keyed:
+            inputs = [self._source().records(segment) for segment in segments]
+        else:
+            heads = params.heads or itertools.repeat(b"")
+            inputs = [self._records_of(*each) for each in zip(segments, params.names, heads, strict=False)]
+        if self._job.reader == "task" and not params.keyed:
             blocks = Blocks(itertools.chain.from_iterable(inputs))
             mapper.feed_task(blocks)
             context.count(records_in=blocks.count)
@@ -103,6 +115,15 @@ class MapReduceRuntime:
                     pass
                 raise
         return output.finish()
+
+    def _source(self) -> Source:
+        from p2premap.worker.sources import Source
+
+        if self._datasource is None:
+            if self._job.datasource is None:
+                raise JobCodeError("The job file has no datasource on this node, although it had when submitted.")
+            self._datasource = Source(self._job.datasource)
+        return self._datasource
 
     def _records_of(self, segment: Segment, name: str, head: bytes) -> Iterator[Records]:
         if self._job.reader in ("lines", "blocks", "task"):
@@ -159,10 +180,14 @@ class Mapper:
             pour(map(self._job.map, keys, values), self._output, pairs=self._job.map_yields)
         except Exception as error:
             index = len(records.values) - operator.length_hint(values) - 1
-            name, offset = next(itertools.islice(records.keys(), index, None))
-            raise blame(
-                error, "map", f"the record at byte {offset} of {name}, {shorten(records.values[index])}"
-            ) from error.__cause__
+            key = next(itertools.islice(records.keys(), index, None))
+            raise blame(error, "map", f"{self._place(key)}, {shorten(records.values[index])}") from error.__cause__
+
+    def _place(self, key: Key) -> str:
+        """Where a record is, for people."""
+        if self._job.reader in _AT_BYTES and isinstance(key, tuple) and len(key) == 2:
+            return f"the record at byte {key[1]} of {key[0]}"
+        return f"the record {shorten(key)}"
 
     def feed_task(self, blocks: Blocks) -> None:
         """Call `map` once, with all that the task reads.
