@@ -3,8 +3,8 @@
 ====== ============================ =====================================
 1-19   gossip                       datagrams and links
 20-39  hello, invite, bulk          `p2premap.node` (before and beside links)
-40-56  tasks                        links
-57-79  election and ledger          links
+40-55  tasks                        links
+56-79  election and ledger          links
 80-99  vertex                       links and bulk
 100-   control                      clients' sockets
 200-   worker processes             a socketpair, see `p2premap.worker`

@@ -21,6 +21,23 @@ def successor(highest: Ballot, me: NodeId) -> Ballot:
     return Ballot(highest.epoch, highest.n + 1, me)
 
 
+FIRST_OF_FORKS = 1 << 16
+"""A job's own leaders would have to be elected so often to come so far."""
+FORKS_APART = 4_000_000
+
+
+def first_of_fork(fork: JobId, opener: NodeId) -> Ballot:
+    """The ballot under which the opener of a fork leads it.
+
+    A leader's n numbers the attempts that it gives out (`p2premap.tasks.state.ATTEMPTS_A_TERM`, which fits u32 up to
+    n = 4,294,966), and a job takes over what its forks did: an attempt's number at a node must not mean two things.
+    So a fork does not count on from its job, but from a place that its id chooses. Two forks of one job that choose the
+    same (one pair in some millions) cost a fact at most: of two results of one task under one number from one node, the
+    second is taken for the first, which counts in any case.
+    """
+    return Ballot(0, FIRST_OF_FORKS + int.from_bytes(fork[:4], "big") % FORKS_APART, opener)
+
+
 class Fence:
     """The highest ballot seen for each job.
 

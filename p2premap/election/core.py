@@ -150,15 +150,18 @@ class ElectionCore:
         context.now = now
         self._unchecked = True
         self._take(event)
-        while context.inbox:
-            self._hearing.hear(self.me, context.inbox.pop(0))
         self._settle()
+        if self._table.forks.deadline() <= now:
+            self._table.forks.tick()
+            self._settle()
         context.flush()
         effects, context.out = context.out, []
         return effects
 
     def _settle(self) -> None:
         """Whatever happened to a job may have changed when it wants to be looked at, and whether it is led here."""
+        while self._context.inbox:
+            self._hearing.hear(self.me, self._context.inbox.pop(0))
         self._table.settle()
         if not self._table.leading:
             self._beat_at = math.inf
@@ -313,7 +316,6 @@ class ElectionCore:
                 job.tick()
         if self._beat_at <= context.now:
             self._beat()
-        self._table.forks.tick()
         self._submissions.tick()
 
     def _beat(self) -> None:

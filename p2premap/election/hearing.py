@@ -71,6 +71,7 @@ class Hearing:
                 | messages.Over(job=job_id)
                 | messages.Moved(job=job_id)
                 | messages.StandNow(job=job_id)
+                | messages.ForkWaits(job=job_id)
                 | messages.ForkFacts(job=job_id)
                 | messages.ForkEnd(job=job_id)
                 | messages.ForkTaken(job=job_id)
@@ -107,6 +108,7 @@ class Hearing:
         | messages.Over
         | messages.Moved
         | messages.StandNow
+        | messages.ForkWaits
         | messages.ForkFacts
         | messages.ForkEnd
         | messages.ForkTaken,
@@ -133,6 +135,8 @@ class Hearing:
                     self._table.forks.over(job)
             case messages.Moved():
                 epochs.on_moved(self._context, job, node, message)
+            case messages.ForkWaits(fork=fork):
+                job.homecoming.expect(fork, node)
             case messages.ForkFacts():
                 self._table.forks.facts(node, job, message)
             case messages.ForkEnd():
@@ -187,7 +191,8 @@ class Hearing:
             self._table.remove(known)
         elif known is not None:
             context.touch(record.job)
-            self._table.forks.told(known, record)
+            if known.replica.record.origin and not record.origin:
+                self._table.accept(known, record.key)
             if not follower.inactive(context, known, node):
                 known.replica.write(sync=True, then=lambda: context.send(node, known.provision.stored()))
             return

@@ -27,8 +27,9 @@ from p2premap.election.candidate import Candidacy
 from p2premap.election.config import Config, is_config
 from p2premap.election.context import Context
 from p2premap.election.events import Decided, Deposed, Lead, LeaderKnown, Protected
+from p2premap.election.homecoming import Homecoming
 from p2premap.election.leader import Leadership
-from p2premap.election.messages import Beats, Boots, ForkTaken, StandNow, Want
+from p2premap.election.messages import Beats, Boots, ForkWaits, StandNow, Want
 from p2premap.election.provision import Provision
 from p2premap.election.quorum import is_quorum, needed
 from p2premap.election.reconfigure import Reconfiguration
@@ -71,10 +72,7 @@ class Job:
         """Called when a quorum has been out of reach for too long."""
         self.unsure = False
         """A client may have been told of another job under this one's key: that is being found out."""
-        self.takes: dict[JobId, tuple[NodeId, int]] = {}
-        """Forks of which so many facts were taken over, and who waits to hear that they are protected."""
-        self.cells_of_fork: tuple[CellRecord, ...] = ()
-        """Cells that a fork decided, to be proposed here before any other."""
+        self.homecoming = Homecoming(context, replica)
 
     # --- views ------------------------------------------------------------------------------------------------------
 
@@ -142,7 +140,7 @@ class Job:
         """When it wants a look."""
         if not self.replica.active:
             return math.inf
-        due = min(self.provision.deadline(), self._fork_at())
+        due = min(self.provision.deadline(), self.homecoming.deadline(), self._fork_at())
         if self.leadership is not None:
             return min(self.leadership.deadline(), due)
         if self.candidacy is not None:
@@ -155,6 +153,7 @@ class Job:
             return
         now = self._context.now
         self.provision.tick()
+        self.homecoming.tick()
         if self.leadership is not None:
             self.leadership.tick()
         elif self.candidacy is not None:
@@ -277,6 +276,8 @@ class Job:
         self.candidacy = None
         self.leader = self._context.me
         self.no_quorum_since = math.inf
+        if self.fork is not None:
+            self.homecoming.expect(self.fork, self._context.me)
         leadership = self._lead(candidacy.ballot)
         adopted = candidacy.adopted()
         stop = next((cell for cell in adopted if is_config(cell.cell)), None)
@@ -284,23 +285,28 @@ class Job:
             # the epoch is over, or will be: nothing is led in it any more
             self.change = Reconfiguration(self._context, self.replica, leadership, Config.decode(stop.value))
 
-        def begun(history: tuple[bytes, ...]) -> None:
+        def loaded(history: tuple[bytes, ...]) -> None:
             if stop is None:
-                self._begun(leadership, history)
-            for node, promise in candidacy.promises.items():
-                if node != self._context.me:
-                    leadership.feed(node, dict(promise.vector))
-            if stop is None:
-                adopted.extend(self.cells_of_fork)
-                self.cells_of_fork = ()
-            for cell in adopted:
-                if not self.is_chosen(cell.cell) and not is_config(cell.cell):
-                    leadership.propose(cell.cell, cell.value)
-            self.tend()
+                self.homecoming.before(lambda: self._take_office(candidacy, leadership, history))
+            else:
+                self._settle(candidacy, leadership, adopted)
 
-        leadership.begin(begun)
+        leadership.begin(loaded)
         self.beat()
         self.announce()
+
+    def _take_office(self, candidacy: Candidacy, leadership: Leadership, history: tuple[bytes, ...]) -> None:
+        self._begun(leadership, history)
+        self._settle(candidacy, leadership, [*candidacy.adopted(), *self.homecoming.take_cells()])
+
+    def _settle(self, candidacy: Candidacy, leadership: Leadership, cells: list[CellRecord]) -> None:
+        for node, promise in candidacy.promises.items():
+            if node != self._context.me:
+                leadership.feed(node, dict(promise.vector))
+        for cell in cells:
+            if not self.is_chosen(cell.cell) and not is_config(cell.cell):
+                leadership.propose(cell.cell, cell.value)
+        self.tend()
 
     def beat(self) -> None:
         """Tell all members at once who leads."""
@@ -336,10 +342,9 @@ class Job:
         self._begun(self.lead_first(), facts)
         self.announce()
 
-    def lead_anew(self, cells: tuple[CellRecord, ...]) -> None:
-        """Stand again at once, so that the tasks begin with all facts; then propose these cells before any other."""
+    def lead_anew(self) -> None:
+        """Stand again at once, so that the tasks begin with all facts."""
         self.step_down(self._context.config.missed_s)
-        self.cells_of_fork = cells
         if self.may_stand():
             self.stand()
 
@@ -368,9 +373,7 @@ class Job:
         leadership = self.leadership
         if leadership is not None and leadership.ready and leadership.ballot == ballot:
             self._context.out.append(Protected(job=self.replica.job, serial=serial))
-            for fork, (node, count) in self.takes.items():
-                self._context.tell(node, ForkTaken(job=self.replica.job, fork=fork, count=count))
-            self.takes.clear()
+            self.homecoming.protected()
 
     # --- stepping down ----------------------------------------------------------------------------------------------
 
@@ -378,6 +381,7 @@ class Job:
         """Lead no more, and stand no more for so long."""
         self.candidacy = None
         self.change = None
+        self.homecoming.stop()
         leadership, self.leadership = self.leadership, None
         if leadership is not None:
             leadership.deposed = True
@@ -434,6 +438,8 @@ class Job:
             self.candidacy.ask(node)
         if self.no_quorum_since < math.inf and self.see_quorum() and self.ballot is None:
             self.wait(self._context.config.stand_again_s)
+        if self.fork is not None and node in self.replica.members:
+            self._context.send(node, ForkWaits(job=self.replica.job, fork=self.fork))
         self.announce()
 
     def lost(self, node: NodeId) -> None:
@@ -444,6 +450,7 @@ class Job:
                 self.wait(0.0)
         if node in self.replica.members:
             self.see_quorum()
+        self.homecoming.lost(node)
         if self.leadership is not None:
             self.leadership.tick()
         self.announce()

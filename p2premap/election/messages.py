@@ -58,6 +58,13 @@ class Ack(Record, frozen=True, kw_only=True):
     unwritable: bool = False
 
 
+class ForkWaits(Message, tag=56, frozen=True, kw_only=True):
+    """I know of a fork of this job, which comes home as soon as somebody leads the job."""
+
+    job: JobIdField
+    fork: JobIdField
+
+
 class ForkFacts(Message, tag=57, frozen=True, kw_only=True):
     """Facts of a fork, for the leader of the job that it was forked from: the first of them has this number, from 0."""
 
@@ -241,12 +248,12 @@ class StandNow(Message, tag=79, frozen=True, kw_only=True):
 ElectionMessage: TypeAlias = (
     StoreJob | JobStored | Beats | Heard | Want | Prepare | Promise | Nack | Append | Batches
     | Accept | Accepted | Chosen | Over | Moved | Boots | BootsKnown | FindKey | KeyFound | StandNow
-    | ForkFacts | ForkEnd | ForkTaken
+    | ForkWaits | ForkFacts | ForkEnd | ForkTaken
 )  # fmt: skip
 
 MESSAGES: tuple[type[Message], ...] = (
     StoreJob, JobStored, Beats, Heard, Want, Prepare, Promise, Nack, Append, Batches,
     Accept, Accepted, Chosen, Over, Moved, Boots, BootsKnown, FindKey, KeyFound, StandNow,
-    ForkFacts, ForkEnd, ForkTaken,
+    ForkWaits, ForkFacts, ForkEnd, ForkTaken,
 )  # fmt: skip
 """What this room adds to the links between members."""

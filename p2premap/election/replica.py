@@ -168,9 +168,21 @@ class Replica:
             self.update(msgspec.structs.replace(self.record, boots=boots))
 
     def conclude(self, view: bytes, then: Then) -> None:
-        """Keep the last view in place of all facts and cells."""
+        """Keep the last view in place of all facts and cells; a fork's may still be needed (`forks`)."""
         self.record = msgspec.structs.replace(self.record, view=view)
-        self._forget_all(then)
+        if self.record.origin:
+            self.write(self.record, sync=True, then=then)
+        else:
+            self._forget_all(then)
+
+    @property
+    def awaits_home(self) -> bool:
+        """Whether it is a fork that has ended, with all that the job needs to know of it."""
+        return bool(self.record.origin and self.record.view and self.streams.serials)
+
+    def strip(self) -> None:
+        """Of a fork that has ended nothing is needed any more but the last view."""
+        self._forget_all(lambda: None)
 
     def leave(self, promised: Ballot, members: tuple[NodeId, ...], then: Then) -> None:
         """Be no replica any more; remember only who is."""

@@ -83,9 +83,9 @@ class JobTable:
             if context.reachable(node):
                 context.send(node, messages.Over(job=replica.job, view=view))
 
-    def accept(self, fork: Job) -> None:
+    def accept(self, fork: Job, key: bytes = b"") -> None:
         """This fork is the job from now on, and is found under its key."""
-        self.forks.accept(fork)
+        self.forks.accept(fork, key)
         self._keys[fork.replica.record.key] = fork.replica.job
 
     def settle(self) -> None:
@@ -100,6 +100,7 @@ class JobTable:
             else:
                 self.leading.pop(job_id, None)
             if job is not None:
+                self.forks.led(job_id, job.leader)
                 self._context.agenda.put(job_id, job.deadline())
                 if not job.replica.active and job_id not in self._inactive:
                     self._inactive[job_id] = None

@@ -37,7 +37,7 @@ from p2premap.node.events import (
     RetellEnds,
     SubmitJob,
 )
-from p2premap.node.outlines import as_origin, dated, outline, submitted
+from p2premap.node.outlines import alike, as_origin, beside, dated, outline, submitted
 from p2premap.node.submissions import Submissions
 from p2premap.tasks import events as tasks
 from p2premap.tasks import messages
@@ -196,7 +196,7 @@ class Jobs:
                 and (seen := outline(self.core, job, self._names)) is not None
             ):
                 found[job] = seen
-        return list(found.values())
+        return [beside(self.core, view) for view in found.values()]
 
     def _standing_in(self, now: float, fork: JobId) -> JobView | None:
         """A fork that is led here, or has come to its end."""
@@ -471,6 +471,19 @@ class Jobs:
         if job not in self._told:
             self._emit(tasks.JobChanged(job=job, view=view))
         self._told.discard(job)
+        self._compare_forks(now, job, view)
+
+    def _compare_forks(self, now: float, job: JobId, view: JobView) -> None:
+        """Forks of a job that is over now, and that have ended too: one that ended like the job is history."""
+        for fork in self.core.jobs():
+            state = self.core.job(fork)
+            if state is None or state.record.origin != job or not state.record.view:
+                continue
+            end = msgspec.msgpack.decode(state.record.view, type=JobView)
+            if alike(view, end):
+                self.take(now, election.Forget(job=fork))
+            else:
+                self._emit(tasks.JobChanged(job=fork, view=beside(self.core, end)))
 
     def _named(self, note: str) -> str:
         """A sentence of the election room, with the nodes' names."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
 import msgspec
 
@@ -10,6 +11,8 @@ from p2premap.election.core import ElectionCore
 from p2premap.ids import NOBODY, JobId, short
 from p2premap.node.charter import Charter
 from p2premap.tasks.job import JobView, Phase
+
+BESIDE: Final = "The job itself has ended otherwise, and that counts; this is what its fork made."
 
 
 def outline(core: ElectionCore, job: JobId, names: Callable[[], Mapping[str, str]]) -> JobView | None:
@@ -56,3 +59,21 @@ def dated(core: ElectionCore, view: JobView) -> JobView:
 def as_origin(origin: JobId, view: JobView) -> JobView:
     """A fork as those see it who asked for the job that it was forked from."""
     return msgspec.structs.replace(view, job=origin, fork=short(view.job))
+
+
+def alike(one: JobView, other: JobView) -> bool:
+    """Whether two lineages of a job have ended in the same way, with the same output."""
+    return _end(one) == _end(other)
+
+
+def _end(view: JobView) -> tuple[object, ...]:
+    return view.phase, view.error, {(part.number, part.name, part.source.digest) for part in view.parts}
+
+
+def beside(core: ElectionCore, view: JobView) -> JobView:
+    """A fork that has ended and is kept beside its job, because that has ended too, says so."""
+    state = core.job(JobId(view.job))
+    origin = core.job(JobId(state.record.origin)) if state is not None and state.record.origin else None
+    if origin is None or not origin.record.view or not view.phase.over:
+        return view
+    return msgspec.structs.replace(view, note=BESIDE)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2premap.election.ballot import Fence, first, successor
+from p2premap.election.ballot import Fence, first, first_of_fork, successor
 from p2premap.ids import Ballot, JobId, NodeId
+from p2premap.tasks.state import ATTEMPTS_A_TERM
 
 A, B = NodeId(b"A" * 16), NodeId(b"B" * 16)
 JOB, OTHER = JobId(b"j" * 16), JobId(b"k" * 16)
@@ -46,3 +47,11 @@ def test_a_fence_is_bounded_and_forgets_the_job_not_heard_of_for_longest() -> No
     assert len(fence) == 2
     assert not fence.admits(JobId(b"1" * 16), old)
     assert fence.admits(JobId(b"2" * 16), old)
+
+
+@given(st.binary(min_size=16, max_size=16), st.sampled_from([A, B]))
+def test_a_forks_attempts_are_numbered_apart_from_its_jobs_and_fit(fork: bytes, opener: NodeId) -> None:
+    mine = first_of_fork(JobId(fork), opener)
+    assert mine > first(opener)
+    assert mine.n >= 60_000, "its job is not led so often"
+    assert (mine.n + 200_000) * ATTEMPTS_A_TERM < 2**32
