@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.cluster import counts, environment, eventually, job_file, p2premap, plain, stop
+from tests.cluster import counts, environment, eventually, job_file, p2premap, plain, private, stop
 
 SLOW = """
 import os, time
@@ -168,3 +168,22 @@ def test_who_was_away_gets_the_secret_when_it_is_back_and_a_restart_changes_noth
         n2.start()
         eventually(lambda: n2.sees() == {"n1", "n2", "n3"})
         assert n2.status()["key_epoch"] == 2
+
+
+def test_nodes_of_one_user_share_the_secret_and_are_not_evicted_apart() -> None:
+    with private() as cluster:
+        home = cluster.home
+
+        def epochs() -> set[int]:
+            names = ("n1", "n2", "n3")
+            return {json.loads(p2premap(home, "--node", n, "status", "--json").stdout)["key_epoch"] for n in names}
+
+        refused = p2premap(home, "--node", "n1", "rotate", "--evict", "n2")
+        assert refused.exit_code == 2
+        assert "evict both, or neither" in refused.stderr
+        for epoch in (2, 3):
+            done = json.loads(p2premap(home, "--node", f"n{epoch}", "rotate", "--json").stdout)
+            assert (done["epoch"], sorted(done["switched"]), done["away"]) == (epoch, ["n1", "n2", "n3"], [])
+            assert epochs() == {epoch}
+        nodes = json.loads(p2premap(home, "--node", "n1", "nodes", "--json").stdout)
+        assert [view["state"] for view in nodes] == ["alive"] * 3

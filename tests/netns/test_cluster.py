@@ -172,3 +172,24 @@ def test_a_node_that_nobody_can_dial_is_a_full_member(machines, tmp_path):
     assert "No answer in time" not in heard
     assert heard.count("wordcount") == 2
     assert everybody(machines)
+
+
+def test_an_evicted_machine_is_out_until_it_joins_anew_and_is_who_it_was(machines):
+    first, second, third = machines
+    form(machines)
+    eventually(lambda: everybody(machines))
+    before = third.ask("status")
+    done = first.ask("rotate", "--evict", "n3")
+    assert (done["switched"], done["evicted"]) == (["n1", "n2"], ["n3"])
+    eventually(lambda: first.members() == second.members() == {"n1", "n2"})
+    eventually(lambda: third.members() == {"n3"} and "secret was rotated" in " ".join(third.ask("status")["warnings"]))
+    assert "before a rotation" in " ".join(first.ask("status")["warnings"])
+    third.run("join", first.ask("invite")["token"])
+    eventually(lambda: everybody(machines))
+    after = third.ask("status")
+    assert (after["node"]["id"], after["key_epoch"], after["cluster"]) == (
+        before["node"]["id"],
+        2,
+        first.ask("status")["cluster"],
+    )
+    assert not after["warnings"]
