@@ -33,6 +33,7 @@ COMMANDS = {
         "why": "control:why",
         "restart": "control:restart",
         "cleanup": "control:cleanup",
+        "repl": "repl:repl",
     },
     "Cluster": {
         "status": "cluster:status",

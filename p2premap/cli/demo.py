@@ -22,12 +22,13 @@ from p2premap.cli.exits import Exit
 from p2premap.cli.output import raise_unless_done
 from p2premap.cli.progress import Progress, progress_for
 from p2premap.cli.show import clean, count, duration, json_option, print_json, say, size
+from p2premap.cli.words import WordCounts
 from p2premap.client.connection import local
 from p2premap.client.jobs import cancel
 from p2premap.client.private import PrivateCluster
 from p2premap.client.session import Collector, hand_in, renamed, see_through
 from p2premap.errors import ConfigError, P2PRemapError
-from p2premap.tasks.job import JobView, Part
+from p2premap.tasks.job import JobView
 
 NAMES = ("red", "green", "blue")
 COLOURS = {"red": "red", "green": "green", "blue": "blue"}
@@ -58,21 +59,6 @@ class Report:
     shares: dict[str, int] = field(default_factory=dict)
     top: list[tuple[str, int]] = field(default_factory=list)
     total_s: float = 0.0
-
-
-class _Counts:
-    """The job's output, counted as it comes."""
-
-    def __init__(self) -> None:
-        self.words: Counter[str] = Counter()
-
-    def write(self, part: Part, pieces: Iterator[bytes]) -> int:
-        """One part: lines of word, tab, number."""
-        data = b"".join(pieces)
-        for line in data.decode().splitlines():
-            word, _, number = line.partition("\t")
-            self.words[word] += int(number)
-        return len(data)
 
 
 @click.command()
@@ -165,7 +151,7 @@ def _count_words(
     from p2premap.client.plan import plan_mapreduce
 
     connect = partial(local, paths=cluster.paths)
-    output = _Counts()
+    output = WordCounts()
     begun = time.monotonic()
     with progress:
         submission = plan_mapreduce(str(demo_job.__file__), files, slots=cluster.slots, compression="none")

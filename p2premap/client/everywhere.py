@@ -101,3 +101,55 @@ def _where(view: NodeView) -> Where:
 def _name(view: NodeView, nodes: list[NodeView]) -> str:
     alike = sum(other.name == view.name for other in nodes)
     return view.name if alike == 1 else f"{view.name} ({view.node.hex()[:8]})"
+
+
+# --- what is asked of nodes by hand -------------------------------------------------------------------------------
+
+
+class HostStatistics(NamedTuple):
+    """A machine as a worker process on it sees it. Memory in bytes."""
+
+    host: str
+    cpus: int
+    load: float
+    memory: int
+    memory_free: int
+    python: str
+    system: str
+
+
+def host_statistics() -> HostStatistics:
+    """Of the machine that this runs on."""
+    import os
+    import platform
+
+    import psutil
+
+    memory = psutil.virtual_memory()
+    return HostStatistics(
+        host=socket.gethostname(),
+        cpus=os.cpu_count() or 1,
+        load=os.getloadavg()[0],
+        memory=memory.total,
+        memory_free=memory.available,
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.release()}",
+    )
+
+
+def evaluate(source: str, argument: object) -> object:
+    """What a function that was typed as an expression gives, such as "lambda text: len(text)".
+
+    Raises:
+        TypeError: it is no function.
+        Exception: what it raises.
+    """
+    import os
+    import re
+    import sys
+
+    function = eval(source, {"os": os, "re": re, "socket": socket, "sys": sys})  # noqa: S307  (the user's own)
+    if not callable(function):
+        raise TypeError(f"{source} is no function: write lambda text: ...")
+    found = function(argument)
+    return list(found) if hasattr(found, "__next__") else found
