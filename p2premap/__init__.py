@@ -29,7 +29,9 @@ from p2premap.errors import (
 )
 
 if TYPE_CHECKING:
-    from p2premap.client.cluster import Cluster, Future, as_completed, connect, current
+    from p2premap.client.cluster import Cluster, connect, current
+    from p2premap.client.future import Future, as_completed, gather
+    from p2premap.client.remote import remote
     from p2premap.worker.action import Action
 
 __all__ = [
@@ -57,12 +59,17 @@ __all__ = [
     "as_completed",
     "connect",
     "current",
+    "gather",
+    "remote",
 ]
 
 __version__ = "0.1.0"
 
-_LATER = dict.fromkeys(("Cluster", "Future", "as_completed", "connect", "current"), "p2premap.client.cluster") | {
-    "Action": "p2premap.worker.action"
+_LATER = {
+    **dict.fromkeys(("Cluster", "connect", "current"), "p2premap.client.cluster"),
+    **dict.fromkeys(("Future", "as_completed", "gather"), "p2premap.client.future"),
+    "remote": "p2premap.client.remote",
+    "Action": "p2premap.worker.action",
 }
 
 

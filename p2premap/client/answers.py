@@ -9,6 +9,7 @@ from typing import Final
 
 from p2premap.client.callstate import CallState, set_exception
 from p2premap.client.connection import Connection
+from p2premap.client.future import Future
 from p2premap.client.jobs import chunks
 from p2premap.client.packs import Pack
 from p2premap.client.pickles import exception, loads
@@ -17,7 +18,8 @@ from p2premap.control.answers import Chunk
 from p2premap.control.data import ReadBlob
 from p2premap.errors import CallFailed, ClusterError, RemoteProtocolError
 from p2premap.ids import NodeId
-from p2premap.tasks.calls import BLOB, RAISED, VOID, BlobAt, Done, unpack_answers, unpack_done, unpack_ends
+from p2premap.tasks.calls import BLOB, RAISED, VOID, Done, unpack_answers, unpack_done, unpack_ends
+from p2premap.tasks.calls_refs import ANSWER, BlobAt, Ref
 from p2premap.tasks.job import AttemptEnd, Outcome
 
 FETCHERS: Final = 2
@@ -81,9 +83,13 @@ class Answers:
         done = unpack_done(end.value)
         if done.flags & BLOB and end.blobs:
             blob = end.blobs[0]
+            at = BlobAt(blob.digest, blob.size, node)
+            for position, call in enumerate(pack.calls[: done.calls]):
+                if isinstance(call.future, Future):
+                    call.future.found(Ref(ANSWER, at, position=position, calls=done.calls))
             if self._fetchers is None:
                 self._fetchers = ThreadPoolExecutor(FETCHERS, "p2premap-fetch")
-            self._fetchers.submit(self._fetch, pack, done, BlobAt(blob.digest, blob.size, node))
+            self._fetchers.submit(self._fetch, pack, done, at)
         else:
             self._answered(pack, done)
 

@@ -16,13 +16,17 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from typing import Any, Final
 
 from p2premap.client.answers import AGAIN_MAX_S, AGAIN_S, TROUBLE, Answers
-from p2premap.client.callstate import CallState
+from p2premap.client.callstate import CallState, set_exception
+from p2premap.client.future import Future
 from p2premap.client.jobs import Connect
 from p2premap.client.packs import Call, Mapped
+from p2premap.client.references import Shared
 from p2premap.client.sending import Opened, Sender
 from p2premap.control.answers import Done
 from p2premap.control.calls import CallsEnded, CallsOpened, OpenCalls
@@ -30,8 +34,10 @@ from p2premap.control.jobs import JobUpdate, Watch
 from p2premap.errors import JobCancelled, JobFailed, JobLost, PeerUnreachable, RemoteProtocolError
 from p2premap.ids import JobId, short
 from p2premap.tasks.calls import INLINE_BYTES_MAX, pack_calls
+from p2premap.tasks.calls_refs import Ref
 from p2premap.tasks.job import Phase
 from p2premap.wire import Frame
+from p2premap.worker.values import pack_value
 
 SILENT_S: Final = 20.0
 """A daemon that serves calls gives a sign of life far more often than this."""
@@ -39,6 +45,16 @@ OPEN_S: Final = 15.0
 LOST_S: Final = 20.0
 """After so long without anybody who knows the job, it is lost."""
 CLOSE_S: Final = 5.0
+
+
+class _Turns(threading.local):
+    busy = False
+
+    def __init__(self) -> None:
+        self.waiting: deque[tuple[CallLine, Call]] = deque()
+
+
+_turns: Final = _Turns()
 
 
 class CallLine:
@@ -105,6 +121,61 @@ class CallLine:
         if flush:
             self._sender.flush()
 
+    def share(self, data: bytes, *, own: bool = False) -> Shared:
+        """See `Sender.share`."""
+        return self._sender.share(data, own=own)
+
+    def hold(self, call: Call) -> None:
+        """The call will be handed in, by `release`, when others have their results.
+
+        Raises:
+            JobError: the job is over.
+        """
+        with self._state.lock:
+            if self._state.error is not None:
+                raise self._state.error
+            self._state.held.add(call)
+
+    def release(self, call: Call) -> None:
+        """Hand in a call that was held, or let it fail as what it waited for has failed."""
+        _turns.waiting.append((self, call))
+        if _turns.busy:
+            return  # this one failed because another one did: a long chain must not be a deep stack
+        _turns.busy = True
+        try:
+            while _turns.waiting:
+                line, first = _turns.waiting.popleft()
+                line._release(first)
+        finally:
+            _turns.busy = False
+
+    def _release(self, call: Call) -> None:
+        error: BaseException | None = None
+        try:
+            if not call.future.cancelled():
+                call.refs = [self._ref(thing) for thing in call.things]
+                call.things = [thing for thing in call.things if isinstance(thing, Shared)]
+                self.submit(call)
+        except (Exception, CancelledError) as trouble:
+            error = trouble
+        with self._state.idle:
+            self._state.held.discard(call)
+            self._state.idle.notify_all()
+        if error is not None:
+            set_exception(call.future, error)
+
+    def _ref(self, thing: object) -> Ref:
+        """What a pack says of something that the call refers to.
+
+        Raises:
+            BaseException: what its call raised.
+        """
+        if isinstance(thing, Shared):
+            return thing.ref()
+        assert isinstance(thing, Future)
+        ref = thing.ref()
+        return self.share(pack_value(thing.result(0)), own=True).ref() if len(ref.data) > INLINE_BYTES_MAX else ref
+
     def submit_map(self, mapped: Mapped) -> int:
         """Hand in calls of a `map`; returns how many may be on their way.
 
@@ -143,12 +214,12 @@ class CallLine:
     def waiting(self) -> list[Call]:
         """The calls that have not been sent."""
         with self._state.lock:
-            return self._state.packer.waiting()
+            return [*self._state.held, *self._state.packer.waiting()]
 
     def await_idle(self) -> None:
         """Wait until every call has its answer, or the job is over."""
         with self._state.idle:
-            self._state.idle.wait_for(lambda: self._state.packer.idle or self._state.error is not None)
+            self._state.idle.wait_for(lambda: self._state.quiet or self._state.error is not None)
 
     def close(self) -> None:
         """Have the job end, once it is idle, and hang up. Never raises."""

@@ -8,7 +8,7 @@ from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
 from p2premap.client.jobs import Connect
-from p2premap.client.packs import Packer, calls_of
+from p2premap.client.packs import Call, Packer, calls_of
 from p2premap.ids import JobId
 
 
@@ -27,9 +27,16 @@ class CallState:
         self.lock = threading.Lock()
         self.idle = threading.Condition(self.lock)
         self.packer = Packer(max(slots, 1))
+        self.held: set[Call] = set()
+        """Calls that wait for results of others, which are to be their arguments."""
         self.over = threading.Event()
         self.error: BaseException | None = None
         """What every call has for an answer once the job is over."""
+
+    @property
+    def quiet(self) -> bool:
+        """Every call has its answer."""
+        return self.packer.idle and not self.held
 
     def end(self, error: BaseException) -> None:
         """Nothing more comes: what has no answer has this one."""
@@ -38,7 +45,7 @@ class CallState:
                 return
             self.error = error
             self.over.set()
-            calls = [*self.packer.waiting(), *calls_of(self.packer.under_way.values())]
+            calls = [*self.held, *self.packer.waiting(), *calls_of(self.packer.under_way.values())]
             maps = self.packer.maps()
             self.idle.notify_all()
         for call in calls:

@@ -17,7 +17,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
@@ -25,70 +24,28 @@ import blake3
 
 from p2premap.client.callline import CallLine
 from p2premap.client.connection import Connection, NodeSilent, local
+from p2premap.client.future import Future
 from p2premap.client.jobs import Connect
 from p2premap.client.locals import bundle_of_program
 from p2premap.client.mapping import Feed, Results
 from p2premap.client.packs import Call, Mapped
-from p2premap.client.pickles import dumps
 from p2premap.client.plan import Submission
 from p2premap.client.private import PrivateCluster
 from p2premap.client.reach import anywhere, patiently
+from p2premap.client.references import LARGE_BYTES, Shared, dumps_referring, weight
 from p2premap.client.session import hand_in, strength
 from p2premap.errors import NodeUnavailable
 from p2premap.ids import Digest
 from p2premap.tasks import placement
 from p2premap.tasks.calls import KIND
 from p2premap.tasks.job import BlobRef, JobOptions, JobSpec
+from p2premap.worker.values import pack_value
 from p2premap.worker.waiting import waiting
 
 SUBMISSION_KEY_BYTES = 16
 JOB_BYTES_MAX = 128 << 20
 
 T = TypeVar("T")
-
-
-class Future(futures.Future[T]):
-    """The result of one call that is being made, or waits. See `concurrent.futures.Future`.
-
-    It is pending until its result is here. `cancel` can stop a call that runs.
-    """
-
-    _call: Call | None = None
-    _line: CallLine | None = None
-
-    def result(self, timeout: float | None = None) -> T:
-        """See `concurrent.futures.Future.result`. A task that waits here gives its slot to others meanwhile."""
-        with nullcontext() if self.done() else waiting():
-            return super().result(timeout)
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """See `concurrent.futures.Future.exception`; as `result`."""
-        with nullcontext() if self.done() else waiting():
-            return super().exception(timeout)
-
-    def cancel(self) -> bool:
-        """Have the call not made, or stopped; False if its result is here already."""
-        with self._condition:
-            before = self._state
-        if not super().cancel():
-            return False
-        if before == "PENDING":
-            with contextlib.suppress(futures.InvalidStateError):
-                self.set_running_or_notify_cancel()
-            if self._line is not None and self._call is not None:
-                self._line.cancel(self._call)
-        return True
-
-
-def as_completed(fs: Iterable[futures.Future[T]], timeout: float | None = None) -> Iterator[futures.Future[T]]:
-    """See `concurrent.futures.as_completed`; waits as `Future.result` does."""
-    found = futures.as_completed(fs, timeout)
-    while True:
-        with waiting():
-            future = next(found, None)
-        if future is None:
-            return
-        yield future
 
 
 _open: dict[Cluster, None] = {}
@@ -164,7 +121,8 @@ class Cluster(futures.Executor):
     def submit(self, fn: Callable[..., T], /, *args: object, **kwargs: object) -> Future[T]:
         """Call ``fn(*args, **kwargs)`` on some node.
 
-        What cannot be sent is the future's exception.
+        A future among the arguments, or within them, stands for its result: the call is made once that is there, and
+        gets it from where it is. What cannot be sent is the future's exception.
 
         Raises:
             RuntimeError: after `shutdown`.
@@ -173,14 +131,28 @@ class Cluster(futures.Executor):
         line = self._current()
         future: Future[T] = Future()
         try:
-            call = Call(line.function(fn), dumps((args, kwargs)), future)
+            data, things = dumps_referring(_light(line, args, kwargs))
+            call = Call(line.function(fn), data, future)
         except Exception as error:
             # the caller sees it where it would see what the call raises
             future.set_exception(error)
             return future
         future._call, future._line = call, line
-        line.submit(call)
+        if things:
+            _submit_after(line, call, things)
+        else:
+            line.submit(call)
         return future
+
+    def put(self, value: object) -> Shared:
+        """Send a value once, as an argument for many calls: what is returned stands for it, there or within arguments.
+
+        All calls of a worker process get the same object, with arrays that cannot be written to.
+
+        Raises:
+            Exception: it cannot be pickled, or kept.
+        """
+        return self._current().share(pack_value(value))
 
     def map(
         self,
@@ -285,6 +257,36 @@ class Cluster(futures.Executor):
 
     def __exit__(self, kind: object, value: object, traceback: object) -> None:
         self.shutdown(wait=True, cancel_futures=kind is not None)
+
+
+def _light(line: CallLine, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments with large ones put by themselves, so that calls with the same do not each bring it along."""
+    if any(weight(value) > LARGE_BYTES for value in (*args, *kwargs.values())):
+
+        def light(value: Any) -> Any:  # noqa: ANN401  (what users pass)
+            return line.share(pack_value(value), own=True) if weight(value) > LARGE_BYTES else value
+
+        return tuple(map(light, args)), {name: light(value) for name, value in kwargs.items()}
+    return args, kwargs
+
+
+def _submit_after(line: CallLine, call: Call, things: Sequence[object]) -> None:
+    """Hand the call in once each future among `things` has its result, or is known to have one elsewhere."""
+    call.alone, call.things = True, things
+    line.hold(call)
+    awaited = {id(thing): thing for thing in things if isinstance(thing, Future)}
+    lock = threading.Lock()
+
+    def known(future: int) -> None:
+        with lock:
+            last = awaited.pop(future, None) is not None and not awaited
+        if last:
+            line.release(call)
+
+    for future in list(awaited.values()):
+        future.when_known(partial(known, id(future)))
+    if not any(isinstance(thing, Future) for thing in things):
+        line.release(call)
 
 
 def _end_line(line: CallLine) -> None:

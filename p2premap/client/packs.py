@@ -13,12 +13,13 @@ that only the guilty one fails.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from p2premap.tasks.calls import INLINE_BYTES_MAX, BlobAt
+from p2premap.tasks.calls import INLINE_BYTES_MAX
+from p2premap.tasks.calls_refs import BlobAt, Ref
 
 PACK_S: Final = 0.01
 CALL_S_MIN: Final = 3e-7
@@ -47,9 +48,11 @@ class Call:
     Args:
         data: the pickled arguments; where they are large, the blob.
         alone: it shares a pack with no other.
+        things: what the arguments refer to: `Shared` values and futures.
+        refs: the same as a pack says it, once that is known.
     """
 
-    __slots__ = ("alone", "blob", "data", "function", "future", "pack")
+    __slots__ = ("alone", "blob", "data", "function", "future", "pack", "refs", "things")
 
     def __init__(self, function: int, data: bytes, future: Future[Any], blob: BlobAt | None = None) -> None:
         self.function = function
@@ -57,6 +60,8 @@ class Call:
         self.future = future
         self.blob = blob
         self.alone = blob is not None
+        self.things: Sequence[object] = ()
+        self.refs: Sequence[Ref] = ()
         self.pack: Pack | None = None
 
 

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, Final, NamedTuple
+from weakref import WeakValueDictionary
 
 import blake3
 
@@ -21,8 +22,9 @@ from p2premap.client.connection import Connection
 from p2premap.client.jobs import put_blob
 from p2premap.client.packs import Pack
 from p2premap.client.pickles import dumps
+from p2premap.client.references import Shared, dumps_referring
 from p2premap.control.calls import Calls
-from p2premap.errors import NodeUnavailable, PeerUnreachable
+from p2premap.errors import LocalProtocolError, NodeUnavailable, PeerUnreachable
 from p2premap.ids import Digest, NodeId, RequestId
 from p2premap.tasks.calls import (
     CHUNK,
@@ -30,12 +32,12 @@ from p2premap.tasks.calls import (
     INLINE_BYTES_MAX,
     STAR,
     VOID,
-    BlobAt,
     pack_body,
     pack_calls,
     pack_extension,
     pack_function,
 )
+from p2premap.tasks.calls_refs import BlobAt
 
 COALESCE_S: Final = 0.001
 UNHURRIED_S: Final = 0.005
@@ -104,6 +106,7 @@ class Sender:
         self._sent_at = self._sleep_s = 0.0
         self.spent_bytes = 0
         """What the job's ledger has taken in from here, about."""
+        self._shared: WeakValueDictionary[bytes, Shared] = WeakValueDictionary()
         self._blob_lock = threading.Lock()
         self._blob_line: Connection | None = None
 
@@ -142,6 +145,18 @@ class Sender:
                 else:
                     return BlobAt(digest, len(data), self._blob_line.welcome.node)
         return BlobAt(digest, len(data), self._node or NodeId(bytes(16)))
+
+    def share(self, data: bytes, *, own: bool) -> Shared:
+        """What the arguments of many calls may refer to; the same bytes are put once for as long as one does.
+
+        Raises:
+            RequestRefused: they cannot be kept.
+        """
+        key = blake3.blake3(data).digest() + bytes([own])
+        shared = self._shared.get(key)
+        if shared is None:
+            shared = self._shared[key] = Shared(self.put(data), data, own=own)
+        return shared
 
     def cancel(self, packs: Iterable[Pack]) -> None:
         """Nobody wants these any more. The caller holds the lock."""
@@ -238,15 +253,18 @@ class Sender:
         """Make the pack's body; where that is impossible, an empty one, and the rows have their answer."""
         if pack.mapped is None:
             (first, *others) = pack.calls
-            if first.blob is not None and not others:
-                pack.body, pack.blob_data = pack_body(0, first.function, first.blob), first.data
+            if not others and (first.refs or first.blob is not None):
+                data = pack_calls([first.data]) if first.blob is None else first.blob
+                pack.body = pack_body(0, first.function, data, first.refs)
+                pack.blob_data = b"" if first.blob is None else first.data
             else:
                 pack.body = pack_body(0, first.function, pack_calls([call.data for call in pack.calls]))
             return
         mapped = pack.mapped
         flags = CHUNK | STAR if mapped.star else CHUNK
         try:
-            data = dumps(mapped.rows[pack.start : pack.stop])
+            data, things = dumps_referring(mapped.rows[pack.start : pack.stop])
+            refs = [_shared(thing).ref() for thing in things]
             large = self.put(data) if len(data) > INLINE_BYTES_MAX else None
         except Exception as error:
             # what cannot be pickled, or kept, is the caller's to know when it comes to these rows
@@ -255,7 +273,7 @@ class Sender:
             return
         self._state.packer.row_size(pack, len(data))
         pack.blob_data = b"" if large is None else data
-        pack.body = pack_body(flags, pack.function, data if large is None else large)
+        pack.body = pack_body(flags, pack.function, data if large is None else large, refs)
 
     def _send(self, opened: Opened, extension: bytes) -> None:
         self.spent_bytes += len(extension)
@@ -289,6 +307,10 @@ class Sender:
             self._cancelled = [pack.number for pack in packs if pack.cancelled]
         moved = []
         if self._node is not None and node != self._node:
+            for shared in list(self._shared.values()):
+                put_blob(opened.connection, shared.data)
+                shared.at = shared.at._replace(holder=node)
+                moved.append((shared.at.digest, node))
             for data in (*self._functions.large.values(), *(pack.blob_data for pack in packs if pack.blob_data)):
                 moved.append((put_blob(opened.connection, data).digest, node))
         if functions:
@@ -335,6 +357,13 @@ class Sender:
         if self._blob_line is not None:
             self._blob_line.close()
             self._blob_line = None
+
+
+def _shared(thing: object) -> Shared:
+    """Raises: LocalProtocolError: it is something else."""
+    if isinstance(thing, Shared):
+        return thing
+    raise LocalProtocolError("A future cannot be among the inputs of map(): use submit(), or its result.")
 
 
 _VOID: Final = pack_body(VOID, 0, b"")

@@ -4,7 +4,7 @@ A client that has connected is one job of kind "calls", with one stage that stay
 *extensions*; a task is a *pack* of calls of one function, so that a hundred quick calls cost what one costs::
 
     extension   functions (each once a job)  |  packs  |  cancelled packs  |  holders of blobs  |  closed?
-    pack        flags, function  |  a blob, or the pickled arguments
+    pack        flags, function  |  what it refers to, if anything  |  a blob, or the pickled arguments
     result      flags, calls done, seconds  |  a blob, or the pickled results
 
 Pickles are opaque here: the client and the worker processes make and open them. Packs and functions are numbered by
@@ -30,6 +30,7 @@ import msgspec
 
 from p2premap.errors import JobError, JobRejected, RemoteProtocolError
 from p2premap.ids import DIGEST_BYTES, NODE_ID_BYTES, Digest, JobId, NodeId
+from p2premap.tasks.calls_refs import BLOB_AT, BlobAt, Ref, pack_refs, unpack_refs
 from p2premap.tasks.director import Extension, Pinned, StagePlan, TaskInput
 from p2premap.tasks.job import AttemptEnd, Part, Source, StageId
 from p2premap.wire import NodeIdField, Record
@@ -57,10 +58,11 @@ VOID: Final = 8
 """Nothing is to be done: it stands for a pack whose results the client has."""
 RAISED: Final = 16
 """Of a chunk's result: the call after the last result raised."""
+REFS: Final = 32
+"""It refers to values and to results of other calls (`p2premap.tasks.calls_refs`)."""
 
 _EXTENSION: Final = struct.Struct("<BBQIQIII")
 _PACK: Final = struct.Struct("<BI")
-_BLOB: Final = struct.Struct(f"<{DIGEST_BYTES}sQ{NODE_ID_BYTES}s")
 _MOVED: Final = struct.Struct(f"<{DIGEST_BYTES}s{NODE_ID_BYTES}s")
 _PARAMS: Final = struct.Struct("<I")
 _RESULT: Final = struct.Struct("<BIdd")
@@ -68,31 +70,22 @@ _RAISED_BIT: Final = 1 << 31
 _NO_FUNCTION: Final = 0xFFFFFFFF
 
 
-class BlobAt(NamedTuple):
-    """A blob and a node that has it. `size` in bytes."""
-
-    digest: Digest
-    size: int
-    holder: NodeId
-
-    def source(self) -> Source:
-        """For an attempt that reads it."""
-        return Source(digest=self.digest, start=0, end=self.size, holders=(self.holder,), blob=self.digest)
-
-
 # --- what the client hands in -------------------------------------------------------------------------------------
 
 
-def pack_body(flags: int, function: int, data: bytes | BlobAt) -> bytes:
-    """A pack: its arguments, or the blob that holds them."""
+def pack_body(flags: int, function: int, data: bytes | BlobAt, refs: Sequence[Ref] = ()) -> bytes:
+    """A pack: what it refers to, and its arguments, or the blob that holds them."""
+    named = pack_refs(refs) if refs else b""
+    if refs:
+        flags |= REFS
     if isinstance(data, BlobAt):
-        return _PACK.pack(flags | BLOB, function) + _BLOB.pack(*data)
-    return _PACK.pack(flags, function) + data
+        return _PACK.pack(flags | BLOB, function) + named + BLOB_AT.pack(*data)
+    return _PACK.pack(flags, function) + named + data
 
 
 def pack_function(code: bytes | BlobAt) -> bytes:
     """A function as an extension carries it."""
-    return b"\x01" + _BLOB.pack(*code) if isinstance(code, BlobAt) else b"\x00" + code
+    return b"\x01" + BLOB_AT.pack(*code) if isinstance(code, BlobAt) else b"\x00" + code
 
 
 def pack_calls(pickles: Sequence[bytes]) -> bytes:
@@ -171,7 +164,7 @@ def _read(payload: bytes) -> _Extension:
         code.append(payload[at : at + length])
         at += length
     bodies = lengths[functions:]
-    blob_bytes = 1 + _BLOB.size
+    blob_bytes = 1 + BLOB_AT.size
     if (
         at + sum(bodies) != len(payload)
         or any(not c or (c[0] and len(c) != blob_bytes) for c in code)
@@ -219,11 +212,13 @@ class Work(NamedTuple):
     Args:
         code: the pickled function; None: it is the first source.
         data: the arguments; None: they are the last source.
+        refs: what they refer to; those that are blobs are the sources between the two.
     """
 
     flags: int
     code: bytes | None
     data: memoryview | None
+    refs: list[Ref]
 
 
 def unpack_params(params: bytes) -> Work:
@@ -235,7 +230,11 @@ def unpack_params(params: bytes) -> Work:
         code = params[at : at + size]
         at += size
     flags, _ = _PACK.unpack_from(params, at)
-    return Work(flags, code, None if flags & BLOB else memoryview(params)[at + _PACK.size :])
+    at += _PACK.size
+    refs: list[Ref] = []
+    if flags & REFS:
+        refs, at = unpack_refs(params, at)
+    return Work(flags, code, None if flags & BLOB else memoryview(params)[at:], refs)
 
 
 class Calls:
@@ -289,10 +288,12 @@ class Calls:
             raise JobError("Calls are to be cancelled that were never handed in.")
         starts, ends = _ranges(given)
         many = len(self._functions) + len(functions)
-        for start in starts[again:]:
+        for start, end in zip(starts[again:], ends[again:], strict=True):
             flags, function = _PACK.unpack_from(payload, start)
             if function >= many and not flags & VOID:
                 raise JobError(f"A call is of function {function}, which is not known here.")
+            if flags & REFS:
+                unpack_refs(payload[start:end], _PACK.size)
         self._functions += functions
         self._moved.update((digest, NodeId(holder)) for digest, holder in given.moved)
         if total > known:
@@ -308,21 +309,28 @@ class Calls:
         body = self._payloads[self._in_payload[task]][self._starts[task] : self._ends[task]]
         flags, function = _PACK.unpack_from(body)
         code = b"\x00" if flags & VOID else self._functions[function]
-        if not flags & BLOB and not code[0]:
+        if not flags & (BLOB | REFS) and not code[0]:
             return TaskInput(params=b"".join((_PARAMS.pack(len(code) - 1), code[1:], body)))
         sources = []
         head = _PARAMS.pack(len(code) - 1) + code[1:]
         if code[0]:
             head = _PARAMS.pack(_NO_FUNCTION)
             sources.append(self._source(code, 1))
+        at = _PACK.size
+        if flags & REFS:
+            refs, at = unpack_refs(body, at)
+            sources += [self._moved_to(ref.blob).source() for ref in refs if ref.blob is not None]
         if flags & BLOB:
-            sources.append(self._source(body, _PACK.size))
-            body = body[: _PACK.size]
+            sources.append(self._source(body, at))
+            body = body[:at]
         return TaskInput(params=head + body, sources=tuple(sources))
 
     def _source(self, data: bytes, at: int) -> Source:
-        digest, size, holder = _BLOB.unpack_from(data, at)
-        return BlobAt(Digest(digest), size, self._moved.get(digest, NodeId(holder))).source()
+        digest, size, holder = BLOB_AT.unpack_from(data, at)
+        return self._moved_to(BlobAt(Digest(digest), size, NodeId(holder))).source()
+
+    def _moved_to(self, blob: BlobAt) -> BlobAt:
+        return blob._replace(holder=self._moved.get(blob.digest, blob.holder))
 
 
 def _ranges(given: _Extension) -> tuple[array[int], array[int]]:

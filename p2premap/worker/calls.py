@@ -14,6 +14,8 @@ import pickle
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from itertools import starmap
 from typing import Any, Final
 
@@ -25,19 +27,25 @@ from p2premap.tasks.calls import (
     RAISED,
     STAR,
     VOID,
+    Work,
     pack_answers,
     pack_chunk,
     pack_done,
+    unpack_answers,
     unpack_calls,
     unpack_params,
 )
+from p2premap.tasks.calls_refs import ANSWER, COPY, Ref
 from p2premap.tasks.job import INLINE_BYTES_MAX
 from p2premap.worker.failure import Stopped, sentence_of, traceback_of
+from p2premap.worker.inputs import giving
 from p2premap.worker.loading import load_bundle
 from p2premap.worker.runtime import Context, InputLost, Result, Segment
+from p2premap.worker.values import unpack_value
 
 GIVE_UP_S: Final = 0.05
 FUNCTIONS_KEPT_MAX: Final = 1_000
+VALUES_KEPT_MAX: Final = 8
 _HEAD_BYTES: Final = 64
 _BLOCK_MAX: Final = 4_096
 _PROTOCOL: Final = pickle.HIGHEST_PROTOCOL
@@ -52,6 +60,7 @@ class CallsRuntime:
     def __init__(self, bundle: bytes, directory: str) -> None:
         load_bundle(bundle)
         self._functions: OrderedDict[bytes, Function] = OrderedDict()
+        self._values: OrderedDict[bytes, tuple[Any]] = OrderedDict()
 
     def run(self, function: str, params: bytes, segments: Sequence[Segment], context: Context) -> Result:
         """Run one pack."""
@@ -72,9 +81,10 @@ class CallsRuntime:
             pickles = [broken for _ in unpack_calls(data)]
             answer = pack_answers(pickles, range(len(pickles)))
             return self._result(0, len(pickles), 0.0, 0.0, answer, context)
-        if work.flags & CHUNK:
-            return self._chunk(call, work.flags, data, context)
-        return self._calls(call, data, context)
+        with giving(self._inputs(work, segments, context)) if work.refs else nullcontext():
+            if work.flags & CHUNK:
+                return self._chunk(call, work.flags, data, context)
+            return self._calls(call, data, context)
 
     def _function(self, code: bytes | None, segments: Sequence[Segment], context: Context) -> Function:
         key = segments[0].digest if code is None else code
@@ -84,6 +94,28 @@ class CallsRuntime:
             if len(self._functions) > FUNCTIONS_KEPT_MAX:
                 self._functions.popitem(last=False)
         return known
+
+    def _inputs(self, work: Work, segments: Sequence[Segment], context: Context) -> list[Callable[[], object]]:
+        """What makes each value that the arguments refer to."""
+        blobs = iter(segments[1 if work.code is None else 0 :])
+        return [partial(self._input, ref, None if ref.blob is None else next(blobs), context) for ref in work.refs]
+
+    def _input(self, ref: Ref, segment: Segment | None, context: Context) -> object:
+        if segment is None:
+            return _loads(ref.data)
+        if ref.kind == ANSWER:
+            pieces, raised = unpack_answers(memoryview(context.read(segment)), ref.calls)
+            if ref.position in raised:
+                raise RuntimeError("The call whose result was to be an argument raised an exception.")
+            return _loads(pieces[ref.position])
+        if ref.kind == COPY:
+            return unpack_value(context.map(segment), own=True)
+        known = self._values.get(segment.digest)
+        if known is None:
+            known = self._values[segment.digest] = (unpack_value(context.map(segment), own=False),)
+            if len(self._values) > VALUES_KEPT_MAX:
+                self._values.popitem(last=False)
+        return known[0]
 
     def _calls(self, call: Function, data: bytes | memoryview, context: Context) -> Result:
         """Calls one by one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 
 import blake3
@@ -50,6 +51,19 @@ class AttemptContext:
             raise InputLost(f"{name} cannot be read: {error.strerror}.", segment.digest) from None
         if len(data) < size:
             raise InputLost(f"{name} ends before byte {segment.end}.", segment.digest)
+        if not segment.verified and blake3.blake3(data).digest() != segment.digest:
+            raise InputLost(f"{name} is not what the job announced: it has changed since.", segment.digest)
+        return data
+
+    def map(self, segment: Segment) -> memoryview:
+        """See `p2premap.worker.runtime.Context.map`."""
+        name = segment.name or f"blob {segment.digest.hex()[:16]}"
+        try:
+            with open(segment.path, "rb", buffering=0) as file:
+                whole = mmap.mmap(file.fileno(), segment.end, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise InputLost(f"{name} cannot be read: {error}.", segment.digest) from None
+        data = memoryview(whole)[segment.start :]
         if not segment.verified and blake3.blake3(data).digest() != segment.digest:
             raise InputLost(f"{name} is not what the job announced: it has changed since.", segment.digest)
         return data

@@ -61,6 +61,13 @@ class Context(Protocol):
             InputLost: the file is gone, changed or shorter.
         """
 
+    def map(self, segment: Segment) -> memoryview:
+        """The same without a copy: the file, in memory for as long as somebody looks at it. It must not be empty.
+
+        Raises:
+            InputLost: as `read`.
+        """
+
     def count(self, *, records_in: int = 0, records_out: int = 0) -> None:
         """Add to this attempt's counters."""
 

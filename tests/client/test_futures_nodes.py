@@ -135,6 +135,17 @@ def test_without_a_node_one_is_started_for_the_program(home: Path) -> None:
     assert ["private" in text for text in said] == [True]
 
 
+def test_results_and_values_go_from_node_to_node(three_nodes: PrivateCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("P2PREMAP_HOME", three_nodes.home)
+    with p2premap.connect() as cluster:
+        table = cluster.put(list(range(100_000)))
+        large = [cluster.submit(bytes, 200_000 + n) for n in range(6)]
+        sizes = [cluster.submit(len, one) for one in large]
+        sums = [cluster.submit(sum, table) for _ in range(6)]
+        total = cluster.submit(sum, [cluster.submit(sum, sizes), cluster.submit(max, sums)])
+        assert total.result(60) == sum(200_000 + n for n in range(6)) + sum(range(100_000))
+
+
 def test_the_job_ends_with_the_connection(three_nodes: PrivateCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("P2PREMAP_HOME", three_nodes.home)
     with p2premap.connect(name="short") as cluster:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from p2premap.errors import JobError, JobRejected, RemoteProtocolError
 from p2premap.ids import Digest, JobId, NodeId
 from p2premap.tasks import calls
-from p2premap.tasks.calls import BlobAt, Calls
+from p2premap.tasks.calls import Calls
+from p2premap.tasks.calls_refs import BlobAt
 from p2premap.tasks.director import StagePlan
 from p2premap.tasks.job import AttemptEnd, Outcome, StageId
 
