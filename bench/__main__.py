@@ -19,6 +19,8 @@ BENCHMARKS = {
     "wordcount": "200 MB in 40 files on 2 slots, beside one process and a pool",
     "coordinator": "a million tasks through the pure cores: CPU and memory for each",
     "tasks": "20,000 calls that do nothing, beside Ray, Dask and pools; a job of a million tasks",
+    "items": "map over 100,000 small items, beside ProcessPoolExecutor, Pool and joblib",
+    "arrays": "an array of 100 MB for eight tasks, beside Ray and Dask",
     "gossip_sim": "the gossip in the simulator: detection, false alarms, healing, bytes",
 }
 

@@ -70,7 +70,10 @@ class _Slot:
         return pinned, time.process_time() - started
 
     def _segment(self, source: Source) -> Segment:
-        path = source.path or self._store.path(source.blob)
+        path = source.path
+        if not path:
+            assert source.blob is not None
+            path = self._store.path(source.blob)
         return Segment(path, source.start, source.end, source.digest, False, source.path)
 
 

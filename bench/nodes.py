@@ -16,7 +16,7 @@ from p2premap.client.session import Collector, hand_in, see_through, strength
 from p2premap.control.nodes import ListNodes, Nodes, NodeView
 from p2premap.errors import ClusterError
 from p2premap.node.paths import Paths
-from p2premap.tasks.job import Phase
+from p2premap.tasks.job import Part, Phase
 
 
 class Cluster(PrivateCluster):
@@ -50,10 +50,10 @@ class Parts:
     def __init__(self) -> None:
         self.parts: dict[int, bytes] = {}
 
-    def write(self, part: int, pieces: Iterator[bytes]) -> int:
+    def write(self, part: Part, pieces: Iterator[bytes]) -> int:
         """One part."""
-        self.parts[part] = b"".join(pieces)
-        return len(self.parts[part])
+        data = self.parts[part.number] = b"".join(pieces)
+        return len(data)
 
 
 def run_job(connect: Callable[[], Connection], job_file: str, inputs: Sequence[str], *, paths: Paths) -> list[bytes]:

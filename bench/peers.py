@@ -1,4 +1,6 @@
-"""Many small tasks on one system, in a process of its own: `python -m bench.peers SYSTEM` prints one JSON object.
+"""One system beside others, in a process of its own: `python -m bench.peers WHAT SYSTEM` prints one JSON object.
+
+WHAT is one of `MEASURES`: many small tasks, a large array for several tasks, a word count.
 
 The standard library and psutil are all that it needs beside the system that it measures, so that another interpreter
 can run it: one that has Ray or Dask.
@@ -12,8 +14,10 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import add
 from typing import Any
 
 import psutil
@@ -21,6 +25,9 @@ import psutil
 WORKERS = 2
 ROUND_TRIPS = 1_000
 WARM_UP = 200
+ITEMS = 100_000
+ARRAY_BYTES = 100_000_000
+ARRAY_TASKS = 8
 
 
 def noop(x: int = 0) -> int:
@@ -33,8 +40,25 @@ def noops(xs: list[int]) -> list[int]:
     return [noop(x) for x in xs]
 
 
+def square(x: int) -> int:
+    """What is done to each of many small items."""
+    return x * x
+
+
+def eighth(data: Any, number: int) -> float:  # noqa: ANN401  (an array; numpy has no part in the other figures)
+    """What each of several tasks does with the array that all of them are given."""
+    size = len(data) // ARRAY_TASKS
+    return float(data[number * size : (number + 1) * size].sum())
+
+
+def words_of(path: str) -> Counter[str]:
+    """A Counter over a whole file."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return Counter(file.read().split())
+
+
 class System:
-    """What is asked of each system; `calls` and `batched` say how many calls it is given."""
+    """What is asked of each system, as far as it has it; `calls` and `batched` say how many calls it is given."""
 
     calls = 20_000
     batched = 1_000_000
@@ -50,6 +74,18 @@ class System:
 
     def round_trip(self) -> None:
         """One call and its result."""
+        raise NotImplementedError
+
+    def items(self, count: int) -> list[int]:
+        """`square` of so many items, in chunks as the system makes them unless told otherwise."""
+        raise NotImplementedError
+
+    def array(self, data: Any) -> list[float]:  # noqa: ANN401
+        """`eighth` of one array, for all eight."""
+        raise NotImplementedError
+
+    def words(self, paths: Sequence[str]) -> dict[str, int]:
+        """How often each word stands in these files."""
         raise NotImplementedError
 
 
@@ -69,6 +105,12 @@ class P2PRemap(System):
     def round_trip(self) -> None:
         self._cluster.submit(noop, 1).result()
 
+    def items(self, count: int) -> list[int]:
+        return list(self._cluster.map(square, range(count)))
+
+    def array(self, data: Any) -> list[float]:  # noqa: ANN401
+        return [future.result() for future in [self._cluster.submit(eighth, data, n) for n in range(ARRAY_TASKS)]]
+
 
 class Ray(System):
     """Remote functions; `many` in batches made by hand."""
@@ -78,6 +120,7 @@ class Ray(System):
 
         self._ray = ray
         self._noop, self._noops = ray.remote(noop), ray.remote(noops)
+        self._eighth, self._words_of = ray.remote(eighth), ray.remote(words_of)
 
     def one_by_one(self, count: int) -> None:
         self._ray.get([self._noop.remote(n) for n in range(count)])
@@ -88,6 +131,17 @@ class Ray(System):
 
     def round_trip(self) -> None:
         self._ray.get(self._noop.remote(1))
+
+    def array(self, data: Any) -> list[float]:  # noqa: ANN401
+        kept = self._ray.put(data)
+        found: list[float] = self._ray.get([self._eighth.remote(kept, n) for n in range(ARRAY_TASKS)])
+        return found
+
+    def words(self, paths: Sequence[str]) -> dict[str, int]:
+        total: Counter[str] = Counter()
+        for counts in self._ray.get([self._words_of.remote(path) for path in paths]):
+            total.update(counts)
+        return total
 
 
 class Dask(System):
@@ -109,6 +163,20 @@ class Dask(System):
     def round_trip(self) -> None:
         self._client.submit(noop, 1, pure=False).result()
 
+    def array(self, data: Any) -> list[float]:  # noqa: ANN401
+        kept = self._client.scatter(data)
+        futures = [self._client.submit(eighth, kept, n, pure=False) for n in range(ARRAY_TASKS)]
+        found: list[float] = self._client.gather(futures)
+        return found
+
+    def words(self, paths: Sequence[str]) -> dict[str, int]:
+        from dask import bag
+
+        # one file a partition, and each counted on the spot, before anything travels
+        counted = bag.from_sequence(paths, npartitions=len(paths)).map(words_of)
+        total: Counter[str] = counted.fold(add, initial=Counter()).compute()
+        return total
+
 
 class Pool(System):
     """`apply_async`; `many` is `map` with its default chunks."""
@@ -126,6 +194,10 @@ class Pool(System):
     def round_trip(self) -> None:
         self._pool.apply(noop, (1,))
 
+    def items(self, count: int) -> list[int]:
+        found: list[int] = self._pool.map(square, range(count))
+        return found
+
 
 class Processes(System):
     """`submit`; `many` is `map` with chunks of 1,000, as its default is 1."""
@@ -142,6 +214,20 @@ class Processes(System):
 
     def round_trip(self) -> None:
         self._executor.submit(noop, 1).result()
+
+    def items(self, count: int) -> list[int]:
+        return list(self._executor.map(square, range(count)))
+
+
+class Joblib(System):
+    """`Parallel` with its own backend, loky, and batches that it sizes itself."""
+
+    def __init__(self, parallel: Any, delayed: Any) -> None:  # noqa: ANN401
+        self._parallel, self._delayed = parallel, delayed
+
+    def items(self, count: int) -> list[int]:
+        found: list[int] = self._parallel(self._delayed(square)(n) for n in range(count))
+        return found
 
 
 @contextmanager
@@ -188,12 +274,22 @@ def processes() -> Iterator[System]:
         yield Processes(executor)
 
 
+@contextmanager
+def joblib() -> Iterator[System]:
+    """Processes that joblib keeps."""
+    from joblib import Parallel, delayed
+
+    with Parallel(n_jobs=WORKERS) as parallel:
+        yield Joblib(parallel, delayed)
+
+
 SYSTEMS: dict[str, Callable[[], Any]] = {
     "p2premap": p2premap,
     "ray": ray,
     "dask": dask,
     "pool": pool,
     "processes": processes,
+    "joblib": joblib,
 }
 
 
@@ -211,8 +307,8 @@ def cpu_s(roots: list[int]) -> float:
     return total
 
 
-def measure(system: System, roots: list[int]) -> dict[str, Any]:
-    """The three figures, warm.
+def small_tasks(system: System, roots: list[int]) -> dict[str, Any]:
+    """Three figures, warm.
 
     Args:
         roots: processes whose trees do the work.
@@ -224,10 +320,8 @@ def measure(system: System, roots: list[int]) -> dict[str, Any]:
         ("one_by_one", system.one_by_one, system.calls),
         ("many", system.many, system.batched),
     ):
-        cpu, wall = cpu_s(roots), time.perf_counter()
-        call(count)
-        wall = time.perf_counter() - wall
-        found[name] = {"calls": count, "wall_s": wall, "cpu_s": cpu_s(roots) - cpu}
+        _, timed = _timed(lambda call=call, count=count: call(count), roots)  # type: ignore[misc]
+        found[name] = {"calls": count, **timed}
     trips = []
     for _ in range(ROUND_TRIPS):
         start = time.perf_counter()
@@ -237,11 +331,53 @@ def measure(system: System, roots: list[int]) -> dict[str, Any]:
     return found
 
 
+def small_items(system: System, roots: list[int]) -> dict[str, Any]:
+    """`items`, warm."""
+    system.items(WARM_UP)
+    squares, found = _timed(lambda: system.items(ITEMS), roots)
+    assert squares == [n * n for n in range(ITEMS)]
+    return found
+
+
+def large_array(system: System, roots: list[int]) -> dict[str, Any]:
+    """`array`, warm; the array is another one each time, as what was sent once need not be sent again."""
+    import numpy
+
+    system.array(numpy.ones(ARRAY_TASKS))
+    data = numpy.random.default_rng().integers(0, 1 << 31, ARRAY_BYTES // 8)  # sums are exact in whatever order
+    sums, found = _timed(lambda: system.array(data), roots)
+    assert sums == [eighth(data, n) for n in range(ARRAY_TASKS)]
+    return found
+
+
+def word_count(system: System, roots: list[int], *paths: str) -> dict[str, Any]:
+    """`words` of these files."""
+    counts, found = _timed(lambda: system.words(paths), roots)
+    return {**found, "words": len(counts), "in_all": sum(counts.values()), "commonest": max(counts.values())}
+
+
+def _timed(call: Callable[[], Any], roots: list[int]) -> tuple[Any, dict[str, float]]:
+    cpu, wall = cpu_s(roots), time.perf_counter()
+    result = call()
+    wall = time.perf_counter() - wall
+    return result, {"wall_s": wall, "cpu_s": cpu_s(roots) - cpu}
+
+
+MEASURES: dict[str, Callable[..., dict[str, Any]]] = {
+    "tasks": small_tasks,
+    "items": small_items,
+    "array": large_array,
+    "words": word_count,
+}
+
+
 def main() -> None:
-    """The command: SYSTEM, then process ids whose trees work for it too."""
-    name, *pids = sys.argv[1:]
+    """The command: WHAT, SYSTEM, process ids whose trees work for it too, separated by commas, and inputs."""
+    what, name, *rest = sys.argv[1:]
+    pids, inputs = (rest[0] if rest else ""), rest[1:]
+    roots = [os.getpid(), *map(int, filter(None, pids.split(",")))]
     with SYSTEMS[name]() as system:
-        print(json.dumps(measure(system, [os.getpid(), *map(int, pids)])), flush=True)
+        print(json.dumps(MEASURES[what](system, roots, *inputs)), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,27 +7,26 @@ measured in a process of its own, in turns (`bench.peers`):
 - many           a million calls by `map` with default chunks; Ray and Dask in batches of 1,000 made by hand
 - round trip     one call and its result, 1,000 times
 
-CPU is that of all processes together. Ray and Dask are measured where an interpreter has them: BENCH_PYTHON names
-one, else this one is tried. The job of a million tasks (`map` with chunks of one call) tells its time, the leader's
-memory and the size of its ledger.
+CPU is that of all processes together. The job of a million tasks (`map` with chunks of one call) tells its time, the
+leader's memory and the size of its ledger.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
-import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.beside import in_turns, on_nodes
 from bench.nodes import Cluster
 from bench.peers import noop
 from bench.report import Emitter
 
-ROOT = Path(__file__).parent.parent
+OTHERS = ("pool", "processes", "ray", "dask")
 REPEATS = 3
 NODES = ("n1", "n2", "n3")
 SLOTS = 2
@@ -38,32 +37,6 @@ P50_MS = 0.9
 P99_MS = 3.5
 MILLION = 1_000_000
 LEADER_MB = 200.0
-LIMIT_S = 300.0
-
-
-def _run(system: str, python: str, *pids: int, home: str = "") -> dict[str, Any] | None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_DISABLE_IMPORT_WARNING": "1"}
-    if home:
-        environment["P2PREMAP_HOME"] = home
-    command = [python, "-m", "bench.peers", system, *map(str, pids)]
-    try:
-        ended = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT, env=environment, timeout=LIMIT_S
-        )
-        found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
-    except (subprocess.SubprocessError, ValueError, IndexError):
-        return None
-    return found
-
-
-def _has(python: str, module: str) -> bool:
-    looked = subprocess.run([python, "-c", f"import {module}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return looked.returncode == 0
-
-
-def _p2premap() -> dict[str, Any] | None:
-    with Cluster(NODES, slots=SLOTS) as cluster:
-        return _run("p2premap", sys.executable, *cluster.pids, home=cluster.home)
 
 
 def report(emit: Emitter, system: str, runs: list[dict[str, Any]]) -> None:
@@ -109,24 +82,9 @@ def _is_ledger(path: Path) -> bool:
 
 def run(emit: Emitter, *, repeat: int = REPEATS) -> None:
     """Measure every system in turns."""
-    python = os.environ.get("BENCH_PYTHON", sys.executable)
-    others = {"pool": sys.executable, "processes": sys.executable}
-    for system, module in (("ray", "ray"), ("dask", "distributed")):
-        if _has(python, module):
-            others[system] = python
-        else:
-            print(f"# {system} is left out: {python} does not have it; BENCH_PYTHON may name one.", file=sys.stderr)
-    runs: dict[str, list[dict[str, Any]]] = {"p2premap": [], **{system: [] for system in others}}
-    for _ in range(repeat):
-        for system, several in runs.items():
-            found = _p2premap() if system == "p2premap" else _run(system, others[system])
-            if found is None:
-                print(f"# {system} gave no figures.", file=sys.stderr)
-            else:
-                several.append(found)
+    runs = in_turns("tasks", partial(on_nodes, "tasks", NODES, slots=SLOTS), OTHERS, repeat=repeat)
     for system, several in runs.items():
-        if several:
-            report(emit, system, several)
+        report(emit, system, several)
     million(emit)
 
 

@@ -7,6 +7,8 @@ Each system runs in a process of its own, in turns, so that a busy machine is bu
 - ``plain lines``    one process: ``for line in file: for word in line.split(): counts[word] += 1``, no function at all
 - ``loop blocks``    one process: ``counts.update(text.split())``, a Counter over whole files
 - ``pool lines``, ``pool blocks``   the loops over files in `multiprocessing.Pool(2)`
+- ``ray blocks``, ``dask blocks``   ``Counter(text.split())`` of each file as a task of Ray, and in a Dask bag
+                     (`bench.peers`); warm: their start is not counted, as the node's is not
 - ``direct lines``, ``direct blocks``   p2premap's data path in two processes, without daemons: reading and hashing the
                      inputs, planning, starting the processes, mapping, shuffling, reducing, the text parts
 - ``node lines``, ``node blocks``   the same two examples on a running node with two slots, as `p2premap run` does it:
@@ -34,6 +36,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from bench import beside
 from bench.corpus import texts_in, write_corpus
 from bench.direct import run_direct
 from bench.nodes import Cluster, cpu_s, run_job, trees, until
@@ -44,7 +47,7 @@ from p2premap.client.plan import plan_mapreduce
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 sys.path.insert(0, str(EXAMPLES))
-import wordcount  # noqa: E402
+import wordcount  # type: ignore[import-not-found]  # noqa: E402  (found by the line above)
 
 REPEATS = 3
 SIZE_MB = 200
@@ -152,7 +155,18 @@ def _on_node(example: str, paths: Sequence[str]) -> Run:
 
 
 def _answer(counts: Counts) -> str:
-    return f"{len(counts)} words, {sum(counts.values())} in all, {max(counts.values())} of the commonest"
+    return _said(len(counts), sum(counts.values()), max(counts.values()))
+
+
+def _said(words: int, in_all: int, commonest: int) -> str:
+    return f"{words} words, {in_all} in all, {commonest} of the commonest"
+
+
+def _peer(system: str, python: str, paths: Sequence[str]) -> Run:
+    found = beside.measure("words", system, python, inputs=paths)
+    if found is None:
+        raise ValueError(f"{system} gave no figures")
+    return Run(found["wall_s"], found["cpu_s"], _said(found["words"], found["in_all"], found["commonest"]))
 
 
 SYSTEMS: dict[str, Callable[[Sequence[str]], Run]] = {
@@ -168,15 +182,23 @@ SYSTEMS: dict[str, Callable[[Sequence[str]], Run]] = {
 }
 
 
+PEERS = {"ray blocks": "ray", "dask blocks": "dask"}
+
+
 def measure(names: Sequence[str], paths: Sequence[str], *, repeat: int) -> dict[str, list[Run]]:
     """Each system `repeat` times, in turns.
 
     Raises:
         ValueError: two of them count differently.
     """
+    pythons = beside.interpreters([PEERS[name] for name in names if name in PEERS])
+    names = [name for name in names if name not in PEERS or PEERS[name] in pythons]
     runs: dict[str, list[Run]] = {name: [] for name in names}
     for _ in range(repeat):
         for name in names:
+            if name in PEERS:
+                runs[name].append(_peer(PEERS[name], pythons[PEERS[name]], paths))
+                continue
             command = [sys.executable, "-m", "bench.wordcount", "--once", name, *paths]
             ended = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
             runs[name].append(Run(*json.loads(ended.stdout)))
@@ -198,6 +220,10 @@ def report(emit: Emitter, runs: dict[str, list[Run]], size_mb: float) -> None:
         if system in ("direct", "node") and loop:
             ratios = [ours.cpu_s / theirs.cpu_s for ours, theirs in zip(several, loop, strict=True)]
             emit(f"{name}: CPU over the loop's", ratios, "times", target=CPU_TARGET)
+        for rival in ("ray", "dask") if system == "node" else ():
+            if theirs := runs.get(f"{rival} {form}"):
+                ratios = [ours.wall_s / other.wall_s for ours, other in zip(several, theirs, strict=True)]
+                emit(f"{name}: wall clock over {rival}'s", ratios, "times", target=1.0)
         if system in ("direct", "node") and pool:
             ratios = [ours.wall_s / theirs.wall_s for ours, theirs in zip(several, pool, strict=True)]
             emit(f"{name}: wall clock over the pool's", ratios, "times", target=1.0)
@@ -223,7 +249,7 @@ def main() -> None:
     parser.add_argument("--texts", default="", help="a directory of .txt files, or one")
     parser.add_argument("--mb", type=int, default=SIZE_MB)
     parser.add_argument("--repeat", type=int, default=REPEATS)
-    parser.add_argument("--only", nargs="*", choices=SYSTEMS, default=list(SYSTEMS))
+    parser.add_argument("--only", nargs="*", choices=[*SYSTEMS, *PEERS], default=[*SYSTEMS, *PEERS])
     parser.add_argument("--once", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.once:

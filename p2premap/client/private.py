@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from p2premap.client.connection import local
 from p2premap.control.nodes import ListNodes, Nodes
@@ -66,7 +67,7 @@ class PrivateCluster:
         home = Path(self._home)
         return Paths(home / "config", home / "state", home / "run")
 
-    def __enter__(self) -> PrivateCluster:
+    def __enter__(self) -> Self:
         # /tmp and not TMPDIR, which may be a long path: Unix sockets have short names
         self._home = tempfile.mkdtemp(prefix="p2p-", dir="/tmp")
         try:
