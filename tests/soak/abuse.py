@@ -132,7 +132,7 @@ def abuse(trial: Trial, name: str) -> None:
     done = _run(trial, home, *argv, *wanted.options)
     told = _json(trial, done.stdout)
     trial.job = bytes.fromhex(str(told.get("id", "")))
-    _judge(trial, wanted, done, told)
+    judge_report(trial, wanted, done, told)
     if wanted.output:
         parts = sorted(out.glob("part-*"))
         trial.check([part.read_text() for part in parts] == [wanted.output], f"the output is {parts}")
@@ -179,8 +179,8 @@ def _json(trial: Trial, text: str) -> dict[str, Any]:
     return told
 
 
-def _judge(trial: Trial, wanted: Abuse, done: subprocess.CompletedProcess[str], told: dict[str, Any]) -> None:
-    """The exit code, the fields of the JSON, and the words on standard error."""
+def judge_report(trial: Trial, wanted: Abuse, done: subprocess.CompletedProcess[str], told: dict[str, Any]) -> None:
+    """Whether the exit code, the fields of the JSON and the words on standard error are what this abuse deserves."""
     said = done.stderr
     trial.facts.update(exit_code=done.returncode, error=told.get("error", ""), took_run_s=told.get("took_s", -1))
     trial.check(done.returncode == wanted.code, f"the command ended with {done.returncode}: {said[-1000:]}")

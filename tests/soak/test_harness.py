@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from random import Random
 
+from tests.soak.abuse import ABUSES, judge_report
 from tests.soak.cases import CASES
 from tests.soak.nodes import Cluster
 from tests.soak.results import append, load, never_made, summary
@@ -67,6 +69,27 @@ def test_a_task_that_never_ended_is_seen(tmp_path: Path) -> None:
     short = trial(tmp_path, TOLD[:-1], Before("ada", 2, 1, 0.1))
     short.judge([])
     assert short.violations == ["2 of 3 tasks ended by their own account"]
+
+
+def told_of_a_crash(tmp_path: Path, signal: str, failed: int, *, left: bool = False) -> list[str]:
+    """What is found wrong with a report of a job that was killed so."""
+    sound = trial(tmp_path, [], Before("ada", 0, 0, 0.0))
+    error = "Task 0 of stage map crashed its worker process 3 times, at last on n1: "
+    error += f"The worker process was killed by {signal}."
+    stage = {"failed_attempts": failed, "lost_attempts": 0}
+    told = {"phase": "failed", "error": error, "detail": "line 4 in map", "retries": 2, "stages": [stage]}
+    said = subprocess.CompletedProcess(
+        (), 0 if left else 1, "", f"line 4 in map\np2premap: Job c0ffee failed: {error}\n"
+    )
+    judge_report(sound, ABUSES["segfault"], said, told)
+    return sound.violations
+
+
+def test_a_wrong_report_of_bad_user_code_is_seen(tmp_path: Path) -> None:
+    assert told_of_a_crash(tmp_path, "SIGSEGV", 3) == []
+    assert "lacks" in told_of_a_crash(tmp_path, "SIGABRT", 3)[0]
+    assert told_of_a_crash(tmp_path, "SIGSEGV", 2)[0] == "2 failed attempts are counted"
+    assert "ended with 0" in told_of_a_crash(tmp_path, "SIGSEGV", 3, left=True)[0]
 
 
 def test_results_are_kept_and_a_torn_line_is_not(tmp_path: Path) -> None:
