@@ -25,7 +25,7 @@ from p2premap.client.session import Collector, Output, hand_in, renamed, see_thr
 from p2premap.control.jobs import JobUpdate, Watch
 from p2premap.errors import ConfigError, P2PRemapError
 from p2premap.ids import JobId
-from p2premap.tasks import placement
+from p2premap.tasks import requirements
 from p2premap.tasks.job import JobOptions, JobView, Limits
 
 PRIORITY_MAX = 1_000
@@ -108,7 +108,7 @@ def run(
         strict=strict,
         stage_inputs=stage,
         parallel_max=parallel,
-        requires=(*(() if compat else requires_of(file)), *placement.lines_of(require)),
+        requires=(*(() if compat else requires_of(file)), *requirements.lines_of(require)),
     )
     started = time.monotonic()
     planner, to = _ways(file, kind, compat)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from p2premap.errors import JobRejected
-from p2premap.tasks import placement
+from p2premap.tasks import requirements
 from p2premap.tasks.bundle import JOB_MODULE, Module, pack_bundle
 from p2premap.tasks.mapreduce import READERS, SUFFIXES, WRITERS
 
@@ -161,7 +161,7 @@ def requires_of(path: str) -> tuple[str, ...]:
         raise JobRejected(
             f'{path}, line {value.lineno}: requires must be a list of texts, such as ["gpu", "package numpy >=2"].'
         )
-    return placement.lines_of(found)
+    return requirements.lines_of(found)
 
 
 def _actions(tree: ast.Module) -> dict[str, ast.ClassDef]:

@@ -36,7 +36,6 @@ from p2premap.client.references import LARGE_BYTES, Shared, dumps_referring, wei
 from p2premap.client.session import hand_in, strength
 from p2premap.errors import NodeUnavailable
 from p2premap.ids import Digest
-from p2premap.tasks import placement
 from p2premap.tasks.calls import KIND
 from p2premap.tasks.job import BlobRef, JobOptions, JobSpec
 from p2premap.worker.values import pack_value
@@ -321,7 +320,7 @@ def connect(
         JobRejected: the cluster does not take the job, or one of `requires` is no requirement.
     """
     say = told if told is not None else lambda text: print(text, file=sys.stderr, flush=True)
-    options = JobOptions(copies=copies, requires=placement.lines_of(requires), parallel_max=parallel)
+    options = JobOptions(copies=copies, requires=_lines(requires), parallel_max=parallel)
     title = name or os.path.basename(getattr(sys.modules["__main__"], "__file__", None) or "interactive")
     try:
         patiently(node).close()
@@ -331,6 +330,14 @@ def connect(
         return _privately(title, options, slots or os.cpu_count() or 1, say)
     reach: Callable[[], Connection] = partial(anywhere, node, insist=False)
     return Cluster(reach, name=title, options=options)
+
+
+def _lines(requires: str | Sequence[str]) -> tuple[str, ...]:
+    if not requires:
+        return ()
+    from p2premap.tasks import requirements  # few programs require anything
+
+    return requirements.lines_of(requires)
 
 
 def _privately(name: str, options: JobOptions, slots: int, say: Callable[[str], None]) -> Cluster:

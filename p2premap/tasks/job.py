@@ -107,7 +107,7 @@ class JobOptions(Record, frozen=True, kw_only=True):
         skip_failed: a task that has failed for good is left out, and listed, instead of failing the job.
         strict: never forked: without a quorum of its replicas it waits.
         stage_inputs: inputs are copied to every replica however large they are (`p2premap.tasks.inputs`).
-        requires: what a node must have to run any of it (`p2premap.tasks.placement`).
+        requires: what a node must have to run any of it (`p2premap.tasks.requirements`).
     """
 
     priority: int = 0

@@ -16,7 +16,7 @@ import msgspec
 from p2premap.config import TasksConfig
 from p2premap.errors import JobError
 from p2premap.ids import Ballot, JobId, NodeId, short
-from p2premap.tasks import journal, messages, placement
+from p2premap.tasks import journal, messages
 from p2premap.tasks.director import Director, StagePlan
 from p2premap.tasks.events import CoordinatorEffect, ProposeCell, ToWorker
 from p2premap.tasks.failures import Failures
@@ -24,6 +24,7 @@ from p2premap.tasks.job import AttemptEnd, JobSpec, JobView, Outcome, Phase, Sta
 from p2premap.tasks.ledger import FINAL_CELL, LINEAGE_BYTES, Final, PinnedResults, manifest_cell
 from p2premap.tasks.locations import Locations
 from p2premap.tasks.log import Log
+from p2premap.tasks.placement import NOTHING, Requirements
 from p2premap.tasks.progress import Leader, Progress
 from p2premap.tasks.stage import StageRun
 from p2premap.tasks.workers import Worker, Workers
@@ -82,7 +83,7 @@ class JobState:
         """When the job was accepted, by this leader's clock."""
         self.decided = dict(decided)
         self.log = Log(job, streams=director.streams, linger_s=config.facts_linger_s)
-        self.workers = Workers(config, placement.read(spec.options.requires))
+        self.workers = Workers(config, _requirements(spec))
         self.locations = Locations()
         self.failures = Failures(spec.options, self.workers, config)
         self.progress = Progress(job, spec, leader, director)
@@ -384,3 +385,11 @@ class JobState:
         for run in self.by_id.values():
             going_on = self.going_on and self.cancelling is None
             run.check_invariants({n: b for n, b in batches.items() if b.stage == run.id}, going_on)
+
+
+def _requirements(spec: JobSpec) -> Requirements:
+    if not spec.options.requires:
+        return NOTHING
+    from p2premap.tasks import requirements  # few jobs require anything
+
+    return requirements.read(spec.options.requires)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from p2premap.config import TasksConfig
 from p2premap.errors import JobRejected
 from p2premap.sim.workloads import Shape
-from p2premap.tasks import placement
+from p2premap.tasks import placement, requirements
 from p2premap.tasks.job import JobOptions, Phase
 from p2premap.tasks.placement import Facts
 from p2premap.tasks.workers import Workers
@@ -28,8 +28,8 @@ BIG = Facts(
 
 
 def places(*lines: str, facts: Facts = BIG, slots: int = 8) -> int:
-    found = placement.places(placement.read(lines), facts, slots)
-    assert bool(found) == (not placement.lacks(placement.read(lines), facts)), "lacking nothing is having a place"
+    found = placement.places(requirements.read(lines), facts, slots)
+    assert bool(found) == (not placement.lacks(requirements.read(lines), facts)), "lacking nothing is having a place"
     return found
 
 
@@ -94,22 +94,22 @@ def test_all_lines_count_and_the_tightest_one_says_how_many() -> None:
 )  # fmt: skip
 def test_what_is_no_requirement_is_one_sentence(line: str) -> None:
     with pytest.raises(JobRejected) as error:
-        placement.read([line])
+        requirements.read([line])
     assert str(error.value).count("\n") == 0
     assert str(error.value).startswith("The requirement")
 
 
 def test_too_many_are_refused() -> None:
     with pytest.raises(JobRejected, match="more than"):
-        placement.read(["gpu"] * 65)
+        requirements.read(["gpu"] * 65)
     with pytest.raises(JobRejected, match="alternatives"):
-        placement.read([" | ".join(["gpu"] * 17)])
+        requirements.read([" | ".join(["gpu"] * 17)])
 
 
 def test_who_lacks_what_is_told_with_what_it_has() -> None:
     small = Facts(cpus=2, memory_bytes=1_000_000_000, python="3.9.2", packages={"numpy": "1.20"}, programs=frozenset())
     lines = ("cpus 4 | gpu", "package numpy >=1.26", "program ffmpeg", "tag ssd", "python 3.11")
-    found = placement.lacks(placement.read(lines), small)
+    found = placement.lacks(requirements.read(lines), small)
     assert [lack.has for lack in found] == ["2 CPUs, no GPUs", "numpy 1.20", "no ffmpeg", "no tags", "Python 3.9.2"]
     assert found[0].requires == "cpus 4 | gpu"
     rows = [("pi", *lack) for lack in found]
@@ -122,8 +122,8 @@ def test_who_lacks_what_is_told_with_what_it_has() -> None:
 
 def test_what_is_not_known_yet_is_not_there_yet() -> None:
     facts = Facts(cpus=4)
-    assert placement.places(placement.read(["package numpy"]), facts, 4) == 0
-    assert placement.lacks(placement.read(["program ffmpeg"]), facts)[0].has == "not known yet"
+    assert placement.places(requirements.read(["package numpy"]), facts, 4) == 0
+    assert placement.lacks(requirements.read(["program ffmpeg"]), facts)[0].has == "not known yet"
 
 
 VERSION = st.lists(st.integers(0, 30), min_size=1, max_size=4).map(lambda parts: ".".join(map(str, parts)))
@@ -133,7 +133,7 @@ VERSION = st.lists(st.integers(0, 30), min_size=1, max_size=4).map(lambda parts:
 def test_operators_agree_with_each_other(version: str, bound: str) -> None:
     def meets(operator: str) -> bool:
         facts = Facts(packages={"a": version})
-        return bool(placement.places(placement.read([f"package a {operator}{bound}"]), facts, 1))
+        return bool(placement.places(requirements.read([f"package a {operator}{bound}"]), facts, 1))
 
     assert meets("<") + meets("==") + meets(">") == 1
     assert meets("<=") == (meets("<") or meets("=="))
@@ -143,16 +143,33 @@ def test_operators_agree_with_each_other(version: str, bound: str) -> None:
     assert meets("==") <= meets("")
 
 
-@given(line=st.text(max_size=60))
-def test_any_text_is_read_or_refused(line: str) -> None:
+PIECES = (
+    "cpus",
+    "memory",
+    "gpu",
+    "tag",
+    "python",
+    "package",
+    "program",
+    "numpy",
+    "a.b",
+    "g++",
+    "4",
+    "8G",
+    "1.26",
+    "2.*",
+)
+OPERATORS = ("=", "==", ">=", "~=", "<", ",", "|", " ", "  ", "-", "")
+
+
+@given(st.lists(st.sampled_from((*PIECES, *OPERATORS)), max_size=8).map("".join) | st.text(max_size=40))
+def test_any_text_is_read_or_refused_and_reads_as_it_is_shown(line: str) -> None:
     try:
-        requirements = placement.read([line])
+        (shown,) = requirements.read([line]).clauses
     except JobRejected:
         return
-    again = placement.read([" | ".join(need.text for need in requirements.clauses[0])])
-    assert [need[1:] for need in again.clauses[0]] == [need[1:] for need in requirements.clauses[0]], (
-        "it reads as shown"
-    )
+    (again,) = requirements.read([" | ".join(need.text for need in shown)]).clauses
+    assert [need[1:] for need in again] == [need[1:] for need in shown]
 
 
 @given(
@@ -163,10 +180,10 @@ def test_any_text_is_read_or_refused(line: str) -> None:
 def test_more_requirements_never_give_more_places_and_alternatives_never_fewer(
     lines: list[str], more: str, slots: int
 ) -> None:
-    found = placement.places(placement.read(lines), BIG, slots)
-    assert 0 <= placement.places(placement.read([*lines, more]), BIG, slots) <= found <= slots
+    found = placement.places(requirements.read(lines), BIG, slots)
+    assert 0 <= placement.places(requirements.read([*lines, more]), BIG, slots) <= found <= slots
     eased = [f"{line} | {more}" for line in lines]
-    assert placement.places(placement.read(eased), BIG, slots) >= found
+    assert placement.places(requirements.read(eased), BIG, slots) >= found
 
 
 # --- in the leader --------------------------------------------------------------------------------------------------
@@ -198,7 +215,7 @@ def test_an_attempt_that_needs_four_cpus_counts_as_four_and_none_is_sent_ahead()
 
 
 def test_a_node_that_is_shared_by_need_is_not_sent_the_next_batch_ahead() -> None:
-    need = Workers(TasksConfig(), placement.read(["cpus 4"]))
+    need = Workers(TasksConfig(), requirements.read(["cpus 4"]))
     assert need.room(need.see(A, "a", 8, b"a", BIG)) == need.slots == 2
     free = Workers(TasksConfig())
     assert free.room(free.see(A, "a", 8, b"a", BIG)) > free.slots == 8
