@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from p2premap.cli.output import PartsDirectory, StandardOutput
+from p2premap.cli.output import PartsDirectory, StandardOutput, check_overwrite
 from p2premap.compat.remap import unpack
 from p2premap.tasks.job import Part
 
@@ -30,8 +30,11 @@ class FilesToOutput(StandardOutput):
         return super().write(part, (content for _, content in unpack(b"".join(pieces))))
 
 
-def output_of_application(path: str | None, *, as_json: bool) -> FilesDirectory | FilesToOutput | None:
+def output_of_application(
+    path: str | None, *, as_json: bool, overwrite: bool = False
+) -> FilesDirectory | FilesToOutput | None:
     """As `p2premap.cli.output.output_to`."""
+    check_overwrite(path, overwrite)
     if path is not None:
-        return FilesDirectory(path)
+        return FilesDirectory(path, overwrite=overwrite)
     return None if as_json else FilesToOutput()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +18,8 @@ from p2premap.errors import ConfigError, JobCancelled, JobFailed, NodeUnavailabl
 from p2premap.tasks.job import SAVED_PARTS_FIRST, JobView, Part, Phase
 
 PART = "part-{:05d}"
+_PARTS = ("part-*", "*/part-*")
+"""Parts in a directory; those of sets are in one of their own."""
 
 
 class OutputFailed(P2PRemapError):
@@ -27,20 +31,25 @@ class PartsDirectory:
 
     Args:
         path: made when the first part comes, so that a job that is not accepted leaves nothing behind.
+        overwrite: the parts of an earlier job are replaced, at the end, when all parts of this one are here.
 
     Raises:
         ConfigError: it cannot be written, or holds the parts of an earlier job.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, overwrite: bool = False) -> None:
         self.path = Path(path)
         self._ours: set[Path] = set()
         try:
-            old = next(self.path.glob("part-*"), None) if self.path.exists() else None
+            self._old = [file for pattern in _PARTS for file in self.path.glob(pattern)] if self.path.exists() else []
         except OSError as error:
             raise ConfigError(f"Cannot read the output directory {path}: {error.strerror}.") from None
-        if old is not None:
-            raise ConfigError(f"{path} holds the output of an earlier job ({old.name}); remove it or name another.")
+        if self._old and not overwrite:
+            name = self._old[0].relative_to(self.path)
+            raise ConfigError(
+                f"{path} holds the output of an earlier job ({name}); name another, or say --overwrite to replace it."
+            )
+        self._place = self.path / f".new-{os.getpid()}" if overwrite else self.path
         place = self.path.absolute()
         while not place.exists():
             place = place.parent
@@ -57,12 +66,14 @@ class PartsDirectory:
         Raises:
             OutputFailed: the disk is full, or gone, or another file is in the way; nothing of the part is there.
         """
-        final = self.path / (_relative(part.name) or PART.format(part.number))
+        final = self._place / (_relative(part.name) or PART.format(part.number))
         temporary = final.with_name(f".{final.name}.{os.getpid()}")
         if final not in self._ours and os.path.lexists(final):
             raise OutputFailed(f"{final} is there already; remove it or name another directory.")
         self._ours.add(final)
         try:
+            if self._place != self.path and not self._place.exists():
+                atexit.register(shutil.rmtree, self._place, ignore_errors=True)  # of a job that does not succeed
             final.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 size = sum(file.write(piece) for piece in pieces)
@@ -73,6 +84,24 @@ class PartsDirectory:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
         return size
+
+    def deliver(self) -> None:
+        """All parts are here: now they replace those of the earlier job.
+
+        Raises:
+            OutputFailed: the disk is gone, or a file is in the way; what could not be moved is still there.
+        """
+        if self._place == self.path:
+            return
+        try:
+            for old in self._old:
+                old.unlink(missing_ok=True)
+            for file in sorted(self._ours):
+                final = self.path / file.relative_to(self._place)
+                final.parent.mkdir(exist_ok=True)
+                file.replace(final)
+        except OSError as error:
+            raise OutputFailed(f"Cannot replace the output in {self.path}: {error.strerror}.") from None
 
 
 class StandardOutput:
@@ -104,11 +133,26 @@ def _relative(name: str) -> str:
 Target: TypeAlias = PartsDirectory | StandardOutput | None
 
 
-def output_to(path: str | None, *, as_json: bool) -> Target:
-    """Where the parts go. With ``--json``, standard output belongs to the JSON."""
+def output_to(path: str | None, *, as_json: bool, overwrite: bool = False) -> Target:
+    """Where the parts go. With ``--json``, standard output belongs to the JSON.
+
+    Raises:
+        ConfigError: see `PartsDirectory`; or there is nothing to overwrite.
+    """
+    check_overwrite(path, overwrite)
     if path is not None:
-        return PartsDirectory(path)
+        return PartsDirectory(path, overwrite=overwrite)
     return None if as_json else StandardOutput()
+
+
+def check_overwrite(path: str | None, overwrite: bool) -> None:
+    """What ``--overwrite`` needs.
+
+    Raises:
+        ConfigError: there is no directory.
+    """
+    if overwrite and path is None:
+        raise ConfigError("--overwrite replaces what is in a directory: name it with -o DIR.")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from functools import partial
 import click
 
 from p2premap.cli.exits import Exit, TimedOut
-from p2premap.cli.output import Target, fetchable, finish, output_to, raise_unless_done
+from p2premap.cli.output import PartsDirectory, Target, fetchable, finish, output_to, raise_unless_done
 from p2premap.cli.progress import Progress, progress_for
 from p2premap.cli.shapes import job_shape
 from p2premap.cli.show import DURATION, SIZE, clean, json_option, print_json, say
@@ -46,6 +46,7 @@ COPIES_MAX = 15
 )
 @click.option("--option", "given", multiple=True, metavar="NAME=VALUE", help="For the job's own use; may be repeated.")
 @click.option("-o", "--output", metavar="DIR", help="Collect the parts here. [standard output]")
+@click.option("--overwrite", is_flag=True, help="Replace the output of an earlier job there, once this one is done.")
 @click.option("--partitions", type=click.IntRange(0), default=0, metavar="N", help="Output parts. [by size and slots]")
 @click.option("--priority", type=click.IntRange(-PRIORITY_MAX, PRIORITY_MAX), default=0, help="Higher goes first. [0]")
 @click.option("--name", default="", metavar="NAME", help="For people. [the file's name]")
@@ -70,6 +71,7 @@ def run(
     compat: str | None,
     given: tuple[str, ...],
     output: str | None,
+    overwrite: bool,
     partitions: int,
     priority: int,
     name: str,
@@ -97,7 +99,7 @@ def run(
     if compat == "mincemeat":
         _run_script(ctx, file, paths)
         return
-    if detach and (output is not None or timeout is not None):
+    if detach and (output is not None or overwrite or timeout is not None):
         raise ConfigError("--detach does not wait: fetch the output later with `p2premap watch JOB -o DIR`.")
     options = JobOptions(
         priority=priority,
@@ -112,7 +114,7 @@ def run(
     )
     started = time.monotonic()
     planner, to = _ways(file, kind, compat)
-    target = None if detach else to(output, as_json=as_json)
+    target = None if detach else to(output, as_json=as_json, overwrite=overwrite)
     with local(ctx.obj) as connection:  # the inputs are files of this machine: its own node hands them out
         submission = _plan(connection, planner, file, paths, _pairs(given), partitions, options)
     if name:
@@ -133,6 +135,8 @@ def run(
                 ours = {"output": output or "", "bytes_in": submission.bytes_in, "took_s": round(took_s, 3)}
                 print_json({**job_shape(last), **ours})
     raise_unless_done(view)
+    if isinstance(target, PartsDirectory):
+        target.deliver()
     if not as_json:
         finish(view, session.collector, target, took_s=took_s, bytes_in=submission.bytes_in)
 

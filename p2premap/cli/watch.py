@@ -9,7 +9,7 @@ import click
 
 from p2premap.cli.exits import TimedOut
 from p2premap.cli.jobs import job_bytes
-from p2premap.cli.output import fetchable, finish, output_to, raise_unless_done
+from p2premap.cli.output import PartsDirectory, fetchable, finish, output_to, raise_unless_done
 from p2premap.cli.progress import progress_for
 from p2premap.cli.shapes import job_shape
 from p2premap.cli.show import DURATION, duration, json_option, print_json
@@ -21,10 +21,11 @@ from p2premap.tasks.job import JobView
 @click.command()
 @click.argument("job")
 @click.option("-o", "--output", metavar="DIR", help="Collect the output parts here.")
+@click.option("--overwrite", is_flag=True, help="Replace the output of an earlier job there, once this one is done.")
 @click.option("--timeout", type=DURATION, metavar="TIME", help="Stop watching after this long (exit 124).")
 @json_option
 @click.pass_obj
-def watch(node: str, job: str, output: str | None, timeout: float | None, as_json: bool) -> None:
+def watch(node: str, job: str, output: str | None, overwrite: bool, timeout: float | None, as_json: bool) -> None:
     """Follow a job until it is over.
 
     The exit code is the job's. Ctrl-C stops the watching, not the job. With --json: one line of JSON whenever
@@ -32,7 +33,7 @@ def watch(node: str, job: str, output: str | None, timeout: float | None, as_jso
     """
     name, started = job_bytes(job), time.monotonic()
     connect = partial(anywhere, node, insist=False)
-    target = None if output is None else output_to(output, as_json=as_json)
+    target = None if output is None and not overwrite else output_to(output, as_json=as_json, overwrite=overwrite)
 
     def tick() -> None:
         if timeout is not None and time.monotonic() - started >= timeout:
@@ -51,5 +52,7 @@ def watch(node: str, job: str, output: str | None, timeout: float | None, as_jso
     if as_json:
         print_json(job_shape(view), line=True)
     raise_unless_done(view)
+    if isinstance(target, PartsDirectory):
+        target.deliver()
     if not as_json:
         finish(view, collector, target)

@@ -69,10 +69,10 @@ def sentence_of(error: BaseException) -> str:
         text = "(its text cannot be shown)"
     text = text[:ERROR_CHARACTERS_MAX]
     name = type(error).__qualname__
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        text = f"{text}; install the package on this node, or put the module beside the job file"
     first = f"{name}: {text}" if text else name
     place = _last_user_frame(error.__traceback__)
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        place = f"{place}; install it on that node, or put the module beside the job file"
     return f"{first} ({place})" if place else first
 
 

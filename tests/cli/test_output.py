@@ -1,0 +1,116 @@
+"""Where parts go: never over what is there, unless it is asked for, and then only when all are here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from p2premap.cli.output import PartsDirectory, output_to
+from p2premap.client.private import PrivateCluster
+from p2premap.errors import ConfigError
+from p2premap.ids import Digest
+from p2premap.tasks.job import Part, Source
+from tests.cluster import job_file, p2premap
+
+SOURCE = Source(digest=Digest(bytes(32)), start=0, end=3, holders=())
+
+
+def part(number: int, name: str = "") -> Part:
+    return Part(number=number, source=SOURCE, name=name)
+
+
+def tree(directory: Path) -> dict[str, str]:
+    return {str(file.relative_to(directory)): file.read_text() for file in directory.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("old", ["part-00007", "words/part-00000.jsonl"])
+def test_an_earlier_output_is_refused(tmp_path: Path, old: str) -> None:
+    (tmp_path / old).parent.mkdir(exist_ok=True)
+    (tmp_path / old).write_text("precious")
+    with pytest.raises(
+        ConfigError, match=rf"holds the output of an earlier job \({old}\); name another, or say --overw"
+    ):
+        PartsDirectory(str(tmp_path))
+
+
+def test_an_earlier_output_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    for name in ("part-00000", "part-00001", "notes.txt"):
+        (tmp_path / name).write_text("old")
+    target = PartsDirectory(str(tmp_path), overwrite=True)
+    target.write(part(0), iter([b"n", b"ew"]))
+    target.write(part(1, "words/part-00000.jsonl"), iter([b"new"]))
+    target.write(part(0), iter([b"newer"]))
+    seen = {name: text for name, text in tree(tmp_path).items() if not name.startswith(".")}
+    assert seen == {"part-00000": "old", "part-00001": "old", "notes.txt": "old"}
+    target.deliver()
+    seen = {name: text for name, text in tree(tmp_path).items() if not name.startswith(".")}
+    assert seen == {"part-00000": "newer", "words/part-00000.jsonl": "new", "notes.txt": "old"}
+
+
+@pytest.mark.parametrize("name", ["../out", "/etc/x", "a/../../b"])
+def test_what_other_nodes_say_does_not_lead_out_of_the_directory(tmp_path: Path, name: str) -> None:
+    target = PartsDirectory(str(tmp_path / "in"))
+    target.write(part(3, name), iter([b"new"]))
+    assert tree(tmp_path) == {"in/part-00003": "new"}
+
+
+def test_overwrite_needs_a_directory() -> None:
+    with pytest.raises(ConfigError, match="name it with -o DIR"):
+        output_to(None, as_json=False, overwrite=True)
+
+
+SETS = """
+sets = ["words", "lengths"]
+writer = "jsonl"
+
+def map(key, line):
+    for word in line.split():
+        yield "words", word, 1
+        yield "lengths", len(word), 1
+
+def reduce(set, key, counts):
+    return sum(counts)
+"""
+FAILS = "def map(key, line):\n    raise ValueError('no')\n"
+
+
+def test_sets_formats_and_overwriting_from_the_command_line(three_nodes: PrivateCluster, tmp_path: Path) -> None:
+    """Two outputs in directories of their own; replaced by the next job that succeeds, and by no other."""
+    home, out, data = three_nodes.home, tmp_path / "out", tmp_path / "in.txt"
+    data.write_text("a bb a\n")
+    job = job_file(tmp_path, SETS)
+    done = p2premap(home, "run", job, str(data), "-o", str(out), "--partitions", "1")
+    assert done.exit_code == 0, done.stderr
+    first = {
+        "words/part-00000.jsonl": '{"key":"a","value":2}\n{"key":"bb","value":1}\n',
+        "lengths/part-00000.jsonl": '{"key":1,"value":2}\n{"key":2,"value":1}\n',
+    }
+    assert tree(out) == first
+    again = p2premap(home, "run", job, str(data), "-o", str(out))
+    assert (again.exit_code, again.stderr.count("\n")) == (2, 1)
+    assert "say --overwrite to replace it" in again.stderr
+    job = job_file(tmp_path, FAILS)
+    assert p2premap(home, "run", job, str(data), "-o", str(out), "--overwrite").exit_code == 1
+    assert tree(out) == first
+    job = job_file(tmp_path, "datasource = {'k': 'v'}\ndef map(key, value):\n    yield key, value\n")
+    done = p2premap(home, "run", job, "-o", str(out), "--overwrite")
+    assert done.exit_code == 0, done.stderr
+    assert tree(out) == {"part-00000": "k\tv\n"}
+
+
+def test_a_missing_package_and_a_reader_that_raises_are_one_sentence(
+    three_nodes: PrivateCluster, tmp_path: Path
+) -> None:
+    home, data = three_nodes.home, tmp_path / "in.txt"
+    data.write_text("x\n")
+    job = job_file(tmp_path, "import no_such_package\ndef map(key, line):\n    yield line, 1\n")
+    done = p2premap(home, "run", job, str(data))
+    assert done.exit_code == 1
+    assert "No module named 'no_such_package'" in done.stderr
+    assert "; install it on that node, or put the module beside the job file)" in done.stderr.splitlines()[-1]
+    reader = "def reader(stream):\n    yield 1\n    raise OSError('broken')\ndef map(key, value):\n    yield value, 1\n"
+    done = p2premap(home, "run", job_file(tmp_path, reader), str(data))
+    assert done.exit_code == 1
+    assert "reader failed at record 1" in done.stderr
+    assert "OSError: broken" in done.stderr
