@@ -51,24 +51,33 @@ class Habits:
     def __init__(self, cluster: Cluster, namespace: dict[str, Any], show: Callable[[object], None]) -> None:
         self._cluster, self._namespace, self._show = cluster, namespace, show
 
-    def answer(self, line: str) -> bool:
-        """Whether the line was such a one; then it has been answered."""
+    def knows(self, line: str) -> bool:
+        """Whether the line is such a one; an editor may ask at every key."""
         line = line.strip()
-        files, at, function = (part.strip() for part in line.partition("@"))
-        if not line:
-            found: object = on_each_node(self._cluster, host_statistics)
-        elif at and not files and _is_lambda(function):
-            found = on_each_node(self._cluster, evaluate, repeat((function, "")))
-        elif at and _is_lambda(function) and (names := _matching(files)):
+        files, at, function = _parts(line)
+        if at:
+            return _is_lambda(function) and (not files or bool(_matching(files)))
+        return not line or (not self._is_python(line) and bool(_matching(line)))
+
+    def answer(self, line: str) -> None:
+        """Do what a line says that is known.
+
+        Raises:
+            Exception: what comes of it.
+        """
+        files, at, function = _parts(line.strip())
+        if at and files:
+            names = _matching(files)
             results = self._cluster.map(evaluate, repeat(function, len(names)), map(_text, names))
-            found = dict(zip(names, results, strict=True))
-        elif not at and not self._is_python(line) and (names := _matching(line)):
-            found = count_words(self._cluster.connection, names)
+            found: object = dict(zip(names, results, strict=True))
+        elif at:
+            found = on_each_node(self._cluster, evaluate, repeat((function, "")))
+        elif files:
+            found = count_words(self._cluster.connection, _matching(files))
         else:
-            return False
+            found = on_each_node(self._cluster, host_statistics)
         self._namespace["_"] = found
         self._show(found)
-        return True
 
     def _is_python(self, line: str) -> bool:
         """Whether it can be run: a pattern of files can be Python's syntax, but its names mean nothing."""
@@ -135,7 +144,8 @@ class Console(code.InteractiveConsole):
     def push(self, line: str, *args: Any, **more: Any) -> bool:  # noqa: ANN401  (differs between Pythons)
         """Take a line."""
         try:
-            if not self.buffer and self._habits.answer(line):
+            if not self.buffer and self._habits.knows(line):
+                self._habits.answer(line)
                 return False
         except P2PRemapError as error:
             say(clean(str(error), lines=True))
@@ -186,6 +196,12 @@ def shape(found: object) -> object:
 def _row(name: str, one: HostStatistics) -> Sequence[str]:
     memory = (size(one.memory_free), size(one.memory))
     return (clean(name), clean(one.host), str(one.cpus), f"{one.load:.1f}", *memory, one.python, clean(one.system))
+
+
+def _parts(line: str) -> tuple[str, str, str]:
+    """Pattern, "@", and function."""
+    files, at, function = line.partition("@")
+    return files.strip(), at, function.strip()
 
 
 def _matching(pattern: str) -> list[str]:

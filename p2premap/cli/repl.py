@@ -15,6 +15,10 @@ BANNER = (
     "A pattern such as *.txt counts words, a blank line shows each node; exit() ends."
 )
 
+HOSTS = "%hosts"
+"""A blank line, where IPython would not hand one on."""
+ANSWER = "_p2premap_answer"
+
 
 @click.command()
 @json_option
@@ -62,18 +66,18 @@ def _with_ipython(namespace: dict[str, Any], habits: Any) -> bool:  # noqa: ANN4
         from IPython.terminal.embed import InteractiveShellEmbed
     except ImportError:
         return False
-    shell = InteractiveShellEmbed(banner1=BANNER, user_ns=namespace, loop_runner="trio")
+    shell: Any = InteractiveShellEmbed(banner1=BANNER, user_ns=namespace, loop_runner="trio")
     shell.run_line_magic("autoawait", "trio")
 
     def transform(lines: list[str]) -> list[str]:
+        """Our lines as calls: this is asked at every key, too."""
         line = "".join(lines).strip()
-        if line.startswith("%hosts"):
-            line = ""
-        elif not line:
+        if not line or not (line == HOSTS or habits.knows(line)):
             return lines
-        return ["None\n"] if habits.answer(line) else lines
+        return [f"{ANSWER}({('' if line == HOSTS else line)!r})\n"]
 
+    namespace[ANSWER] = habits.answer
     shell.input_transformers_cleanup.append(transform)
-    say("%hosts shows each node, where a blank line would without IPython.")
+    say(f"{HOSTS} shows each node, where a blank line would without IPython.")
     shell()
     return True

@@ -107,7 +107,7 @@ def test_what_is_python_is_left_to_python(line: str, tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     for name in ("x", "x * y", "len(x)", "import os"):
         (tmp_path / name).write_text("a file of that name")
-    assert not Habits(Cluster(), {"x": 1, "y": 2}, print).answer(line)  # type: ignore[arg-type]
+    assert not Habits(Cluster(), {"x": 1, "y": 2}, print).knows(line)  # type: ignore[arg-type]
 
 
 def test_what_awaits_shares_one_loop_and_raises_here() -> None:
