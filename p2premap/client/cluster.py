@@ -175,6 +175,25 @@ class Cluster(futures.Executor):
             TimeoutError: while iterating.
             Exception: while iterating: what a call raised, in its place. What cannot be pickled raises likewise.
         """
+        results, feed, until, give_up = self._begin(fn, iterables, timeout, chunksize, ordered)
+        return results.iterate(feed, until, give_up)
+
+    def chunks(
+        self, fn: Callable[..., Any], *iterables: Iterable[Any], chunksize: int | None = None, ordered: bool = True
+    ) -> tuple[Results, Iterator[list[Any]]]:
+        """As `map`, with results as many at a time as come together; and what can have the waiting for them ended."""
+        results, feed, until, give_up = self._begin(fn, iterables, None, chunksize, ordered)
+        return results, results.chunks(feed, until, give_up)
+
+    def _begin(
+        self,
+        fn: Callable[..., Any],
+        iterables: tuple[Iterable[Any], ...],
+        timeout: float | None,
+        chunksize: int | None,
+        ordered: bool,
+    ) -> tuple[Results, Feed, float | None, Callable[[], None]]:
+        """Begin a `map`; returns what collects the results, and its arguments."""
         if chunksize is not None and chunksize < 1:
             raise ValueError("chunksize must be at least 1.")
         self._current()
@@ -199,7 +218,7 @@ class Cluster(futures.Executor):
         feed = Feed(iterables, hand_in)
         if not feed.over:
             feed.fill(0)
-        return results.iterate(feed, until, give_up)
+        return results, feed, until, give_up
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the job end once every call has its result.

@@ -10,7 +10,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
+from concurrent.futures import CancelledError
+from contextlib import closing
 from itertools import islice, repeat
 from typing import Any, Final
 
@@ -105,8 +107,19 @@ class Results:
                     self._order.append(first)
             self._arrived.notify()
 
+    def give_up(self) -> None:
+        """Nobody wants any more: whoever waits in `chunks` does not go on waiting."""
+        self.take(-1, CancelledError())
+
     def iterate(self, feed: Feed, until: float | None, give_up: Callable[[], None]) -> Iterator[Any]:
-        """The results.
+        """The results one by one; see `chunks`."""
+        with closing(self.chunks(feed, until, give_up)) as chunks:
+            for values in chunks:
+                values.reverse()
+                yield from map(list.pop, repeat(values, len(values)))  # what has been given away is not kept here
+
+    def chunks(self, feed: Feed, until: float | None, give_up: Callable[[], None]) -> Generator[list[Any], None, None]:
+        """The results, as many at a time as came together.
 
         Args:
             until: by the monotonic clock; None waits for ever.
@@ -125,8 +138,8 @@ class Results:
                     break
                 values, error = self._open(self._next(given if self._ordered else None, until))
                 given += len(values)
-                values.reverse()
-                yield from map(list.pop, repeat(values, len(values)))  # what has been given away is not kept here
+                if values:
+                    yield values
                 if error is not None:
                     raise error
         finally:

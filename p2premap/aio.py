@@ -1,0 +1,163 @@
+"""The same API in trio: what would block is awaited.
+
+::
+
+    async with p2premap.aio.connect() as cluster:
+        future = await cluster.submit(half, 7)
+        print(await future.result(), await p2premap.aio.gather([future, future]))
+        async for result in cluster.map(half, range(1_000_000)):
+            ...
+
+A task that is cancelled while it waits for a result leaves the call alone; `Future.cancel` stops it. Inputs of `map`
+are taken in a thread. Under asyncio, `asyncio.wrap_future` makes the futures of `p2premap.connect()` awaitable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent import futures
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+import trio
+
+from p2premap.client import cluster as blocking
+from p2premap.client import future as blocking_future
+from p2premap.client.references import Shared
+
+T = TypeVar("T")
+
+
+class Future(Generic[T]):
+    """The result of one call; see `p2premap.Future`. `blocking` is that one, such as for an argument of a call."""
+
+    def __init__(self, made: blocking_future.Future[T]) -> None:
+        self.blocking = made
+
+    def __reduce__(self) -> tuple[Callable[[int], Any], tuple[int]]:
+        return self.blocking.__reduce__()
+
+    def __repr__(self) -> str:
+        return repr(self.blocking)
+
+    def done(self) -> bool:
+        """Whether the result is here."""
+        return self.blocking.done()
+
+    def cancel(self) -> bool:
+        """Have the call not made, or stopped; False if its result is here already."""
+        return self.blocking.cancel()
+
+    async def result(self) -> T:
+        """What the call returned.
+
+        Raises:
+            concurrent.futures.CancelledError: it was cancelled.
+            Exception: what the call raised.
+        """
+        await self.wait()
+        return self.blocking.result(0)
+
+    async def wait(self) -> None:
+        """Until the result is here, whatever it is."""
+        if self.blocking.done():
+            await trio.lowlevel.checkpoint()
+            return
+        here = trio.Event()
+        self.blocking.add_done_callback(_soon(here.set))
+        await here.wait()
+
+
+class Cluster:
+    """See `p2premap.Cluster`, which `blocking` is."""
+
+    def __init__(self, connected: blocking.Cluster) -> None:
+        self.blocking = connected
+
+    def __repr__(self) -> str:
+        return repr(self.blocking)
+
+    @property
+    def job(self) -> str:
+        """See `p2premap.Cluster.job`."""
+        return self.blocking.job
+
+    @property
+    def slots(self) -> int:
+        """See `p2premap.Cluster.slots`."""
+        return self.blocking.slots
+
+    async def submit(self, fn: Callable[..., T], /, *args: object, **kwargs: object) -> Future[T]:
+        """See `p2premap.Cluster.submit`."""
+        return Future(await trio.to_thread.run_sync(partial(self.blocking.submit, fn, *args, **kwargs)))
+
+    async def put(self, value: object) -> Shared:
+        """See `p2premap.Cluster.put`."""
+        return await trio.to_thread.run_sync(self.blocking.put, value)
+
+    async def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        chunksize: int | None = None,
+        ordered: bool = True,
+    ) -> AsyncIterator[T]:
+        """See `p2premap.Cluster.map`; time-outs are trio's."""
+        begin = partial(self.blocking.chunks, fn, *iterables, chunksize=chunksize, ordered=ordered)
+        results, chunks = await trio.to_thread.run_sync(begin)
+        try:
+            while (chunk := await _next(chunks)) is not None:
+                for result in chunk:
+                    yield result
+        finally:
+            results.give_up()
+
+
+async def _next(chunks: Iterator[list[T]]) -> list[T] | None:
+    return await trio.to_thread.run_sync(next, chunks, None, abandon_on_cancel=True)
+
+
+@asynccontextmanager
+async def connect(node: str = "", **options: Any) -> AsyncIterator[Cluster]:  # noqa: ANN401  (those of the other)
+    """See `p2premap.connect`."""
+    connected = await trio.to_thread.run_sync(partial(blocking.connect, node, **options))
+    done = False
+    try:
+        yield Cluster(connected)
+        done = True
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(partial(connected.shutdown, cancel_futures=not done))
+
+
+async def as_completed(fs: Iterable[Future[T]]) -> AsyncIterator[Future[T]]:
+    """The futures as they are ready."""
+    waited = list(dict.fromkeys(fs))
+    send, receive = trio.open_memory_channel[Future[T]](math.inf)
+    for future in waited:
+        future.blocking.add_done_callback(_soon(partial(send.send_nowait, future)))
+    for _ in waited:
+        yield await receive.receive()
+
+
+async def gather(fs: Iterable[Future[T]]) -> list[T]:
+    """The results, in order.
+
+    Raises:
+        Exception: what a call raised, the first in order.
+    """
+    return [await future.result() for future in fs]
+
+
+def _soon(tell: Callable[[], object]) -> Callable[[futures.Future[Any]], None]:
+    """For `add_done_callback`, whose callbacks come in any thread."""
+    token = trio.lowlevel.current_trio_token()
+
+    def callback(_: futures.Future[Any]) -> None:
+        with contextlib.suppress(trio.RunFinishedError):
+            token.run_sync_soon(tell)
+
+    return callback
