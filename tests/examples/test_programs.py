@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from p2premap.client.private import PrivateCluster
 from tests.cluster import environment
 
@@ -35,3 +37,15 @@ def test_pi(three_nodes: PrivateCluster, tmp_path: Path) -> None:
     first, again = (float(run(three_nodes, tmp_path, str(EXAMPLES / "pi.py"), "2")) for _ in range(2))
     assert first == again
     assert abs(first - 3.14159) < 0.01
+
+
+def test_grid_search(three_nodes: PrivateCluster, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    said = run(three_nodes, tmp_path, str(EXAMPLES / "grid_search.py"))
+    assert said == "9 settings tried; best {'C': 10, 'gamma': 0.001}: 0.9867\n"
+
+
+def test_dask_array(three_nodes: PrivateCluster, tmp_path: Path) -> None:
+    pytest.importorskip("dask.array")
+    said = run(three_nodes, tmp_path, str(EXAMPLES / "dask_array.py"))
+    assert said.strip() == "4,000,000 numbers, standard deviation 0.2887"
