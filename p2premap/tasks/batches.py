@@ -166,7 +166,7 @@ class Candidate:
     """A task whose input has been looked at.
 
     Args:
-        machines: those that hold at least half of its input's bytes.
+        machines: those that hold at least half of its input's bytes, and that which holds the most of them.
     """
 
     __slots__ = ("input", "machines", "task")
@@ -178,14 +178,15 @@ class Candidate:
 
 
 def _near(input: TaskInput, machine_of: dict[NodeId, bytes]) -> frozenset[bytes]:
-    """Machines that hold at least half of the bytes (judged by the first sources)."""
+    """Machines that hold at least half of the bytes or the most of them (judged by the first sources)."""
     weights: dict[bytes, int] = {}
     total = 0
     for source in input.sources[:SOURCES_WEIGHED]:
         total += source.size
         for machine in {machine_of.get(holder, holder): None for holder in source.holders}:
             weights[machine] = weights.get(machine, 0) + source.size
-    return frozenset(machine for machine, weight in weights.items() if 2 * weight >= total)
+    enough = min(total / 2, max(weights.values(), default=0))
+    return frozenset(machine for machine, weight in weights.items() if weight >= enough)
 
 
 def assign_bytes(input: TaskInput) -> int:

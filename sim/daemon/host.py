@@ -138,8 +138,9 @@ class HouseHost:
             "door": self._open_door,
         }
 
-    def _capabilities(self, *, slots: int, **_: object) -> Capabilities:
-        return Capabilities(machine=self.node, slots=slots, cpus=slots, memory_bytes=16 << 30, pid=self.seat.index + 1)
+    def _capabilities(self, *, slots: int, tags: tuple[str, ...], **_: object) -> Capabilities:
+        pid = self.seat.index + 1
+        return Capabilities(machine=self.node, slots=slots, cpus=slots, memory_bytes=16 << 30, pid=pid, tags=tags)
 
     # --- its life -------------------------------------------------------------------------------------------------
 

@@ -79,6 +79,8 @@ class DaemonWorld:
         self.counts: Counter[str] = Counter()
         self.runs: Counter[tuple[JobId, int, int]] = Counter()
         self.slow: set[int] = set()
+        self.tags: dict[int, tuple[str, ...]] = {}
+        """What the owner of a machine tagged it with; to be set before it starts."""
         self.diary: Diary | None = None
         """Is told of attempts, where somebody keeps one."""
         self._nursery = nursery
@@ -101,7 +103,12 @@ class DaemonWorld:
         """What the owner of this machine asked for."""
         config = self._config
         return NodeConfig(
-            name=seat.name, slots=self._slots, gossip=config.gossip, tasks=config.tasks, election=config.election
+            name=seat.name,
+            slots=self._slots,
+            tags=self.tags.get(seat.index, ()),
+            gossip=config.gossip,
+            tasks=config.tasks,
+            election=config.election,
         )
 
     def disk_of(self, seat: Seat) -> BlobDisk:

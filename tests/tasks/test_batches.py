@@ -117,6 +117,12 @@ def test_a_queue_behaves_like_a_list(tasks: int, steps: list[int | None]) -> Non
 # --- near and far -------------------------------------------------------------------------------------------------
 
 
+def test_near_is_also_the_machine_with_the_most_where_none_has_half() -> None:
+    machines = {A: b"a", B: b"b", C: b"c"}
+    near = Candidate(0, TaskInput(params=b"", sources=(_source(10, A), _source(14, B), _source(12, C))), machines)
+    assert near.machines == {b"b"}
+
+
 def test_near_is_a_machine_with_half_of_the_bytes() -> None:
     machines = {A: b"m", B: b"m", C: b"far"}
     near = Candidate(0, TaskInput(params=b"", sources=(_source(10, A), _source(10, B), _source(15, C))), machines)
