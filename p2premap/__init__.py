@@ -31,6 +31,7 @@ from p2premap.errors import (
 if TYPE_CHECKING:
     from p2premap.client.cluster import Cluster, connect, current
     from p2premap.client.future import Future, as_completed, gather
+    from p2premap.client.progress import progress
     from p2premap.client.remote import remote
     from p2premap.worker.action import Action
 
@@ -60,6 +61,7 @@ __all__ = [
     "connect",
     "current",
     "gather",
+    "progress",
     "remote",
 ]
 
@@ -68,6 +70,7 @@ __version__ = "0.1.0"
 _LATER = {
     **dict.fromkeys(("Cluster", "connect", "current"), "p2premap.client.cluster"),
     **dict.fromkeys(("Future", "as_completed", "gather"), "p2premap.client.future"),
+    "progress": "p2premap.client.progress",
     "remote": "p2premap.client.remote",
     "Action": "p2premap.worker.action",
 }

@@ -25,7 +25,7 @@ from p2premap.client.answers import AGAIN_MAX_S, AGAIN_S, TROUBLE, Answers
 from p2premap.client.callstate import CallState, set_exception
 from p2premap.client.future import Future
 from p2premap.client.jobs import Connect
-from p2premap.client.packs import Call, Mapped
+from p2premap.client.packs import Call, Counts, Mapped
 from p2premap.client.references import Shared
 from p2premap.client.sending import Opened, Sender
 from p2premap.control.answers import Done
@@ -91,6 +91,12 @@ class CallLine:
     def slots(self) -> int:
         """Worker processes of the cluster, as of a moment ago."""
         return self._state.packer.slots
+
+    def count(self) -> Counts:
+        """How far its calls are."""
+        with self._state.lock:
+            counts = self._state.packer.count()
+            return counts._replace(waiting=counts.waiting + len(self._state.held))
 
     @property
     def spent_bytes(self) -> int:

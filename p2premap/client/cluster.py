@@ -107,6 +107,22 @@ class Cluster(futures.Executor):
         """The id of this program's job, as the command line shows and takes it, such as for `p2premap watch`."""
         return self._line.job.hex()
 
+    def __repr__(self) -> str:
+        if self._shut:
+            return f"<Cluster, shut down, job {self.job[:8]}>"
+        waiting, under_way, answered = self._line.count()
+        calls = f"{answered} calls done, {under_way} under way, {waiting} wait"
+        return f"<Cluster of {self.slots} slots, job {self.job[:8]}: {calls}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        waiting, under_way, answered = self._line.count()
+        every = max(waiting + under_way + answered, 1)
+        bar = f'<progress max="{every}" value="{answered}"></progress>'
+        calls = f"{answered} calls done, {under_way} under way, {waiting} wait"
+        state = "shut down" if self._shut else f"{self.slots} slots"
+        return f"<b>p2premap</b> {state}, job <code>{self.job[:8]}</code><br>{bar} {calls}"
+
     @property
     def slots(self) -> int:
         """How many calls can run side by side, on all nodes, as of a moment ago."""

@@ -16,7 +16,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from p2premap.tasks.calls import INLINE_BYTES_MAX
 from p2premap.tasks.calls_refs import BlobAt, Ref
@@ -184,6 +184,14 @@ class _Pace:
         return max(1, int(count))
 
 
+class Counts(NamedTuple):
+    """The calls of one job. Those of an earlier job of the same program are not among them."""
+
+    waiting: int
+    under_way: int
+    answered: int
+
+
 class Packer:
     """See the module. Whoever uses it holds a lock.
 
@@ -195,6 +203,7 @@ class Packer:
         self.slots = slots
         self.under_way: dict[int, Pack] = {}
         self._seconds = 0.0
+        self._answered = 0
         self._lines: OrderedDict[object, deque[Call] | Mapped] = OrderedDict()
         self._paces: dict[int, _Pace] = {}
         self._again: deque[Call] = deque()
@@ -235,6 +244,14 @@ class Packer:
     def room(self, mapped: Mapped) -> int:
         """How many rows of a `map` like this may be on their way."""
         return self._pace(mapped.function).room(self.slots, mapped.chunk)
+
+    def count(self) -> Counts:
+        """How many calls wait, are under way, and have their answers."""
+        waiting = len(self._again) + sum(
+            line.left if isinstance(line, Mapped) else len(line) for line in self._lines.values()
+        )
+        under_way = sum(pack.stop - pack.start if pack.mapped else len(pack.calls) for pack in self.under_way.values())
+        return Counts(waiting, under_way, self._answered)
 
     def waiting(self) -> list[Call]:
         """Every call of `submit` that is not under way."""
@@ -307,6 +324,7 @@ class Packer:
 
     def learn(self, pack: Pack, calls: int, seconds: float, size: int) -> None:
         """So many of its calls took so long, and gave so many bytes."""
+        self._answered += calls
         if calls:
             self._pace(pack.function).learn(calls, seconds, size)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import p2premap
 from p2premap.client import callline, mapping, packs
@@ -101,6 +104,15 @@ class Trap:
 
 def divide(a: int, b: int) -> float:
     return a / b
+
+
+def test_a_notebook_sees_how_far_it_is(cluster: Cluster) -> None:
+    fs = [cluster.submit(add, n) for n in range(20)]
+    console = Console(file=io.StringIO(), force_terminal=True, width=60)
+    assert list(p2premap.progress(fs, console=console)) == fs
+    assert "20/20" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert re.fullmatch(r"<Cluster of 2 slots, job \w{8}: 20 calls done, 0 under way, 0 wait>", repr(cluster))
+    assert 'max="20" value="20"' in cluster._repr_html_()
 
 
 def test_map_in_order_and_as_they_come(cluster: Cluster) -> None:
