@@ -155,3 +155,37 @@ def test_a_node_that_refuses_an_action_runs_none_of_it(tmp_path: Path) -> None:
 def _waits(home: str, job: str) -> str:
     found = next(j for j in json.loads(p2premap(home, "jobs", "--json").stdout) if j["id"] == job)
     return str(found["note"]) if "says" in found["note"] else ""
+
+
+FANS_OUT = (
+    "import time, p2premap\n"
+    "class FansOut(p2premap.Action):\n"
+    "    def split(self):\n"
+    "        time.sleep(0.1)\n"
+    "        return [[self.input, number] for number in range(10)]\n"
+    "    def process(self):\n"
+    "        time.sleep(0.1)\n"
+    "        if self.input[1] == 9:\n"
+    "            self.add([self.input[0], 10])\n"
+    "        return self.input\n"
+    "    def merge(self):\n"
+    "        return self.input\n"
+)
+
+
+def test_an_action_outlives_the_node_that_leads_it_and_grows_on(tmp_path: Path) -> None:
+    with private(("kind", "prim", "quiet")) as cluster:
+        done = p2premap(cluster.home, "--node", "kind", "run", job_file(tmp_path, FANS_OUT), "1", "2", "3", "--detach")
+        job = done.stdout.strip()
+        eventually(lambda: _done(cluster.home, job) >= 6)
+        cluster.kill("kind")
+        out = tmp_path / "out"
+        watched = p2premap(cluster.home, "--node", "prim", "watch", job, "-o", str(out))
+        assert watched.exit_code == 0, watched.stderr
+        merged = json.loads((out / "part-00000").read_text())
+        assert merged == [[first, number] for first in (1, 2, 3) for number in range(11)], "each once, in order"
+
+
+def _done(home: str, job: str) -> int:
+    found = json.loads(p2premap(home, "--node", "kind", "jobs", "--json").stdout)
+    return sum(stage["done"] for view in found if view["id"] == job for stage in view["stages"])
