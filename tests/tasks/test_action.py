@@ -254,3 +254,13 @@ def test_inputs_that_fit_only_when_compressed_do_so_and_others_are_refused() -> 
     assert unpack_result(packed).added == many
     with pytest.raises(JobFailed, match="90000 further inputs"):
         pack_result(UnitResult(added=many * 10))
+
+
+def test_what_two_leaders_both_wrote_down_counts_once() -> None:
+    d = director("a", "b")
+    payload = d.unfold(0, result(adds=("x", "y")))
+    assert payload is not None
+    assert d.extend(payload).tasks == 2
+    assert d.extend(payload).tasks == 0, "its successor had not heard of it, and then both were read"
+    assert d.unfold(0, result(adds=("x", "y"))) is None, "nothing need be written down again"
+    assert [value_of(d.task(UNITS, task)) for task in range(4)] == ["a", "b", "x", "y"]
