@@ -300,6 +300,7 @@ class Coordinator:
                 running.takeover.seen(now, running.state.workers.all[node])
             case WorkerDoubtful(node=node):
                 running.roster.doubt(now, node)
+                running.copies.unlinked(node)
             case WorkerLost(node=node):
                 running.roster.lose(node)
                 running.takeover.lost(node)

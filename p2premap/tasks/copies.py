@@ -139,7 +139,7 @@ class Copies:
             self._wanted += [_Wanted(now, run, t) for run in self._state.runs for t in run.facts.held_by(node)]
 
     def unlinked(self, node: NodeId) -> None:
-        """What was under way to this node may be lost: it is told again, or another is."""
+        """What was under way to this node may be lost, or long in coming: it is told again, or another is."""
         for number, order in list(self._orders.items()):
             if order.keeper == node:
                 self._late[number] = self._orders.pop(number)

@@ -59,6 +59,16 @@ def test_what_a_dead_node_was_to_keep_another_keeps() -> None:
     assert {node for node, _ in orders(led)} == {B, C}
 
 
+def test_what_a_node_in_doubt_was_to_keep_another_keeps_at_once() -> None:
+    led = Led(Shape(4), on="ABC")
+    led.done("A", 0, blobs="m")
+    ((first, _),) = orders(led)
+    led.doubt("B" if first == B else "C")
+    assert {node for node, _ in orders(led)} == {B, C}
+    keep(led, orders(led)[1])
+    assert led.view.unprotected == 0
+
+
 def test_of_a_job_that_wants_one_copy_nothing_is_kept_twice() -> None:
     led = Led(Shape(4), options=JobOptions(copies=1), on="ABC")
     led.done("A", 0, blobs="m")
