@@ -99,6 +99,8 @@ def run(
     if compat == "mincemeat":
         _run_script(ctx, file, paths)
         return
+    if detach and compat is not None:
+        raise ConfigError("--detach would leave the output in parts, of which only `run` makes files: wait for it.")
     if detach and (output is not None or overwrite or timeout is not None):
         raise ConfigError("--detach does not wait: fetch the output later with `p2premap watch JOB -o DIR`.")
     options = JobOptions(

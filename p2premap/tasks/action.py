@@ -259,7 +259,7 @@ class ActionDirector:
             self._note(value, result)
             if task not in self._parents:
                 added = tuple(self._with_holders(item) for item in value.added)
-        closes = not added and not self._closed and len(self._done) == len(self._orders)
+        closes = not added and len(self._done) == len(self._orders)
         if not added and not closes:
             return None
         if len(self._orders) + len(added) > INPUTS_MAX:

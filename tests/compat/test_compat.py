@@ -93,6 +93,13 @@ def test_what_is_no_remap_application_is_refused_in_one_sentence(
     assert sentence in done.stderr
 
 
+def test_a_remap_application_is_waited_for(three_nodes: PrivateCluster, books: list[str]) -> None:
+    name = str(EXAMPLES / "remap_wordcount.py")
+    done = p2premap(three_nodes.home, "run", "--compat", "remap", name, *books, "--detach")
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert "wait for it" in done.stderr
+
+
 def test_what_a_remap_application_raises_is_shown_with_its_own_lines(
     three_nodes: PrivateCluster, books: list[str], tmp_path: Path
 ) -> None:
