@@ -108,7 +108,7 @@ def _kept(left: list[JobView], older_s: float) -> dict[str, list[JobView]]:
         if not view.phase.over:
             reason = "not over"
         elif oldest is not None and oldest.age_s > older_s:
-            reason = f"over, but not older than {oldest.job.hex()[:8]}, which goes on"
+            reason = f"over, but {oldest.job.hex()[:8]}, which goes on, may need something of it"
         else:
             reason = f"over for less than {duration(older_s)}"
         kept.setdefault(reason, []).append(view)

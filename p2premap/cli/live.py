@@ -11,12 +11,15 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from p2premap.cli.progress import Progress, Rate, leaderless, news, share_line, state_word, trouble_line
+from p2premap.cli.progress import News, Progress, Rate, leaderless, share_line, state_word, trouble_line
 from p2premap.cli.show import clean, count, duration, size
 from p2premap.tasks.job import JobView, Phase, StageView
 
 FRAMES_PER_S = 8
+WIDE_CELLS = 100
 BAR_CELLS = 28
+NARROW_BAR_CELLS = 12
+"""In a terminal of less than `WIDE_CELLS`: the words beside it say more."""
 
 _COLOURS = {Phase.DONE: "green", Phase.FAILED: "red", Phase.CANCELLED: "yellow"}
 
@@ -29,6 +32,7 @@ class LiveProgress:
         self._view: JobView | None = None
         self._seen_at = time.monotonic()
         self._rate = Rate()
+        self._news = News()
         self._spinner = Spinner("dots")
         self._collected = ""
         self._live = Live(
@@ -44,9 +48,9 @@ class LiveProgress:
 
     def update(self, view: JobView) -> None:
         """News go above the picture, for good; the rest is the picture."""
-        before, self._view = self._view, view
+        self._view = view
         self._seen_at = time.monotonic()
-        for text in news(before, view):
+        for text in self._news.of(view):
             self._console.print(Text(text, style="yellow"))
         if view.stages:
             self._rate.feed(self._seen_at, view.stages[-1])
@@ -81,7 +85,8 @@ class LiveProgress:
     def _stage_row(self, stage: StageView, view: JobView) -> tuple[RenderableType, ...]:
         total, done = (stage.bytes_in, stage.bytes_done) if stage.bytes_in else (stage.tasks, stage.done)
         finished = stage.done >= stage.tasks
-        bar = ProgressBar(total=max(total, 1), completed=max(total, 1) if finished else done, width=BAR_CELLS)
+        width = BAR_CELLS if self._console.width >= WIDE_CELLS else NARROW_BAR_CELLS
+        bar = ProgressBar(total=max(total, 1), completed=max(total, 1) if finished else done, width=width)
         facts = []
         if not finished and not view.phase.over and not leaderless(view) and stage is view.stages[-1]:
             facts.append(f"{stage.running} running")

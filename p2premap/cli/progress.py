@@ -130,22 +130,29 @@ def trouble_line(stage: StageView) -> str:
     return ", ".join(parts)
 
 
-def news(before: JobView | None, view: JobView) -> list[str]:
-    """What is worth a line of its own: a takeover, something to wait for."""
-    found = []
-    if before is not None and view.leader not in (before.leader, NOBODY):
-        instead = "" if before.leader == NOBODY else f", in place of {clean(before.leader_name)}"
-        found.append(f"{clean(view.leader_name)} leads the job now{instead}.")
-    if view.note and (before is None or view.note != before.note):
-        found.append(clean(view.note))
-    if view.unmet and (before is None or view.unmet != before.unmet):
-        found += table(("NODE", "LACKS", "HAS"), view.unmet).splitlines()
-    if view.fork and (before is None or view.fork != before.fork):
-        found.append(
-            f"Most nodes of the job's ledger are out of reach: it goes on as the fork {clean(view.fork)} "
-            "(see docs/failover.md)."
-        )
-    return found
+class News:
+    """What is worth a line of its own: a takeover, a fork, something to wait for."""
+
+    def __init__(self) -> None:
+        self._before: JobView | None = None
+        self._note = ""
+
+    def of(self, view: JobView) -> list[str]:
+        """What this view says that the one before did not."""
+        before, self._before = self._before, view
+        found = []
+        if before is not None and view.leader not in (before.leader, NOBODY):
+            instead = "" if before.leader == NOBODY else f", in place of {clean(before.leader_name)}"
+            found.append(f"{clean(view.leader_name)} leads the job now{instead}.")
+        if view.note and view.note != self._note:
+            self._note = view.note
+            found.append(clean(view.note))
+        if view.fork and (before is None or view.fork != before.fork):
+            found.append(
+                f"Most nodes of the job's ledger are out of reach: it goes on as the fork {clean(view.fork)} "
+                "(see docs/failover.md)."
+            )
+        return found
 
 
 class PlainProgress:
@@ -156,6 +163,7 @@ class PlainProgress:
         self._said_at = -LINE_S
         self._said = ""
         self._rate = Rate()
+        self._news = News()
 
     def __enter__(self) -> Progress:
         return self
@@ -168,7 +176,7 @@ class PlainProgress:
         """A line for news at once, one for numbers at most every second."""
         now = time.monotonic()
         before, self._last = self._last, view
-        for text in news(before, view):
+        for text in self._news.of(view):
             say(text)
         if before is not None and len(view.stages) > len(before.stages) and before.stages:
             self._say_stage(before, now, view.stages[len(before.stages) - 1])

@@ -135,9 +135,8 @@ def fold(text: str, indent: str) -> str:
         return text
     import textwrap  # 2 ms, and rarely needed
 
-    return "\n".join(
-        textwrap.wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-    )
+    lines = textwrap.wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines) if max(map(len, lines)) <= width else text  # a long path stays what can be copied
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, spare: Sequence[str] = ()) -> str:

@@ -42,9 +42,8 @@ async def restart(visit: Visit, message: Message, _: bytes) -> None:
     home = charter.home if charter is not None else await _home(visit, job)
     if home != house.identity.node:
         if visit.peer is not None or home not in {view.node for view in house.others()}:
-            text = (
-                f"The job {short(job)} was handed in at the node {short(home)}, which has its inputs; start that node."
-            )
+            name = next((f"{view.name} ({short(home)})" for view in house.nodes() if view.node == home), short(home))
+            text = f"The job {short(job)} was handed in at the node {name}, which has its inputs; start that node."
             raise RequestError(Trouble.UNREACHABLE, text)
         forward = msgspec.structs.replace(message, request=PASSED_ON, job=job)
         answer = await ask(visit, home, forward, Submitted, timeout_s=RESTART_S)

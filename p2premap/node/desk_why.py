@@ -18,7 +18,7 @@ from p2premap.wire import Message
 _STATES = {
     "stalled": "answers others but not us, or only now and then; it gets no new work until that is clear",
     "suspect": "does not answer; it gets no new work, and what it runs counts as lost once it is declared dead",
-    "dead": "has not answered for so long that it counts as dead; what it ran runs elsewhere",
+    "dead": "counts as dead: its process is gone, or it has not answered for long; what it ran runs elsewhere",
     "left": "has left the cluster",
 }
 
@@ -66,9 +66,10 @@ async def _why_node(visit: Visit, view: NodeView) -> str:
 
 
 def _busy(view: NodeView) -> str:
+    slots = f"{view.slots} slot{'' if view.slots == 1 else 's'}"
     if view.held_back:
-        return f"offers {view.slots} slots and no more, because {view.held_back}; {view.busy} are busy"
-    return f"is well and offers {view.slots} slots, of which {view.busy} are busy"
+        return f"offers {slots} and no more, because {view.held_back}; busy: {view.busy}"
+    return f"is well and offers {slots}; busy: {view.busy}"
 
 
 def _runs(visit: Visit) -> str:

@@ -14,7 +14,6 @@ The two rooms never call each other: what one says is translated here into what 
 from __future__ import annotations
 
 import math
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, assert_never
@@ -37,7 +36,7 @@ from p2premap.node.events import (
     RetellEnds,
     SubmitJob,
 )
-from p2premap.node.outlines import alike, as_origin, beside, dated, outline, submitted
+from p2premap.node.outlines import alike, as_origin, beside, dated, named, outline, submitted
 from p2premap.node.submissions import Submissions
 from p2premap.tasks import events as tasks
 from p2premap.tasks import messages
@@ -64,7 +63,6 @@ JobEvent: TypeAlias = (
     | election.AcceptFork
     | election.Forget
 )
-_ID: Final = re.compile(r"\b[0-9a-f]{8}\b")
 TOLD_WHILE_WAITING_MAX: Final = 10_000
 
 
@@ -333,7 +331,7 @@ class Jobs:
     def _leader_known(self, now: float, effect: election.LeaderKnown) -> None:
         if effect.leader is not None:
             self._forks.pop(effect.job, None)
-        known = tasks.ReplicasKnown(copies=effect.copies, note=self._named(effect.note), fork=effect.fork)
+        known = tasks.ReplicasKnown(copies=effect.copies, note=named(effect.note, self._names), fork=effect.fork)
         self._tell(now, effect.job, known)
         if effect.fork and (state := self.core.job(effect.job)) is not None:
             self._forked(now, tasks.JobForked(job=JobId(state.record.origin), fork=effect.job))
@@ -399,7 +397,7 @@ class Jobs:
         for seen in self._workers():
             self._to(now, coordinator, seen)
         if (state := self.core.job(job)) is not None:
-            known = tasks.ReplicasKnown(copies=state.copies, note=self._named(state.note), fork=state.fork)
+            known = tasks.ReplicasKnown(copies=state.copies, note=named(state.note, self._names), fork=state.fork)
             self._to(now, coordinator, known)
         for event in waiting.told:
             self._to(now, coordinator, event)
@@ -484,11 +482,6 @@ class Jobs:
                 self.take(now, election.Forget(job=fork))
             else:
                 self._emit(tasks.JobChanged(job=fork, view=beside(self.core, end)))
-
-    def _named(self, note: str) -> str:
-        """A sentence of the election room, with the nodes' names."""
-        names = self._names() if note else {}
-        return _ID.sub(lambda found: names.get(found.group(), found.group()), note)
 
     def _copies(self, job: JobId) -> int:
         state = self.core.job(job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -12,6 +13,7 @@ from p2premap.ids import NOBODY, JobId, short
 from p2premap.node.charter import Charter
 from p2premap.tasks.job import JobView, Phase
 
+_ID: Final = re.compile(r"\b[0-9a-f]{8}\b")
 BESIDE: Final = "The job itself has ended otherwise, and that counts; this is what its fork made."
 
 
@@ -38,10 +40,16 @@ def outline(core: ElectionCore, job: JobId, names: Callable[[], Mapping[str, str
         leader_pid=0,
         age_s=0.0,
         copies=state.copies,
-        note=state.note or ("" if state.leader is not None else "Its replicas are electing a leader."),
+        note=named(state.note, names) or ("" if state.leader is not None else "Its replicas are electing a leader."),
         fork=state.fork,
         submitted=Charter.decode(state.record.spec).submitted,
     )
+
+
+def named(note: str, names: Callable[[], Mapping[str, str]]) -> str:
+    """A sentence of the election room, with the nodes' names."""
+    known = names() if note else {}
+    return _ID.sub(lambda found: known.get(found.group(), found.group()), note)
 
 
 def submitted(core: ElectionCore, job: JobId) -> Charter | None:

@@ -173,7 +173,7 @@ def note(runs: list[StageRun], workers: Workers, cancelling: str | None) -> str:
     """What the job waits for, in one sentence; "" where it just runs."""
     if cancelling is not None:
         engaged = [w for w in workers.all.values() if w.engaged]
-        return f"Waits for these nodes to confirm that nothing of it runs: {_names(engaged)}."
+        return f"Waits for these nodes to confirm that nothing of it runs: {_names(engaged)}." if engaged else ""
     waiting = sum(run.pending + len(run.parked) for run in runs)
     if not waiting:
         return _silent(workers)

@@ -44,7 +44,9 @@ def why_job(state: JobState, now: float, *, gathering: bool) -> str:
         return f"Every task of stage {run.plan.name} is done; {_quorum(state)}."
     facts = [f"{run.done} of {run.tasks - run.absent} tasks of stage {run.plan.name} are done"]
     if out := sum(batch.left for worker in state.workers.all.values() for batch in worker.batches.values()):
-        facts.append(f"{out} are out at {_names(w for w in state.workers.all.values() if w.batches)}")
+        facts.append(
+            f"{out} {'is' if out == 1 else 'are'} out at {_names(w for w in state.workers.all.values() if w.batches)}"
+        )
     if run.alone:
         facts.append(f"{len(run.alone)} failed and are tried again, each alone")
     if run.parked:

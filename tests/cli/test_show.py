@@ -12,7 +12,7 @@ from rich.console import Console
 
 from p2premap.cli import show
 from p2premap.cli.live import LiveProgress
-from p2premap.cli.progress import LINE_S, PlainProgress, Rate
+from p2premap.cli.progress import LINE_S, News, PlainProgress, Rate
 from p2premap.cli.show import clean, duration, fold, parse_duration, parse_size, size, table
 from p2premap.ids import NOBODY, NodeId
 from p2premap.tasks.job import JobView, Phase, StageView
@@ -93,13 +93,12 @@ def test_where_fewer_columns_do_not_help_the_widest_is_cut(monkeypatch: pytest.M
 
 
 def test_long_lines_are_folded_between_words_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "state in  /a/directory/whose/name/is/longer/than/this/terminal is wide"
+    text = "reach     this machine only; `p2premap invite` lets others in"
     assert fold(text, " " * 10) == text
-    monkeypatch.setattr(show, "columns", lambda: 20)
-    assert fold(text, " " * 10).splitlines()[1:] == [
-        "          /a/directory/whose/name/is/longer/than/this/terminal",
-        "          is wide",
-    ]
+    monkeypatch.setattr(show, "columns", lambda: 30)
+    assert fold(text, " " * 10).splitlines()[1:] == ["          `p2premap invite`", "          lets others in"]
+    path = "state in  /a/directory/whose/name/is/longer/than/this/terminal/is/wide"
+    assert fold(path, " " * 10) == path, "it may be copied from here"
 
 
 def test_a_table_has_columns() -> None:
@@ -158,6 +157,19 @@ def test_a_job_that_nobody_leads_does_not_look_as_if_it_ran(capsys: pytest.Captu
             lines.update(now)
     told = capsys.readouterr().err.splitlines()
     assert told[1:3] == ["Its replicas are electing a leader.", "bob leads the job now."]
+
+
+def test_a_note_that_comes_back_is_no_news() -> None:
+    told = News()
+    notes = ["", "Waits for ada.", "", "Waits for ada.", "Waits for bob.", "Waits for ada."]
+    assert [told.of(view(1, note=note)) for note in notes] == [
+        [],
+        ["Waits for ada."],
+        [],
+        [],
+        ["Waits for bob."],
+        ["Waits for ada."],
+    ]
 
 
 def test_the_rate_is_of_the_last_seconds_and_of_the_stage_that_runs() -> None:
