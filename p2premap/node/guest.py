@@ -20,7 +20,7 @@ import msgspec
 from p2premap.errors import JoinRefused, PeerUnreachable, RemoteProtocolError
 from p2premap.ids import Address
 from p2premap.node import tls
-from p2premap.node.certificates import KEY_BYTES, issue, signed_by
+from p2premap.node.certificates import KEY_BYTES, is_tag, issue, signed_by
 from p2premap.node.invite import (
     FROM_GUEST,
     GUEST_BYTES,
@@ -108,6 +108,8 @@ def _ask(connection: socket.socket, token: Token, guest: bytes) -> Joined:
         match _receive(stream, decoder):
             case GuestWelcome() as welcome:
                 secret = ClusterSecret(welcome.secret, welcome.open_name, welcome.epoch, welcome.origin)
+                if welcome.origin and not is_tag(welcome.origin):  # it names a directory here
+                    raise _Impostor
                 if issue(secret, bytes(KEY_BYTES)).ca != ssl.DER_cert_to_PEM_cert(shown.ca).encode():
                     raise _Impostor
                 return Joined(secret, tuple(Address(*a) for a in welcome.addresses))

@@ -28,7 +28,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -121,8 +121,8 @@ def open_secret(name: str) -> ClusterSecret:
 class _Head(msgspec.Struct):
     """What the second line says of the secret itself."""
 
-    epoch: int = 1
-    origin: str = ""
+    epoch: Annotated[int, msgspec.Meta(ge=1)] = 1
+    origin: Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{16})?\Z")] = ""  # it names a directory
 
 
 def load(config: Path) -> ClusterSecret | None:

@@ -271,3 +271,19 @@ def test_each_refusal_has_a_sentence_of_its_own() -> None:
 def test_addresses_with_a_scope_are_not_in_a_token() -> None:
     token = Token(b"h" * 16, b"s" * 16, (Address("fe80::1%eth0", 1), Address("10.0.0.1", 2)))
     assert read_token(print_token(token)).addresses == (Address("10.0.0.1", 2),)
+
+
+@pytest.mark.trio
+async def test_a_guest_learns_which_of_the_cluster_s_secrets_it_gets(tmp_path: Path) -> None:
+    later = ClusterSecret(b"l" * 32, "", 3, SECRET.tag)
+    async with node(tmp_path / "a", later) as host:
+        assert (await join(host.inviter.invite(uses=1, valid_s=600))).secret == later
+
+
+@pytest.mark.trio
+async def test_a_host_cannot_name_directories_of_its_guest(tmp_path: Path) -> None:
+    async with node(tmp_path / "a", SECRET) as host:
+        token = host.inviter.invite(uses=1, valid_s=600)
+        host.inviter._secret = ClusterSecret(SECRET.value, "", 2, "../../elsewhere")
+        with pytest.raises(JoinRefused):
+            await join(token)

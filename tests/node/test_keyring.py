@@ -205,7 +205,10 @@ def test_a_machine_that_has_joined_another_cluster_meanwhile_changes_nothing(tmp
     assert secret.load(tmp_path) is None
 
 
-@pytest.mark.parametrize("line", ["{", '{"epoch":"x"}', '{"epoch":2}\n{}', '{"epoch":2,"pending":[1]}', "word"])
+@pytest.mark.parametrize(
+    "line",
+    ["{", '{"epoch":"x"}', '{"epoch":2}\n{}', '{"epoch":2,"pending":[1]}', "word", '{"origin":"../../elsewhere"}'],
+)
 def test_a_damaged_second_line_is_one_sentence(tmp_path: Path, line: str) -> None:
     secret.load_or_make(tmp_path)
     file = tmp_path / "secret"
