@@ -21,6 +21,7 @@ BENCHMARKS = {
     "tasks": "20,000 calls that do nothing, beside Ray, Dask and pools; a job of a million tasks",
     "items": "map over 100,000 small items, beside ProcessPoolExecutor, Pool and joblib",
     "arrays": "an array of 100 MB for eight tasks, beside Ray and Dask",
+    "sort": "1 GB of lines with 256 MB of memory, beside GNU sort",
     "gossip_sim": "the gossip in the simulator: detection, false alarms, healing, bytes",
 }
 
