@@ -147,6 +147,8 @@ class News:
         if view.note and view.note != self._note:
             self._note = view.note
             found.append(clean(view.note))
+        if view.unmet and (before is None or view.unmet != before.unmet):
+            found += table(("NODE", "LACKS", "HAS"), view.unmet).splitlines()
         if view.fork and (before is None or view.fork != before.fork):
             found.append(
                 f"Most nodes of the job's ledger are out of reach: it goes on as the fork {clean(view.fork)} "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import click
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -197,3 +198,13 @@ def test_the_live_picture_shows_stages_shares_and_news() -> None:
     for expected in ("count", "89abcdef", "stage0", "stage1", "4/10", "ada 75%, bob 25%", "2 parts here, 5 kB",
                      "bob leads the job now, in place of ada.", "1 lost with their node"):  # fmt: skip
         assert expected in text
+
+
+def test_what_no_node_has_is_told_when_it_changes() -> None:
+    told = News()
+    needy = msgspec.structs.replace(view(1), unmet=(("ada", "16 GB", "8 GB"),))
+    assert [click.unstyle(line).split() for line in told.of(needy)] == [
+        ["NODE", "LACKS", "HAS"],
+        ["ada", "16", "GB", "8", "GB"],
+    ]
+    assert told.of(needy) == []
