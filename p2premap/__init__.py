@@ -33,13 +33,14 @@ if TYPE_CHECKING:
     from p2premap.client.future import Future, as_completed, gather
     from p2premap.client.progress import progress
     from p2premap.client.remote import remote
-    from p2premap.worker.action import Action
+    from p2premap.worker.action import Action, CommandFailed
 
 __all__ = [
     "Action",
     "CallFailed",
     "Cluster",
     "ClusterError",
+    "CommandFailed",
     "ConfigError",
     "Future",
     "JobCancelled",
@@ -72,7 +73,7 @@ _LATER = {
     **dict.fromkeys(("Future", "as_completed", "gather"), "p2premap.client.future"),
     "progress": "p2premap.client.progress",
     "remote": "p2premap.client.remote",
-    "Action": "p2premap.worker.action",
+    **dict.fromkeys(("Action", "CommandFailed"), "p2premap.worker.action"),
 }
 
 
