@@ -189,3 +189,24 @@ def test_an_action_outlives_the_node_that_leads_it_and_grows_on(tmp_path: Path) 
 def _done(home: str, job: str) -> int:
     found = json.loads(p2premap(home, "--node", "kind", "jobs", "--json").stdout)
     return sum(stage["done"] for view in found if view["id"] == job for stage in view["stages"])
+
+
+def test_without_order_merging_is_spread_over_the_nodes(three_nodes: PrivateCluster, tmp_path: Path) -> None:
+    job = job_file(
+        tmp_path,
+        "import p2premap\n"
+        "class Sum(p2premap.Action):\n"
+        "    unordered = True\n"
+        "    def split(self):\n"
+        "        return range(self.input)\n"
+        "    def process(self):\n"
+        "        return self.input\n"
+        "    def merge(self):\n"
+        "        return sum(self.input)\n",
+    )
+    out = tmp_path / "out"
+    done = p2premap(three_nodes.home, "run", job, "150", "--json", "-o", str(out))
+    assert done.exit_code == 0, done.stderr
+    stages = [(stage["name"], stage["tasks"]) for stage in json.loads(done.stdout)["stages"]]
+    assert stages == [("process", 151), ("merge", 2), ("merge", 1)]
+    assert json.loads((out / "part-00000").read_text()) == sum(range(150))
