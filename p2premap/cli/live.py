@@ -48,12 +48,14 @@ class LiveProgress:
 
     def update(self, view: JobView) -> None:
         """News go above the picture, for good; the rest is the picture."""
+        now = time.monotonic()
+        if self._view is None or view.age_s != self._view.age_s:  # else nobody leads it: its clock goes on here
+            self._seen_at = now
         self._view = view
-        self._seen_at = time.monotonic()
         for text in self._news.of(view):
             self._console.print(Text(text, style="yellow"))
         if view.stages:
-            self._rate.feed(self._seen_at, view.stages[-1])
+            self._rate.feed(now, view.stages[-1])
 
     def collected(self, parts: int, size_bytes: int) -> None:
         """One more part is here."""

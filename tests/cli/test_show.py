@@ -173,6 +173,16 @@ def test_a_note_that_comes_back_is_no_news() -> None:
     ]
 
 
+def test_the_clock_of_a_job_goes_on_while_nobody_leads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("p2premap.cli.live.time.monotonic", lambda: now)
+    out = io.StringIO()
+    with LiveProgress(Console(file=out, force_terminal=True, width=100, color_system=None)) as picture:
+        for now in (100.0, 103.0, 107.0):
+            picture.update(view(4, leader=ADA if now == 100.0 else NOBODY))
+    assert "no leader  8.00 s" in out.getvalue()
+
+
 def test_the_rate_is_of_the_last_seconds_and_of_the_stage_that_runs() -> None:
     rate = Rate()
     stage = StageView(number=0, name="map", tasks=10, bytes_in=1000)
