@@ -149,6 +149,7 @@ class Model:
         self._promised: dict[tuple[NodeId, JobId], Ballot] = {}
         self.takeovers = 0
         self.changes = 0
+        self._epochs: set[tuple[JobId, int]] = set()
         self.forked: dict[JobId, JobId] = {}
         self.homecomings: set[JobId] = set()
 
@@ -187,6 +188,9 @@ class Model:
         true = True
         match message:
             case messages.Promise(job=job, ballot=ballot) | messages.Prepare(job=job, ballot=ballot):
+                if ballot.epoch and (job, ballot.epoch) not in self._epochs:
+                    self._epochs.add((job, ballot.epoch))
+                    self.changes += 1
                 true = job in disk.jobs and disk.jobs[job].promised >= ballot
                 if isinstance(message, messages.Promise):
                     self._promised[node.id, job] = max(ballot, self._promised.get((node.id, job), ballot))
@@ -230,7 +234,6 @@ class Model:
         if self._leaders.setdefault((job, ballot.epoch, ballot.n), node.id) != node.id:
             raise Violated("leaders: two of one (epoch, n)")
         self.takeovers += ballot.n > 0 and ballot.epoch == 0
-        self.changes += ballot.epoch > 0
         protected = self._protected.get(job, [])
         if list(lead.history[: len(protected)]) != protected:
             raise Violated("protected: a leader's history does not begin with what was protected before")

@@ -24,8 +24,8 @@ promises in `replica` and `candidate`, facts and their order in `streams`, prote
   counts as brought.
 - Gossip's verdicts are passed on: `PeerSeen` (also when a member comes back, or in a new boot), `PeerDoubtful`,
   `PeerGone`; and `PeerUnlinked` whenever a link breaks or is replaced, before anything is sent over the new one.
-- Between `Lead` and `Deposed` of a job its tasks may `Append`, `Propose` and, at last, `Conclude`. A job that is led
-  already and led anew (under the ballot of a new replica set) is `Deposed` first.
+- Between `Lead` and `Deposed` of a job its tasks may `Append`, `Propose` and, at last, `Conclude`. A leader stays one
+  through a change of the replica set, as long as it is elected again (`carried`); else the job is `Deposed` first.
 - At a start: load the disk, construct the core, then tell of the peers.
 
 Sources: Lamport, "Paxos Made Simple" (2001); Rystsov, "CASPaxos" (2018), for registers instead of a log; Ongaro and
@@ -289,12 +289,8 @@ class ElectionCore:
         match event:
             case events.Brought(error=error, copying=copying):
                 job.provision.on_brought(error, copying=copying)
-            case events.Propose(cell=cell, value=value):
-                if job.leads and job.leadership is not None:
-                    job.leadership.propose(cell, value)
-            case events.Append(batch=batch):
-                if job.leads and job.leadership is not None:
-                    job.leadership.append(batch)
+            case events.Propose() | events.Append():
+                job.on_said(event)
             case events.Conclude(view=view):
                 if job.leads:
                     self._table.conclude(job, view)

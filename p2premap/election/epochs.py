@@ -28,6 +28,8 @@ def enter(context: Context, job: Job) -> None:
         _enter(context, job, Config.decode(cell.value))
         if led and replica.active and job.may_stand():
             job.stand()
+        elif job.carried is not None:
+            job.step_down(context.config.missed_s)
         led = False
     job.announce()
 
@@ -35,7 +37,7 @@ def enter(context: Context, job: Job) -> None:
 def _enter(context: Context, job: Job, config: Config) -> None:
     replica, me = job.replica, context.me
     promised = Ballot(replica.promised.epoch + 1, replica.promised.n, replica.promised.node)
-    job.step_down(context.config.missed_s)
+    job.pause()
     job.leader = None
     job.highest = max(job.highest, promised)
     if me not in config.members:

@@ -24,9 +24,10 @@ from p2premap.election import epochs
 from p2premap.election.ballot import successor
 from p2premap.election.boots import BootCheck
 from p2premap.election.candidate import Candidacy
+from p2premap.election.carried import Carried, say
 from p2premap.election.config import Config, is_config
 from p2premap.election.context import Context
-from p2premap.election.events import Decided, Deposed, Lead, LeaderKnown, Protected
+from p2premap.election.events import Append, Decided, Deposed, Lead, LeaderKnown, Propose, Protected
 from p2premap.election.homecoming import Homecoming
 from p2premap.election.leader import Leadership
 from p2premap.election.messages import Beats, Boots, ForkWaits, StandNow, Want
@@ -73,6 +74,8 @@ class Job:
         self.unsure = False
         """A client may have been told of another job under this one's key: that is being found out."""
         self.homecoming = Homecoming(context, replica)
+        self.carried: Carried | None = None
+        """Tasks that wait to be led on under the ballot of a new replica set."""
 
     # --- views ------------------------------------------------------------------------------------------------------
 
@@ -264,8 +267,7 @@ class Job:
         if self.may_stand():
             candidacy.ask_again()
         else:
-            self.candidacy = None
-            self.wait(self._context.config.missed_s)
+            self.step_down(self._context.config.missed_s)
             self.announce()
 
     def _won(self, candidacy: Candidacy) -> None:
@@ -356,6 +358,17 @@ class Job:
 
     def _begun(self, leadership: Leadership, history: tuple[bytes, ...]) -> None:
         leadership.ready = True
+        carried, self.carried = self.carried, None
+        if carried is not None and carried.vector == self.replica.streams.base(leadership.ballot):
+            carried.resume(leadership)
+        else:
+            if carried is not None:
+                self._context.out.append(Deposed(job=self.replica.job))
+            self._say_lead(leadership, history)
+        if leadership.protected >= 0:
+            self._protected(leadership.ballot, leadership.protected)
+
+    def _say_lead(self, leadership: Leadership, history: tuple[bytes, ...]) -> None:
         decided = {cell.cell: cell.value for cell in self.replica.chosen_cells() if not is_config(cell.cell)}
         self._context.out.append(
             Lead(
@@ -366,13 +379,11 @@ class Job:
                 history=history,
             )
         )
-        if leadership.protected >= 0:
-            self._protected(leadership.ballot, leadership.protected)
 
     def _protected(self, ballot: Ballot, serial: int) -> None:
         leadership = self.leadership
         if leadership is not None and leadership.ready and leadership.ballot == ballot:
-            self._context.out.append(Protected(job=self.replica.job, serial=serial))
+            self._context.out.append(Protected(job=self.replica.job, serial=leadership.offset + serial))
             self.homecoming.protected()
 
     # --- stepping down ----------------------------------------------------------------------------------------------
@@ -386,9 +397,28 @@ class Job:
         if leadership is not None:
             leadership.deposed = True
             self.leader = None
-            if leadership.ready:
-                self._context.out.append(Deposed(job=self.replica.job))
+        carried, self.carried = self.carried, None
+        if carried is not None or (leadership is not None and leadership.ready):
+            self._context.out.append(Deposed(job=self.replica.job))
         self.wait(wait_s)
+
+    def on_said(self, event: Append | Propose) -> None:
+        """The tasks that are led here say something for the ledger."""
+        if self.carried is not None:
+            self.carried.waiting.append(event)
+        elif self.leadership is not None and self.leadership.ready:
+            say(self.leadership, event)
+
+    def pause(self) -> None:
+        """The epoch is over: lead no more in it; the tasks wait, if they are led here."""
+        leadership, carried = self.leadership, None
+        if leadership is not None and leadership.ready:
+            vector = dict(self.replica.streams.base(leadership.ballot))
+            vector[leadership.ballot] = leadership.serial
+            carried = Carried(leadership, vector)
+            leadership.ready = False
+        self.step_down(self._context.config.missed_s)
+        self.carried = carried
 
     def refused(self, promised: Ballot) -> None:
         """A member has promised a higher ballot than ours."""

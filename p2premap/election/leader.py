@@ -102,6 +102,8 @@ class Leadership:
         self.ready = False
         """Whether `Lead` was said."""
         self.deposed = False
+        self.offset = 0
+        """How many facts the tasks had appended before this stream (`carried`)."""
         self.serial = -1
         self.protected = -1
         self.followers: dict[NodeId, Follower] = {}

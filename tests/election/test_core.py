@@ -124,10 +124,12 @@ def test_a_dead_member_is_replaced_and_the_job_keeps_its_facts():
     record = world.disks["a"].jobs[JOB]
     assert set(record.members) == {world.ids[name] for name in "abd"}
     assert record.promised.epoch == 1
-    assert world.heard(events.Lead)[-1][1].history == (b"fact",)
     world.start("c")
     world.run(5.0)
     assert [name for name, _ in world.heard(events.Dropped)] == ["c"]
+    world.crash("a")
+    world.run(3.0)
+    assert world.heard(events.Lead)[-1][1].history == (b"fact",)
 
 
 def test_a_job_that_has_one_copy_gets_more_when_nodes_come():
@@ -272,3 +274,64 @@ def test_what_every_living_member_has_does_not_stay_in_memory():
     assert leadership is not None
     assert leadership.protected == 1_000
     assert len(leadership._recent) == 0
+
+
+def test_a_leader_that_stays_leader_keeps_its_tasks_when_the_replica_set_changes():
+    world = World("abcd")
+    world.create("a", "abc")
+    for batch in (b"one", b"two"):
+        world.put("a", events.Append(job=JOB, batch=batch))
+    leads = len(world.heard(events.Lead))
+    world.crash("c")
+    world.run(6.0)
+    state = world.cores["a"].job(JOB)
+    assert state is not None
+    assert (state.ballot.epoch, state.leads) == (1, True)
+    assert world.ids["d"] in state.record.members
+    assert (len(world.heard(events.Lead)), world.heard(events.Deposed)) == (leads, [])
+    world.put("a", events.Append(job=JOB, batch=b"three"))
+    world.put("a", events.Propose(job=JOB, cell="m", value=b"v"))
+    assert [e.serial for _, e in world.heard(events.Protected)][-1] == 3, "serials count on"
+    assert [(e.cell, e.value) for name, e in world.heard(events.Decided) if name == "a"] == [("m", b"v")]
+    world.crash("a")
+    world.run(3.0)
+    assert world.leader()
+    lead = world.heard(events.Lead)[-1][1]
+    assert lead.history == (b"one", b"two", b"three")
+    assert lead.decided == {"m": b"v"}
+
+
+class SlowToPromise(World):
+    """Node d is asked for a promise in the second replica set, and does not hear it."""
+
+    def _perform(self, name: str, effect: events.ElectionEffect) -> None:
+        asked = effect.message if isinstance(effect, events.ToReplica) and self.names[effect.node] == "d" else None
+        if not (isinstance(asked, messages.Prepare) and asked.ballot.epoch):
+            super()._perform(name, effect)
+
+
+def test_tasks_are_given_up_where_the_new_replica_set_brings_facts_that_they_do_not_have():
+    world = SlowToPromise("abcd", config=ElectionConfig(replace_s=3.0))
+    world.create("a", "abc")
+    world.put("a", events.Append(job=JOB, batch=b"one"))
+    world.crash("a")
+    world.run(0.5)
+    assert world.leader() == "b"
+    world.deaf.add("c")
+    world.put("b", events.Append(job=JOB, batch=b"only b's"))
+    world.crash("b")
+    world.deaf.clear()
+    world.start("a")
+    world.run(2.5)
+    [leader] = {"a", "c"} & {world.leader()}
+    assert world.heard(events.Lead)[-1][1].history == (b"one",)
+    world.put(leader, events.Append(job=JOB, batch=b"two"))
+    world.start("b")
+    world.run(0.5)
+    world.crash(next(iter({"a", "c"} - {leader})))
+    world.run(6.0)
+    assert world.leader() == leader
+    assert world.disks[leader].jobs[JOB].promised.epoch == 1
+    lead = world.heard(events.Lead)[-1][1]
+    assert lead.ballot.epoch == 1, "whoever leads next takes b's before anything that is new"
+    assert sorted(lead.history) == [b"one", b"only b's", b"two"]
