@@ -33,7 +33,8 @@ VOCABULARY_MAX: Final = 100_000
 
 _FIRST_PAIRS: Final = 2_000
 """So many are taken before anything is known of their size."""
-_CHUNK_GROWTH: Final = 4
+_PAIR_BYTES: Final = 256
+"""Of a small pair with a new key."""
 _LOOKS_FIRST: Final = 8
 _SAMPLE: Final = 10
 _SHORT_LIST: Final = 64
@@ -175,7 +176,9 @@ class MapOutput:
         if self._looks <= _LOOKS_FIRST:  # the first adds tell little: one has a record, another thousands
             self._chunk = min(max(int(_FIRST_PAIRS * left / (2 * self._memory_bytes)), _FIRST_PAIRS // 20), CHUNK_PAIRS)
             return
-        chunk = min(max(int(self._chunk * min(left / (2 * rate), _CHUNK_GROWTH)), _FIRST_PAIRS // 20), CHUNK_PAIRS)
+        # Many small chunks cost time: what is left of some pairs is taken through one more iterator each time.
+        most = min(CHUNK_PAIRS, self._memory_bytes // _PAIR_BYTES)
+        chunk = min(max(self._chunk * left // (2 * rate), _FIRST_PAIRS // 20), most)
         self._look_at = max(left * self._chunk // (2 * rate * chunk), 1)
         self._chunk = chunk
 
