@@ -157,7 +157,7 @@ def drop(ring: Keyring, tag: str) -> Keyring:
 def switch(ring: Keyring, tag: str, now_s: float) -> Keyring:
     """A prepared secret is decided; of any other, nothing changes."""
     offer = next((offer for offer in ring.pending if offer.secret.tag == tag), None)
-    if offer is None or rank(offer.secret) <= rank(ring.current):
+    if offer is None:
         return ring
     others = [o.secret for o in ring.pending if o is not offer]
     former: tuple[Former, ...] = ()

@@ -144,6 +144,7 @@ def test_who_is_evicted_is_refused_and_told_and_the_rest_go_on(tmp_path: Path) -
         eventually(lambda: n3.sees() == {"n3"}, within_s=40)
         told = eventually(lambda: [text for text in n3.status()["warnings"] if "secret was rotated" in text])
         assert "p2premap join TOKEN" in told[0]
+        assert told[0] in [one["text"] for one in json.loads(p2premap(n3.home, "doctor", "--json").stdout)]
         assert any("before a rotation" in text for text in n1.status()["warnings"] + n2.status()["warnings"])
         inputs = tmp_path / "in.txt"
         inputs.write_text("one two two\n")
