@@ -31,6 +31,9 @@ from p2premap.node.secret import ClusterSecret, load_or_make, open_secret
 
 DESCRIPTORS: Final = 16_384
 HOST_CHARACTERS_MAX: Final = 60
+SWITCH_S: Final = 0.0005
+"""A thread that writes facts, and the event loop, wait for each other no longer than this; Python's default is 5 ms,
+five times what a call takes there and back."""
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +56,7 @@ def run_node(config: NodeConfig, *, started: Callable[[Status], None] = lambda _
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     _raise_descriptor_limit()
     gc.freeze()  # what has been imported stays
+    sys.setswitchinterval(SWITCH_S)
     trio.run(_main, config, started)
     return 0
 
