@@ -57,7 +57,6 @@ from p2premap.node.events import (
     NodeEvent,
     ReadPlan,
     ShareFiles,
-    SoftwareKnown,
     Tick,
 )
 from p2premap.node.identity import PEERS, Identity
@@ -73,13 +72,6 @@ from p2premap.node.secret import ClusterSecret
 from p2premap.node.transport import TrioTransport
 from p2premap.tasks import events as tasks
 from p2premap.tasks.job import JobView
-
-SOFTWARE_S: Final = 1.0
-LEAVE_S: Final = 1.0
-DRAIN_S: Final = 1.0
-"""A node that is told to stop waits so long for what runs, and for copies of what only it holds; `drain` for longer."""
-HAND_OVER_S: Final = 2.0
-"""How long a node that is about to go waits until its jobs are led by others; they would elect a leader anyway."""
 
 HANDLERS: Final = (
     desk_jobs.HANDLERS
@@ -129,10 +121,7 @@ class House:
         for text in warnings:
             self.warnings.add(text)
         self._started = started
-        self._ending = Ending.STOP
-        self._over = trio.Event()
-        self._left = trio.Event()
-        self._idle = trio.Event()
+        self._farewell = leaving.Farewell(self)
         self.account = Account(self)
         self._build()
 
@@ -238,15 +227,15 @@ class House:
                 nursery.start_soon(self.search.run)
                 nursery.start_soon(upkeep.keep_load, self, self._parts.load())
                 nursery.start_soon(upkeep.keep_tidy, self)
-                nursery.start_soon(self._look_for_software)
-                await self._over.wait()
-                await self._say_goodbye()
+                nursery.start_soon(upkeep.look_for_software, self, self._parts.software)
+                await self._farewell.due.wait()
+                await self._farewell.say()
                 nursery.cancel_scope.cancel()
         finally:
             self.search.remember()
             self.store.close()
             self._records.close()
-        return self._ending
+        return self._farewell.ending
 
     def _make_core(self) -> None:
         now = trio.current_time()
@@ -290,32 +279,9 @@ class House:
             may_drop=lambda event: isinstance(event, gossip.Received) and event.address is not None,
         )
 
-    async def _look_for_software(self) -> None:
-        """Once the node is up: few jobs require any, and nobody's start shall wait for it."""
-        await trio.sleep(SOFTWARE_S)
-        self.deliver(SoftwareKnown(software=await trio.to_thread.run_sync(self._parts.software)))
-
-    async def _say_goodbye(self) -> None:
-        """Hand jobs over, then tell the others; a node that is soon back, or takes another name, does neither."""
-        if self._ending not in (Ending.NEW_IDENTITY, Ending.REOPEN):
-            await leaving.drain(self, wait_s=DRAIN_S)
-            with trio.move_on_after(HAND_OVER_S):
-                if self.core.jobs.led:
-                    self.deliver(election.HandOver())
-                    await self._idle.wait()
-            with trio.move_on_after(LEAVE_S):
-                self.deliver(gossip.Leave())
-                await self._left.wait()
-
-    def _look_whether_idle(self) -> None:
-        """Whether somebody else leads every job that this node led, when it is about to go."""
-        if self._over.is_set() and not self.core.jobs.led:
-            self._idle.set()
-
     def end(self, ending: Ending) -> None:
         """End this run in good order."""
-        self._ending = ending
-        self._over.set()
+        self._farewell.end(ending)
 
     # --- events in, effects out ---------------------------------------------------------------------------------------
 
@@ -346,7 +312,7 @@ class House:
             case gossip.IdentityClash(reason=reason):
                 self._on_clash(reason)
             case gossip.Left():
-                self._left.set()
+                self._farewell.left.set()
             case gossip.FactChanged():
                 pass
             case _:
@@ -365,7 +331,7 @@ class House:
             case JobMoved(job=job):
                 self.calls.hear(effect)
                 self.bulletin.move(job)
-                self._look_whether_idle()
+                self._farewell.look_whether_idle()
             case ShareFiles(job=job, files=files):
                 self.files.allow_files(job, files)
             case JobAccepted() | JobRefused():
@@ -376,7 +342,7 @@ class House:
     def _on_job(self, job: JobId, view: JobView) -> None:
         self.bulletin.post(job, view)
         if view.phase.over:
-            self._look_whether_idle()
+            self._farewell.look_whether_idle()
             self.calls.over(job)
             self.bringer.forget(job)
             self.files.forget_job(job)

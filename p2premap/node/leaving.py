@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from p2premap.election import events as election
+from p2premap.gossip import events as gossip
+from p2premap.node.endings import Ending
+
 if TYPE_CHECKING:
     from p2premap.node.house import House
 
 LOOK_S: Final = 0.2
 """Copies are made by other nodes, which are asked how far they are."""
+LEAVE_S: Final = 1.0
+DRAIN_S: Final = 1.0
+"""A node that is told to stop waits so long for what runs, and for copies of what only it holds; `drain` for longer."""
+HAND_OVER_S: Final = 2.0
+"""How long a node that is about to go waits until its jobs are led by others; they would elect a leader anyway."""
 
 
 async def nobody_elsewhere() -> int:
@@ -41,3 +50,47 @@ async def drain(house: House, *, wait_s: float, sole_elsewhere: Callable[[], Awa
     if sole:
         left.append(f"{sole} results that only this node holds must be made again")
     return f"Not everything was over in time: {'; '.join(left)}." if left else "Nothing of it is needed any more."
+
+
+class Farewell:
+    """The end of one run of a node.
+
+    Args:
+        house: the node.
+
+    Attributes:
+        due: the run is to end.
+        ending: how.
+        left: the others have been told.
+    """
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._idle = trio.Event()
+        self.due = trio.Event()
+        self.left = trio.Event()
+        self.ending = Ending.STOP
+
+    def end(self, ending: Ending) -> None:
+        """The run is to end in this way."""
+        self.ending = ending
+        self.due.set()
+
+    async def say(self) -> None:
+        """Hand jobs over, then tell the others; a node that is soon back, or takes another name, does neither."""
+        house = self._house
+        if self.ending in (Ending.NEW_IDENTITY, Ending.REOPEN):
+            return
+        await drain(house, wait_s=DRAIN_S)
+        with trio.move_on_after(HAND_OVER_S):
+            if house.core.jobs.led:
+                house.deliver(election.HandOver())
+                await self._idle.wait()
+        with trio.move_on_after(LEAVE_S):
+            house.deliver(gossip.Leave())
+            await self.left.wait()
+
+    def look_whether_idle(self) -> None:
+        """Whether somebody else leads every job that this node led, when it is about to go."""
+        if self.due.is_set() and not self._house.core.jobs.led:
+            self._idle.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -11,14 +12,17 @@ import trio
 from p2premap.config import OwnerLimits
 from p2premap.gossip import events as gossip
 from p2premap.gossip.facts import LoadMeter
+from p2premap.node.events import SoftwareKnown
 from p2premap.node.load import LoadSampler
 from p2premap.node.logs import sweep_logs
 from p2premap.node.others import OthersSampler, machine_now
+from p2premap.node.software import Software
 from p2premap.tasks import events as tasks
 
 if TYPE_CHECKING:
     from p2premap.node.house import House
 
+SOFTWARE_S: Final = 1.0
 LOAD_S: Final = 1.0
 TIDY_S: Final = 3600.0
 KEEP_S: Final = 7 * 86_400.0
@@ -65,3 +69,9 @@ async def keep_tidy(house: House) -> None:
         except OSError as error:
             house.warnings.add(f"Old results in {house.identity.directory} cannot be removed: {error.strerror}.")
         await trio.sleep(TIDY_S)
+
+
+async def look_for_software(house: House, look: Callable[[], Software]) -> None:
+    """Once the node is up: few jobs require any, and nobody's start shall wait for it."""
+    await trio.sleep(SOFTWARE_S)
+    house.deliver(SoftwareKnown(software=await trio.to_thread.run_sync(look)))
