@@ -14,7 +14,9 @@ from p2premap.tasks.job import BlobRef, StageId
 from p2premap.tasks.mapreduce import (
     BLOCK_BYTES_MAX,
     BLOCK_BYTES_MIN,
+    RUNS_MIN,
     InputFile,
+    KeysParams,
     MapParams,
     MapReduce,
     MapReducePlan,
@@ -208,3 +210,112 @@ def test_a_split_beyond_what_a_source_can_tell_is_refused() -> None:
     bad = pack_plan(files=FILES, tasks=[[Split(0, 0, 2**53 + 1, b"1" * 32)]], partitions=2, compression="zlib")
     with pytest.raises(JobRejected, match="contradicts itself"):
         unpack_plan(bad)
+
+
+# --- finish, sets, datasources ------------------------------------------------------------------------------------
+
+
+def packed(**fields: object) -> MapReduce:
+    given = {"files": FILES, "tasks": TASKS, "partitions": 2, "compression": "none", **fields}
+    return MapReduce(job=JobId(bytes(16)), home=HOME, plan=pack_plan(**given))  # type: ignore[arg-type]
+
+
+def ended(name: bytes, size: int = 9) -> Pinned:
+    """The result of a task that wrote one blob."""
+    blobs = (BlobRef(digest=Digest(name * 32), size=size),)
+    return Pinned(value=b"", blobs=blobs, holders=(OTHER,), records_out=4)
+
+
+def test_finish_reads_whatever_the_stage_before_wrote() -> None:
+    d = packed(finish=True)
+    assert not d.first().final
+    reduce = d.next(0, [mapped(10, 5)] * 3)
+    assert reduce is not None
+    assert not reduce.final
+    assert msgspec.msgpack.decode(d.task(REDUCE, 0).params, type=ReduceParams).onward
+    failed = Pinned(value=b"why", blobs=(), holders=(), failed=True)
+    stage = d.next(1, [ended(b"a"), failed, ended(b"b", 0), ended(b"c", 5)])
+    assert stage is not None
+    assert (stage.name, stage.tasks, stage.bytes_in, stage.final) == ("finish", 1, 14, True)
+    sources = d.task(StageId(2, b"lineage."), 0).sources
+    assert [(s.blob, s.start, s.end, s.digest, s.holders) for s in sources] == [
+        (b"a" * 32, 0, 9, b"a" * 32, (OTHER,)),
+        (b"c" * 32, 0, 5, b"c" * 32, (OTHER,)),
+    ]
+    assert d.next(2, [ended(b"f")]) is None
+
+
+def test_finish_may_follow_map_at_once() -> None:
+    d = packed(finish=True, partitions=0)
+    assert msgspec.msgpack.decode(d.task(MAP, 0).params, type=MapParams).onward
+    stage = d.next(0, [ended(b"a"), ended(b"b"), ended(b"c")])
+    assert stage is not None
+    assert (stage.name, stage.final) == ("finish", True)
+
+
+def test_parts_of_sets_are_named_by_set_and_partition() -> None:
+    d = packed(partitions=4, sets=("words", "lengths"), suffix=".jsonl")
+    names = [part.name for task in range(4) for part in d.parts(task, ended(b"a"))]
+    assert names == [f"{name}/part-0000{n}.jsonl" for name in ("words", "lengths") for n in (0, 1)]
+    assert [part.name for part in packed(suffix=".pairs").parts(1, ended(b"a"))] == ["part-00001.pairs"]
+    assert [part.name for part in packed().parts(1, ended(b"a"))] == [""]
+
+
+def test_the_keys_of_a_datasource_are_listed_then_shared_out() -> None:
+    d = packed(files=(), tasks=[], keys=8)
+    first = d.first()
+    assert (first.name, first.tasks, first.final) == ("keys", 1, False)
+    assert msgspec.msgpack.decode(d.task(MAP, 0).params, type=KeysParams).tasks == 8
+    stage = d.next(0, [mapped(10, 5, 7)])
+    assert stage is not None
+    assert (stage.name, stage.tasks, stage.final) == ("map", 3, False)
+    given_task = d.task(StageId(1, b"lineage."), 1)
+    assert [(s.blob, s.start, s.end, s.holders) for s in given_task.sources] == [(b"B" * 32, 10, 15, (OTHER,))]
+    assert msgspec.msgpack.decode(given_task.params, type=MapParams).keyed
+    reduce = d.next(1, [mapped(1, 1)] * 3)
+    assert reduce is not None
+    assert (reduce.name, reduce.tasks, reduce.final) == ("reduce", 2, True)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Pinned(value=b"", blobs=(), holders=()),
+        Pinned(value=b"x" * 40, blobs=(BlobRef(digest=Digest(b"B" * 32), size=16),), holders=()),
+        Pinned(value=b"why", blobs=(), holders=(), failed=True),
+    ],
+)
+def test_keys_that_contradict_themselves_end_the_job(wrong: Pinned) -> None:
+    with pytest.raises(JobFailed, match="keys of the datasource could not be listed"):
+        packed(files=(), tasks=[], keys=8).next(0, [wrong])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"files": (), "tasks": []},
+        {"files": (), "tasks": [], "keys": 1_000_000},
+        {"partitions": 3, "sets": ("a", "b")},
+        {"partitions": 0, "sets": ("a", "b")},
+    ],
+)
+def test_a_plan_that_cannot_be_carried_out_is_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(JobRejected, match="contradicts itself"):
+        packed(**fields)
+
+
+def test_a_memory_limit_makes_blocks_and_merges_smaller() -> None:
+    def params(memory_bytes: int) -> MapParams:
+        d = packed(tasks=[[Split(0, n, n + 1, b"1" * 32)] for n in range(100)], memory_bytes=memory_bytes)
+        return msgspec.msgpack.decode(d.task(MAP, 0).params, type=MapParams)
+
+    free, limited, least = params(0), params(100 << 20), params(1)
+    assert free.runs_max == 0
+    assert BLOCK_BYTES_MIN <= limited.block_bytes < free.block_bytes
+    assert limited.runs_max * limited.block_bytes <= (100 << 20) // 48
+    assert (least.block_bytes, least.runs_max) == (BLOCK_BYTES_MIN, RUNS_MIN)
+
+
+def test_a_plan_of_the_version_before_is_read() -> None:
+    old = unpack_plan(_changed(version=1))
+    assert (old.finish, old.sets, old.keys) == (False, (), 0)
