@@ -181,7 +181,7 @@ class Coordinator:
         if isinstance(self._phase, _Ended):
             return math.inf
         if self._taken_over and not self._started:
-            return -math.inf
+            return self._view_at  # as it was when this leader began: what the history says of the end is not told yet
         running = self._phase
         state = running.state
         shown = self._view_at if state.changed else math.inf

@@ -160,7 +160,7 @@ BUGS = (
         where="election.streams:Streams.fold",
         line="(top, *sorted(level))",
         becomes="sorted(level)",
-        caught_by="protected",
+        caught_by="(protected|pin)",
         scenario="walk",
     ),
     Planted(
