@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from p2premap.election import events, messages
+from p2premap.election.config import Config, is_config
 from p2premap.election.core import ElectionCore
 from p2premap.election.quorum import is_quorum
 from p2premap.election.records import (
@@ -38,6 +39,9 @@ from p2premap.election.records import (
 )
 from p2premap.ids import Ballot, JobId, NodeId
 from p2premap.wire import Message
+
+WORDS = (messages.Prepare, messages.Promise, messages.Accepted, messages.JobStored, messages.Heard)
+"""By these a replica gives its word, and must keep it."""
 
 CELLS = ("m0", "m1", "end")
 """What every leader proposes, sooner or later: so that what is decided by one and forgotten is decided otherwise."""
@@ -70,6 +74,13 @@ class Disk:
                 case ForgetJob(job=job):
                     self._forget(job)
                     self.jobs.pop(job, None)
+
+    def copy(self) -> Disk:
+        """An image of it."""
+        image = Disk()
+        image.jobs, image.cells = dict(self.jobs), dict(self.cells)
+        image.batches = {job: dict(batches) for job, batches in self.batches.items()}
+        return image
 
     def _forget(self, job: JobId) -> None:
         self.batches.pop(job, None)
@@ -120,6 +131,12 @@ class Node:
     told: dict[NodeId, tuple[str, int]] = field(default_factory=dict)
     """What its gossip says of others: seen, doubtful or gone, and the boot."""
     full: bool = False
+    images: dict[int, Disk] = field(default_factory=dict)
+    """Its disk as it was before each start, by its boot counter then."""
+    spoke: int = 0
+    """The last life in which it has given its word."""
+    restored: bool = False
+    """Its disk was set back."""
 
     def __str__(self) -> str:
         return chr(self.id[0])
@@ -186,6 +203,8 @@ class Model:
         """Nothing is said that a crash could make untrue."""
         disk = node.disk
         true = True
+        if isinstance(message, WORDS):
+            node.spoke = node.boot
         match message:
             case messages.Promise(job=job, ballot=ballot) | messages.Prepare(job=job, ballot=ballot):
                 if ballot.epoch and (job, ballot.epoch) not in self._epochs:
@@ -300,13 +319,42 @@ class Model:
         return found
 
     def can_go_on(self, healthy: set[NodeId]) -> bool:
-        """Whether these nodes have a quorum of each job that exists."""
+        """Whether these nodes have a quorum of each job that exists, in the newest replica set that they know of and
+        in those that may follow it. Who has forgotten something does not count."""
+        return all(self._has_quorum(job, records, healthy) for job, records in self._disks().items())
+
+    def _has_quorum(self, job: JobId, records: list[JobRecord], healthy: set[NodeId]) -> bool:
+        held = [record for node in healthy if (record := self._nodes[node].disk.jobs.get(job)) is not None]
+        newest = max((record.promised.epoch for record in held), default=-1)
+        sets = {record.members for record in held if record.promised.epoch == newest}
+        for node in healthy:
+            cells = [cell for (of, _), cell in self._nodes[node].disk.cells.items() if of == job]
+            sets |= {Config.decode(c.value).members for c in cells if is_config(c.cell) and c.ballot.epoch >= newest}
+        sound = [node for node in healthy if not self._has_forgotten(node, records)]
+        return bool(sets) and all(is_quorum(members, sound) for members in sets)
+
+    def _has_forgotten(self, node: NodeId, records: list[JobRecord]) -> bool:
+        """Whether somebody knows of a later life of it than its own, which it has lost."""
+        known = (dict(zip(record.members, record.boots, strict=False)).get(node, 0) for record in records)
+        return self._nodes[node].restored and max(known) > self._nodes[node].boot
+
+    def old_image(self, node: Node) -> tuple[int, Disk] | None:
+        """What this machine may be set back to, with its boot counter then; None where it must not be.
+
+        No quorum of any job may depend on it, no other machine has been set back, and others can know of it: it has
+        given its word in a life whose number it will bear no more. Who keeps the whole disk's age is not seen here:
+        gossip finds out who comes back with an old boot, and an identity that has lost all is never used again.
+        """
+        if any(other.restored for other in self._nodes.values()):
+            return None
         for records in self._disks().values():
-            for members in {record.members for record in records}:
-                alive = [member for member in members if member in healthy]
-                if 2 * len(alive) <= len(members) and (2 * len(alive) < len(members) or members[0] not in healthy):
-                    return False
-        return True
+            for record in records:
+                if not is_quorum(record.members, [member for member in record.members if member != node.id]):
+                    return None
+        for boot, disk in sorted(node.images.items(), reverse=True):
+            if boot + 1 < node.spoke and disk.jobs and node.disk.jobs.keys() <= disk.jobs.keys():
+                return boot, disk
+        return None
 
     def _active(self, node: Node, job: JobId) -> bool:
         record = node.disk.jobs.get(job)

@@ -20,13 +20,17 @@ from random import Random
 
 from p2premap.config import ElectionConfig
 from p2premap.election import events
+from p2premap.election.config import is_config
 from p2premap.election.core import ElectionCore
+from p2premap.election.messages import Chosen
 from p2premap.ids import JOB_ID_BYTES, NODE_ID_BYTES, Boot, JobId, NodeId
 from p2premap.protocol import LINK
 from p2premap.sim.electionmodel import CELLS, Led, Model, Node, Violated
 from p2premap.wire import Message
 
 LOOK = 0.15
+STARTS_BETWEEN = 16
+"""Every start seen here stands for so many: a copy of a disk is old, and its counter does not catch up by itself."""
 LIVENESS_STEPS_MAX = 20_000
 STEP_EFFECTS_MAX = 1_000
 
@@ -50,6 +54,10 @@ class Faults:
     propose: float = 10.0
     conclude: float = 0.0
     hand_over: float = 0.0
+    torn: float = 0.0
+    old_disk: float = 0.0
+    change_crash: float = 0.0
+    """The chance in a hundred that who has just told of another replica set crashes."""
 
 
 HASTY = ElectionConfig(replace_s=0.5, fork_s=1.0, create_wait_s=0.4, decide_wait_s=0.5)
@@ -63,12 +71,13 @@ class Setting:
     """A kind of walk.
 
     Args:
-        nodes, copies: one of each is drawn.
+        nodes, copies, first: one of each is drawn.
     """
 
     faults: Faults
     nodes: tuple[int, ...] = (3, 4, 5)
     copies: tuple[int, ...] = (3,)
+    first: tuple[int, ...] = (9,)
     config: ElectionConfig = HASTY
 
 
@@ -96,6 +105,21 @@ SETTINGS = {
     ),
 }  # fmt: skip
 
+GROWTH = Setting(
+    faults=Faults(crash=2, back=8, unlink=4, propose=25, append=15, torn=15, time=100, hand_over=1, change_crash=60),
+    nodes=(3, 4),
+    first=(1, 2),
+    config=ElectionConfig(replace_s=0.1, decide_wait_s=2.0, resend_s=2.0, create_wait_s=0.4, fork_s=1000.0),
+)
+"""A replica set that is too small when its job begins: of its change nobody may notice anything."""
+
+OLD_DISKS = Setting(
+    faults=Faults(crash=8, back=60, old_disk=30, unlink=5, false_death=20, propose=40, append=20, time=20),
+    nodes=(3,),
+    config=ElectionConfig(replace_s=1000.0, decide_wait_s=0.1, create_wait_s=0.4, fork_s=1000.0),
+)
+"""Machines that are restored from copies of themselves."""
+
 
 class Walk:
     """A few nodes and their jobs.
@@ -106,6 +130,7 @@ class Walk:
         faults: what may go wrong.
         jobs: how many are created at most.
         copies: replicas a job.
+        first: it has no more of them at first.
         strict: the jobs are.
         encoded: messages travel as bytes.
         crash_after: the n-th effect of the whole walk is the last one of its node's life.
@@ -119,6 +144,7 @@ class Walk:
         faults: Faults | None = None,
         jobs: int = 1,
         copies: int = 3,
+        first: int = 9,
         strict: bool = True,
         encoded: bool = False,
         crash_after: int | None = None,
@@ -129,9 +155,11 @@ class Walk:
         self.config = config or HASTY
         self.faults = faults or Faults()
         self.copies = copies
+        self.first = min(first, copies)
         self.strict = strict
         self.encoded = encoded
         self.crash_after = crash_after
+        self.change_crash = self.faults.change_crash
         self.effects = self.effects_before_calm = 0
         self.counts: dict[str, int] = {}
         self._log: list[tuple[float, str, str, object]] = []
@@ -180,7 +208,7 @@ class Walk:
         self.note("--", "nothing more goes wrong")
         self.effects_before_calm = self.effects
         healthy = self._choose_healthy()
-        self.crash_after = None
+        self.crash_after, self.change_crash = None, 0.0
         for node in self.nodes.values():
             if node.id not in healthy and node.core is not None:
                 self._crash(node)
@@ -259,6 +287,7 @@ class Walk:
                 (faults.append, "append", lambda: self._append(*pick())),
                 (faults.propose, "propose", lambda: self._propose(*pick(), self.random.choice(CELLS))),
                 (faults.conclude, "conclude", lambda: self._conclude(*pick())),
+                (faults.torn, "torn", lambda: self._tear(*pick())),
                 (faults.hand_over, "hand over", lambda: self._step(pick()[0], events.HandOver())),
             ]
         return choices
@@ -267,6 +296,8 @@ class Walk:
         choices: list[tuple[float, str, Callable[[], None]]] = []
         if down := [node for node in self.nodes.values() if node.core is None]:
             choices.append((faults.back, "back", lambda: self._start(self.random.choice(down))))
+            if faults.old_disk and (copied := [node for node in down if self.model.old_image(node)]):
+                choices.append((faults.old_disk, "old disk", lambda: self._restore(self.random.choice(copied))))
         if up:
             choices += [
                 (faults.crash, "crash", lambda: self._crash(self._one_of(up, [n for n in up if n.writes]))),
@@ -292,8 +323,17 @@ class Walk:
 
     # --- cores --------------------------------------------------------------------------------------------------------
 
-    def _start(self, node: Node) -> None:
-        node.boot += 1
+    def _restore(self, node: Node) -> None:
+        """The machine comes back as it was some starts ago, and its boot counter with it."""
+        image = self.model.old_image(node)
+        assert image is not None, "there is one"
+        node.boot, node.disk = image[0], image[1].copy()
+        self._start(node, old=True)
+
+    def _start(self, node: Node, *, old: bool = False) -> None:
+        node.images[node.boot] = node.disk.copy()
+        node.boot += 1 if old or node.restored else STARTS_BETWEEN
+        node.restored = node.restored or old
         node.full = False
         node.core = ElectionCore(
             me=node.id,
@@ -306,7 +346,7 @@ class Walk:
         )
         self.note(node, "starts, boot", node.boot)
 
-    def _crash(self, node: Node) -> None:
+    def _crash(self, node: Node, *, loses: float = 0.7) -> None:
         """What was being written is lost; of what it sent, some may have arrived."""
         self.note(node, "crashes")
         node.core = None
@@ -317,7 +357,7 @@ class Walk:
         node.told.clear()
         for other in self.nodes.values():
             if other is not node:
-                self._unlink(node, other)
+                self._unlink(node, other, loses)
                 self.links.pop((other.id, node.id), None)
 
     def _step(self, node: Node, event: events.ElectionEvent) -> None:
@@ -335,6 +375,8 @@ class Walk:
             if self.effects == self.crash_after:
                 self._crash(node)
                 return
+        if self.change_crash and any(map(_tells_of_change, effects)) and self.random.random() * 100 < self.change_crash:
+            self._crash(node, loses=0.0)
 
     def _perform(self, node: Node, effect: events.ElectionEffect) -> None:  # noqa: C901  (one branch an effect)
         match effect:
@@ -414,7 +456,7 @@ class Walk:
         self.serial += 1
         others = [id for id, (state, _) in node.told.items() if state == "seen"]
         self.random.shuffle(others)
-        members = (node.id, *others[: self.copies - 1])
+        members = (node.id, *others[: self.first - 1])
         key = b"key-%d" % self.serial
         job = JobId((b"job%d" % self.serial).ljust(JOB_ID_BYTES, b"."))
         self._step(
@@ -472,11 +514,19 @@ class Walk:
         one = self._one_of(up, [node for node in up if any(q for k, q in self.links.items() if node.id in k)])
         self._unlink(one, self.random.choice([node for node in up if node is not one]))
 
-    def _unlink(self, one: Node, other: Node) -> None:
-        """The end of what was under way is lost, in both directions."""
+    def _tear(self, node: Node, job: JobId) -> None:
+        """A leader loses all its links in the moment in which its tasks have facts."""
+        for other in self._up():
+            if other is not node and node.core is not None:
+                self._unlink(node, other, 0.3)
+        if job in node.led:
+            self._append(node, job)
+
+    def _unlink(self, one: Node, other: Node, loses: float = 0.7) -> None:
+        """The end of what was under way is lost, in both directions: more of it with this chance."""
         for key in ((one.id, other.id), (other.id, one.id)):
             queue = self.links.get(key)
-            while queue and self.random.random() < 0.7:
+            while queue and self.random.random() < loses:
                 queue.pop()
         for node, peer in ((one, other), (other, one)):
             if node.core is not None:
@@ -524,15 +574,22 @@ class Walk:
         self._step(node, events.PeerGone(node=other.id) if gone else events.PeerDoubtful(node=other.id))
 
 
-def walk_of(seed: int, *, strict: bool | None = None, encoded: bool = False) -> Walk:
+def _tells_of_change(effect: events.ElectionEffect) -> bool:
+    return isinstance(effect, events.ToReplica) and (
+        isinstance(effect.message, Chosen) and any(is_config(cell.cell) for cell in effect.message.cells)
+    )
+
+
+def walk_of(seed: int, *, strict: bool | None = None, encoded: bool = False, kind: Setting | None = None) -> Walk:
     """The walk of this number: settings take turns, and so do strict jobs and others, where that is not given."""
-    setting = list(SETTINGS.values())[seed % len(SETTINGS)]
-    turn = seed // len(SETTINGS)
+    setting = kind or list(SETTINGS.values())[seed % len(SETTINGS)]
+    turn = seed if kind else seed // len(SETTINGS)
     return Walk(
         seed,
         nodes=setting.nodes[turn % len(setting.nodes)],
         faults=setting.faults,
         copies=setting.copies[turn // 4 % len(setting.copies)],
+        first=setting.first[turn // 4 % len(setting.first)],
         strict=bool(turn % 2) if strict is None else strict,
         encoded=encoded,
         config=setting.config,

@@ -84,7 +84,7 @@ class Model:
 
     def _check_needed(self, stage: StageId, task: int) -> None:
         for finished in self._finished.get((stage, task), ()):
-            lost = self._walk.node(finished.node).told in ("lost", "unknown")
+            lost = self._walk.is_silent(self._walk.node(finished.node))
             missed = any((blob, finished.node) in self._missed for blob in finished.blobs)
             if not finished.blobs or not (lost or missed):
                 holder = finished.node[:1]

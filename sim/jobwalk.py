@@ -28,6 +28,7 @@ from p2premap.tasks import coordinator, events, messages
 from p2premap.tasks.coordinator import Coordinator
 from p2premap.tasks.job import AttemptEnd, BlobRef, JobOptions, JobView, Outcome, Source, StageId
 from p2premap.tasks.progress import Leader
+from p2premap.tasks.roster import DOUBT_S
 from p2premap.tasks.worker import WorkerCore
 from p2premap.wire import Message
 
@@ -69,6 +70,7 @@ class Node:
     slots: int
     core: WorkerCore | None
     told: str = "seen"
+    doubted_at: float = 0.0
     disk: dict[Digest, bytes] = field(default_factory=dict)
     queues: dict[int, deque[Running]] = field(default_factory=dict)
     stopping: set[int] = field(default_factory=set)
@@ -76,6 +78,9 @@ class Node:
     """Under way to it, and from whom."""
     reports: deque[tuple[NodeId, Message]] = field(default_factory=deque)
     """Under way from it, and to whom."""
+
+    def __str__(self) -> str:
+        return chr(self.id[0])
 
 
 class Walk:
@@ -107,7 +112,7 @@ class Walk:
         self.faults = faults or Faults()
         self.counts: dict[str, int] = {}
         self.view: JobView | None = None
-        self.log: list[str] = []
+        self._log: list[tuple[float, str, object]] = []
         self.disks_lost = 0
         self.quorum = Quorum(self.random)
         self.model = Model(self)
@@ -139,14 +144,27 @@ class Walk:
             decided=decided,
         )
 
+    def _note(self, who: str, what: object) -> None:
+        """Remember for the story; told only when something is wrong."""
+        self._log.append((self.now, who, what))
+
+    @property
+    def log(self) -> list[str]:
+        """What happened."""
+        return [f"{now:.3f} {who} {what}" for now, who, what in self._log]
+
     # --- the two phases -------------------------------------------------------------------------------------------
 
-    def run(self, steps: int) -> JobView:
-        """A safety phase of so many steps, then a liveness phase; the job's last view."""
+    def walk(self, steps: int) -> None:
+        """A safety phase of so many steps."""
         for _ in range(steps):
             if not self._one(self.faults):
                 break
-        self.log.append("-- nothing more goes wrong --")
+
+    def run(self, steps: int) -> JobView:
+        """A safety phase of so many steps, then a liveness phase; the job's last view."""
+        self.walk(steps)
+        self._note("--", "nothing more goes wrong")
         for node in self.nodes:
             if node.core is None and node.told != "lost":
                 self._lose(node)
@@ -232,11 +250,11 @@ class Walk:
             self._zombie(to, events.FromWorker(node=node.id, message=message))
 
     def _lead(self, event: events.CoordinatorEvent) -> None:
-        self.log.append(f"{self.now:.3f} leader < {event}")
+        self._note("leader <", event)
         effects = self.coordinator.step(self.now, event)
         self.coordinator.check_invariants()
         for effect in effects:
-            self.log.append(f"{self.now:.3f} leader > {effect}")
+            self._note("leader >", effect)
             match effect:
                 case events.ToWorker(node=id, message=message):
                     node = self.node(id)
@@ -282,11 +300,11 @@ class Walk:
 
     def _work(self, node: Node, event: events.WorkerEvent) -> None:
         assert node.core is not None, "the dead do not work"
-        self.log.append(f"{self.now:.3f} {node.id[:1]!r} < {event}")
+        self._note(f"{node} <", event)
         effects = node.core.step(self.now, event)
         node.core.check_invariants()
         for effect in effects:
-            self.log.append(f"{self.now:.3f} {node.id[:1]!r} > {effect}")
+            self._note(f"{node} >", effect)
             match effect:
                 case events.ToLeader(node=leader, message=message):
                     node.reports.append((leader, message))
@@ -387,9 +405,7 @@ class Walk:
         self.term += 1
         history, decided, protected, known = self.quorum.successor()
         self.model.took_over(protected, known)
-        self.log.append(
-            f"{self.now:.3f} -- {successor.id[:1]!r} leads, {len(history)} batches, decided {list(decided)} --"
-        )
+        self._note(f"{successor} leads", (len(history), "batches, decided", tuple(decided)))
         self.coordinator = self._coordinator(history, decided)
         for node in self.nodes:
             if dies and node.core is not None and self.random.random() < 0.6:
@@ -435,7 +451,7 @@ class Walk:
 
     def _doubt(self, node: Node) -> None:
         if node.told == "seen":
-            node.told = "doubtful"
+            node.told, node.doubted_at = "doubtful", self.now
             self._lead(events.WorkerDoubtful(node=node.id))
 
     def _false_death(self, node: Node) -> None:
@@ -481,6 +497,11 @@ class Walk:
                 self._work(node, events.Tick())
                 if node.core.deadline() <= self.now:
                     raise Violated("a tick does not move the worker's deadline")
+
+    def is_silent(self, node: Node) -> bool:
+        """Whether the leader may act as if what this node holds could not be read."""
+        doubted = node.told == "doubtful" and self.now >= node.doubted_at + DOUBT_S
+        return doubted or node.told in ("lost", "unknown")
 
     def gave_up(self) -> bool:
         """Whether so much time has passed that the leader may have given a node up."""

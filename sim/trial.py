@@ -22,12 +22,15 @@ from p2premap.sim.workloads import Shape, spec_of
 from p2premap.sim.world import World
 from p2premap.tasks.job import JobOptions, Phase
 
-SAFETY_S: Final = 40.0
+SAFETY_S: Final = 45.0
 LIVENESS_S: Final = 120.0
 """Also a machine that was taken for dead for long is found again within a minute."""
 
 REST_S: Final = 5.0
 """After the last job has ended, so long, so that what nobody wants any more has time to go."""
+
+WHOLE_S: Final = 60.0
+"""No trial is shorter."""
 
 ASK_AGAIN_S: Final = 3.0
 LOOK_S: Final = 0.5
@@ -165,7 +168,7 @@ class Trial:
             self._striker.end()
             self.world.run_until(self._all_over, limit_s=LIVENESS_S)
             self._check_ends()
-            self.world.run_for(REST_S)
+            self.world.run_for(max(REST_S, WHOLE_S - self.world.now))
             if not self.jobs.idle():
                 raise self.world.broken("idle", "a slot is busy although all jobs have ended")
         finally:

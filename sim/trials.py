@@ -42,6 +42,9 @@ FLOORS: Final[dict[str, float]] = {
 FLOORED_FROM: Final = 50
 """Fewer trials than this need not reach the floors."""
 
+JUDGED_FROM: Final = 2.0
+"""What may be expected less often than this says nothing by its absence."""
+
 
 @dataclass(slots=True)
 class Summary:
@@ -71,7 +74,8 @@ class Summary:
         """What happened too seldom."""
         if self.trials < FLOORED_FROM:
             return {}
-        return {what: self.counts[what] for what, least in FLOORS.items() if self.counts[what] < least * self.trials}
+        floors = {what: least * self.trials for what, least in FLOORS.items()}
+        return {what: self.counts[what] for what, least in floors.items() if self.counts[what] < least >= JUDGED_FROM}
 
 
 def run_some(first: int, count: int, nodes: int = 7) -> Summary:

@@ -136,8 +136,9 @@ class World:
         network_config = network or NetworkConfig()
         self.network = Network(self.clock, network_config, self.random("network"), self._datagram_heard)
         self.streams = Streams(self.clock, self.network, deliver=self._deliver, frame=self._frame_heard)
-        self._decoded: dict[bytes, Message] = {}
-        self._frames = 0
+        self._sent: dict[bytes, Message] = {}
+        """Datagrams, by their bytes."""
+        self._received = 0
         self._encoded: tuple[Message | None, bytes] = (None, b"")
 
     @property
@@ -379,8 +380,8 @@ class World:
 
     def _as_read(self, message: Message) -> Message:
         """What a peer reads; encoding and decoding cost as much as a step, so most are taken as they are."""
-        self._frames += 1
-        if self._frames % DECODED_EVERY:
+        self._received += 1
+        if self._received % DECODED_EVERY:
             return message
         decoded = protocol.LINK.decode(protocol.LINK.encode(message))
         if message != decoded:
@@ -388,16 +389,17 @@ class World:
         return decoded
 
     def _decode(self, data: bytes) -> Message:
-        message = self._decoded.get(data)
-        if message is None:
-            try:
-                message = protocol.GOSSIP.decode(data)
-            except RemoteProtocolError as error:
-                raise self.broken("wire", f"a node sent what cannot be read: {error}") from error
-            if len(self._decoded) >= _CACHED_MAX:
-                self._decoded.clear()
-            self._decoded[data] = message
-        return message
+        message = self._sent.get(data)
+        self._received += 1
+        if message is not None and self._received % DECODED_EVERY:
+            return message
+        try:
+            decoded = protocol.GOSSIP.decode(data)
+        except RemoteProtocolError as error:
+            raise self.broken("wire", f"a node sent what cannot be read: {error}") from error
+        if message is not None and message != decoded:
+            raise self.broken("wire", f"{message} is read as {decoded}")
+        return decoded
 
     def _packed(self, message: Message) -> bytes:
         """What stands for a message on a link: MessagePack has the same content in as many bytes, ten times as fast."""
@@ -408,7 +410,11 @@ class World:
 
     def _encode(self, message: Message) -> bytes:
         if self._encoded[0] is not message:
-            self._encoded = (message, protocol.GOSSIP.encode(message))
+            data = protocol.GOSSIP.encode(message)
+            self._encoded = (message, data)
+            if len(self._sent) >= _CACHED_MAX:
+                self._sent.clear()
+            self._sent[data] = message
         return self._encoded[1]
 
     def _step(self, seat: Seat, event: object, encoded: bytes, kind: int) -> None:

@@ -11,13 +11,14 @@ from collections import Counter
 import pytest
 
 from p2premap.sim.electionmodel import Violated
-from p2premap.sim.electionwalk import SETTINGS, Faults, Walk, walk_of
+from p2premap.sim.electionwalk import GROWTH, OLD_DISKS, SETTINGS, Faults, Setting, Walk, walk_of
 from tests.sim.planting import Planted, plant
 
 STEPS = 80
 WALKS = 500
 SHORT_STEPS = 40
 SHORT_WALKS = 1_000
+CHANGE_STEPS = 120
 
 
 @pytest.mark.slow
@@ -46,6 +47,32 @@ def test_walks(shard: int) -> None:
     assert forks > 0
     for word in ("crash", "back", "unlink", "cut", "false death", "disk full", "hand over", "propose", "append"):
         assert happened[word], word
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("shard", range(2))
+def test_walks_of_replica_sets_that_grow(shard: int) -> None:
+    happened: Counter[str] = Counter()
+    changes = 0
+    for number in range(WALKS):
+        walk = walk_of(400_000 + shard * WALKS + number, kind=GROWTH)
+        walk.run(CHANGE_STEPS)
+        happened.update(walk.counts)
+        changes += walk.model.changes
+    assert changes > WALKS / 4
+    assert happened["torn"] > WALKS / 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_walks_of_disks_that_are_set_back() -> None:
+    happened: Counter[str] = Counter()
+    for number in range(WALKS):
+        walk = walk_of(500_000 + number, kind=OLD_DISKS)
+        walk.run(CHANGE_STEPS)
+        happened.update(walk.counts)
+    assert happened["old disk"] > WALKS / 10
 
 
 def test_walks_repeat() -> None:
@@ -200,3 +227,44 @@ def test_planted_bugs_are_caught(bug: Planted, monkeypatch: pytest.MonkeyPatch) 
 def walks(count: int) -> None:
     for seed in range(count):
         walk_of(seed).run(STEPS)
+
+
+OF_CHANGES = (
+    Planted(
+        what="The stop sign is voted before the new set has the state.",
+        where="election.reconfigure:Reconfiguration._go_on",
+        line=" and self._is_given(target)",
+        becomes="",
+        caught_by="(protected|one value a cell)",
+        scenario="growth",
+    ),
+    Planted(
+        what="The stop sign is voted while cells are.",
+        where="election.reconfigure:Reconfiguration._go_on",
+        line="not self._leadership.under_way() and ",
+        becomes="",
+        caught_by="one value a cell",
+        scenario="growth, to its end",
+    ),
+    Planted(
+        what="A replica votes whatever it has forgotten.",
+        where="election.boots:BootCheck.confirmed",
+        line="not self.amnesiac and (self._fresh or is_quorum(members, self._votes))",
+        becomes="True",
+        caught_by="(promises|one value a cell|protected|leaders)",
+        scenario="old disks",
+    ),
+)
+KINDS = {"growth": (GROWTH, False), "growth, to its end": (GROWTH, True), "old disks": (OLD_DISKS, False)}
+
+
+@pytest.mark.parametrize("bug", OF_CHANGES, ids=lambda bug: bug.what)
+def test_planted_bugs_of_changes_are_caught(bug: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch, bug)
+    with pytest.raises(Violated, match=f"^{bug.caught_by}"):
+        walks_of_kind(*KINDS[bug.scenario])
+
+
+def walks_of_kind(kind: Setting, liveness: bool) -> None:
+    for seed in range(WALKS):
+        walk_of(seed, kind=kind).run(CHANGE_STEPS, liveness=liveness)

@@ -10,6 +10,7 @@ from p2premap.election import events
 from p2premap.election.core import ElectionCore
 from p2premap.ids import JOB_ID_BYTES, Boot, JobId, NodeId
 from p2premap.sim.electionmodel import Disk
+from p2premap.wire import Message
 
 JOB = JobId(b"j" * JOB_ID_BYTES)
 
@@ -71,7 +72,7 @@ class World:
     def _perform(self, name: str, effect: events.ElectionEffect) -> None:
         match effect:
             case events.ToReplica(node=node, message=message):
-                if self.names[node] not in self.deaf:
+                if self.names[node] not in self.deaf and self.arrives(node, message):
                     self._queue.append((self.names[node], events.FromReplica(node=self.ids[name], message=message)))
             case events.Persist(token=token, records=records):
                 if name in self.full:
@@ -85,6 +86,10 @@ class World:
                 self._queue.append((name, events.Brought(job=job)))
             case _:
                 self.told.append((name, effect))
+
+    def arrives(self, to: NodeId, message: Message) -> bool:
+        """Whether this message is not lost."""
+        return True
 
     def run(self, seconds: float) -> None:
         """Let time pass."""

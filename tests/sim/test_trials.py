@@ -10,20 +10,29 @@ from click.testing import CliRunner
 from p2premap.sim import trials
 from p2premap.sim.shrink import shrink
 from p2premap.sim.strikes import KINDS
-from p2premap.sim.trial import Plan, Trial
+from p2premap.sim.trial import WHOLE_S, Plan, Trial
 from p2premap.sim.trials import FLOORS, Summary, main, run_many, run_some
 
-SEEDS = 60
-"""Of the default run; `python -m p2premap.sim.trials --seeds 1000` runs more, and 10,000 in the deep run."""
+SEEDS = 1_000
+"""Of the default run; `python -m p2premap.sim.trials --seeds 10000 --first 1001` is the deep one."""
+SHARD = 50
+"""So many in one test, so that they spread over the processes of a run."""
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_trials_end_well_and_have_tested_something() -> None:
-    *_, total = run_many(1, SEEDS)
-    assert total.failures == []
-    assert total.below() == {}
-    print("\n".join(trials.lines(total, 0.0)))
+@pytest.mark.parametrize("first", range(1, SEEDS + 1, SHARD))
+def test_trials_end_well_and_have_tested_something(first: int) -> None:
+    summary = run_some(first, SHARD)
+    print("\n".join(trials.lines(summary, 0.0)))
+    assert summary.failures == []
+    assert summary.below() == {}
+    assert summary.virtual_s >= SHARD * WHOLE_S
+
+
+def test_seeds_are_spread_over_processes() -> None:
+    *_, total = run_many(1, 2, processes=2)
+    assert (total.trials, total.failures) == (2, [])
 
 
 def test_a_trial_is_its_plan() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -25,6 +27,16 @@ SHAPES = (
     Shape(6, 6, map_s=0.3, steady=False),
 )
 WALKS = 15
+SMALL = (
+    Shape(4, 2),
+    Shape(6),
+    Shape(3, 2, steady=False),
+    Shape(20, inline=True, map_s=0.001),
+    Shape(2, 3, map_s=0.3, steady=False),
+)
+SHORT_STEPS = 60
+"""Enough for most of such jobs to end."""
+SHORT_WALKS = 1_000
 
 FAULTS = {
     "none": Faults(),
@@ -68,6 +80,35 @@ def test_walk(faults: str) -> None:
         assert bool(happened[word]) == (getattr(FAULTS[faults], word.replace(" ", "_")) > 0)
     assert reruns == 0 or RERUNS.get(faults, True)
     assert reruns > 0 or not RERUNS.get(faults, False)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("shard", range(10))
+def test_short_walks(shard: int) -> None:
+    """Small jobs, three times as many faults, no liveness phase: ten thousand, and as many with takeovers."""
+    happened = short_walks(200_000 + shard * SHORT_WALKS, [often(faults) for faults in FAULTS.values()])
+    assert happened["over"] > SHORT_WALKS / 2
+    for word in ("kill", "back", "unlink", "false death", "doubt", "cancel", "stopped", "resize"):
+        assert happened[word] >= SHORT_WALKS / 100, word
+
+
+def short_walks(first: int, faults: Sequence[Faults]) -> Counter[str]:
+    """What happened, and how many jobs are "over"."""
+    happened: Counter[str] = Counter()
+    for seed in range(first, first + SHORT_WALKS):
+        kind = faults[seed // len(SMALL) % len(faults)]
+        walk = Walk(seed, SMALL[seed % len(SMALL)], nodes=2 + seed % 4, faults=kind)
+        walk.walk(SHORT_STEPS)
+        happened.update(walk.counts)
+        happened["over"] += walk.coordinator.over
+    return happened
+
+
+def often(faults: Faults) -> Faults:
+    """Three times as many of them."""
+    words = ("kill", "false_death", "doubt", "unlink", "crash", "refuse", "unreadable", "cancel", "takeover", "resize")
+    return replace(faults, **{word: 3 * getattr(faults, word) for word in words})
 
 
 def test_walks_repeat() -> None:

@@ -18,6 +18,7 @@ from p2premap.tasks.log import Log
 from p2premap.tasks.replay import Replay
 from p2premap.tasks.stage import StageRun
 from p2premap.tasks.workers import Worker
+from tests.tasks.test_walk import SHORT_WALKS, often, short_walks
 
 SHAPES = (
     Shape(12, 3),
@@ -52,6 +53,18 @@ def test_walk(faults: str) -> None:
     # a run in which nothing happened proves nothing
     assert happened["dies"] >= WALKS // 2
     assert happened["deposed"] >= WALKS // 5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("shard", range(10))
+def test_short_walks(shard: int) -> None:
+    """See there."""
+    happened = short_walks(300_000 + shard * SHORT_WALKS, [*map(often, FAULTS.values()), HARSH])
+    assert happened["over"] > SHORT_WALKS / 4
+    assert min(happened["dies"], happened["deposed"]) >= SHORT_WALKS / 3
+    for word in ("kill", "back", "unlink", "false death", "doubt", "cancel", "resize"):
+        assert happened[word] >= SHORT_WALKS / 100, word
 
 
 def test_a_cluster_in_uproar_ends_its_job() -> None:
