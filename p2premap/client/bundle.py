@@ -3,27 +3,22 @@
 Nothing here executes user code: a job file may open files or import packages that only the workers have, and the
 submitting program must not suffer for it. Everything that can be known from the syntax tree is refused here, before
 a job exists; what only running can tell (an import that fails, say) is the job's error, with the worker's traceback.
-
-*Local* is what Python would find beside the script: modules and packages in the job file's own directory, and what
-they import in turn. The standard library and installed packages stay where they are.
+Which modules are *local*, and so are packed, is said in `p2premap.client.syntax`.
 """
 
 from __future__ import annotations
 
 import ast
-import io
 import re
-import sys
-import tokenize
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from p2premap.client.syntax import Collector, Names, parse, statements, top_level
 from p2premap.errors import JobRejected
 from p2premap.tasks import requirements
-from p2premap.tasks.bundle import JOB_MODULE, Module, pack_bundle
+from p2premap.tasks.bundle import Module
 from p2premap.tasks.mapreduce import READERS, SUFFIXES, WRITERS
 
 FUNCTIONS: Final = {
@@ -47,9 +42,6 @@ _NUMBERS: Final = ("no", "one", "two", "three")
 _OF_TEXT: Final = frozenset(("lines", "blocks", "task", "csv", "jsonl"))
 """Readers of inputs that must be text, unless ``encoding = None``."""
 _CUTS: Final = {"lines": "lines", "blocks": "lines", "task": "lines", "jsonl": "lines", "csv": "rows"}
-
-_LIBRARY: Final = {("functools", "reduce"), ("builtins", "map")}
-"""Imports that bind a job function's name to something that is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +75,6 @@ class JobCode:
     datasource: bool = False
 
 
-@dataclass(slots=True)
-class _Names:
-    """What the top level of a module binds."""
-
-    functions: dict[str, ast.FunctionDef] = field(default_factory=dict)
-    coroutines: set[str] = field(default_factory=set)
-    constants: dict[str, object] = field(default_factory=dict)
-    others: set[str] = field(default_factory=set)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.functions or name in self.constants or name in self.others
-
-
 ACTION: Final = "Action"
 """A job file with a class that derives from `p2premap.Action` is an action."""
 
@@ -121,7 +100,7 @@ def kind_of(path: str) -> str:
     Raises:
         JobRejected: it is no Python file.
     """
-    _, tree = _parse(Path(path), shown=path)
+    _, tree = parse(Path(path), shown=path)
     return "action" if _actions(tree) else "mapreduce"
 
 
@@ -132,8 +111,8 @@ def pack_file(path: str) -> Source:
         JobRejected: it is no Python file.
     """
     file = Path(path)
-    source, tree = _parse(file, shown=path)
-    collector = _Collector(file.absolute().parent)
+    source, tree = parse(file, shown=path)
+    collector = Collector(file.absolute().parent)
     collector.follow(tree, package="")
     return Source(file.stem, collector.bundle(file, source), _actions(tree))
 
@@ -144,8 +123,8 @@ def requires_of(path: str) -> tuple[str, ...]:
     Raises:
         JobRejected: it is no Python file, or says something else than a list of requirements.
     """
-    _, tree = _parse(Path(path), shown=path)
-    for statement in _statements(tree.body):
+    _, tree = parse(Path(path), shown=path)
+    for statement in statements(tree.body):
         match statement:
             case ast.Assign(targets=[ast.Name(id="requires")], value=value):
                 break
@@ -165,7 +144,7 @@ def requires_of(path: str) -> tuple[str, ...]:
 
 
 def _actions(tree: ast.Module) -> dict[str, ast.ClassDef]:
-    classes = [statement for statement in _statements(tree.body) if isinstance(statement, ast.ClassDef)]
+    classes = [statement for statement in statements(tree.body) if isinstance(statement, ast.ClassDef)]
     return {found.name: found for found in classes if any(_is_action(base) for base in found.bases)}
 
 
@@ -184,8 +163,8 @@ def load_job(path: str) -> JobCode:
         JobRejected: one sentence: it is no Python file, has no `map`, a function takes wrong arguments, ...
     """
     file = Path(path)
-    source, tree = _parse(file, shown=path)
-    collector = _Collector(file.absolute().parent)
+    source, tree = parse(file, shown=path)
+    collector = Collector(file.absolute().parent)
     collector.follow(tree, package="")
     return _job_code(path, file, tree, collector, collector.bundle(file, source))
 
@@ -203,16 +182,16 @@ def load_adapted(path: str, *, module: str, adapter: Path, adapt: Callable[[ast.
         JobRejected: as `load_job`.
     """
     file = Path(path)
-    source, tree = _parse(file, shown=path)
-    collector = _Collector(file.absolute().parent)
+    source, tree = parse(file, shown=path)
+    collector = Collector(file.absolute().parent)
     collector.follow(tree, package="")
     collector.modules[module] = Module(name=module, path=str(file.absolute()), source=source)
     text = adapt(tree)
     return _job_code(path, file, ast.parse(text), collector, collector.bundle(adapter, text))
 
 
-def _job_code(path: str, file: Path, tree: ast.Module, collector: _Collector, bundle: bytes) -> JobCode:
-    names = _top_level(tree, collector)
+def _job_code(path: str, file: Path, tree: ast.Module, collector: Collector, bundle: bytes) -> JobCode:
+    names = top_level(tree, collector)
     sets = _sets(path, names)
     _check(path, names, sets)
     reader = str(_way(names, "reader", "lines"))
@@ -232,12 +211,12 @@ def _job_code(path: str, file: Path, tree: ast.Module, collector: _Collector, bu
     )
 
 
-def _way(names: _Names, name: str, usual: str) -> object:
+def _way(names: Names, name: str, usual: str) -> object:
     """The name of a reader or writer; None where it is a function, or is only known when it runs."""
     return names.constants.get(name) if name in names else usual
 
 
-def _sets(path: str, names: _Names) -> tuple[str, ...]:
+def _sets(path: str, names: Names) -> tuple[str, ...]:
     sets = names.constants.get("sets", () if "sets" not in names else None)
     if not isinstance(sets, tuple) or not all(isinstance(name, str) for name in sets):
         raise JobRejected(f'{path}: sets must be a list of names, such as sets = ["words", "lengths"].')
@@ -249,33 +228,14 @@ def _sets(path: str, names: _Names) -> tuple[str, ...]:
     return sets
 
 
-def _suffix(path: str, names: _Names, usual: str) -> str:
+def _suffix(path: str, names: Names, usual: str) -> str:
     suffix = names.constants.get("suffix", usual)
     if not isinstance(suffix, str) or not _SUFFIX.fullmatch(suffix):
         raise JobRejected(f'{path}: suffix is {suffix!r}; say what names of files may end in, such as ".html".')
     return suffix
 
 
-def _parse(file: Path, *, shown: str) -> tuple[str, ast.Module]:
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise JobRejected(f"Cannot read the job file {shown}: {error.strerror}.") from None
-    try:
-        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
-        source = io.TextIOWrapper(io.BytesIO(data), encoding, newline=None).read()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return source, ast.parse(source, filename=shown)
-    except SyntaxError as error:
-        if error.lineno is None or file.suffix not in (".py", ".pyw", ""):
-            raise JobRejected(f"{shown} is not a Python file: {error.msg}.") from None
-        raise JobRejected(f"{shown}, line {error.lineno}: {error.msg}.") from None
-    except (ValueError, LookupError):  # NUL bytes, or bytes that are not of the encoding that it declares
-        raise JobRejected(f"{shown} is not a Python file.") from None
-
-
-def _check(path: str, names: _Names, sets: Sequence[str]) -> None:
+def _check(path: str, names: Names, sets: Sequence[str]) -> None:
     if "map" not in names and not ("reduce" in names and ("reader" in names or "datasource" in names)):
         raise JobRejected(
             f"{path} has no function map: define map(key, value), which yields (key, value) pairs"
@@ -311,124 +271,3 @@ def _accepts(args: ast.arguments, count: int) -> bool:
     required = positional - len(args.defaults)
     keyword_only = any(default is None for default in args.kw_defaults)
     return required <= count and (positional >= count or args.vararg is not None) and not keyword_only
-
-
-def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """The statements of the top level, also inside if, try, with and loops."""
-    for statement in body:
-        yield statement
-        for part in ("body", "orelse", "finalbody"):
-            if not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-                yield from _statements(getattr(statement, part, []))
-        for handler in getattr(statement, "handlers", []):
-            yield from _statements(handler.body)
-
-
-def _top_level(tree: ast.Module, collector: _Collector) -> _Names:
-    names = _Names()
-    for statement in _statements(tree.body):
-        match statement:
-            case ast.FunctionDef(name=name, decorator_list=[]):
-                names.functions[name] = statement
-            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
-                names.others.add(name)  # a decorator may change what it takes
-            case ast.AsyncFunctionDef(name=name):
-                names.others.add(name)
-                names.coroutines.add(name)
-            case ast.Assign(targets=targets, value=ast.Constant(value=value)):
-                names.constants |= {t.id: value for t in targets if isinstance(t, ast.Name)}
-            case ast.Assign(targets=[ast.Name(id="sets")], value=ast.List() | ast.Tuple() as value):
-                items = [item.value if isinstance(item, ast.Constant) else None for item in value.elts]
-                names.constants["sets"] = tuple(items)
-            case ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=value)):
-                names.constants[name] = value
-            case ast.Assign() | ast.AnnAssign():
-                names.others |= {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and _stored(n)}
-            case ast.ImportFrom(names=[ast.alias(name="*")], module=module, level=0) if module is not None:
-                names.others |= collector.public_names(module)
-            case ast.ImportFrom(names=aliases, module=module):
-                names.others |= {a.asname or a.name for a in aliases if (module, a.name) not in _LIBRARY}
-            case ast.Import(names=aliases):
-                names.others |= {a.asname or a.name.partition(".")[0] for a in aliases}
-            case _:
-                pass
-    return names
-
-
-def _stored(name: ast.Name) -> bool:
-    return isinstance(name.ctx, ast.Store)
-
-
-class _Collector:
-    """Finds the local modules that a syntax tree imports, transitively."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self.modules: dict[str, Module] = {}
-        self._trees: dict[str, ast.Module] = {}
-
-    def bundle(self, file: Path, source: str) -> bytes:
-        """The bundle blob of a job file and what has been found."""
-        main = Module(name=JOB_MODULE, path=str(file.absolute()), source=source)
-        return pack_bundle([main, *sorted(self.modules.values(), key=lambda m: m.name)])
-
-    def follow(self, tree: ast.Module, *, package: str) -> None:
-        """Add what `tree`, a module of `package`, imports anywhere in it."""
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                for alias in node.names:
-                    self._add(alias.name)
-            elif isinstance(node, ast.ImportFrom):
-                module = _absolute(node, package)
-                if module and self._add(module):
-                    for alias in node.names:
-                        self._add(f"{module}.{alias.name}")
-
-    def public_names(self, module: str) -> set[str]:
-        """What ``from module import *`` binds, as far as the syntax tells; nothing for a module that is not local."""
-        tree = self._trees.get(module)
-        if tree is None:
-            return set()
-        names = _top_level(tree, self)
-        return {n for n in {*names.functions, *names.constants, *names.others} if not n.startswith("_")}
-
-    def _add(self, name: str) -> bool:
-        """Take this module and its packages if they are local; whether it is."""
-        top = name.partition(".")[0]
-        # A local file that bears a standard module's name would not be found either where that one is loaded already.
-        if top in sys.stdlib_module_names or top == "p2premap":
-            return False
-        if name in self.modules:
-            return True
-        found = self._find(name)
-        if found is None:
-            return False
-        parent = name.rpartition(".")[0]
-        if parent and not self._add(parent):
-            return False
-        file, package = found
-        source, tree = _parse(file, shown=str(file)) if file.is_file() else ("", ast.Module(body=[], type_ignores=[]))
-        self.modules[name] = Module(name=name, path=str(file), source=source, package=package)
-        self._trees[name] = tree
-        self.follow(tree, package=name if package else parent)
-        return True
-
-    def _find(self, name: str) -> tuple[Path, bool] | None:
-        """The file of a local module and whether it is a package; a directory for a namespace package."""
-        place = self._root.joinpath(*name.split("."))
-        if (place / "__init__.py").is_file():
-            return place / "__init__.py", True
-        if place.with_name(place.name + ".py").is_file():
-            return place.with_name(place.name + ".py"), False
-        return (place, True) if place.is_dir() and any(place.glob("*.py")) else None
-
-
-def _absolute(node: ast.ImportFrom, package: str) -> str:
-    """The full name of the module that a from-import names; "" where it points out of the tree."""
-    if node.level == 0:
-        return node.module or ""
-    parts = package.split(".") if package else []
-    if node.level > len(parts):
-        return ""
-    base = parts[: len(parts) - node.level + 1]
-    return ".".join([*base, node.module] if node.module else base)
