@@ -37,7 +37,7 @@ from p2premap.protocol import FROM_CLIENT, FROM_DAEMON
 from p2premap.tasks import journal
 from p2premap.tasks.action import ActionPlan
 from p2premap.tasks.job import JobView
-from p2premap.tasks.mapreduce import MapReducePlan
+from p2premap.tasks.mapreduce_plan import MapReducePlan
 from p2premap.wire import Message, Record, Registry
 
 DATA: Final = Path(__file__).parent / "data"

@@ -19,7 +19,7 @@ from p2premap.client.syntax import Collector, Names, parse, statements, top_leve
 from p2premap.errors import JobRejected
 from p2premap.tasks import requirements
 from p2premap.tasks.bundle import Module
-from p2premap.tasks.mapreduce import READERS, SUFFIXES, WRITERS
+from p2premap.tasks.mapreduce_plan import READERS, SUFFIXES, WRITERS
 
 FUNCTIONS: Final = {
     "map": (("key", "value"),),

@@ -25,7 +25,8 @@ from p2premap.client.cutting import first_row, line_end, row_end
 from p2premap.errors import JobRejected
 from p2premap.ids import Digest
 from p2premap.tasks.job import BlobRef, JobOptions, JobSpec
-from p2premap.tasks.mapreduce import KIND, PARTITIONS_MAX, InputFile, Split, pack_plan, packing_of
+from p2premap.tasks.mapreduce import KIND
+from p2premap.tasks.mapreduce_plan import PARTITIONS_MAX, InputFile, Split, pack_plan, packing_of
 
 if TYPE_CHECKING:
     from p2premap.client.planning import Asked

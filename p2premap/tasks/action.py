@@ -46,7 +46,7 @@ FILES_A_TASK_MAX: Final = 1_000
 
 
 class InputFile(Record, frozen=True, kw_only=True):
-    """An input that is a file of the submitting machine. See `p2premap.tasks.mapreduce.InputFile`."""
+    """An input that is a file of the submitting machine. See `p2premap.tasks.mapreduce_plan.InputFile`."""
 
     path: FilePath
     mtime_ns: int

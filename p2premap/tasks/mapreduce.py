@@ -8,36 +8,38 @@
     then "finish"      one task, of a job with `finish`; reads the blobs of all tasks of the stage before
     parts              the last stage's blobs; a job that brings nothing together by key has no reduce stage
 
-The plan is made once by the client (`p2premap.client.plan`) and read by every leader. A split is a byte range of a
-file, cut at line ends, with the BLAKE3 digest of its bytes; splits live in packed arrays, so that a million of them
-are four byte strings and not a million objects. What a map task tells of its blob is packed too: see `Segments`.
-
 Source: Dean and Ghemawat, MapReduce (OSDI 2004), 3.1.
 """
 
 from __future__ import annotations
 
-import itertools
-import struct
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
-from p2premap.errors import JobError, JobFailed, JobRejected
-from p2premap.ids import DIGEST_BYTES, Digest, JobId, NodeId
+from p2premap.errors import JobError, JobFailed
+from p2premap.ids import Digest, JobId, NodeId
 from p2premap.tasks.director import Extension, Pinned, StagePlan, TaskInput
 from p2premap.tasks.job import BlobRef, Part, Source, StageId
-from p2premap.wire import COUNT_MAX, Count, FilePath, Record, Short
+from p2premap.tasks.mapreduce_plan import (
+    BLOCK_BYTES_MAX,
+    FINISH,
+    KEYS,
+    MAP,
+    REDUCE,
+    KeysParams,
+    MapParams,
+    ReduceParams,
+    Split,
+    is_sound,
+    segment_range,
+    segments_in,
+    unpack_plan,
+)
 
 KIND: Final = "mapreduce"
-PLAN_VERSION: Final = 2
-"""Version 1 knew one output and no `finish`."""
 
-PARTITIONS_MAX: Final = 1_024
-"""A map task tells 40 bytes a partition in its inline value, which is at most 64 KiB."""
-
-BLOCK_BYTES_MAX: Final = 256 << 10
 BLOCK_BYTES_MIN: Final = 4 << 10
 MERGE_BYTES: Final = 32 << 20
 """A reducer holds about one block a map task: more map tasks make smaller blocks."""
@@ -45,260 +47,6 @@ _PROCESS_BYTES: Final = 32 << 20
 _BLOCK_OBJECTS: Final = 48
 """A block of small pairs takes so many times its bytes as Python objects, two blocks a run and the groups included."""
 RUNS_MIN: Final = 8
-
-KEYS: Final = "keys"
-MAP: Final = "map"
-REDUCE: Final = "reduce"
-FINISH: Final = "finish"
-
-READERS: Final = ("lines", "blocks", "task", "file", "csv", "jsonl", "xml", "html", "parts", "parquet", "arrow")
-"""What a job file's `reader` may be, if it is no function."""
-WRITERS: Final = ("text", "jsonl", "pairs", "parquet")
-"""What a job file's `writer` may be, if it is no function."""
-PAIRS_SUFFIX: Final = ".pairs"
-SUFFIXES: Final = {"text": "", "jsonl": ".jsonl", "pairs": PAIRS_SUFFIX, "parquet": ".parquet"}
-"""What the names of output parts end in, by writer."""
-_PACKINGS: Final = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd", ".zstd": "zstd"}
-
-_SPLIT: Final = struct.Struct("<IQQ")
-_FIRST: Final = struct.Struct("<I")
-_SEGMENT: Final = struct.Struct(f"<Q{DIGEST_BYTES}s")
-
-
-def packing_of(name: str) -> str:
-    """How the file of this name is packed: "gzip", "bzip2", "xz", "zstd"; "": not at all."""
-    return next((packing for suffix, packing in _PACKINGS.items() if name.lower().endswith(suffix)), "")
-
-
-def unpacked_name(name: str) -> str:
-    """The name without what tells how the file is packed."""
-    return name.rpartition(".")[0] if packing_of(name) else name
-
-
-class Split(NamedTuple):
-    """A range of a file that one map task reads, cut at line ends.
-
-    Args:
-        file: index into the plan's files.
-        start, end: in bytes.
-        digest: BLAKE3 of these bytes.
-    """
-
-    file: int
-    start: int
-    end: int
-    digest: bytes
-
-
-class InputFile(Record, frozen=True, kw_only=True):
-    """A file of the submitting machine.
-
-    Args:
-        path: absolute.
-        name: as the user gave it; map functions see this one.
-        mtime_ns: when the job was submitted.
-        head: its first row, where that names the fields of all others and the file is cut.
-    """
-
-    path: FilePath
-    name: str
-    mtime_ns: int
-    head: bytes = b""
-
-
-class MapReducePlan(Record, frozen=True, kw_only=True):
-    """The plan blob of a map/reduce job; made by `pack_plan`.
-
-    Args:
-        files: the inputs, in order.
-        splits: packed (file, start, end), in order.
-        digests: of the splits, 32 bytes each.
-        firsts: packed index of the first split of each map task, and the number of splits at the end.
-        partitions: how many reduce tasks, of all sets together; 0: there is no reduce stage.
-        compression: of map output: "none", "zlib", or "zstd" where every worker has it.
-        finish: there is a last stage that reads everything.
-        sets: names of the outputs, each with as many partitions; empty: there is one output, without a name.
-        suffix: of the names of output parts.
-        memory_bytes: of an attempt, at most; 0: no limit.
-        keys: there are no files but a datasource, whose keys are shared out to so many map tasks at most; else 0.
-    """
-
-    version: int
-    files: tuple[InputFile, ...]
-    splits: bytes
-    digests: bytes
-    firsts: bytes
-    partitions: Count
-    compression: Short
-    finish: bool = False
-    sets: tuple[Short, ...] = ()
-    suffix: Short = ""
-    memory_bytes: Count = 0
-    keys: Count = 0
-
-    @property
-    def tasks(self) -> int:
-        """How many map tasks."""
-        return len(self.firsts) // _FIRST.size - 1
-
-    def splits_of(self, task: int) -> list[Split]:
-        """What one map task reads, in order."""
-        first, end = (_FIRST.unpack_from(self.firsts, (task + i) * _FIRST.size)[0] for i in (0, 1))
-        ranges = _SPLIT.iter_unpack(memoryview(self.splits)[first * _SPLIT.size : end * _SPLIT.size])
-        at = DIGEST_BYTES
-        return [
-            Split(file, start, end, self.digests[i * at : (i + 1) * at])
-            for i, (file, start, end) in enumerate(ranges, first)
-        ]
-
-
-class MapParams(Record, frozen=True, kw_only=True):
-    """Told to a map attempt beside its sources.
-
-    Args:
-        names: of its sources' files, in order of source.
-        partitions: 0: there is no reduce stage.
-        block_bytes: about the size of one block of map output before compression.
-        heads: `InputFile.head` of each, or nothing.
-        memory_bytes: see `MapReducePlan`.
-        onward: without a reduce stage: what is written goes on to `finish`.
-        runs_max: sorted runs that are merged at a time; 0: any number.
-        keyed: the source holds keys of the datasource.
-    """
-
-    names: tuple[str, ...]
-    partitions: Count
-    compression: Short
-    block_bytes: Count
-    heads: tuple[bytes, ...] = ()
-    memory_bytes: Count = 0
-    onward: bool = False
-    runs_max: Count = 0
-    keyed: bool = False
-
-
-class KeysParams(Record, frozen=True, kw_only=True):
-    """Told to the task that lists the keys. `tasks`: map tasks, at most."""
-
-    tasks: Count
-
-
-class ReduceParams(Record, frozen=True, kw_only=True):
-    """Told to a reduce attempt beside its sources.
-
-    Args:
-        onward: what is written goes on to `finish`.
-        block_bytes, runs_max: see `MapParams`.
-    """
-
-    partition: Count
-    onward: bool = False
-    block_bytes: Count = BLOCK_BYTES_MAX
-    runs_max: Count = 0
-
-
-class Segment(NamedTuple):
-    """One partition's share of a map task's blob. `size` in bytes; 0: nothing, and no digest."""
-
-    size: int
-    digest: bytes
-
-
-def pack_segments(segments: Iterable[Segment]) -> bytes:
-    """The value of a map task's result: where each partition's segment of its blob ends, and its digest."""
-    end, packed = 0, bytearray()
-    for segment in segments:
-        end += segment.size
-        packed += _SEGMENT.pack(end, segment.digest)
-    return bytes(packed)
-
-
-def pack_plan(
-    *,
-    files: Sequence[InputFile],
-    tasks: Iterable[Sequence[Split]],
-    partitions: int,
-    compression: str,
-    finish: bool = False,
-    sets: Sequence[str] = (),
-    suffix: str = "",
-    memory_bytes: int = 0,
-    keys: int = 0,
-) -> bytes:
-    """The plan blob.
-
-    Args:
-        tasks: the splits of each map task.
-        partitions, ...: see `MapReducePlan`.
-    """
-    splits, digests, firsts, count = bytearray(), bytearray(), bytearray(), 0
-    for task in tasks:
-        firsts += _FIRST.pack(count)
-        count += len(task)
-        for split in task:
-            splits += _SPLIT.pack(split.file, split.start, split.end)
-            digests += split.digest
-    plan = MapReducePlan(
-        version=PLAN_VERSION,
-        files=tuple(files),
-        splits=bytes(splits),
-        digests=bytes(digests),
-        firsts=bytes(firsts + _FIRST.pack(count)),
-        partitions=partitions,
-        compression=compression,
-        finish=finish,
-        sets=tuple(sets),
-        suffix=suffix,
-        memory_bytes=memory_bytes,
-        keys=keys,
-    )
-    return msgspec.msgpack.encode(plan)
-
-
-def unpack_plan(data: bytes) -> MapReducePlan:
-    """The plan in a plan blob, checked.
-
-    Raises:
-        JobRejected: it makes no sense.
-    """
-    try:
-        plan = msgspec.msgpack.decode(data, type=MapReducePlan)
-    except msgspec.DecodeError as error:
-        raise JobRejected(f"The plan of the map/reduce job cannot be read: {error}.") from None
-    if not 1 <= plan.version <= PLAN_VERSION:
-        raise JobRejected(
-            f"The plan has version {plan.version}, this node reads {PLAN_VERSION}: upgrade the older side."
-        )
-    firsts = [first for (first,) in _FIRST.iter_unpack(plan.firsts)] if len(plan.firsts) % _FIRST.size == 0 else []
-    count = len(plan.digests) // DIGEST_BYTES
-    sound = (
-        (len(firsts) >= 2 or (len(firsts) == 1 and 0 < plan.keys <= PARTITIONS_MAX))
-        and firsts[0] == 0
-        and firsts[-1] == count
-        and all(a < b for a, b in itertools.pairwise(firsts))
-        and len(plan.digests) == count * DIGEST_BYTES
-        and len(plan.splits) == count * _SPLIT.size
-        and plan.partitions <= PARTITIONS_MAX
-        and (not plan.sets or (plan.partitions > 0 and plan.partitions % len(plan.sets) == 0))
-        and all(f < len(plan.files) and start < end <= COUNT_MAX for f, start, end in _SPLIT.iter_unpack(plan.splits))
-    )
-    if not sound:
-        raise JobRejected("The plan of the map/reduce job contradicts itself.")
-    return plan
-
-
-def _segment_range(value: bytes, partition: int) -> tuple[int, int, Digest]:
-    end, digest = _SEGMENT.unpack_from(value, partition * _SEGMENT.size)
-    start = _SEGMENT.unpack_from(value, (partition - 1) * _SEGMENT.size)[0] if partition else 0
-    return start, end, digest
-
-
-def _sound(result: Pinned, partitions: int) -> bool:
-    """Whether the segments of a map task's result lie one after the other and fill its blob."""
-    if len(result.value) != partitions * _SEGMENT.size or len(result.blobs) > 1:
-        return False
-    ends = [0, *(end for end, _ in _SEGMENT.iter_unpack(result.value))]
-    return ends[-1] == sum(b.size for b in result.blobs) and all(a <= b for a, b in itertools.pairwise(ends))
 
 
 class MapReduce:
@@ -312,7 +60,7 @@ class MapReduce:
         self.home = home
         self._holders: tuple[NodeId, ...] = (home,)
         self._plan = unpack_plan(plan)
-        self.input_bytes = sum(end - start for _, start, end in _SPLIT.iter_unpack(self._plan.splits))
+        self.input_bytes = self._plan.input_bytes
         limit = self._plan.memory_bytes
         merge_bytes = min(max(limit - _PROCESS_BYTES, 0) // _BLOCK_OBJECTS, MERGE_BYTES) if limit else MERGE_BYTES
         tasks = self._plan.tasks or self._plan.keys
@@ -345,8 +93,8 @@ class MapReduce:
             return None
         if self._stages[number + 1] == MAP:
             self._keys = results[0]
-            tasks = len(results[0].value) // _SEGMENT.size
-            if results[0].failed or not tasks or not _sound(results[0], tasks):
+            tasks = segments_in(results[0].value)
+            if results[0].failed or not tasks or not is_sound(results[0], tasks):
                 raise JobFailed("The keys of the datasource could not be listed.")
             return self._map_stage(tasks)
         if self._stages[number + 1] == FINISH:
@@ -357,7 +105,7 @@ class MapReduce:
         for task, result in enumerate(results):
             if result.failed:
                 continue
-            if not _sound(result, partitions):
+            if not is_sound(result, partitions):
                 raise JobFailed(f"Map task {task} told nonsense about its output: {len(result.value)} bytes of value.")
             size += sum(b.size for b in result.blobs)
         self._maps = results
@@ -442,7 +190,7 @@ class MapReduce:
             runs_max=self._runs_max,
             keyed=True,
         )
-        start, end, digest = _segment_range(keys.value, task)
+        start, end, digest = segment_range(keys.value, task)
         blob = keys.blobs[0].digest
         source = Source(digest=digest, start=start, end=end, holders=keys.holders, blob=blob)
         return TaskInput(params=msgspec.msgpack.encode(params), sources=(source,))
@@ -463,7 +211,7 @@ class MapReduce:
         for result in self._maps:
             if result.failed:
                 continue
-            start, end, digest = _segment_range(result.value, partition)
+            start, end, digest = segment_range(result.value, partition)
             if start == end:
                 continue
             blob: BlobRef = result.blobs[0]

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from p2premap.tasks.mapreduce import PAIRS_SUFFIX, packing_of, unpacked_name
+from p2premap.tasks.mapreduce_plan import PAIRS_SUFFIX, packing_of, unpacked_name
 from p2premap.worker.blocks import shorten
 from p2premap.worker.jobfile import JobFile
 from p2premap.worker.merge import Run

@@ -35,7 +35,7 @@ from typing import Any
 
 import msgspec
 
-from p2premap.tasks.mapreduce import READERS, WRITERS
+from p2premap.tasks.mapreduce_plan import READERS, WRITERS
 from p2premap.worker.keying import Keying, keying_for
 from p2premap.worker.pairs import JobCodeError, Key, Pair, Value
 

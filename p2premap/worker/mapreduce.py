@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
-from p2premap.tasks.mapreduce import FINISH, KEYS, MAP, REDUCE, KeysParams, MapParams, ReduceParams
+from p2premap.tasks.mapreduce_plan import FINISH, KEYS, MAP, REDUCE, KeysParams, MapParams, ReduceParams
 from p2premap.worker.blocks import shorten
 from p2premap.worker.jobfile import JobFile, job_file
 from p2premap.worker.loading import load_bundle

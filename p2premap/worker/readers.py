@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from blake3 import blake3
 
-from p2premap.tasks.mapreduce import packing_of
+from p2premap.tasks.mapreduce_plan import packing_of
 from p2premap.worker.jobfile import JobFile
 from p2premap.worker.pairs import JobCodeError, Key, Value
 from p2premap.worker.runtime import InputLost, Segment

@@ -15,8 +15,8 @@ from typing import Final
 
 from blake3 import blake3
 
-from p2premap.tasks import mapreduce as plan
-from p2premap.tasks.mapreduce import MapParams, pack_segments
+from p2premap.tasks import mapreduce_plan as plan
+from p2premap.tasks.mapreduce_plan import MapParams, pack_segments
 from p2premap.worker.blocks import Columns, encode_block
 from p2premap.worker.grouping import CHUNK_PAIRS, combined, grouping_for
 from p2premap.worker.jobfile import JobFile

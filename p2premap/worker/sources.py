@@ -17,7 +17,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from p2premap.tasks.mapreduce import pack_segments
+from p2premap.tasks.mapreduce_plan import pack_segments
 from p2premap.worker.blocks import Columns, shorten
 from p2premap.worker.merge import Run
 from p2premap.worker.pairs import JobCodeError, Key, Pair

@@ -14,7 +14,7 @@ from typing import IO, Any, BinaryIO, Final
 
 from blake3 import blake3
 
-from p2premap.tasks.mapreduce import packing_of
+from p2premap.tasks.mapreduce_plan import packing_of
 from p2premap.worker.pairs import JobCodeError
 from p2premap.worker.runtime import InputLost, Segment
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from p2premap.client import plan as planning
 from p2premap.client.plan import Submission, find_files, plan_mapreduce, task_sizes
 from p2premap.errors import JobRejected
-from p2premap.tasks.mapreduce import MapReducePlan, unpack_plan
+from p2premap.tasks.mapreduce_plan import MapReducePlan, unpack_plan
 
 JOB = "def map(key, value):\n    yield value, 1\ndef reduce(key, values):\n    return sum(values)\n"
 

@@ -22,7 +22,8 @@ from p2premap.node.events import BlobsKept, KeepBlobs, PlanRead, ReadPlan
 from p2premap.tasks import inputs
 from p2premap.tasks.inputs import dependence, name_holders, to_copy
 from p2premap.tasks.job import BlobRef, JobOptions, JobSpec, Source, StageId
-from p2premap.tasks.mapreduce import KIND, InputFile, MapReduce, Split, pack_plan
+from p2premap.tasks.mapreduce import KIND, MapReduce
+from p2premap.tasks.mapreduce_plan import InputFile, Split, pack_plan
 from p2premap.tasks.messages import Keep, Kept
 from tests.node.slots_house import ME
 from tests.node.test_staging import HOME, OTHER, Cluster

@@ -11,14 +11,12 @@ from p2premap.errors import JobFailed, JobRejected
 from p2premap.ids import Digest, JobId, NodeId
 from p2premap.tasks.director import Pinned, TaskInput
 from p2premap.tasks.job import BlobRef, StageId
-from p2premap.tasks.mapreduce import (
+from p2premap.tasks.mapreduce import BLOCK_BYTES_MIN, RUNS_MIN, MapReduce
+from p2premap.tasks.mapreduce_plan import (
     BLOCK_BYTES_MAX,
-    BLOCK_BYTES_MIN,
-    RUNS_MIN,
     InputFile,
     KeysParams,
     MapParams,
-    MapReduce,
     MapReducePlan,
     ReduceParams,
     Segment,
