@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from p2premap.client.plan import Submission
+from p2premap.client.submission import Submission
 from p2premap.ids import JobId, NodeId
 from p2premap.node.blobs import BlobStore
 from p2premap.tasks.director import Pinned, StagePlan, TaskInput

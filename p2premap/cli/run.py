@@ -18,10 +18,10 @@ from p2premap.client.bundle import kind_of, requires_of
 from p2premap.client.connection import Connection, local
 from p2premap.client.jobs import Connect
 from p2premap.client.jobs import cancel as cancel_job
-from p2premap.client.plan import Submission
 from p2premap.client.planning import Asked, Planner, plan_job
 from p2premap.client.reach import anywhere
 from p2premap.client.session import Collector, Output, hand_in, renamed, see_through, strength
+from p2premap.client.submission import Submission
 from p2premap.control.jobs import JobUpdate, Watch
 from p2premap.errors import ConfigError, P2PRemapError
 from p2premap.ids import JobId

@@ -16,8 +16,9 @@ from typing import Final
 from blake3 import blake3
 
 from p2premap.client.bundle import pack_file
-from p2premap.client.plan import Submission, find_files
-from p2premap.client.planning import Asked, submission_of
+from p2premap.client.plan import find_files
+from p2premap.client.planning import Asked
+from p2premap.client.submission import Submission, submission_of
 from p2premap.errors import JobRejected
 from p2premap.ids import Digest
 from p2premap.tasks.action import INPUTS_MAX, KIND, PLAN_VERSION, ActionPlan, Given, InputFile, pack_plan
@@ -53,7 +54,7 @@ def plan(asked: Asked) -> Submission:
     )
     return submission_of(
         KIND,
-        asked,
+        asked.options,
         name=source.name,
         code=source.bundle,
         plan=packed,

@@ -20,8 +20,6 @@ from concurrent import futures
 from functools import partial
 from typing import Any, TypeVar
 
-import blake3
-
 from p2premap.client.callline import CallLine
 from p2premap.client.connection import Connection, NodeSilent, local
 from p2premap.client.future import Future
@@ -29,19 +27,17 @@ from p2premap.client.jobs import Connect
 from p2premap.client.locals import bundle_of_program
 from p2premap.client.mapping import Feed, Results
 from p2premap.client.packs import Call, Mapped
-from p2premap.client.plan import Submission
 from p2premap.client.private import PrivateCluster
 from p2premap.client.reach import anywhere, patiently
 from p2premap.client.references import LARGE_BYTES, Shared, dumps_referring, weight
 from p2premap.client.session import hand_in, strength
+from p2premap.client.submission import submission_of
 from p2premap.errors import NodeUnavailable
-from p2premap.ids import Digest
 from p2premap.tasks.calls import KIND
-from p2premap.tasks.job import BlobRef, JobOptions, JobSpec
+from p2premap.tasks.job import JobOptions
 from p2premap.worker.values import pack_value
 from p2premap.worker.waiting import waiting
 
-SUBMISSION_KEY_BYTES = 16
 JOB_BYTES_MAX = 128 << 20
 
 T = TypeVar("T")
@@ -287,7 +283,8 @@ class Cluster(futures.Executor):
     def _new_line(self) -> CallLine:
         with self._connect() as connection:
             slots = strength(connection).slots
-        return CallLine(self._connect, hand_in(self._connect, _submission(self._name, self._options)), slots)
+        job = submission_of(KIND, self._options, name=self._name, code=bundle_of_program(), plan=b"")
+        return CallLine(self._connect, hand_in(self._connect, job), slots)
 
     def __exit__(self, kind: object, value: object, traceback: object) -> None:
         self.shutdown(wait=True, cancel_futures=kind is not None)
@@ -382,18 +379,3 @@ def _privately(name: str, options: JobOptions, slots: int, say: Callable[[str], 
         cluster = Cluster(partial(local, paths=private.paths), name=name, options=options)
         cluster.own(stack.pop_all())
         return cluster
-
-
-def _submission(name: str, options: JobOptions) -> Submission:
-    code, plan = bundle_of_program(), b""
-    blobs = tuple((Digest(blake3.blake3(data).digest()), data) for data in (code, plan))
-    refs = [BlobRef(digest=digest, size=len(data)) for digest, data in blobs]
-    spec = JobSpec(
-        submission_key=os.urandom(SUBMISSION_KEY_BYTES),
-        kind=KIND,
-        name=name[:255],
-        code=refs[0],
-        plan=refs[1],
-        options=options,
-    )
-    return Submission(spec=spec, blobs=blobs, files=(), bytes_in=0, tasks=0)

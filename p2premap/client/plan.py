@@ -22,9 +22,9 @@ from blake3 import blake3
 
 from p2premap.client.bundle import JobCode, load_job
 from p2premap.client.cutting import first_row, line_end, row_end
+from p2premap.client.submission import Submission, submission_of
 from p2premap.errors import JobRejected
-from p2premap.ids import Digest
-from p2premap.tasks.job import BlobRef, JobOptions, JobSpec
+from p2premap.tasks.job import JobOptions
 from p2premap.tasks.mapreduce import KIND
 from p2premap.tasks.mapreduce_plan import PARTITIONS_MAX, InputFile, Split, pack_plan, packing_of
 
@@ -47,24 +47,6 @@ PARTITION_BYTES: Final = 4 << 20
 _READ_BYTES: Final = 1 << 20
 _LOOK_BYTES: Final = 64 << 10
 _HASH_THREADS_MAX: Final = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
-    """A job ready to be submitted.
-
-    Args:
-        blobs: code and plan; to be put first.
-        files: absolute paths that its attempts may ask this machine for.
-        bytes_in: of all inputs.
-        tasks: map tasks.
-    """
-
-    spec: JobSpec
-    blobs: tuple[tuple[Digest, bytes], ...]
-    files: tuple[str, ...]
-    bytes_in: int
-    tasks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,18 +120,16 @@ def plan_mapreduce(
         memory_bytes=options.limits.memory_bytes,
         keys=min(KEYS_TASKS * slots, PARTITIONS_MAX) if code.datasource else 0,
     )
-    blobs = tuple((Digest(blake3(blob).digest()), blob) for blob in (code.bundle, plan))
-    refs = [BlobRef(digest=digest, size=len(blob)) for digest, blob in blobs]
-    spec = JobSpec(
-        submission_key=os.urandom(16),
-        kind=KIND,
-        name=code.name[:255],
-        code=refs[0],
-        plan=refs[1],
-        options=options,
+    return submission_of(
+        KIND,
+        options,
+        name=code.name,
+        code=code.bundle,
+        plan=plan,
+        files=[file.path for file in used],
+        bytes_in=total,
+        tasks=len(tasks),
     )
-    paths = tuple(dict.fromkeys(file.path for file in used))
-    return Submission(spec=spec, blobs=blobs, files=paths, bytes_in=total, tasks=len(tasks))
 
 
 def _files(inputs: Sequence[str], slots: int, code: JobCode) -> tuple[Sequence[InputFile], list[list[Split]]]:

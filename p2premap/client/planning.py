@@ -2,26 +2,21 @@
 
 A planner is a function ``plan(asked: Asked) -> Submission`` that a kind's director names
 (`p2premap.tasks.director.Director.planner`). It runs in the process of whoever submits: it may read files and take
-its time, and must not run the job file (`p2premap.client.bundle` reads one without).
+its time, and must not run the job file (`p2premap.client.bundle` reads one without). What it returns is best made by
+`p2premap.client.submission.submission_of`.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol, cast
-
-from blake3 import blake3
+from typing import Protocol, cast
 
 from p2premap import plugins
-from p2premap.client.plan import Submission
+from p2premap.client.submission import Submission
 from p2premap.errors import JobRejected
-from p2premap.ids import Digest
 from p2premap.node.kinds import planner_of
-from p2premap.tasks.job import BlobRef, JobOptions, JobSpec
-
-SUBMISSION_KEY_BYTES: Final = 16
+from p2premap.tasks.job import JobOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,36 +70,3 @@ def plan_job(kind: str, asked: Asked) -> Submission:
     except (ImportError, AttributeError) as error:
         raise JobRejected(f"The planner of jobs of kind {kind} cannot be loaded: {error}.") from None
     return planner(asked)
-
-
-def submission_of(
-    kind: str,
-    asked: Asked,
-    *,
-    name: str,
-    code: bytes,
-    plan: bytes,
-    files: Sequence[str] = (),
-    bytes_in: int = 0,
-    tasks: int = 0,
-) -> Submission:
-    """The job that a planner has made.
-
-    Args:
-        name: for people.
-        code: the bundle that workers load (`p2premap.client.bundle.pack_file`).
-        plan: what the kind's director is made from.
-        files: absolute paths that its tasks may ask this machine for.
-        bytes_in, tasks: of its inputs, and of its first stage, for progress.
-    """
-    blobs = tuple((Digest(blake3(blob).digest()), blob) for blob in (code, plan))
-    refs = [BlobRef(digest=digest, size=len(blob)) for digest, blob in blobs]
-    spec = JobSpec(
-        submission_key=os.urandom(SUBMISSION_KEY_BYTES),
-        kind=kind,
-        name=name[:255],
-        code=refs[0],
-        plan=refs[1],
-        options=asked.options,
-    )
-    return Submission(spec=spec, blobs=blobs, files=tuple(dict.fromkeys(files)), bytes_in=bytes_in, tasks=tasks)

@@ -12,7 +12,7 @@ import msgspec
 
 from p2premap.client.connection import Connection, RequestRefused
 from p2premap.client.jobs import Connect, follow, put_blob, read_part, submit
-from p2premap.client.plan import Submission
+from p2premap.client.submission import Submission
 from p2premap.control.answers import Trouble
 from p2premap.control.nodes import ListNodes, Nodes, NodeView
 from p2premap.errors import JobLost, NodeUnavailable, PeerUnreachable

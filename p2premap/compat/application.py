@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from p2premap.client.bundle import load_adapted
-from p2premap.client.plan import Submission, plan_mapreduce
+from p2premap.client.plan import plan_mapreduce
 from p2premap.client.planning import Asked
+from p2premap.client.submission import Submission
 from p2premap.errors import JobRejected
 
 MODULE: Final = "p2premap_remap_application"

@@ -15,7 +15,8 @@ from typing import Final
 import msgspec
 import trio
 
-from p2premap.client.plan import Submission, plan_mapreduce
+from p2premap.client.plan import plan_mapreduce
+from p2premap.client.submission import Submission
 from p2premap.sim.daemon.diary import Diary
 from p2premap.sim.daemon.houses import DaemonWorld, simulate
 from p2premap.sim.daemon.slots import Pace

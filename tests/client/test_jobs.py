@@ -14,8 +14,8 @@ from p2premap.client import jobs as module
 from p2premap.client import session
 from p2premap.client.connection import RequestRefused, local
 from p2premap.client.jobs import follow, put_blob, submit
-from p2premap.client.plan import Submission
 from p2premap.client.session import Collector, hand_in, see_through, strength
+from p2premap.client.submission import Submission
 from p2premap.control.answers import Chunk, Done, Refused, Trouble
 from p2premap.control.data import PutBlob, ReadPart
 from p2premap.control.jobs import JobUpdate, Submit, Submitted, Watch

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2premap.client import plan as planning
-from p2premap.client.plan import Submission, find_files, plan_mapreduce, task_sizes
+from p2premap.client.plan import find_files, plan_mapreduce, task_sizes
+from p2premap.client.submission import Submission
 from p2premap.errors import JobRejected
 from p2premap.tasks.mapreduce_plan import MapReducePlan, unpack_plan
 

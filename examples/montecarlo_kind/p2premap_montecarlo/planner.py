@@ -3,7 +3,7 @@
 import msgspec
 
 from p2premap.client.bundle import pack_file
-from p2premap.client.planning import submission_of
+from p2premap.client.submission import submission_of
 from p2premap.errors import JobRejected
 from p2premap_montecarlo.director import Plan
 
@@ -18,4 +18,5 @@ def plan(asked):
         raise JobRejected(f"error and seed are numbers: {wrong}.") from None
     source = pack_file(asked.file)
     packed = msgspec.msgpack.encode(Plan(error=error, tasks=asked.slots, samples=10_000, seed=seed))
-    return submission_of("montecarlo", asked, name=source.name, code=source.bundle, plan=packed, tasks=asked.slots)
+    code, tasks = source.bundle, asked.slots
+    return submission_of("montecarlo", asked.options, name=source.name, code=code, plan=packed, tasks=tasks)
