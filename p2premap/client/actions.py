@@ -9,9 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
 
 from blake3 import blake3
 
@@ -22,8 +20,7 @@ from p2premap.client.submission import Submission, submission_of
 from p2premap.errors import JobRejected
 from p2premap.ids import Digest
 from p2premap.tasks.action import INPUTS_MAX, KIND, PLAN_VERSION, ActionPlan, Given, InputFile, pack_plan
-
-_URL: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
+from p2premap.worker.urls import is_url
 
 
 def plan(asked: Asked) -> Submission:
@@ -113,7 +110,7 @@ def _options(given: Mapping[str, str]) -> dict[str, object]:
 
 
 def _given(text: str) -> Iterator[Given]:
-    if _URL.match(text):
+    if is_url(text):
         yield Given(value=json.dumps(text).encode())
         return
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from p2premap.errors import P2PRemapError
+from p2premap.worker.places import UrlError
 from p2premap.worker.urls import fetch, is_url, name_of, send
 
 SAVED: Final = re.compile(r"p2premap:([0-9a-f]{64})/(\d+)/(.+)")
@@ -148,8 +149,8 @@ class Action:
         target = self.work_dir / (path or name_of(url))
         try:
             fetch(url, target)
-        except (OSError, ValueError, ImportError) as error:
-            raise ActionError(f"{url} cannot be fetched: {error}.") from None
+        except UrlError as error:
+            raise ActionError(str(error)) from None
         return target
 
     def save(self, path: str | os.PathLike[str], *, name: str = "", to: str = "") -> str:
@@ -173,8 +174,8 @@ class Action:
             return self._tools.store(os.fspath(file), _plain_name(name or file.name))
         try:
             send(file, to)
-        except (OSError, ValueError, ImportError) as error:
-            raise ActionError(f"{file.name} cannot be written to {to}: {error}.") from None
+        except UrlError as error:
+            raise ActionError(str(error)) from None
         return to
 
     def add(self, input: object) -> None:

@@ -1,19 +1,33 @@
-"""Files at URLs: http, https and file by the standard library, others where fsspec and what it needs are installed."""
+"""Files at URLs: file, http, https and ftp by the standard library, others by fsspec, where that is installed.
+
+For worker processes and for clients. What a scheme needs is imported when a URL of it is first met: none of it is
+small.
+"""
 
 from __future__ import annotations
 
-import os
+import importlib.util
 import re
-import shutil
+from collections.abc import Container, Iterator
+from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Final
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from p2premap.worker.places import Found, Places, Unlisted, UrlError
+
 _URL: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
-_BY_LIBRARY: Final = ("http", "https", "file", "ftp")
-_WAIT_S: Final = 60.0
 _SAFE: Final = re.compile(r"[^\w.,=+-]+")
 NAME_MAX: Final = 150
+PARTS: Final = ("part-*", "*/part-*")
+"""Names of output parts in their directory; those of sets are in one of their own."""
+
+_EXTRAS: Final = {"s3": "s3", "s3a": "s3"}
+_PACKAGES: Final = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "abfss": "adlfs"}
+_BY_LIBRARY: Final = ("http", "https", "ftp")
+
+_places: dict[str, Places] = {}
 
 
 def is_url(text: str) -> bool:
@@ -27,47 +41,126 @@ def name_of(url: str) -> str:
     return _SAFE.sub("_", name)[-NAME_MAX:].lstrip(".") or "input"
 
 
+def needs(url: str) -> str:
+    """The package that a node needs for such URLs; "": none."""
+    scheme = _scheme(url)
+    return "" if scheme == "file" or scheme in _BY_LIBRARY else _PACKAGES.get(scheme, "fsspec")
+
+
+def find(url: str) -> list[Found]:
+    """See `Places.find`.
+
+    Raises:
+        Missing, UrlError: see there.
+    """
+    return _at(url).find(url)
+
+
+def read(found: Found, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+    """See `Places.read`.
+
+    Raises:
+        Changed, UrlError: see there.
+    """
+    return _at(found.url).read(found, start, end)
+
+
 def fetch(url: str, target: Path) -> None:
     """Write what is at a URL into a file.
 
     Raises:
-        OSError, ValueError: it cannot be had.
-        ImportError: nothing that is installed knows such URLs.
+        UrlError: it cannot be had, or is no single file.
+        OSError: it cannot be written here.
     """
+    found = find(url)
+    if len(found) != 1:
+        raise UrlError(f"{url} names {len(found)} files; name one.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    if urlsplit(url).scheme.lower() in _BY_LIBRARY:
-        from urllib.request import urlopen
-
-        with urlopen(url, timeout=_WAIT_S) as source, target.open("wb") as file:  # noqa: S310  (whatever is asked for)
-            shutil.copyfileobj(source, file)
-        return
-    with _opened(url, "rb") as source, target.open("wb") as file:
-        shutil.copyfileobj(source, file)
+    with target.open("wb") as file:
+        for piece in read(found[0]):
+            file.write(piece)
 
 
 def send(path: Path, url: str) -> None:
-    """Write a file to a URL; a local one is whole as soon as it is there.
+    """Have a file at a URL, whole or not at all.
 
     Raises:
-        OSError, ValueError, ImportError: as `fetch`.
+        UrlError: it cannot be written there.
     """
-    parts = urlsplit(url)
-    if parts.scheme.lower() == "file":
-        target = Path(unquote(parts.path))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        shutil.copyfile(path, temporary)
-        temporary.replace(target)
-        return
-    with path.open("rb") as file, _opened(url, "wb") as target_file:
-        shutil.copyfileobj(file, target_file)
+    _at(url).write(path, url)
 
 
-def _opened(url: str, mode: str) -> IO[Any]:
-    try:
-        import fsspec
-    except ImportError:
-        scheme = urlsplit(url).scheme
-        raise ImportError(f"URLs that begin with {scheme}:// need the package fsspec on that node") from None
-    opened: IO[Any] = fsspec.open(url, mode).open()
-    return opened
+def below(url: str, name: str) -> str:
+    """The URL of a file in a directory."""
+    return _at(url).below(url, name)
+
+
+def parts_in(url: str) -> list[str]:
+    """Names of output parts that are in a directory.
+
+    Raises:
+        Unlisted: nobody can be asked.
+        UrlError: it cannot be read.
+    """
+    return sorted(name for name in _at(url).names(url) if any(fnmatchcase(name, pattern) for pattern in PARTS))
+
+
+def remove_others(url: str, ours: Container[str]) -> None:
+    """Have no other output parts in a directory, as far as it can be listed.
+
+    Raises:
+        UrlError: one cannot be removed.
+    """
+    with suppress(Unlisted):
+        for name in parts_in(url):
+            if name not in ours:
+                remove(below(url, name))
+
+
+def remove(url: str) -> None:
+    """Have no file there.
+
+    Raises:
+        UrlError: it cannot be removed.
+    """
+    _at(url).remove(url)
+
+
+def _scheme(url: str) -> str:
+    return url.partition("://")[0].lower()
+
+
+def _at(url: str) -> Places:
+    """Whose URL it is.
+
+    Raises:
+        UrlError: nothing that is installed knows such URLs.
+    """
+    scheme = _scheme(url)
+    if scheme not in _places:
+        _places[scheme] = _make(scheme)
+    return _places[scheme]
+
+
+def _make(scheme: str) -> Places:
+    if scheme == "file":
+        from p2premap.worker.localfiles import LocalFiles
+
+        return LocalFiles()
+    if scheme in _BY_LIBRARY:
+        from p2premap.worker.web import Web
+
+        return Web()
+    if importlib.util.find_spec("fsspec") is None:
+        raise UrlError(lacking(scheme))
+    from p2premap.worker.filesystems import FileSystems
+
+    return FileSystems(scheme, lacking(scheme))
+
+
+def lacking(scheme: str) -> str:
+    """What to do where a package for such URLs is missing."""
+    extra = f"p2premap[{_EXTRAS[scheme]}]" if scheme in _EXTRAS else f"fsspec {_PACKAGES.get(scheme, '')}".strip()
+    install = f"'{extra}'" if "[" in extra else extra
+    package = _PACKAGES.get(scheme, "fsspec")
+    return f"URLs that begin with {scheme}:// need the package {package} on every node: pip install {install}."
