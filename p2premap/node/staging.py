@@ -254,7 +254,7 @@ class Stager:
         path = self._blobs.path(source.digest)
         if _size(path) != source.size:
             return None
-        return Segment(path, 0, source.size, source.digest, False, source.path)
+        return Segment(path, 0, source.size, source.digest, False, source.path, source.start)
 
     # --- from others ---
 
@@ -271,7 +271,8 @@ class Stager:
                 continue
             self._fetched += 1
             self._fetched_bytes += source.size
-            return Segment(self._blobs.path(source.digest), 0, source.size, source.digest, True, source.path)
+            path = self._blobs.path(source.digest)
+            return Segment(path, 0, source.size, source.digest, True, source.path, source.start)
         self._lost += 1
         what = source.path or f"blob {source.digest.hex()[:16]}"
         raise SourceLost(f"{what} can be read nowhere ({'; '.join(reasons) or 'nobody holds it'}).", source.digest)

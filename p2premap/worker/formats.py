@@ -98,7 +98,7 @@ def _reading(stream: BinaryIO, segment: Segment, name: str, head: bytes, job: Jo
         case "file":
             return iter([((name, 0), _text(stream.read(), name, job))])
         case "csv":
-            return _csv(stream, segment.start, name, head, job)
+            return _csv(stream, segment.start + segment.shift, name, head, job)
         case "xml":
             return _numbered(name, _xml(stream, job.element))
         case "html":

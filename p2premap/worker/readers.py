@@ -165,10 +165,10 @@ def read_pieces(segment: Segment, name: str, piece_bytes: int) -> Iterator[tuple
         return
     hasher = None if segment.verified else blake3()
     buffer, kept = bytearray(piece_bytes), 0
-    offset, left = segment.start, segment.end - segment.start
+    offset, left = segment.start + segment.shift, segment.end - segment.start
     try:
         with open(segment.path, "rb", buffering=0) as file:
-            file.seek(offset)
+            file.seek(segment.start)
             while left:
                 if kept == len(buffer):  # a line longer than a piece
                     buffer.extend(bytes(len(buffer)))

@@ -24,6 +24,7 @@ class Segment(NamedTuple):
         verified: the node has checked the digest; otherwise the runtime must, or must read the range through
             `Context.read`, which does.
         name: how the user knows the input (the path as submitted); "" for a blob.
+        shift: what makes a place in `path` one in the input: the file may be a copy of a range of it.
     """
 
     path: str
@@ -32,6 +33,7 @@ class Segment(NamedTuple):
     digest: bytes
     verified: bool
     name: str
+    shift: int = 0
 
 
 class BlobWriter(Protocol):

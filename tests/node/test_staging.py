@@ -107,10 +107,10 @@ async def test_a_file_elsewhere_is_fetched_and_kept(cluster: Cluster, tmp_path: 
     cluster.files[HOME].allow_files(JOB, [str(path)])
     cluster.stager.distrust(source.digest)  # as if this machine had no such file
     segment = await cluster.stager.bring(source)
-    assert (content(segment), segment.verified, segment.name) == (b"two", True, str(path))
+    assert (content(segment), segment.verified, segment.name, segment.shift) == (b"two", True, str(path), 4)
     assert segment.path == cluster.mine.path(source.digest)
     again = await cluster.stager.bring(source)
-    assert again.path == segment.path, "what was fetched once is at hand"
+    assert (again.path, again.shift) == (segment.path, 4), "what was fetched once is at hand"
     assert cluster.stager.statistics().fetched == 1
 
 

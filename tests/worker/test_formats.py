@@ -23,7 +23,7 @@ from p2premap.client import plan as planning
 from p2premap.worker.formats import records_of
 from p2premap.worker.jobfile import JobFile
 from p2premap.worker.pairs import JobCodeError
-from p2premap.worker.runtime import InputLost
+from p2premap.worker.runtime import InputLost, Segment
 from tests.worker.jobs import lines, run_source, settings, whole
 
 PACKINGS: dict[str, Callable[[bytes], bytes]] = {
@@ -150,6 +150,14 @@ def test_csv_however_it_is_cut(
     assert found == expected
     if len(text.getvalue()) > 400:
         assert len(outcome.parts) > 1
+
+
+def test_a_copy_of_some_rows_is_read_as_these_rows_of_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path / "copy.csv", "1,2\n3,4\n")
+    copy = Segment(str(path), 0, 8, b"", True, "t.csv", 4)
+    (group,) = records_of(copy, "t.csv", b"a,b\n", settings(reader="csv"))
+    assert list(group.keys()) == [("t.csv", 4), ("t.csv", 8)]
+    assert group.values == [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]
 
 
 def test_csv_that_is_wrong_is_one_sentence_with_the_place(tmp_path: Path) -> None:

@@ -54,6 +54,15 @@ def test_lines(tmp_path_factory: pytest.TempPathFactory, text: str, piece_bytes:
         assert records(whole(path), settings()) == expected(text.encode())
 
 
+def test_a_copy_of_a_range_has_the_keys_of_the_file(tmp_path: Path) -> None:
+    """A node that has fetched a split has a file that begins where the split did."""
+    (tmp_path / "t").write_bytes(b"one\ntwo\nthree\n")
+    (tmp_path / "copy").write_bytes(b"two\nthree\n")
+    there = Segment(str(tmp_path / "t"), 4, 14, b"", True, "t")
+    copy = Segment(str(tmp_path / "copy"), 0, 10, b"", True, "t", 4)
+    assert records(copy, settings()) == records(there, settings()) == [(("name", 4), "two"), (("name", 8), "three")]
+
+
 @given(st.binary(max_size=100), st.integers(1, 30), st.sampled_from(["latin-1", "cp1252", "utf-8", "shift_jis"]))
 def test_lines_of_any_bytes_and_encoding(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, piece_bytes: int, encoding: str
