@@ -1,4 +1,4 @@
-"""The names of things: nodes, jobs, contents, ballots. Types only, no behaviour beyond showing them.
+"""The names of things: nodes, jobs, contents, ballots. Types only, no behaviour beyond showing and numbering them.
 
 An id is never a capability: knowing one gives no right to anything.
 """
@@ -15,7 +15,11 @@ NodeId = NewType("NodeId", bytes)
 """16 bytes: the first half of the BLAKE3 hash of the node's Ed25519 public key, proved in every hello."""
 
 Boot = NewType("Boot", int)
-"""How many times the node with this id has started; stored durably before the node speaks."""
+"""One start of the node with this id: a later one is higher, and no two are the same (`next_boot`). Stored durably
+before the node speaks."""
+
+BOOT_BITS = 24
+"""Of a boot, the lowest so many bits are drawn at random."""
 
 Incarnation = NewType("Incarnation", int)
 """Raised only by its owner, within one boot; (boot, incarnation) orders what is said of a member (SWIM, 4.2)."""
@@ -28,6 +32,21 @@ Digest = NewType("Digest", bytes)
 
 RequestId = NewType("RequestId", int)
 """Chosen by whoever asks on a connection; the answer repeats it."""
+
+
+def next_boot(before: Boot, drawn: int) -> Boot:
+    """The boot of the next start, from `BOOT_BITS` random bits.
+
+    A machine that is set back to a copy of itself counts its starts from there again; what is drawn tells the new ones
+    from those that it has forgotten.
+    """
+    return Boot(((before >> BOOT_BITS) + 1 << BOOT_BITS) + drawn)
+
+
+def starts_of(boot: Boot) -> int:
+    """How many times the node had started by then, this time included."""
+    return boot >> BOOT_BITS
+
 
 NOBODY = NodeId(bytes(NODE_ID_BYTES))
 """Stands for the leader of a job that nobody leads."""

@@ -24,7 +24,7 @@ from p2premap.election.records import (
     StoredRecord,
     StoredStream,
 )
-from p2premap.ids import Ballot, Boot, JobId
+from p2premap.ids import Ballot, JobId
 
 SYNC_S: Final = 0.002
 """A write that is synced takes about so long; a shared disk up to ten times that."""
@@ -146,15 +146,15 @@ class LedgerDisk:
         self._now = Ledger()
         self._unsynced: list[tuple[StoredRecord, ...]] = []
         self._queue: deque[_Write] = deque()
-        self._images: dict[Boot, Ledger] = {}
+        self._images: dict[int, Ledger] = {}
 
-    def boot(self, boot: Boot, *, old: bool) -> Ledger:
-        """The process starts; `old`: from the image of when this boot began for the first time."""
+    def boot(self, start: int, *, old: bool) -> Ledger:
+        """The process starts for the n-th time; `old`: from the image of when it did so first."""
         if old:
-            self._synced = self._images.get(boot, Ledger()).copy()
+            self._synced = self._images.get(start, Ledger()).copy()
             self._now = self._synced.copy()
             self._audit.restored(self._now)
-        self._images[boot] = self._synced.copy()
+        self._images[start] = self._synced.copy()
         while len(self._images) > IMAGES_MAX:
             del self._images[min(self._images)]
         return self._now

@@ -11,6 +11,8 @@ one value a ballot    a leader proposes one
 promises              nothing is accepted or acknowledged below a promise
 persist before ...    what a message says is on its sender's disk
 protected             a later leader's history begins with it, in the same order
+held                  what a quorum's disks hold before anybody leads under a higher ballot is in every later history
+based                 a leader's tasks have what the base of its stream says, in the order in which a successor reads it
 pin                   what a decided manifest speaks of is the beginning of every later history
 strict                a strict job is never forked
 liveness              what was begun is brought to its end, once nothing more goes wrong
@@ -37,11 +39,14 @@ from p2premap.election.records import (
     StoredRecord,
     StoredStream,
 )
-from p2premap.ids import Ballot, JobId, NodeId
+from p2premap.election.streams import Streams, in_order
+from p2premap.ids import Ballot, Boot, JobId, NodeId
 from p2premap.wire import Message
 
 WORDS = (messages.Prepare, messages.Promise, messages.Accepted, messages.JobStored, messages.Heard)
 """By these a replica gives its word, and must keep it."""
+
+NEVER = Boot(0)
 
 CELLS = ("m0", "m1", "end")
 """What every leader proposes, sooner or later: so that what is decided by one and forgotten is decided otherwise."""
@@ -120,7 +125,8 @@ class Node:
     """A node, up or not."""
 
     id: NodeId
-    boot: int = 0
+    boot: Boot = NEVER
+    former: tuple[Boot, ...] = ()
     core: ElectionCore | None = None
     disk: Disk = field(default_factory=Disk)
     writes: deque[events.Persist] = field(default_factory=deque)
@@ -131,15 +137,19 @@ class Node:
     told: dict[NodeId, tuple[str, int]] = field(default_factory=dict)
     """What its gossip says of others: seen, doubtful or gone, and the boot."""
     full: bool = False
-    images: dict[int, Disk] = field(default_factory=dict)
-    """Its disk as it was before each start, by its boot counter then."""
-    spoke: int = 0
+    images: list[tuple[tuple[Boot, ...], Disk]] = field(default_factory=list)
+    """What it remembered before each start: its boots, and its disk."""
+    spoke: Boot = NEVER
     """The last life in which it has given its word."""
     restored: bool = False
     """Its disk was set back."""
 
     def __str__(self) -> str:
         return chr(self.id[0])
+
+
+def _boot_in(record: JobRecord, node: NodeId) -> int:
+    return dict(zip(record.members, record.boots, strict=False)).get(node, 0)
 
 
 class Model:
@@ -164,6 +174,11 @@ class Model:
         self._sets: dict[tuple[JobId, int], tuple[NodeId, ...]] = {}
         self._accepts: dict[tuple[JobId, str, Ballot], tuple[bytes, set[NodeId]]] = {}
         self._promised: dict[tuple[NodeId, JobId], Ballot] = {}
+        self._holders: dict[tuple[JobId, Ballot, int], set[NodeId]] = {}
+        self._held: dict[tuple[JobId, int], set[bytes]] = {}
+        """Facts that a quorum holds, by job and epoch."""
+        self._begun: dict[JobId, Ballot] = {}
+        self._based: set[tuple[JobId, Ballot]] = set()
         self.takeovers = 0
         self.changes = 0
         self._epochs: set[tuple[JobId, int]] = set()
@@ -187,6 +202,19 @@ class Model:
                     raise Violated("replica sets: an epoch has two")
             elif isinstance(record, CellRecord) and not record.chosen:
                 self._accepted(node, record)
+            elif isinstance(record, StoredBatch):
+                self._stored(node, record)
+
+    def _stored(self, node: Node, record: StoredBatch) -> None:
+        """What a quorum holds while nobody has begun to lead under a higher ballot is safe, told or not."""
+        job, ballot = record.job, record.ballot
+        if record.serial == 0:
+            self._begun[job] = max(ballot, self._begun.get(job, ballot))
+            return
+        holders = self._holders.setdefault((job, ballot, record.serial), set())
+        holders.add(node.id)
+        if ballot == self._begun.get(job) and is_quorum(self._sets.get((job, ballot.epoch), ()), holders):
+            self._held.setdefault((job, ballot.epoch), set()).add(record.batch)
 
     def _accepted(self, node: Node, record: CellRecord) -> None:
         """What a quorum has accepted under one ballot is chosen, whether anybody knows it or not."""
@@ -256,6 +284,8 @@ class Model:
         protected = self._protected.get(job, [])
         if list(lead.history[: len(protected)]) != protected:
             raise Violated("protected: a leader's history does not begin with what was protected before")
+        if not self._held.get((job, ballot.epoch), set()) <= set(lead.history) and not self._set_back():
+            raise Violated("held: a leader's history lacks what a quorum holds")
         if len(set(lead.history)) != len(lead.history) and job not in self.forked.values():
             raise Violated("history: a batch is applied twice")
         for cell, value in lead.decided.items():
@@ -264,6 +294,9 @@ class Model:
         for (of, cell), value in self.decided.items():
             if of == job:
                 self._check_pin(cell, value, list(lead.history))
+
+    def _set_back(self) -> bool:
+        return any(node.restored for node in self._nodes.values())
 
     def forks(self, effect: events.Forked) -> None:
         """A fork is opened."""
@@ -281,12 +314,27 @@ class Model:
         facts = led.facts[: led.began + effect.serial]
         if len(facts) != led.began + effect.serial:
             raise Violated("protected: more than was appended")
+        self._check_base(node, effect.job, led)
         known = self._protected.get(effect.job, [])
         short = min(len(known), len(facts))
         if known[:short] != facts[:short]:
             raise Violated("protected: two leaders' facts are protected in different order")
         if len(facts) > len(known):
             self._protected[effect.job] = facts
+
+    def _check_base(self, node: Node, job: JobId, led: Led) -> None:
+        """Tasks that went on through a change of the replica set too; once for each stream."""
+        batches = node.disk.batches[job]
+        ballot = max(ballot for ballot, _ in batches if ballot.node == node.id)
+        if (job, ballot) in self._based:
+            return
+        self._based.add((job, ballot))
+        streams = Streams()
+        for of, serial in sorted(batches):
+            streams.take(of, serial, batches[of, serial].batch)
+        base = list(in_order(streams.fold(streams.base(ballot)), batches.values()))
+        if led.facts[: len(base)] != base:
+            raise Violated("based: a leader's tasks go on from something else than the base of its stream")
 
     def decides(self, node: Node, effect: events.Decided) -> None:
         """A node says that a cell is decided; where it is the first to know, what the value speaks of is protected."""
@@ -334,27 +382,27 @@ class Model:
         return bool(sets) and all(is_quorum(members, sound) for members in sets)
 
     def _has_forgotten(self, node: NodeId, records: list[JobRecord]) -> bool:
-        """Whether somebody knows of a later life of it than its own, which it has lost."""
-        known = (dict(zip(record.members, record.boots, strict=False)).get(node, 0) for record in records)
-        return self._nodes[node].restored and max(known) > self._nodes[node].boot
+        """Whether somebody knows of a life of it that it has lost."""
+        at = self._nodes[node]
+        return at.restored and any(_boot_in(record, node) not in (0, at.boot, *at.former) for record in records)
 
-    def old_image(self, node: Node) -> tuple[int, Disk] | None:
-        """What this machine may be set back to, with its boot counter then; None where it must not be.
+    def old_image(self, node: Node) -> tuple[tuple[Boot, ...], Disk] | None:
+        """What this machine may be set back to, with the boots that it remembers then; None where it must not be.
 
-        No quorum of any job may depend on it, no other machine has been set back, and others can know of it: it has
-        given its word in a life whose number it will bear no more. Who keeps the whole disk's age is not seen here:
-        gossip finds out who comes back with an old boot, and an identity that has lost all is never used again.
+        No quorum of any job may depend on it, no other machine has been set back, and it has lost the whole life in
+        which it last gave its word, of which all others know. What is left out here is not promised, see
+        docs/decisions/0015-what-boot-counters-see.md.
         """
-        if any(other.restored for other in self._nodes.values()):
+        if self._set_back():
             return None
         for records in self._disks().values():
             for record in records:
                 if not is_quorum(record.members, [member for member in record.members if member != node.id]):
                     return None
-        for boot, disk in sorted(node.images.items(), reverse=True):
-            if boot + 1 < node.spoke and disk.jobs and node.disk.jobs.keys() <= disk.jobs.keys():
-                return boot, disk
-        return None
+        for other in self._nodes.values():
+            if any(_boot_in(record, node.id) != node.spoke for record in other.disk.jobs.values() if other is not node):
+                return None
+        return next((image for image in reversed(node.images) if node.spoke not in image[0]), None)
 
     def _active(self, node: Node, job: JobId) -> bool:
         record = node.disk.jobs.get(job)

@@ -23,14 +23,12 @@ from p2premap.election import events
 from p2premap.election.config import is_config
 from p2premap.election.core import ElectionCore
 from p2premap.election.messages import Chosen
-from p2premap.ids import JOB_ID_BYTES, NODE_ID_BYTES, Boot, JobId, NodeId
+from p2premap.ids import BOOT_BITS, JOB_ID_BYTES, NODE_ID_BYTES, JobId, NodeId, next_boot
 from p2premap.protocol import LINK
-from p2premap.sim.electionmodel import CELLS, Led, Model, Node, Violated
+from p2premap.sim.electionmodel import CELLS, NEVER, Led, Model, Node, Violated
 from p2premap.wire import Message
 
 LOOK = 0.15
-STARTS_BETWEEN = 16
-"""Every start seen here stands for so many: a copy of a disk is old, and its counter does not catch up by itself."""
 LIVENESS_STEPS_MAX = 20_000
 STEP_EFFECTS_MAX = 1_000
 
@@ -151,6 +149,7 @@ class Walk:
         config: ElectionConfig | None = None,
     ) -> None:
         self.random = Random(f"electionwalk/{seed}")
+        self._boots = Random(f"electionwalk/{seed}/boots")
         self.now = 0.0
         self.config = config or HASTY
         self.faults = faults or Faults()
@@ -324,20 +323,24 @@ class Walk:
     # --- cores --------------------------------------------------------------------------------------------------------
 
     def _restore(self, node: Node) -> None:
-        """The machine comes back as it was some starts ago, and its boot counter with it."""
+        """The machine comes back as it was some starts ago."""
         image = self.model.old_image(node)
         assert image is not None, "there is one"
-        node.boot, node.disk = image[0], image[1].copy()
-        self._start(node, old=True)
+        remembered, disk = image
+        node.former, node.boot, node.disk = remembered[:-1], remembered[-1] if remembered else NEVER, disk.copy()
+        node.restored = True
+        self._start(node)
 
-    def _start(self, node: Node, *, old: bool = False) -> None:
-        node.images[node.boot] = node.disk.copy()
-        node.boot += 1 if old or node.restored else STARTS_BETWEEN
-        node.restored = node.restored or old
+    def _start(self, node: Node) -> None:
+        if node.boot:
+            node.former = (*node.former, node.boot)
+        node.images.append((node.former, node.disk.copy()))
+        node.boot = next_boot(node.boot, self._boots.getrandbits(BOOT_BITS))
         node.full = False
         node.core = ElectionCore(
             me=node.id,
-            boot=Boot(node.boot),
+            boot=node.boot,
+            former=node.former,
             name=str(node),
             config=self.config,
             rng=Random(self.random.random()),
@@ -560,7 +563,7 @@ class Walk:
             return
         node.told[other.id] = truth
         if truth[0] == "seen":
-            self._step(node, events.PeerSeen(node=other.id, boot=Boot(other.boot)))
+            self._step(node, events.PeerSeen(node=other.id, boot=other.boot))
         else:
             certain = other.core is None and self.random.random() < 0.7
             self._step(node, events.PeerGone(node=other.id, certain=certain))

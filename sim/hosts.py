@@ -35,15 +35,16 @@ class Life:
 
     Args:
         node: its identity, from the machine's disk.
-        boot: how often it has started, this time included.
+        boot: this start of it.
         name: for people.
         addresses: where it listens.
         now: its own clock at the start.
-        random: gives the generator of a room, seeded by world, node and boot.
+        random: gives the generator of a room, seeded by world, node and start.
         old: the machine's disk is an older image of itself.
+        former: the starts before it that its disk remembers.
     """
 
-    __slots__ = ("addresses", "boot", "name", "node", "now", "old", "random")
+    __slots__ = ("addresses", "boot", "former", "name", "node", "now", "old", "random")
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class Life:
         now: float,
         random: Callable[[str], Random],
         old: bool = False,
+        former: tuple[Boot, ...] = (),
     ) -> None:
         self.node = node
         self.boot = boot
@@ -63,6 +65,7 @@ class Life:
         self.now = now
         self.random = random
         self.old = old
+        self.former = former
 
 
 HostMaker = Callable[[Life], Host]

@@ -90,6 +90,7 @@ class Ledgers:
         self._safe: dict[tuple[JobId, StageId, int], _Safe] = {}
         self._ordered: set[tuple[JobId, StageId, int, int]] = set()
         self._strict: set[JobId] = set()
+        self._set_back: set[NodeId] = set()
         self._ill: dict[int, float] = {}
         self._identities = {seat.index: seat.node for seat in world.seats}
         self._all_ill = -DOUBT_S
@@ -132,6 +133,7 @@ class Ledgers:
     def restored(self, seat: Seat, ledger: Ledger) -> None:
         """This disk is an older image of itself."""
         self.gone(seat.node)
+        self._set_back.add(seat.node)
         for job, record in ledger.jobs.items():
             self._records[seat.node, job] = record
         for job, streams in ledger.batches.items():
@@ -152,8 +154,12 @@ class Ledgers:
                 self._unprotect(job, ballot, serial)
 
     def excused(self, job: JobId) -> bool:
-        """Whether the disks of so many replicas are lost that nobody can go on with the job."""
-        records = {node: record for (node, of), record in self._records.items() if of == job and not record.gone}
+        """Whether the disks of so many replicas are lost, or older images of themselves, that nobody can go on."""
+        records = {
+            node: record
+            for (node, of), record in self._records.items()
+            if of == job and not record.gone and not (record.amnesiac and node in self._set_back)
+        }
         newest = max(records.values(), key=lambda record: record.promised, default=None)
         if newest is None:
             return True

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from p2premap.ids import Address, Boot, NodeId
+from p2premap.ids import Address, Boot, NodeId, starts_of
 from p2premap.sim.hosts import Host
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Disk(enum.Enum):
 
     KEPT = "kept"
     OLD = "old"
-    """An earlier image: the boot counter of some starts ago."""
+    """An earlier image: it does not remember the last starts."""
     LOST = "lost"
     """Empty: a new key, hence a new node id."""
 
@@ -55,6 +55,8 @@ class Seat:
         self.node = NodeId(b"")
         self.identities = 0
         self.boot = Boot(0)
+        self.former: tuple[Boot, ...] = ()
+        """The starts before this one that its disk remembers."""
         self.life = 0
         self.host: Host | None = None
         self.clock_offset_s = 0.0
@@ -89,4 +91,4 @@ class Seat:
         return self.power in (Power.RUNNING, Power.PAUSED, Power.STOPPED)
 
     def __repr__(self) -> str:
-        return f"{self.name}({self.node[:4].hex()}, boot {self.boot}, {self.power.value})"
+        return f"{self.name}({self.node[:4].hex()}, start {starts_of(self.boot)}, {self.power.value})"

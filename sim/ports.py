@@ -14,7 +14,7 @@ from p2premap.election.core import ElectionCore
 from p2premap.gossip import events as gossip
 from p2premap.gossip.core import GossipCore
 from p2premap.gossip.messages import MESSAGES as GOSSIP_MESSAGES
-from p2premap.ids import Digest, NodeId
+from p2premap.ids import Digest, NodeId, starts_of
 from p2premap.node.capabilities import Capabilities
 from p2premap.node.core import NodeCore
 from p2premap.node.events import JobAccepted, JobRefused, KeepBlobs, NodeEvent, ReadPlan, Tick
@@ -260,7 +260,7 @@ class NodeHosts(Quiet):
         assert world is not None, "tell the hosts their world first"
         seat = world.owners[life.node]
         desk = self._desk(world, seat)
-        stored = desk.ledger.boot(life.boot, old=life.old).stored()
+        stored = desk.ledger.boot(starts_of(life.boot), old=life.old).stored()
         storage = Storage(world, seat, self.desks)
         gossip_core = GossipCore(
             me=life.node,
@@ -280,6 +280,7 @@ class NodeHosts(Quiet):
             elections=ElectionCore(
                 me=life.node,
                 boot=life.boot,
+                former=life.former,
                 name=life.name,
                 config=ElectionConfig(),
                 rng=life.random("election"),

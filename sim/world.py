@@ -35,7 +35,7 @@ from p2premap.gossip.events import (
     Tick,
     Woke,
 )
-from p2premap.ids import NODE_ID_BYTES, Address, Boot, NodeId
+from p2premap.ids import BOOT_BITS, NODE_ID_BYTES, Address, Boot, NodeId, next_boot, starts_of
 from p2premap.sim.clock import Clock
 from p2premap.sim.hosts import HostMaker, Life
 from p2premap.sim.machines import Disk, Power, Seat
@@ -182,26 +182,25 @@ class World:
         assert seat.host is None, f"{seat} already runs"
         if disk is Disk.LOST:
             self._new_identity(seat)
-        elif disk is Disk.OLD:
-            seat.boot = Boot(max(0, seat.boot - 2))
-        seat.boot = Boot(seat.boot + 1)
         seat.life += 1
+        self._next_boot(seat, old=disk is Disk.OLD)
         was_off = seat.power is Power.OFF
         seat.power = Power.RUNNING
         seat.since = self.now
         seat.left = seat.leaving = False
-        node, boot = seat.node, seat.boot
-        origin = self.random(node.hex(), boot, "clock").uniform(0, 1e6)
+        node, start = seat.node, starts_of(seat.boot)
+        origin = self.random(node.hex(), start, "clock").uniform(0, 1e6)
         seat.clock_offset_s = origin - self.now
         seat.clock_last = origin
         seat.host = self._hosts(
             Life(
                 node=node,
-                boot=boot,
+                boot=seat.boot,
+                former=seat.former,
                 name=seat.name,
                 addresses=(seat.address,),
                 now=origin,
-                random=lambda room: self.random(node.hex(), boot, room),
+                random=lambda room: self.random(node.hex(), start, room),
                 old=disk is Disk.OLD,
             )
         )
@@ -310,11 +309,18 @@ class World:
 
     # --- within ---------------------------------------------------------------------------------------------------
 
+    def _next_boot(self, seat: Seat, *, old: bool) -> None:
+        """An old disk is as it was when the start before the last one began."""
+        remembered = (*seat.former, seat.boot) if seat.boot else ()
+        seat.former = remembered[:-2] if old else remembered
+        before = seat.former[-1] if seat.former else Boot(0)
+        seat.boot = next_boot(before, self.random(seat.node.hex(), seat.life, "boot").getrandbits(BOOT_BITS))
+
     def _new_identity(self, seat: Seat) -> None:
         seat.identities += 1
         name = f"{self.seed}/{seat.index}/{seat.identities}".encode()
         seat.node = NodeId(blake3(name).digest()[:NODE_ID_BYTES])
-        seat.boot = Boot(0)
+        seat.boot, seat.former = Boot(0), ()
         self.owners[seat.node] = seat
 
     def _end(self, seat: Seat, power: Power, word: str) -> None:

@@ -80,6 +80,7 @@ class Context:
         "agenda",
         "boot",
         "config",
+        "former",
         "inbox",
         "journal",
         "leaving",
@@ -91,9 +92,12 @@ class Context:
         "touched",
     )
 
-    def __init__(self, *, me: NodeId, boot: Boot, config: ElectionConfig, rng: Random, now: float) -> None:
+    def __init__(
+        self, *, me: NodeId, boot: Boot, former: tuple[Boot, ...], config: ElectionConfig, rng: Random, now: float
+    ) -> None:
         self.me = me
         self.boot = boot
+        self.former = former
         self.config = config
         self.rng = rng
         self.now = now

@@ -85,7 +85,8 @@ class ElectionCore:
 
     Args:
         me: this node.
-        boot: how many times it has started, stored durably by the caller.
+        boot: this start of it, stored durably by the caller.
+        former: the last starts before it that its disk remembers, the oldest first.
         name: for people.
         config: intervals and limits.
         rng: for every choice of the protocol.
@@ -98,6 +99,7 @@ class ElectionCore:
         *,
         me: NodeId,
         boot: Boot,
+        former: tuple[Boot, ...],
         name: str,
         config: ElectionConfig,
         rng: Random,
@@ -106,7 +108,7 @@ class ElectionCore:
     ) -> None:
         self.me = me
         self.name = name
-        self._context = Context(me=me, boot=boot, config=config, rng=rng, now=now)
+        self._context = Context(me=me, boot=boot, former=former, config=config, rng=rng, now=now)
         self._table = JobTable(self._context)
         self._submissions = Submissions(self._context, self._table)
         self._hearing = Hearing(self._context, self._table, self._submissions)
@@ -352,7 +354,7 @@ class ElectionCore:
                 if node in job.replica.members and job.boots.wants(node):
                     unsure.append(job.replica.job)
             if unsure:
-                context.send(node, messages.Boots(boot=context.boot, jobs=tuple(unsure)))
+                context.send(node, messages.Boots(boot=context.boot, jobs=tuple(unsure), former=context.former))
         elif not peer.alive:
             peer.alive = True
             peer.since = context.now

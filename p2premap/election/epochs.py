@@ -44,6 +44,7 @@ def _enter(context: Context, job: Job, config: Config) -> None:
         leave(context, job, promised, config.members)
         return
     fresh = config.boot_of(me) == context.boot
+    job.forgetful.clear()
     job.boots = BootCheck(me, fresh=fresh, amnesiac=replica.record.amnesiac and not fresh)
     replica.update(
         msgspec.structs.replace(

@@ -98,8 +98,8 @@ def on_append(context: Context, job: Job, node: NodeId, append: Append) -> None:
 
 
 def on_batches(context: Context, job: Job, node: NodeId, message: Batches) -> None:
-    """Facts that were lacking here, from whoever had them."""
-    if job.replica.active:
+    """Facts that were lacking here, from whom this replica follows; a candidate takes them from all."""
+    if job.replica.active and job.replica.promised.node in (node, context.me):
         job.replica.store(message.batches, lambda: _ack(context, job, node, job.replica.promised))
 
 
@@ -148,6 +148,8 @@ def on_prepare(context: Context, job: Job, node: NodeId, message: Prepare) -> No
     if not replica.active or message.ballot.epoch != replica.promised.epoch:
         _follows(context, job, node, message.ballot)
         return
+    if replica.record.amnesiac:
+        context.send(node, Nack(job=replica.job, promised=replica.promised, amnesiac=True))
     if not job.votes or node not in replica.members or node != message.ballot.node:
         return
     if not _follows(context, job, node, message.ballot):

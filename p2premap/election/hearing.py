@@ -8,13 +8,14 @@ from typing import assert_never
 import msgspec
 
 from p2premap.election import epochs, follower, messages
+from p2premap.election.boots import remembers
 from p2premap.election.context import Context
 from p2premap.election.job import Job
 from p2premap.election.records import JobRecord
 from p2premap.election.replica import Replica
 from p2premap.election.submission import Submissions
 from p2premap.election.table import JobTable
-from p2premap.ids import Boot, JobId, NodeId
+from p2premap.ids import JobId, NodeId
 from p2premap.wire import Message
 
 
@@ -51,8 +52,8 @@ class Hearing:
             case messages.Chosen(cells=cells):
                 if cells and (job := self._known(node, cells[0].job)) is not None:
                     follower.on_chosen(job, message)
-            case messages.Boots(boot=boot, jobs=jobs):
-                self._boots(node, boot, jobs)
+            case messages.Boots():
+                self._boots(node, message)
             case messages.BootsKnown():
                 self._boots_known(node, message)
             case messages.FindKey(request=request, key=key):
@@ -123,7 +124,9 @@ class Hearing:
             case messages.Promise():
                 if job.candidacy is not None:
                     job.candidacy.hear(node, message)
-            case messages.Nack(promised=promised):
+            case messages.Nack(promised=promised, amnesiac=amnesiac):
+                if amnesiac and promised.epoch == job.replica.promised.epoch:
+                    job.forgetful.add(node)
                 job.refused(promised)
             case messages.Accepted(ballot=ballot, cell=cell):
                 if job.leadership is not None and job.leadership.ballot == ballot:
@@ -167,6 +170,8 @@ class Hearing:
         if job is None or job.leadership is None or job.leadership.ballot != ack.ballot:
             return
         self._context.touch(ack.job)
+        if ack.amnesiac:
+            job.forgetful.add(node)
         job.leadership.on_ack(node, ack, leaving)
         job.announce()
 
@@ -197,32 +202,36 @@ class Hearing:
                 known.replica.write(sync=True, then=lambda: context.send(node, known.provision.stored()))
             return
         record = msgspec.structs.replace(record, amnesiac=False, acknowledged=True)
-        job = self._table.add(Replica(context, record), brought=False, fresh=True)
+        replica = Replica(context, record)
+        fresh = context.me not in record.members or replica.boot_of(context.me) == context.boot
+        job = self._table.add(replica, brought=False, fresh=fresh)
         job.wait(context.config.missed_s)
         job.provision.tell = node
         job.replica.write(record, sync=True, then=job.provision.is_stored)
         job.provision.bring(node)
+        job.ask_boots()
         if record.origin:
             job.announce()  # orders of the fork's leader come next
 
-    def _boots(self, node: NodeId, boot: Boot, jobs: tuple[JobId, ...]) -> None:
-        """Another node has started: tell what this one knew of it, and remember."""
+    def _boots(self, node: NodeId, asked: messages.Boots) -> None:
+        """Another node has started: tell what this one knew of it, and remember, unless it has forgotten that."""
         known = []
-        for job_id in jobs:
-            job = self._table.get(job_id)
-            highest = 0
+        for job_id in asked.jobs:
+            job = self._table.get(JobId(job_id))
+            last = 0
             if job is not None and job.replica.active:
-                highest = job.replica.boot_of(node)
-                job.replica.note_boot(node, boot)
-            known.append((job_id, highest))
-        answer = messages.BootsKnown(boot=boot, known=tuple(known))
+                last = job.replica.boot_of(node)
+                if remembers(asked.boot, asked.former, last):
+                    job.replica.note_boot(node, asked.boot)
+            known.append((job_id, last))
+        answer = messages.BootsKnown(boot=asked.boot, known=tuple(known))
         self._context.journal.write(sync=True, then=lambda: self._context.send(node, answer))
 
     def _boots_known(self, node: NodeId, message: messages.BootsKnown) -> None:
         if message.boot != self._context.boot:
             return
-        for job_id, highest in message.known:
+        for job_id, last in message.known:
             job = self._table.get(job_id)
             if job is not None and job.replica.active:
                 self._context.touch(job_id)
-                job.boot_known(node, highest)
+                job.boot_known(node, last)

@@ -22,7 +22,7 @@ import msgspec
 
 from p2premap.election import epochs
 from p2premap.election.ballot import successor
-from p2premap.election.boots import BootCheck
+from p2premap.election.boots import BootCheck, remembers
 from p2premap.election.candidate import Candidacy
 from p2premap.election.carried import Carried, say
 from p2premap.election.config import Config, is_config
@@ -67,6 +67,8 @@ class Job:
         self._boots_at = -math.inf
         self._told: tuple[NodeId | None, int, str] | None = None
         self.no_quorum_since = math.inf
+        self.forgetful: set[NodeId] = set()
+        """Members that give their word no more in this epoch (`boots`)."""
         self.fork: JobId | None = None
         """The fork of this job that is known here."""
         self.stranded: Callable[[Job], None] = lambda job: None
@@ -94,11 +96,13 @@ class Job:
         replica = self.replica
         if not replica.active or self.leader not in (None, self._context.me):
             return ""
-        silent = [n for n in replica.members if not self._context.reachable(n)]
-        if is_quorum(replica.members, [n for n in replica.members if n not in silent]):
+        if is_quorum(replica.members, [n for n in replica.members if self._counts(n)]):
             return self.provision.lacks if self.leader is None else self._unwritable() or self._copying()
-        names = ", ".join(node.hex()[:8] for node in silent)
-        return f"{needed(replica.members)} of {len(replica.members)} replicas are needed; no answer from {names}."
+        silent = ", ".join(n.hex()[:8] for n in replica.members if not self._context.reachable(n))
+        forgetful = ", ".join(n.hex()[:8] for n in replica.members if self._has_forgotten(n))
+        note = f"{needed(replica.members)} of {len(replica.members)} replicas are needed"
+        note += f"; no answer from {silent}" if silent else ""
+        return f"{note}; older copies of their disks are back at {forgetful}." if forgetful else f"{note}."
 
     def _unwritable(self) -> str:
         """Of a job that is led here: whose disks have to take something before it can go on."""
@@ -186,9 +190,16 @@ class Job:
 
     # --- without a quorum ---------------------------------------------------------------------------------------------
 
+    def _has_forgotten(self, node: NodeId) -> bool:
+        return node in self.forgetful or (node == self._context.me and self.boots.amnesiac)
+
+    def _counts(self, node: NodeId) -> bool:
+        """Whether this member's word is to be had."""
+        return self._context.reachable(node) and not self._has_forgotten(node)
+
     def see_quorum(self) -> bool:
         """Whether a quorum is in reach; since when it is not is remembered."""
-        if self.replica.has_quorum([node for node in self.replica.members if self._context.reachable(node)]):
+        if self.replica.has_quorum([node for node in self.replica.members if self._counts(node)]):
             self.no_quorum_since = math.inf
             return True
         self.no_quorum_since = min(self.no_quorum_since, self._context.now)
@@ -204,7 +215,7 @@ class Job:
         others = [node for node in replica.members if node != me]
         if len(others) == 1 and self._context.certainly_gone(others[0]):
             return self.no_quorum_since
-        rank = [node for node in replica.members if self._context.reachable(node)].index(me)
+        rank = sorted(filter(self._context.reachable, replica.members), key=self._has_forgotten).index(me)
         return self.no_quorum_since + self._context.config.fork_s * (1 + rank / 2)
 
     def _strand(self) -> None:
@@ -246,7 +257,8 @@ class Job:
         self._boots_at = now
         for node in self.replica.members:
             if self.boots.wants(node) and self._context.reachable(node):
-                self._context.send(node, Boots(boot=self._context.boot, jobs=(self.replica.job,)))
+                boot, former = self._context.boot, self._context.former
+                self._context.send(node, Boots(boot=boot, jobs=(self.replica.job,), former=former))
 
     def may_stand(self) -> bool:
         """Whether it makes sense to."""
@@ -485,9 +497,9 @@ class Job:
             self.leadership.tick()
         self.announce()
 
-    def boot_known(self, node: NodeId, highest: int) -> None:
+    def boot_known(self, node: NodeId, last: int) -> None:
         """A member tells which boot of this node it knew."""
-        if highest > self._context.boot:
+        if not remembers(self._context.boot, self._context.former, last):
             self.boots.forgot()
             if not self.replica.record.amnesiac:
                 self.replica.update(msgspec.structs.replace(self.replica.record, amnesiac=True))

@@ -151,10 +151,11 @@ class Promise(Message, tag=66, frozen=True, kw_only=True):
 
 
 class Nack(Message, tag=67, frozen=True, kw_only=True):
-    """I have promised a higher ballot: yours is over."""
+    """I have promised a higher ballot: yours is over. `amnesiac`: I may not promise anything in this epoch."""
 
     job: JobIdField
     promised: Ballot
+    amnesiac: bool = False
 
 
 class Append(Message, tag=68, frozen=True, kw_only=True):
@@ -212,14 +213,15 @@ class Moved(Message, tag=74, frozen=True, kw_only=True):
 
 
 class Boots(Message, tag=75, frozen=True, kw_only=True):
-    """I have started. Which of my boots did you know, in each of these jobs?"""
+    """I have started. Which of my boots did you know, in each of these jobs? `former`: those that I remember."""
 
     boot: BootField
     jobs: tuple[JobIdField, ...]
+    former: tuple[BootField, ...] = ()
 
 
 class BootsKnown(Message, tag=76, frozen=True, kw_only=True):
-    """Answers `Boots` of this boot: the highest boot known before it, of each job."""
+    """Answers `Boots` of this boot: the last boot known before it, or it, of each job."""
 
     boot: BootField
     known: tuple[tuple[JobIdField, Count], ...]

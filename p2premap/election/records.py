@@ -23,7 +23,7 @@ class JobRecord(Record, frozen=True, kw_only=True):
         origin: of a fork, the job that it was forked from; b"" else.
         view: the last view of a job that is over; b"" else.
         gone: this node is not a replica any more (a tombstone).
-        boots: the highest boot counter seen of each member, in the order of `members`.
+        boots: the last boot heard of each member, in the order of `members`.
         amnesiac: this replica may have forgotten what it promised in this epoch; it is silent until the next.
     """
 

@@ -10,9 +10,11 @@ one promise, so that one round of `Prepare` makes a leader of all of them, also 
 - it accepts, and stores facts for their leader, only under the ballot that it promised, or a higher one, which it
   thereby promises.
 
-**Facts.** Acknowledging a leader's batch is like accepting: it is refused under a lower ballot. So a batch that a
-quorum has acknowledged was, at one replica at least of any later candidate's quorum, stored before that replica's
-promise; and a promise brings all facts with it. Beyond that facts may be taken from anybody at any time.
+**Facts.** Storing a batch is like accepting: facts are taken from the leader of the promised ballot only, and from
+others only by whoever stands under it itself. So a batch that a quorum holds, whether its leader knows that or not,
+was, at one replica at least of any later candidate's quorum, stored before that replica's promise, or told by the
+candidate; and a promise brings all facts with it. Were facts taken from a former leader after a promise, a quorum
+could come to hold what the next leader begins without, and has done again.
 
 Everything here changes memory at once and the disk through the journal; see there for why that is safe.
 """
@@ -150,7 +152,7 @@ class Replica:
         return True
 
     def boot_of(self, node: NodeId) -> int:
-        """The highest boot that was heard of this member; 0 where none was."""
+        """The last boot that was heard of this member; 0 where none was."""
         known = dict(zip(self.record.members, self.record.boots, strict=False))
         return known.get(node, 0)
 

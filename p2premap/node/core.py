@@ -35,7 +35,7 @@ from p2premap.errors import RemoteProtocolError
 from p2premap.gossip import events as gossip
 from p2premap.gossip.events import GossipEffect, GossipEvent, MemberState, MemberView
 from p2premap.gossip.facts import LEVELS, load_levels
-from p2premap.ids import Boot, JobId, NodeId, short
+from p2premap.ids import Boot, JobId, NodeId, short, starts_of
 from p2premap.node import software
 from p2premap.node.capabilities import FACT, Capabilities
 from p2premap.node.events import (
@@ -467,7 +467,7 @@ class NodeCore:
             name=member.name,
             state=member.state.name.lower(),
             pid=abilities.pid,
-            boot=member.boot,
+            boot=starts_of(member.boot),
             addresses=tuple(str(address) for address in member.addresses),
             version=abilities.version,
             system=abilities.system,

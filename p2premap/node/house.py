@@ -260,6 +260,7 @@ class House:
             elections=ElectionCore(
                 me=self.identity.node,
                 boot=self.identity.boot,
+                former=self.identity.former,
                 name=self.name,
                 config=self.config.election,
                 rng=self._parts.random(),

@@ -5,13 +5,13 @@
     <state>/<cluster>/<machine>/<node id>/      one directory a node, mode 0700
         lock    held by flock(2) while the node runs: the next node on this machine takes the next directory
         key     32 bytes, mode 0600: the node's Ed25519 seed
-        boot    how often it has started; raised and on disk before the node speaks
+        boot    its last starts, one a line, this one last; on disk before the node speaks
         tls     cached: the CA and this node's leaf, PEM
         name    what its owner has called it, where he has
 
 A free directory is taken again at each start, so that a node keeps its id, its finished work and its place in jobs:
 the one of its name, where it is started with one; else the first that has none. An id that is not safely ours (its
-counter is lost or older than peers remember, or it is alive elsewhere) is set aside for good, with everything in it,
+starts are lost or older than peers remember, or it is alive elsewhere) is set aside for good, with everything in it,
 and a new one begun.
 """
 
@@ -32,7 +32,7 @@ from typing import Final
 import msgspec
 
 from p2premap.errors import ConfigError
-from p2premap.ids import NODE_ID_BYTES, Boot, NodeId
+from p2premap.ids import BOOT_BITS, NODE_ID_BYTES, Boot, NodeId, next_boot, starts_of
 from p2premap.node.certificates import KEY_BYTES, Credentials, issue, node_id, public_key
 from p2premap.node.paths import Paths, private_directory
 from p2premap.node.secret import ClusterSecret
@@ -51,6 +51,8 @@ _OCTAL: Final = re.compile(rb"\\([0-7]{3})")
 PEERS: Final = "node.db"
 """In a node's directory: what it remembers that may be lost without harm, see `p2premap.node.store`."""
 NAME: Final = "name"
+BOOTS_MAX: Final = 32
+"""Starts that a node remembers."""
 NODES_MAX: Final = 256
 """Directories looked at on one machine: beyond this somebody starts nodes in a loop."""
 
@@ -65,6 +67,7 @@ class Identity(msgspec.Struct, frozen=True):
         credentials: what it shows to peers.
         lock: the descriptor that holds the lock; not inherited by worker processes.
         name: for people.
+        former: its last starts before this one, the oldest first.
     """
 
     node: NodeId
@@ -73,9 +76,10 @@ class Identity(msgspec.Struct, frozen=True):
     credentials: Credentials
     lock: int
     name: str = "node"
+    former: tuple[Boot, ...] = ()
 
     def __repr__(self) -> str:
-        return f"<Identity {self.node.hex()} boot {self.boot}>"
+        return f"<Identity {self.node.hex()} start {starts_of(self.boot)}>"
 
     def release(self) -> None:
         """Let another process take this identity; call it once, when the node has ended."""
@@ -136,12 +140,12 @@ def filesystem_in(path: Path, mounts: Iterable[tuple[Path, str]]) -> str:
 def claim(
     paths: Paths, secret: ClusterSecret, randomness: Randomness = os.urandom, *, name: str = "", host: str = "node"
 ) -> Identity:
-    """Take a free identity of this machine in the cluster, or make one; raise its boot counter.
+    """Take a free identity of this machine in the cluster, or make one; this is a new start of it.
 
     Args:
         paths: with the state on local disk (see `state_paths`).
         secret: the cluster's.
-        randomness: for a new key.
+        randomness: for a new key, and for each start.
         name: what the owner calls the node; "": as before, or `host` with a number from the second such node on.
         host: what the machine calls itself.
 
@@ -152,7 +156,7 @@ def claim(
     try:
         for directory in _wanted(_existing(root), name):
             if (lock := _lock(directory)) is not None:
-                if (identity := _resume(directory, lock, secret)) is not None:
+                if (identity := _resume(directory, lock, secret, randomness)) is not None:
                     return _called(identity, name, host)
                 os.close(lock)
         return _called(_make(root, secret, randomness), name, host)
@@ -247,21 +251,30 @@ def _lock(directory: Path) -> int | None:
     return lock
 
 
-def _resume(directory: Path, lock: int, secret: ClusterSecret) -> Identity | None:
+def _resume(directory: Path, lock: int, secret: ClusterSecret, randomness: Randomness) -> Identity | None:
     """The identity in a locked directory; None (and the directory set aside) where it is damaged."""
     seed = (directory / "key").read_bytes()
     if len(seed) != KEY_BYTES or node_id(public_key(seed)).hex() != directory.name:
         _set_aside(directory)
         return None
     try:
-        before = int((directory / "boot").read_bytes())
-    except (FileNotFoundError, ValueError):
-        # without its counter the node might say again, differently, what it has said before
+        former = tuple(Boot(int(line)) for line in (directory / "boot").read_bytes().split())[-BOOTS_MAX:]
+        boot = next_boot(former[-1], _drawn(randomness))
+    except (FileNotFoundError, ValueError, IndexError):
+        # without its starts the node might say again, differently, what it has said before
         _set_aside(directory)
         return None
-    boot = Boot(before + 1)
-    _write(directory / "boot", b"%d\n" % boot)
-    return Identity(NodeId(bytes.fromhex(directory.name)), boot, directory, _credentials(directory, secret, seed), lock)
+    _write(directory / "boot", _lines(*former, boot))
+    node, shown = NodeId(bytes.fromhex(directory.name)), _credentials(directory, secret, seed)
+    return Identity(node, boot, directory, shown, lock, former=former)
+
+
+def _drawn(randomness: Randomness) -> int:
+    return int.from_bytes(randomness(BOOT_BITS // 8), "big")
+
+
+def _lines(*boots: Boot) -> bytes:
+    return b"".join(b"%d\n" % boot for boot in boots)
 
 
 def _make(root: Path, secret: ClusterSecret, randomness: Randomness) -> Identity:
@@ -273,12 +286,13 @@ def _make(root: Path, secret: ClusterSecret, randomness: Randomness) -> Identity
     lock = _lock(hidden)
     assert lock is not None, "a new directory is already locked"
     _write(hidden / "key", seed)
-    _write(hidden / "boot", b"1\n")
+    boot = next_boot(Boot(0), _drawn(randomness))
+    _write(hidden / "boot", _lines(boot))
     credentials = _credentials(hidden, secret, seed)
     directory = root / node.hex()
     hidden.rename(directory)
     _sync(root)
-    return Identity(node, Boot(1), directory, credentials, lock)
+    return Identity(node, boot, directory, credentials, lock)
 
 
 def _credentials(directory: Path, secret: ClusterSecret, seed: bytes) -> Credentials:

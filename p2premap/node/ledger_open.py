@@ -17,7 +17,7 @@ from pathlib import Path
 from p2premap.election.records import StoredStream
 from p2premap.election.streams import decode_head
 from p2premap.errors import ConfigError, RemoteProtocolError
-from p2premap.ids import Ballot, Boot, JobId
+from p2premap.ids import Ballot, Boot, JobId, starts_of
 from p2premap.node.ledger_file import (
     ALL_BATCHES,
     NOTHING,
@@ -103,7 +103,8 @@ def _check_promises(db: sqlite3.Connection, path: Path, boot: Boot, marked: int 
     if marked is not None and seal.commits < marked:
         raise LedgerLost(f"The ledger {path} is an older copy: it has {seal.commits} of {marked} synced writes.")
     if seal.boot >= boot:
-        raise LedgerLost(f"The ledger {path} is of start {seal.boot} of this node, and this is start {boot}.")
+        written, now = starts_of(Boot(seal.boot)), starts_of(boot)
+        raise LedgerLost(f"The ledger {path} is of start {written} of this node, and this is start {now}.")
     jobs = NOTHING
     for table in ("jobs", "cells"):
         for record, stored in db.execute(f"SELECT record, sum FROM {table}"):  # noqa: S608

@@ -113,6 +113,7 @@ class HouseHost:
             identity=Identity(
                 node=life.node,
                 boot=life.boot,
+                former=life.former,
                 directory=root / f"{seat.identities}",
                 credentials=_credentials(),  # type: ignore[arg-type]
                 lock=-1,

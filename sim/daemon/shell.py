@@ -14,7 +14,7 @@ from p2premap.election.records import Stored, StoredBatch, StoredRecord
 from p2premap.errors import PeerUnreachable
 from p2premap.gossip import events as gossip
 from p2premap.gossip.events import MemberState
-from p2premap.ids import Address, Ballot, Boot, Digest, JobId, NodeId
+from p2premap.ids import Address, Ballot, Boot, Digest, JobId, NodeId, starts_of
 from p2premap.node.blobs import BlobStore, StoreUnwritable, Writer
 from p2premap.node.bulk import BULK
 from p2premap.node.driver import Driver
@@ -210,7 +210,7 @@ class VirtualLedgerStore:
     def __init__(self, host: HouseHost, path: Path, boot: Boot) -> None:
         self._host = host
         self._disk = host.ledger
-        self._found = self._disk.boot(boot, old=host.old)
+        self._found = self._disk.boot(starts_of(boot), old=host.old)
 
     def load(self) -> Stored:
         """See there."""

@@ -27,7 +27,7 @@ def cell(name: str, n: int, value: bytes, *, chosen: bool = False, epoch: int = 
 
 
 def stand(n: int, *, own: tuple[CellRecord, ...] = (), epoch: int = 0) -> tuple[Context, Candidacy, list[Candidacy]]:
-    context = Context(me=A, boot=Boot(1), config=ElectionConfig(), rng=Random(1), now=0.0)
+    context = Context(me=A, boot=Boot(1), former=(), config=ElectionConfig(), rng=Random(1), now=0.0)
     context.peers = {B: Peer(Boot(1), 0.0), C: Peer(Boot(1), 0.0)}
     promised = ballot(n - 1, epoch=epoch)
     record = JobRecord(job=JOB, key=b"k", spec=b"s", members=(A, B, C), promised=promised)

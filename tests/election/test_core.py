@@ -137,7 +137,7 @@ def test_a_job_that_has_one_copy_gets_more_when_nodes_come():
     ids = (world.ids["a"],)
     world.put("a", events.CreateJob(request=1, job=JOB, members=ids, key=b"k", spec=b"s", strict=False, copies=2))
     world.put("a", events.Append(job=JOB, batch=b"fact"))
-    world.ids["b"], world.disks["b"], world.boots["b"] = b"b" * 16, type(world.disks["a"])(), 0
+    world.ids["b"], world.disks["b"], world.lives["b"] = b"b" * 16, type(world.disks["a"])(), ()
     world.names[world.ids["b"]] = "b"
     world.start("b")
     world.run(3.0)

@@ -19,6 +19,7 @@ def test_what_a_job_without_a_leader_lacks_is_told() -> None:
     core = ElectionCore(
         me=A,
         boot=Boot(2),
+        former=(Boot(1),),
         name="a",
         config=ElectionConfig(),
         rng=Random(1),

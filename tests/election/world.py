@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from random import Random
 
@@ -24,7 +25,9 @@ class World:
         self.ids = {name: NodeId(name.encode() * 16) for name in names}
         self.names = {id: name for name, id in self.ids.items()}
         self.disks = {name: Disk() for name in names}
-        self.boots = dict.fromkeys(names, 0)
+        self.lives: dict[str, tuple[Boot, ...]] = dict.fromkeys(names, ())
+        """Of each node, the boots that its disk remembers, its own last; no two nodes or lives have the same."""
+        self._boots = itertools.count(1)
         self.cores: dict[str, ElectionCore] = {}
         self.told: list[tuple[str, events.ElectionEffect]] = []
         self.full: set[str] = set()
@@ -35,10 +38,12 @@ class World:
 
     def start(self, name: str) -> None:
         """Begin a life of this node; everybody hears of it."""
-        self.boots[name] += 1
+        boot, former = Boot(next(self._boots)), self.lives[name]
+        self.lives[name] = (*former, boot)
         self.cores[name] = ElectionCore(
             me=self.ids[name],
-            boot=Boot(self.boots[name]),
+            boot=boot,
+            former=former,
             name=name,
             config=self.config,
             rng=Random(name),
@@ -47,8 +52,8 @@ class World:
         )
         for other in self.cores:
             if other != name:
-                self.put(other, events.PeerSeen(node=self.ids[name], boot=Boot(self.boots[name])))
-                self.put(name, events.PeerSeen(node=self.ids[other], boot=Boot(self.boots[other])))
+                self.put(other, events.PeerSeen(node=self.ids[name], boot=boot))
+                self.put(name, events.PeerSeen(node=self.ids[other], boot=self.lives[other][-1]))
 
     def crash(self, name: str, *, certain: bool = True) -> None:
         """End its life; everybody hears of it."""

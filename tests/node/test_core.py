@@ -75,7 +75,7 @@ class Node:
             capabilities=Capabilities(machine=b"M", slots=slots, pid=7, cpus=2, memory_bytes=1000),
             directors={KIND: ShapeDirector},
             elections=ElectionCore(
-                me=A, boot=Boot(1), name="a", config=elections, rng=Random(1), now=0.0, stored=Stored()
+                me=A, boot=Boot(1), former=(), name="a", config=elections, rng=Random(1), now=0.0, stored=Stored()
             ),
             config=config,
             now=0.0,

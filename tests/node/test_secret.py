@@ -19,7 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2premap.errors import ConfigError, RemoteProtocolError
+from p2premap.ids import starts_of
 from p2premap.node import certificates, identity, secret
+from p2premap.node.identity import BOOTS_MAX
 from p2premap.node.paths import Paths
 from p2premap.node.secret import ClusterSecret
 
@@ -166,14 +168,38 @@ def test_a_restart_keeps_the_id_and_raises_the_boot(tmp_path: Path) -> None:
     first = identity.claim(paths(tmp_path), SECRET)
     first.release()
     second = identity.claim(paths(tmp_path), SECRET)
-    assert (second.node, second.boot) == (first.node, first.boot + 1)
+    assert (second.node, starts_of(first.boot), starts_of(second.boot)) == (first.node, 1, 2)
+    assert (first.former, second.former) == ((), (first.boot,))
     assert second.credentials == first.credentials
     assert stat.S_IMODE((second.directory / "key").stat().st_mode) == 0o600
-    assert int((second.directory / "boot").read_bytes()) == second.boot  # before it can speak
+    assert int((second.directory / "boot").read_bytes().split()[-1]) == second.boot  # before it can speak
     second.release()
     third = identity.claim(paths(tmp_path), SECRET)
-    assert third.boot == first.boot + 2
+    assert starts_of(third.boot) == 3
     third.release()
+
+
+def test_a_directory_that_is_set_back_begins_another_start_of_the_same_number(tmp_path: Path) -> None:
+    first = identity.claim(paths(tmp_path), SECRET)
+    first.release()
+    copy = (first.directory / "boot").read_bytes()
+    lost = identity.claim(paths(tmp_path), SECRET)
+    lost.release()
+    (first.directory / "boot").write_bytes(copy)
+    again = identity.claim(paths(tmp_path), SECRET)
+    again.release()
+    assert (starts_of(again.boot), again.former) == (starts_of(lost.boot), (first.boot,))
+    assert again.boot != lost.boot
+
+
+def test_a_node_remembers_so_many_starts(tmp_path: Path) -> None:
+    boots = []
+    for _ in range(BOOTS_MAX + 3):
+        one = identity.claim(paths(tmp_path), SECRET)
+        one.release()
+        boots.append(one.boot)
+    assert one.former == tuple(boots[-BOOTS_MAX - 1 : -1])
+    assert boots == sorted(boots)
 
 
 def test_several_nodes_on_one_machine_have_ids_of_their_own(tmp_path: Path) -> None:
@@ -204,7 +230,7 @@ def test_a_node_keeps_the_name_that_it_was_given(tmp_path: Path) -> None:
     starts = [("", "box"), ("ada", "ada"), ("", "ada"), ("eve", "eve"), ("", "eve")]
     for boot, (asked, name) in enumerate(starts, 1):
         one = claim(name=asked)
-        assert (one.boot, one.name) == (boot, name)
+        assert (starts_of(one.boot), one.name) == (boot, name)
         one.release()
     old = claim()
     assert identity.take_new(paths(tmp_path), SECRET, old).name == "eve"
@@ -226,7 +252,7 @@ def test_a_clash_takes_a_new_identity_and_keeps_the_old_as_evidence(tmp_path: Pa
     old = identity.claim(paths(tmp_path), SECRET)
     new = identity.take_new(paths(tmp_path), SECRET, old)
     assert new.node != old.node
-    assert new.boot == 1
+    assert (starts_of(new.boot), new.former) == (1, ())
     names = sorted(p.name for p in new.directory.parent.iterdir())
     assert names == sorted([new.node.hex(), f"{old.node.hex()}.aside-0"])
     new.release()
@@ -298,10 +324,10 @@ def test_a_start_from_the_cache_does_not_load_x509(tmp_path: Path) -> None:
         "from p2premap.node.paths import Paths; from p2premap.node.secret import ClusterSecret\n"
         "home = Path(sys.argv[1]); paths = Paths(home / 'config', home / 'state', home / 'run')\n"
         "one = identity.claim(paths, ClusterSecret(b's' * 32)); tls.server_context(one.credentials)\n"
-        "print(one.boot, 'cryptography.x509' in sys.modules)"
+        "print(len(one.former), 'cryptography.x509' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["2", "False"]
+    assert done.stdout.split() == ["1", "False"]
 
 
 def test_a_new_identity_knows_the_peers_of_the_old_one(tmp_path: Path) -> None:

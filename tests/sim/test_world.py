@@ -23,7 +23,7 @@ from p2premap.gossip.events import (
     Woke,
 )
 from p2premap.gossip.messages import Ack, Ping
-from p2premap.ids import Address, NodeId
+from p2premap.ids import Address, NodeId, starts_of
 from p2premap.sim.clock import Clock
 from p2premap.sim.hosts import Host, Life
 from p2premap.sim.machines import Disk, Power, Seat
@@ -416,15 +416,17 @@ def test_disks_remember_forget_or_remember_too_little() -> None:
     for _ in range(3):
         world.crash(a)
         world.start(a)
-    node = a.node
-    assert a.boot == 4
+    node, (first, second, third) = a.node, a.former
+    assert starts_of(a.boot) == 4
     world.crash(a)
     world.start(a, Disk.OLD)
-    assert (a.node, a.boot) == (node, 3)
+    assert (a.node, starts_of(a.boot)) == (node, 3)
+    assert a.boot != third
+    assert a.former == (first, second)
     world.crash(a)
     world.start(a, Disk.LOST)
     assert a.node != node
-    assert a.boot == 1
+    assert (starts_of(a.boot), a.former) == (1, ())
 
 
 def test_a_clash_of_identity_starts_the_node_anew() -> None:
