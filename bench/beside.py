@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.nodes import Cluster
+from bench.peers import PACKAGES
 
 ROOT = Path(__file__).parent.parent
 OURS = "p2premap"
 LIMIT_S = 300.0
-PACKAGES = {"ray": "ray", "dask": "distributed", "joblib": "joblib"}
-"""What a system needs that is not in the standard library."""
-
 Figures = dict[str, Any]
 
 

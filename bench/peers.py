@@ -1,6 +1,6 @@
 """One system beside others, in a process of its own: `python -m bench.peers WHAT SYSTEM` prints one JSON object.
 
-WHAT is one of `MEASURES`: many small tasks, a large array for several tasks, a word count.
+WHAT is one of `MEASURES` (many small tasks, small items, a large array, a word count), or `start`.
 
 The standard library and psutil are all that it needs beside the system that it measures, so that another interpreter
 can run it: one that has Ray or Dask.
@@ -9,6 +9,7 @@ can run it: one that has Ray or Dask.
 from __future__ import annotations
 
 import concurrent.futures
+import importlib
 import json
 import multiprocessing
 import os
@@ -26,6 +27,8 @@ WORKERS = 2
 ROUND_TRIPS = 1_000
 WARM_UP = 200
 ITEMS = 100_000
+PACKAGES = {"ray": "ray", "dask": "distributed", "joblib": "joblib"}
+"""What a system needs that is not in the standard library."""
 ARRAY_BYTES = 100_000_000
 ARRAY_TASKS = 8
 
@@ -363,6 +366,15 @@ def _timed(call: Callable[[], Any], roots: list[int]) -> tuple[Any, dict[str, fl
     return result, {"wall_s": wall, "cpu_s": cpu_s(roots) - cpu}
 
 
+def started(name: str) -> dict[str, float]:
+    """From nothing but an imported client to the result of a call."""
+    importlib.import_module(PACKAGES[name])
+    start = time.perf_counter()
+    with SYSTEMS[name]() as system:
+        system.round_trip()
+        return {"wall_s": time.perf_counter() - start}
+
+
 MEASURES: dict[str, Callable[..., dict[str, Any]]] = {
     "tasks": small_tasks,
     "items": small_items,
@@ -374,6 +386,9 @@ MEASURES: dict[str, Callable[..., dict[str, Any]]] = {
 def main() -> None:
     """The command: WHAT, SYSTEM, process ids whose trees work for it too, separated by commas, and inputs."""
     what, name, *rest = sys.argv[1:]
+    if what == "start":
+        print(json.dumps(started(name)), flush=True)
+        return
     pids, inputs = (rest[0] if rest else ""), rest[1:]
     roots = [os.getpid(), *map(int, filter(None, pids.split(",")))]
     with SYSTEMS[name]() as system:
