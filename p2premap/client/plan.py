@@ -21,12 +21,15 @@ import msgspec
 from blake3 import blake3
 
 from p2premap.client.bundle import JobCode, load_job
-from p2premap.client.cutting import first_row, line_end, row_end
+from p2premap.client.cutting import Look, first_row, line_end, looking, row_end
 from p2premap.client.submission import Submission, submission_of
+from p2premap.client.urlfiles import files_at, looking_at, needing
 from p2premap.errors import JobRejected
+from p2premap.ids import DIGEST_BYTES
 from p2premap.tasks.job import JobOptions
 from p2premap.tasks.mapreduce import KIND
 from p2premap.tasks.mapreduce_plan import PARTITIONS_MAX, InputFile, Split, pack_plan, packing_of
+from p2premap.worker.urls import is_url
 
 if TYPE_CHECKING:
     from p2premap.client.planning import Asked
@@ -87,7 +90,7 @@ def plan_mapreduce(
 
     Args:
         job_file: a Python file with `map` and perhaps `combine`, `reduce` and others (docs/job-files.md).
-        inputs: paths of files and directories, and glob patterns.
+        inputs: paths of files and directories, glob patterns, and URLs.
         slots: worker processes of the whole cluster now.
         partitions: output parts that pairs are brought together in, of each set; 0: chosen from the slots and the size.
         compression: of what goes from map to reduce: "zlib", "zstd" where every node has it, "none" where all nodes
@@ -122,11 +125,11 @@ def plan_mapreduce(
     )
     return submission_of(
         KIND,
-        options,
+        needing(options, (file.name for file in used if not file.path)),
         name=code.name,
         code=code.bundle,
         plan=plan,
-        files=[file.path for file in used],
+        files=[file.path for file in used if file.path],
         bytes_in=total,
         tasks=len(tasks),
     )
@@ -150,18 +153,22 @@ def _no_files(inputs: Sequence[str]) -> tuple[Sequence[InputFile], list[list[Spl
 
 
 def find_files(inputs: Sequence[str]) -> list[_File]:
-    """The files that paths, glob patterns and directories name, in the order given, sorted within each.
+    """The files that paths, URLs, glob patterns and directories name, in the order given, sorted within each.
 
     Directories are searched to the bottom; hidden files and directories in them are skipped. A file that is named
     again, also through a link, counts once.
 
     Raises:
-        JobRejected: a path that does not exist or cannot be read, a pattern or directory without files.
+        JobRejected: a path or URL that does not exist or cannot be read, a pattern or directory without files.
     """
     if not inputs:
         raise JobRejected("No input: name files, directories or patterns after the job file.")
-    found: dict[tuple[int, int], _File] = {}
+    found: dict[tuple[int, int] | str, _File] = {}
     for given in inputs:
+        if is_url(given):
+            for input in files_at(given):
+                found.setdefault(input.name, _File(input, 1 if input.size is None else input.size))
+            continue
         there = False
         for path in _matches(given):
             for name in _walk(path) if os.path.isdir(path) else [path]:
@@ -237,7 +244,7 @@ def _cut_into_tasks(files: Sequence[_File], total: int, slots: int, code: JobCod
                 tasks.append(task)
                 task, want = [], next(sizes)
                 room = want if left >= want + want // 2 else left
-            whole = file.size - start <= room + want // 8 or not code.cut or packing_of(file.input.name) != ""
+            whole = file.size - start <= room + want // 8 or not code.cut or not _can_be_cut(file.input)
             end = file.size if whole else _cut(file, start, start + room, code)
             task.append((index, start, end))
             room -= end - start
@@ -246,18 +253,25 @@ def _cut_into_tasks(files: Sequence[_File], total: int, slots: int, code: JobCod
     return [*tasks, task]
 
 
+def _can_be_cut(file: InputFile) -> bool:
+    return packing_of(file.name) == "" and (file.path != "" or (file.ranges and file.size is not None))
+
+
 def _cut(file: _File, start: int, offset: int, code: JobCode) -> int:
-    path, name = file.input.path, file.input.name
     if code.cut == "rows":
-        return row_end(path, name, file.size, start, offset)
-    return line_end(path, name, file.size, offset)
+        return row_end(_look(file.input), file.size, start, offset)
+    return line_end(_look(file.input), file.size, offset)
+
+
+def _look(file: InputFile) -> Look:
+    return looking(file.path, file.name) if file.path else looking_at(file)
 
 
 def _headed(files: Sequence[_File], tasks: Iterable[Sequence[tuple[int, int, int]]]) -> list[_File]:
     """The files, those that are cut with their first row."""
     cut = {index for task in tasks for index, start, _ in task if start}
     return [
-        replace(f, input=msgspec.structs.replace(f.input, head=first_row(f.input.path, f.input.name, f.size)))
+        replace(f, input=msgspec.structs.replace(f.input, head=first_row(_look(f.input), f.input.name, f.size)))
         if index in cut
         else f
         for index, f in enumerate(files)
@@ -271,6 +285,8 @@ def _digest(
 
     def digest(cut: tuple[int, int, int]) -> Split:
         file, start, end = cut
+        if not files[file].input.path:
+            return Split(file, start, end, bytes(DIGEST_BYTES))  # whoever fetches it looks whether it has changed
         return Split(file, start, end, _hash_range(files[file], start, end, text=text))
 
     with ThreadPoolExecutor(min(os.cpu_count() or 1, _HASH_THREADS_MAX)) as pool:

@@ -28,6 +28,7 @@ from p2premap.tasks.mapreduce_plan import (
     KEYS,
     MAP,
     REDUCE,
+    AtUrl,
     KeysParams,
     MapParams,
     ReduceParams,
@@ -60,7 +61,7 @@ class MapReduce:
         self.home = home
         self._holders: tuple[NodeId, ...] = (home,)
         self._plan = unpack_plan(plan)
-        self.input_bytes = self._plan.input_bytes
+        self.input_bytes = self._plan.local_bytes
         limit = self._plan.memory_bytes
         merge_bytes = min(max(limit - _PROCESS_BYTES, 0) // _BLOCK_OBJECTS, MERGE_BYTES) if limit else MERGE_BYTES
         tasks = self._plan.tasks or self._plan.keys
@@ -149,11 +150,13 @@ class MapReduce:
 
     def input_files(self) -> Iterable[str]:
         """See `p2premap.tasks.inputs.ReadsInputs`."""
-        return dict.fromkeys(file.path for file in self._plan.files)
+        return dict.fromkeys(file.path for file in self._plan.files if file.path)
 
     def inputs(self) -> Iterator[Source]:
         """See `p2premap.tasks.inputs.ReadsInputs`."""
-        return (self._source(split) for task in range(self._plan.tasks) for split in self._plan.splits_of(task))
+        plan = self._plan
+        splits = (split for task in range(plan.tasks) for split in plan.splits_of(task))
+        return (self._source(split) for split in splits if plan.files[split.file].path)
 
     def spread(self, holders: Sequence[NodeId]) -> None:
         """See `p2premap.tasks.inputs.ReadsInputs`."""
@@ -171,12 +174,14 @@ class MapReduce:
             memory_bytes=plan.memory_bytes,
             onward=plan.finish,
             runs_max=self._runs_max,
+            urls=tuple(map(self._at_url, splits)) if any(not plan.files[s.file].path for s in splits) else (),
         )
-        return TaskInput(params=msgspec.msgpack.encode(params), sources=tuple(self._source(s) for s in splits))
+        sources = tuple(self._source(s) for s in splits if plan.files[s.file].path)
+        return TaskInput(params=msgspec.msgpack.encode(params), sources=sources)
 
     def _map_stage(self, tasks: int) -> StagePlan:
         final = self._stages[-1] == MAP
-        return StagePlan(name=MAP, function=MAP, tasks=tasks, bytes_in=self.input_bytes, final=final)
+        return StagePlan(name=MAP, function=MAP, tasks=tasks, bytes_in=self._plan.input_bytes, final=final)
 
     def _keyed_input(self, keys: Pinned, task: int) -> TaskInput:
         plan = self._plan
@@ -194,6 +199,13 @@ class MapReduce:
         blob = keys.blobs[0].digest
         source = Source(digest=digest, start=start, end=end, holders=keys.holders, blob=blob)
         return TaskInput(params=msgspec.msgpack.encode(params), sources=(source,))
+
+    def _at_url(self, split: Split) -> AtUrl | None:
+        file = self._plan.files[split.file]
+        if file.path:
+            return None
+        end = None if file.size is None else split.end
+        return AtUrl(start=split.start, end=end, size=file.size, identity=file.identity, ranges=file.ranges)
 
     def _source(self, split: Split) -> Source:
         file = self._plan.files[split.file]

@@ -19,8 +19,8 @@ from p2premap.ids import DIGEST_BYTES, Digest
 from p2premap.tasks.director import Pinned
 from p2premap.wire import COUNT_MAX, Count, FilePath, Record, Short
 
-PLAN_VERSION: Final = 2
-"""Version 1 knew one output and no `finish`."""
+PLAN_VERSION: Final = 3
+"""Version 1 knew one output and no `finish`, version 2 no URLs."""
 
 PARTITIONS_MAX: Final = 1_024
 """A map task tells 40 bytes a partition in its inline value, which is at most 64 KiB."""
@@ -47,12 +47,19 @@ _SEGMENT: Final = struct.Struct(f"<Q{DIGEST_BYTES}s")
 
 def packing_of(name: str) -> str:
     """How the file of this name is packed: "gzip", "bzip2", "xz", "zstd"; "": not at all."""
-    return next((packing for suffix, packing in _PACKINGS.items() if name.lower().endswith(suffix)), "")
+    plain = _plain(name).lower()
+    return next((packing for suffix, packing in _PACKINGS.items() if plain.endswith(suffix)), "")
 
 
 def unpacked_name(name: str) -> str:
     """The name without what tells how the file is packed."""
-    return name.rpartition(".")[0] if packing_of(name) else name
+    plain = _plain(name)
+    return plain.rpartition(".")[0] if packing_of(name) else plain
+
+
+def _plain(name: str) -> str:
+    """Without what a URL asks of its server."""
+    return name.partition("?")[0] if "://" in name else name
 
 
 class Split(NamedTuple):
@@ -71,19 +78,38 @@ class Split(NamedTuple):
 
 
 class InputFile(Record, frozen=True, kw_only=True):
-    """A file of the submitting machine.
+    """A file of the submitting machine, or one at a URL, which whoever reads it fetches.
 
     Args:
-        path: absolute.
-        name: as the user gave it; map functions see this one.
-        mtime_ns: when the job was submitted.
+        path: absolute; "" at a URL.
+        name: as the user gave it, or the URL; map functions see this one.
+        mtime_ns: when the job was submitted; 0 at a URL.
         head: its first row, where that names the fields of all others and the file is cut.
+        size, identity, ranges: at a URL, see `p2premap.worker.places.Found`.
     """
 
     path: FilePath
     name: str
     mtime_ns: int
     head: bytes = b""
+    size: Count | None = None
+    identity: str = ""
+    ranges: bool = False
+
+
+class AtUrl(Record, frozen=True, kw_only=True):
+    """What a map attempt fetches: a range of a file at a URL.
+
+    Args:
+        end: None: all from `start` on, however much.
+        size, identity, ranges: see `InputFile`.
+    """
+
+    start: Count
+    end: Count | None
+    size: Count | None
+    identity: str
+    ranges: bool
 
 
 class MapReducePlan(Record, frozen=True, kw_only=True):
@@ -122,6 +148,11 @@ class MapReducePlan(Record, frozen=True, kw_only=True):
         return sum(end - start for _, start, end in _SPLIT.iter_unpack(self.splits))
 
     @property
+    def local_bytes(self) -> int:
+        """Of the splits of files of the submitting machine."""
+        return sum(end - start for file, start, end in _SPLIT.iter_unpack(self.splits) if self.files[file].path)
+
+    @property
     def tasks(self) -> int:
         """How many map tasks."""
         return len(self.firsts) // _FIRST.size - 1
@@ -141,7 +172,7 @@ class MapParams(Record, frozen=True, kw_only=True):
     """Told to a map attempt beside its sources.
 
     Args:
-        names: of its sources' files, in order of source.
+        names: of its sources' files, in order of source, and of what it fetches, in order of input.
         partitions: 0: there is no reduce stage.
         block_bytes: about the size of one block of map output before compression.
         heads: `InputFile.head` of each, or nothing.
@@ -149,6 +180,7 @@ class MapParams(Record, frozen=True, kw_only=True):
         onward: without a reduce stage: what is written goes on to `finish`.
         runs_max: sorted runs that are merged at a time; 0: any number.
         keyed: the source holds keys of the datasource.
+        urls: of each name, where that is a URL; empty: none is.
     """
 
     names: tuple[str, ...]
@@ -160,6 +192,7 @@ class MapParams(Record, frozen=True, kw_only=True):
     onward: bool = False
     runs_max: Count = 0
     keyed: bool = False
+    urls: tuple[AtUrl | None, ...] = ()
 
 
 class KeysParams(Record, frozen=True, kw_only=True):
@@ -224,7 +257,7 @@ def pack_plan(
             splits += _SPLIT.pack(split.file, split.start, split.end)
             digests += split.digest
     plan = MapReducePlan(
-        version=PLAN_VERSION,
+        version=PLAN_VERSION if any(not file.path for file in files) else PLAN_VERSION - 1,  # who can read it, may
         files=tuple(files),
         splits=bytes(splits),
         digests=bytes(digests),

@@ -94,11 +94,18 @@ class MapReduceRuntime:
         else:
             output = output_for(self._job, context, onward=params.onward)
         mapper = Mapper(self._job, output)
+        inputs: Iterator[Iterator[Records]]
         if params.keyed:
-            inputs = [self._source().records(segment) for segment in segments]
+            inputs = (self._source().records(segment) for segment in segments)
         else:
             heads = params.heads or itertools.repeat(b"")
-            inputs = [self._records_of(*each) for each in zip(segments, params.names, heads, strict=False)]
+            if params.urls:
+                from p2premap.worker.remote import with_fetched
+
+                given = with_fetched(params, segments, context)
+            else:
+                given = iter(segments)
+            inputs = (self._records_of(*each) for each in zip(given, params.names, heads, strict=False))
         if self._job.reader == "task" and not params.keyed:
             blocks = Blocks(itertools.chain.from_iterable(inputs))
             mapper.feed_task(blocks)

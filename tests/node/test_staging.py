@@ -82,7 +82,7 @@ async def test_a_file_with_the_same_time_is_read_where_it_is(cluster: Cluster, t
     path = tmp_path / "input"
     path.write_bytes(b"one two three")
     segment = await cluster.stager.bring(file_source(path, 4, 7, HOME))
-    assert segment == (str(path), 4, 7, segment.digest, False, str(path))
+    assert segment == (str(path), 4, 7, segment.digest, False, str(path), 0)
     assert cluster.opened == []
 
 
