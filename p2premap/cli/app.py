@@ -28,6 +28,7 @@ COMMANDS = {
         "run": "run:run",
         "jobs": "jobs:jobs",
         "watch": "watch:watch",
+        "results": "results:results",
         "logs": "jobs:logs",
         "cancel": "jobs:cancel",
         "why": "control:why",

@@ -12,14 +12,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
+import msgspec
+
 from p2premap.cli.show import count, duration, say, size
 from p2premap.client.session import Collector
 from p2premap.errors import ConfigError, JobCancelled, JobFailed, NodeUnavailable, P2PRemapError
 from p2premap.tasks.job import SAVED_PARTS_FIRST, JobView, Part, Phase
+from p2premap.worker import urls
+from p2premap.worker.places import Unlisted, UrlError
+from p2premap.worker.urls import PARTS
 
-PART = "part-{:05d}"
-_PARTS = ("part-*", "*/part-*")
-"""Parts in a directory; those of sets are in one of their own."""
+_SKIPPED_SHOWN_MAX = 3
 
 
 class OutputFailed(P2PRemapError):
@@ -41,7 +44,7 @@ class PartsDirectory:
         self.path = Path(path)
         self._ours: set[Path] = set()
         try:
-            self._old = [file for pattern in _PARTS for file in self.path.glob(pattern)] if self.path.exists() else []
+            self._old = [file for pattern in PARTS for file in self.path.glob(pattern)] if self.path.exists() else []
         except OSError as error:
             raise ConfigError(f"Cannot read the output directory {path}: {error.strerror}.") from None
         if self._old and not overwrite:
@@ -66,7 +69,7 @@ class PartsDirectory:
         Raises:
             OutputFailed: the disk is full, or gone, or another file is in the way; nothing of the part is there.
         """
-        final = self._place / (_relative(part.name) or PART.format(part.number))
+        final = self._place / (_relative(part.name) or msgspec.structs.replace(part, name="").file_name)
         temporary = final.with_name(f".{final.name}.{os.getpid()}")
         if final not in self._ours and os.path.lexists(final):
             raise OutputFailed(f"{final} is there already; remove it or name another directory.")
@@ -104,6 +107,63 @@ class PartsDirectory:
             raise OutputFailed(f"Cannot replace the output in {self.path}: {error.strerror}.") from None
 
 
+class UrlDirectory:
+    """A directory at a URL. For `run` the nodes write to it (`p2premap.tasks.delivery`), other commands do themselves.
+
+    Args:
+        url: as the user typed it.
+        overwrite: the parts of an earlier job are replaced.
+
+    Raises:
+        ConfigError: it cannot be written, or holds the parts of an earlier job.
+    """
+
+    def __init__(self, url: str, *, overwrite: bool = False) -> None:
+        self.path = url.rstrip("/")
+        self._ours: set[str] | None = set() if overwrite else None
+        try:
+            if not overwrite and (old := urls.parts_in(url)):
+                said = f"{url} holds the output of an earlier job ({old[0]})"
+                raise ConfigError(f"{said}; name another, or say --overwrite to replace it.")
+            with tempfile.NamedTemporaryFile() as probe:
+                place = urls.below(url, f".p2premap-{os.urandom(6).hex()}")
+                urls.send(Path(probe.name), place)
+                urls.remove(place)
+        except Unlisted as error:
+            raise ConfigError(f"{error} Say --overwrite to write there whatever there is.") from None
+        except UrlError as error:
+            raise ConfigError(f"The output cannot go to {url}: {error}") from None
+
+    def write(self, part: Part, pieces: Iterator[bytes]) -> int:
+        """Take one whole part.
+
+        Raises:
+            OutputFailed: it cannot be written; nothing of the part is there.
+        """
+        with tempfile.NamedTemporaryFile() as file:
+            size = sum(file.write(piece) for piece in pieces)
+            file.flush()
+            try:
+                urls.send(Path(file.name), urls.below(self.path, part.file_name))
+            except UrlError as error:
+                raise OutputFailed(str(error)) from None
+        if self._ours is not None:
+            self._ours.add(part.file_name)
+        return size
+
+    def deliver(self) -> None:
+        """All parts are there: now those of an earlier job go.
+
+        Raises:
+            OutputFailed: one of them cannot be removed.
+        """
+        try:
+            if self._ours is not None:
+                urls.remove_others(self.path, self._ours)
+        except UrlError as error:
+            raise OutputFailed(str(error)) from None
+
+
 class StandardOutput:
     """Keeps the parts until all are here: a pipe must not see half the result of a job that then fails."""
 
@@ -130,18 +190,18 @@ def _relative(name: str) -> str:
     return "" if place.is_absolute() or ".." in place.parts or "\0" in name else name
 
 
-Target: TypeAlias = PartsDirectory | StandardOutput | None
+Target: TypeAlias = PartsDirectory | UrlDirectory | StandardOutput | None
 
 
 def output_to(path: str | None, *, as_json: bool, overwrite: bool = False) -> Target:
     """Where the parts go. With ``--json``, standard output belongs to the JSON.
 
     Raises:
-        ConfigError: see `PartsDirectory`; or there is nothing to overwrite.
+        ConfigError: see `PartsDirectory` and `UrlDirectory`; or there is nothing to overwrite.
     """
     check_overwrite(path, overwrite)
     if path is not None:
-        return PartsDirectory(path, overwrite=overwrite)
+        return (UrlDirectory if urls.is_url(path) else PartsDirectory)(path, overwrite=overwrite)
     return None if as_json else StandardOutput()
 
 
@@ -189,7 +249,8 @@ def raise_unless_done(view: JobView) -> None:
     if view.phase is Phase.CANCELLED:
         raise JobCancelled(f"Job {job[:8]} was cancelled{': ' + view.error if view.error else '.'}", job=job)
     if view.phase is Phase.FAILED:
-        raise JobFailed(f"Job {job[:8]} failed: {view.error}", job=job, detail=view.detail)
+        kept = f" `p2premap results {job[:8]} -o DIR` fetches the parts." if view.output and view.parts else ""
+        raise JobFailed(f"Job {job[:8]} failed: {view.error}{kept}", job=job, detail=view.detail)
 
 
 def finish(view: JobView, collector: Collector, target: Target, *, took_s: float = 0.0, bytes_in: int = 0) -> None:
@@ -198,8 +259,13 @@ def finish(view: JobView, collector: Collector, target: Target, *, took_s: float
         target.flush()
     saved = sum(part.number >= SAVED_PARTS_FIRST for part in view.parts)
     parts = count(len(view.parts) - saved, "part") + (f" and {count(saved, 'saved file')}" if saved else "")
-    what = f"{parts}, {size(collector.size_bytes)}, in {target.path}/" if isinstance(target, PartsDirectory) else parts
+    place = f"{target.path}/" if isinstance(target, PartsDirectory | UrlDirectory) else view.output
+    what = f"{parts}, {size(sum(part.source.size for part in view.parts))}, in {place}" if place else parts
     rate = f" ({size(bytes_in / took_s)}/s of input)" if bytes_in and took_s > 0 else ""
-    if saved and not isinstance(target, PartsDirectory):
+    for stage, task, error in view.skipped[:_SKIPPED_SHOWN_MAX]:
+        say(f"Left out: {error if error.startswith('Task ') else f'task {task} of stage {stage}: {error}.'}")
+    if (more := sum(stage.skipped for stage in view.stages) - _SKIPPED_SHOWN_MAX) > 0:
+        say(f"Left out: {count(more, 'more task')}; `p2premap why JOB STAGE.TASK` says why.")
+    if saved and not place:
         say(f"The saved files are kept by the nodes: `p2premap watch {view.job.hex()[:8]} -o DIR` fetches them.")
     say(f"Job {view.job.hex()[:8]} is done after {duration(took_s or view.age_s)}{rate}: {what}.")

@@ -10,7 +10,7 @@ from functools import partial
 import click
 
 from p2premap.cli.exits import Exit, TimedOut
-from p2premap.cli.output import PartsDirectory, Target, fetchable, finish, output_to, raise_unless_done
+from p2premap.cli.output import PartsDirectory, Target, UrlDirectory, fetchable, finish, output_to, raise_unless_done
 from p2premap.cli.progress import Progress, progress_for
 from p2premap.cli.shapes import job_shape
 from p2premap.cli.show import DURATION, SIZE, clean, json_option, print_json, say
@@ -22,11 +22,13 @@ from p2premap.client.planning import Asked, Planner, plan_job
 from p2premap.client.reach import anywhere
 from p2premap.client.session import Collector, Output, hand_in, renamed, see_through, strength
 from p2premap.client.submission import Submission
+from p2premap.client.urlfiles import needing
 from p2premap.control.jobs import JobUpdate, Watch
 from p2premap.errors import ConfigError, P2PRemapError
 from p2premap.ids import JobId
 from p2premap.tasks import requirements
 from p2premap.tasks.job import JobOptions, JobView, Limits
+from p2premap.worker.urls import is_url
 
 PRIORITY_MAX = 1_000
 RETRIES_MAX = 100
@@ -45,7 +47,7 @@ COPIES_MAX = 15
     help="FILE was written for this library, and runs as it is.",
 )
 @click.option("--option", "given", multiple=True, metavar="NAME=VALUE", help="For the job's own use; may be repeated.")
-@click.option("-o", "--output", metavar="DIR", help="Collect the parts here. [standard output]")
+@click.option("-o", "--output", metavar="DIR|URL", help="Where the parts go. [standard output]")
 @click.option("--overwrite", is_flag=True, help="Replace the output of an earlier job there, once this one is done.")
 @click.option("--partitions", type=click.IntRange(0), default=0, metavar="N", help="Output parts. [by size and slots]")
 @click.option("--priority", type=click.IntRange(-PRIORITY_MAX, PRIORITY_MAX), default=0, help="Higher goes first. [0]")
@@ -90,7 +92,7 @@ def run(
 ) -> None:
     """Run a job over files of this machine.
 
-    PATHS are files, directories and glob patterns; they need to exist here only. FILE is a Python file with
+    PATHS are files, directories and glob patterns, which need to exist here only, and URLs. FILE is a Python file with
     map(key, line) and perhaps combine, reduce, partition (docs/job-files.md), or with a class derived from
     p2premap.Action, whose inputs may be URLs and JSON, too (docs/actions.md).
 
@@ -101,22 +103,30 @@ def run(
         return
     if detach and compat is not None:
         raise ConfigError("--detach would leave the output in parts, of which only `run` makes files: wait for it.")
-    if detach and (output is not None or overwrite or timeout is not None):
+    to_url = output is not None and is_url(output)
+    if to_url and compat is not None:
+        raise ConfigError("The files of such an application are written by `run` on this machine: name a directory.")
+    if detach and not to_url and (output is not None or overwrite):
         raise ConfigError("--detach does not wait: fetch the output later with `p2premap watch JOB -o DIR`.")
+    if detach and timeout is not None:
+        raise ConfigError("--detach does not wait: there is nobody to end the job when --timeout is over.")
     options = JobOptions(
         priority=priority,
         retries=retries,
         skip_failed=skip_failed,
         limits=Limits(time_s=time_limit, memory_bytes=memory_limit),
         copies=copies,
-        strict=strict,
+        strict=strict or to_url,  # two forks would write to one place
         stage_inputs=stage,
         parallel_max=parallel,
         requires=(*(() if compat else requires_of(file)), *requirements.lines_of(require)),
+        output=output if output is not None and to_url else "",
+        overwrite=overwrite and to_url,
     )
+    options = needing(options, (options.output,) if to_url else ())
     started = time.monotonic()
     planner, to = _ways(file, kind, compat)
-    target = None if detach else to(output, as_json=as_json, overwrite=overwrite)
+    target = None if detach and not to_url else to(output, as_json=as_json, overwrite=overwrite)
     with local(ctx.obj) as connection:  # the inputs are files of this machine: its own node hands them out
         submission = _plan(connection, planner, file, paths, _pairs(given), partitions, options)
     if name:
@@ -127,7 +137,8 @@ def run(
         return
     with progress_for(as_json=as_json) as progress:
         job = hand_in(partial(local, ctx.obj), submission)
-        session = Session(partial(anywhere, ctx.obj, insist=False), job, progress, target)
+        fetched = None if isinstance(target, UrlDirectory) else target
+        session = Session(partial(anywhere, ctx.obj, insist=False), job, progress, fetched)
         try:
             with fetchable(job.hex()[:8], handed_in=True):
                 view = session.run(None if timeout is None else started + timeout)

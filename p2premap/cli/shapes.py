@@ -100,6 +100,7 @@ def job_shape(view: JobView) -> Json:
         "parts": view.part_count,
         "nodes": [{"name": name, "tasks": tasks} for name, tasks in view.nodes],
         "error": view.error,
+        "url": view.output,
         "detail": view.detail,
         "note": view.note,
         "unmet": [{"node": node, "lacks": lacks, "has": has} for node, lacks, has in view.unmet],

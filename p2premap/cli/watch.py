@@ -9,7 +9,7 @@ import click
 
 from p2premap.cli.exits import TimedOut
 from p2premap.cli.jobs import job_bytes
-from p2premap.cli.output import PartsDirectory, fetchable, finish, output_to, raise_unless_done
+from p2premap.cli.output import PartsDirectory, UrlDirectory, fetchable, finish, output_to, raise_unless_done
 from p2premap.cli.progress import progress_for
 from p2premap.cli.shapes import job_shape
 from p2premap.cli.show import DURATION, duration, json_option, print_json
@@ -20,7 +20,7 @@ from p2premap.tasks.job import JobView
 
 @click.command()
 @click.argument("job")
-@click.option("-o", "--output", metavar="DIR", help="Collect the output parts here.")
+@click.option("-o", "--output", metavar="DIR|URL", help="Collect the output parts there.")
 @click.option("--overwrite", is_flag=True, help="Replace the output of an earlier job there, once this one is done.")
 @click.option("--timeout", type=DURATION, metavar="TIME", help="Stop watching after this long (exit 124).")
 @json_option
@@ -52,7 +52,7 @@ def watch(node: str, job: str, output: str | None, overwrite: bool, timeout: flo
     if as_json:
         print_json(job_shape(view), line=True)
     raise_unless_done(view)
-    if isinstance(target, PartsDirectory):
+    if isinstance(target, PartsDirectory | UrlDirectory):
         target.deliver()
     if not as_json:
         finish(view, collector, target)

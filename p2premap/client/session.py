@@ -125,6 +125,11 @@ class Collector:
     def _has(self, part: Part) -> bool:
         fetched = self._here.get(part.number)
         return fetched is not None and fetched.digest == part.source.digest
+    @property
+    def parts(self) -> int:
+        """How many parts are here."""
+        return len(self._here)
+
 
     def _fetch(self, view: JobView, part: Part, tick: Callable[[], None]) -> None:
         assert self.output is not None

@@ -138,7 +138,7 @@ class HandOut:
             state.abandon_after(run)  # meanwhile another result of it has come back
             return None
         try:
-            input = state.director.task(run.id, task)
+            input = state.input_of(run.id, task)
         except JobError as error:
             state.decide(Phase.FAILED, str(error))
             return None

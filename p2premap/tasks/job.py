@@ -108,6 +108,9 @@ class JobOptions(Record, frozen=True, kw_only=True):
         strict: never forked: without a quorum of its replicas it waits.
         stage_inputs: inputs are copied to every replica however large they are (`p2premap.tasks.inputs`).
         requires: what a node must have to run any of it (`p2premap.tasks.requirements`).
+        environment: the lock of what has to be installed where it runs (`p2premap.tasks.environment`).
+        output: the URL of a directory that its parts are written to (`p2premap.tasks.delivery`); "": they stay.
+        overwrite: parts of an earlier job there are replaced.
     """
 
     priority: int = 0
@@ -120,6 +123,9 @@ class JobOptions(Record, frozen=True, kw_only=True):
     strict: bool = False
     stage_inputs: bool = False
     requires: tuple[Text, ...] = ()
+    environment: BlobRef | None = None
+    output: Text = ""
+    overwrite: bool = False
 
 
 class JobSpec(Record, frozen=True, kw_only=True):
@@ -140,6 +146,11 @@ class JobSpec(Record, frozen=True, kw_only=True):
     code: BlobRef
     plan: BlobRef
     options: JobOptions = JobOptions()
+
+    def blobs(self) -> tuple[BlobRef, ...]:
+        """What a node must have of it to lead it, and to hand it on."""
+        environment = self.options.environment
+        return (self.code, self.plan) if environment is None else (self.code, self.plan, environment)
 
 
 class Outcome(enum.IntEnum):
@@ -235,6 +246,11 @@ class Part(Record, frozen=True, kw_only=True):
     records: Count = 0
     name: FilePath = ""
 
+    @property
+    def file_name(self) -> str:
+        """What its file is called, relative."""
+        return self.name or f"part-{self.number:05d}"
+
 
 class StageView(Record, frozen=True, kw_only=True):
     """A stage in numbers, for progress displays."""
@@ -276,6 +292,7 @@ class JobView(Record, frozen=True, kw_only=True):
         skipped: tasks that failed for good and were left out: (stage, task, error), the first of them.
         unmet: where no node that is here has what the job requires, who lacks what: (node, what, what it has), the
             first of them.
+        output: the URL that its parts are written to, or "".
         submitted: when it was handed in, by the clock of the machine that took it, in seconds since 1970; 0: unknown.
     """
 
@@ -304,6 +321,7 @@ class JobView(Record, frozen=True, kw_only=True):
     skipped: tuple[tuple[Short, Count, Text], ...] = ()
     submitted: Seconds = 0.0
     unmet: tuple[tuple[Short, Text, Text], ...] = ()
+    output: Text = ""
 
     def brief(self) -> JobView:
         """The same as a line of a list: without what may be long."""

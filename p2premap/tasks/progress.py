@@ -113,6 +113,7 @@ class Progress:
             retries=sum(_retries(run, over=final is not None) for run in runs),
             skipped=_skipped(runs),
             unmet=() if final is not None else tuple((name, *lack) for name, lack in workers.unmet()[:UNMET_SHOWN_MAX]),
+            output=self._spec.options.output,
         )
 
     def _dependence(self, runs: list[StageRun], workers: Workers) -> str:

@@ -187,7 +187,7 @@ class Reports:
                 raise AssertionError("a result is not a failure")
             case _:
                 assert_never(end.outcome)
-        answer = verdict is not None and self._state.skips and not run.facts.chosen(task)
+        answer = verdict is not None and self._state.skips(run) and not run.facts.chosen(task)
         if (task, end.attempt) in run.facts.failures:
             self._state.log.add(_failed(run, worker, end, answer=answer))
         if verdict is None:
@@ -204,7 +204,7 @@ class Reports:
             return None  # a former leader told it of holders
         blobs = [
             (source.blob, source.holders)
-            for source in self._state.director.task(run.id, end.task).sources
+            for source in self._state.input_of(run.id, end.task).sources
             if source.blob is not None and (source.digest in end.missing or source.blob in end.missing)
         ]
         if not blobs:
@@ -232,7 +232,7 @@ class Reports:
         workers = self._state.workers
         owners = {
             source.holders[0]
-            for source in self._state.director.task(run.id, end.task).sources
+            for source in self._state.input_of(run.id, end.task).sources
             if source.blob is None and source.digest in end.missing and source.holders
         }
         if all(workers.is_there(owner) for owner in owners):

@@ -17,7 +17,8 @@ from p2premap.config import TasksConfig
 from p2premap.errors import JobError
 from p2premap.ids import Ballot, JobId, NodeId, short
 from p2premap.tasks import journal, messages
-from p2premap.tasks.director import Director, StagePlan
+from p2premap.tasks.delivery import Delivery
+from p2premap.tasks.director import Director, StagePlan, TaskInput
 from p2premap.tasks.events import CoordinatorEffect, ProposeCell, ToWorker
 from p2premap.tasks.failures import Failures
 from p2premap.tasks.job import AttemptEnd, JobSpec, JobView, Outcome, Phase, StageId
@@ -99,6 +100,7 @@ class JobState:
         self.cancelling: str | None = None
         self.to_unfold: list[int] = []
         """Tasks with a result that the director has not been asked about (`p2premap.tasks.director.Unfolds`)."""
+        self._deliveries: dict[StageId, Delivery] = {}
         self.tally: dict[NodeId, int] = {}
         """Tasks done by each node."""
         self.names: dict[NodeId, str] = {}
@@ -114,10 +116,9 @@ class JobState:
         """Whether the job has not ended, and its end is not being decided."""
         return self.final is None and self.ending is None
 
-    @property
-    def skips(self) -> bool:
-        """Whether a task may fail for good without failing the job."""
-        return self.spec.options.skip_failed or self.director.streams
+    def skips(self, run: StageRun) -> bool:
+        """Whether a task of this stage may fail for good without failing the job."""
+        return run.id not in self._deliveries and (self.spec.options.skip_failed or self.director.streams)
 
     # --- attempts -------------------------------------------------------------------------------------------------
 
@@ -279,14 +280,41 @@ class JobState:
     def plan_next(self, run: StageRun) -> None:
         """The stage's manifest is decided: what follows?"""
         try:
-            plan = self.director.next(run.id.number, PinnedResults(run.facts))
+            plan = self.director.next(run.id.number, PinnedResults(run.facts)) or self._deliver(id)
+        if run.id in self._deliveries:
+            self.finished = True
+            return
+        id = StageId(run.id.number + 1, run.manifest()[:LINEAGE_BYTES])
         except JobError as error:
             self.decide(Phase.FAILED, str(error))
             return
         if plan is None:
             self.finished = True
         else:
-            self.begin(StageId(run.id.number + 1, run.manifest()[:LINEAGE_BYTES]), plan)
+            self.begin(id, plan)
+
+    def _deliver(self, id: StageId) -> StagePlan | None:
+        """The stage behind the last, of a job whose output goes to a URL.
+
+        Raises:
+            JobError: a result makes no sense to the director.
+        """
+        finals = (run for run in self.runs if run.plan.final) if self.spec.options.output else ()
+        results = ((task, run.facts.pinned(task)) for run in finals for task in range(run.tasks))
+        parts = [part for task, result in results for part in self.director.parts(task, result)]
+        if not parts:
+            return None
+        self._deliveries[id] = Delivery(self.spec.options, parts)
+        return self._deliveries[id].stage()
+
+    def input_of(self, id: StageId, task: int) -> TaskInput:
+        """What a task of a planned stage needs.
+
+        Raises:
+            JobError: a result that it is made from makes no sense to the director.
+        """
+        delivery = self._deliveries.get(id)
+        return self.director.task(id, task) if delivery is None else delivery.task(task)
 
     def abandon_after(self, run: StageRun) -> None:
         """What was planned from this stage's old manifest counts no more."""

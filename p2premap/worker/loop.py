@@ -14,12 +14,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
 from p2premap.ids import JobId
 from p2premap.node.blobs import BlobStore
 from p2premap.node.logs import log_path
+from p2premap.tasks.delivery import DELIVER
 from p2premap.tasks.job import INLINE_BYTES_MAX, AttemptEnd, AttemptKey, Outcome
 from p2premap.wire import FrameDecoder, Message, encode_frame
 from p2premap.worker import waiting
@@ -121,10 +123,10 @@ class Worker:
         start = time.perf_counter()
         try:
             self._interruptible = True
-            runtime = job.runtime if job.runtime is not None else job.make_runtime(context)
+            perform = job.performing(run.function, context)
             job.capture.begin()
             start = time.perf_counter()
-            result = runtime.run(run.function, order.params, order.segments, context)
+            result = perform(order.params, order.segments, context)
             self._interruptible = False
             seconds = time.perf_counter() - start
             _check(result)
@@ -214,6 +216,19 @@ class _Job:
         self._load = load
         self._broken: Exception | None = None
         self._scratch_files = Directory(self.scratch)
+
+    def performing(self, function: str, context: AttemptContext) -> Callable[..., Result]:
+        """What runs the attempts of a stage.
+
+        Raises:
+            Exception: see `make_runtime`.
+        """
+        if function == DELIVER:
+            from p2premap.worker.delivery import deliver  # few jobs write to URLs
+
+            return deliver
+        runtime = self.runtime if self.runtime is not None else self.make_runtime(context)
+        return partial(runtime.run, function)
 
     def make_runtime(self, context: AttemptContext) -> Runtime:
         """Load the job's code, once.

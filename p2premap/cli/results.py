@@ -1,0 +1,142 @@
+"""The output parts of a job, wherever they are: `results`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import IO
+
+import click
+import msgspec
+
+from p2premap.cli.jobs import job_bytes
+from p2premap.cli.output import PartsDirectory, UrlDirectory, fetchable, output_to
+from p2premap.cli.show import clean, count, json_option, print_json, say, size, table
+from p2premap.client.jobs import Connect, follow
+from p2premap.client.reach import anywhere
+from p2premap.client.session import Collector
+from p2premap.control.nodes import ListNodes, Nodes
+from p2premap.errors import ConfigError, JobLost
+from p2premap.ids import NodeId, short
+from p2premap.tasks.job import JobView, Part
+
+KNOWN_S = 10.0
+"""A job that nobody leads just now is soon led again, and then its parts are known."""
+MEMORY_BYTES_MAX = 16 << 20
+
+
+@click.command()
+@click.argument("job")
+@click.argument("part", required=False)
+@click.option("-o", "--output", metavar="DIR|URL", help="Fetch them, or the one, to there.")
+@click.option("--overwrite", is_flag=True, help="Replace the output of an earlier job there.")
+@json_option
+@click.pass_obj
+def results(node: str, job: str, part: str | None, output: str | None, overwrite: bool, as_json: bool) -> None:
+    """List a job's output parts, or fetch them.
+
+    From any node of the cluster, until `cleanup` removes them. PART is a number or a name: without -o this part goes to
+    standard output. Of a job that goes on or has failed, the parts are those that it has come to.
+    """
+    if part is not None and overwrite:
+        raise ConfigError("--overwrite replaces the whole output of an earlier job: leave PART out.")
+    connect = partial(anywhere, node, insist=False)
+    target = output_to(output, as_json=True, overwrite=overwrite)
+    view = _known(connect, job_bytes(job))
+    parts = view.parts if part is None else (_the_part(view, part),)
+    fetched = target is not None or (part is not None and not as_json)
+    if fetched:
+        to_pipe = None if target is not None else Pipe()
+        collector = Collector(connect, target if to_pipe is None else to_pipe)
+        with fetchable(job):
+            collector.take(msgspec.structs.replace(view, parts=parts))
+        if to_pipe is not None:
+            to_pipe.flush()
+        if isinstance(target, PartsDirectory | UrlDirectory):
+            target.deliver()
+            if not as_json:
+                say(f"{count(collector.parts, 'part')}, {size(collector.size_bytes)}, in {target.path}/.")
+    if as_json or not fetched:
+        _show(view, parts, _names(connect), output or "", as_json=as_json)
+
+
+def _known(connect: Connect, job: bytes) -> JobView:
+    """The job with all its parts.
+
+    Raises:
+        JobLost: nobody can tell them now.
+    """
+    until = time.monotonic() + KNOWN_S
+    for view in follow(connect, job):
+        if view is not None and len(view.parts) == view.part_count:
+            return view
+        if time.monotonic() > until:
+            break
+    raise JobLost(f"No node that answers can tell what parts the job {short(job)} has; try again.", job=job.hex())
+
+
+def _the_part(view: JobView, text: str) -> Part:
+    for part in view.parts:
+        if text in (part.file_name, str(part.number)):
+            return part
+    name = view.job.hex()[:8]
+    raise ConfigError(f"The job {name} has no part {clean(text)} (yet); `p2premap results {name}` lists those it has.")
+
+
+def _names(connect: Connect) -> dict[NodeId, str]:
+    with connect() as connection:
+        views = connection.ask(lambda n: ListNodes(request=n), Nodes).views
+    return {NodeId(view.node): view.name for view in views}
+
+
+def _show(view: JobView, parts: tuple[Part, ...], names: dict[NodeId, str], output: str, *, as_json: bool) -> None:
+    held = {part.number: [names.get(holder, short(holder)) for holder in part.source.holders] for part in parts}
+    if as_json:
+        rows = [
+            {
+                "number": part.number,
+                "name": part.file_name,
+                "bytes": part.source.size,
+                "records": part.records,
+                "nodes": held[part.number],
+            }
+            for part in parts
+        ]
+        shape = {"id": view.job.hex(), "phase": view.phase.value, "url": view.output, "output": output, "parts": rows}
+        print_json(shape)
+        return
+    if parts:
+        body = [
+            (part.file_name, size(part.source.size), str(part.records or ""), ", ".join(held[part.number]))
+            for part in parts
+        ]
+        click.echo(table(("PART", "SIZE", "RECORDS", "HELD BY"), body, spare=("HELD BY", "RECORDS")))
+    name = view.job.hex()[:8]
+    if not parts:
+        say(f"Job {name} has no output{'' if view.phase.over else ' yet'}.")
+    elif view.output:
+        say(f"They are written to {clean(view.output)}.")
+
+
+class Pipe:
+    """Standard output, for one part: a pipe must not see half of it."""
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(MEMORY_BYTES_MAX)  # noqa: SIM115  (closed in `flush`)
+
+    def write(self, part: Part, pieces: Iterator[bytes]) -> int:
+        """Take one whole part."""
+        self._file.seek(0)
+        self._file.truncate()
+        return sum(self._file.write(piece) for piece in pieces)
+
+    def flush(self) -> None:
+        """Write it."""
+        with self._file as file:
+            file.seek(0)
+            shutil.copyfileobj(file, sys.stdout.buffer)
+        sys.stdout.buffer.flush()

@@ -1,0 +1,127 @@
+"""Jobs that read from S3 and write to it: a local server, real nodes."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from p2premap.client.private import PrivateCluster
+from tests.cluster import eventually, job_file, p2premap, private
+
+pytest.importorskip("s3fs", reason="s3:// needs s3fs")
+pytest.importorskip("moto", reason="the local S3 server is moto")
+
+WORDCOUNT = str(Path(__file__).parents[2] / "examples" / "wordcount.py")
+TEXT = "".join(f"fox {number % 7} hound\n" for number in range(5_000))
+SERVER = "from moto.server import main; main(['-H', '127.0.0.1', '-p', {port!r}])"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[PrivateCluster]:
+    """Two nodes that know where the server is, as a user's would: by the variables of the AWS tools."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    server = subprocess.Popen([sys.executable, "-c", SERVER.format(port=port)], stderr=subprocess.DEVNULL)
+    told = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in told.items():
+                patch.setenv(name, value)
+            eventually(lambda: _answers(told["AWS_ENDPOINT_URL"]), within_s=30.0)
+            with private(("n1", "n2")) as cluster:
+                yield cluster
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=5.0) as response:
+            return bool(response.status)
+    except OSError:
+        return False
+
+
+def objects(bucket: str) -> dict[str, bytes]:
+    """What is in a bucket, seen by other eyes than ours."""
+    import botocore.session
+
+    client = botocore.session.get_session().create_client("s3")
+    found = client.list_objects_v2(Bucket=bucket).get("Contents", ())
+    return {one["Key"]: client.get_object(Bucket=bucket, Key=one["Key"])["Body"].read() for one in found}
+
+
+def put(bucket: str, **files: bytes) -> None:
+    import botocore.session
+
+    client = botocore.session.get_session().create_client("s3")
+    client.create_bucket(Bucket=bucket)
+    for name, data in files.items():
+        client.put_object(Bucket=bucket, Key=name, Body=data)
+
+
+def test_from_s3_to_s3(cluster: PrivateCluster) -> None:
+    half = TEXT.index("\n", len(TEXT) // 2) + 1
+    put("words", **{"in/a.txt": TEXT[:half].encode(), "in/b.txt": TEXT[half:].encode(), "in/c.md": b"no"})
+    given = ("run", WORDCOUNT, "s3://words/in/*.txt", "-o", "s3://words/out", "--partitions", "2")
+    done = p2premap(cluster.home, *given)
+    assert done.exit_code == 0, done.stderr
+    found = {name: data for name, data in objects("words").items() if name.startswith("out/")}
+    assert sorted(found) == ["out/part-00000", "out/part-00001"], "and no temporary ones"
+    lines = [line.split("\t") for data in found.values() for line in data.decode().splitlines()]
+    assert {word: int(number) for word, number in lines} == Counter(TEXT.split())
+    assert "s3://words/out holds the output of an earlier job (part-00000)" in p2premap(cluster.home, *given).stderr
+    again = p2premap(cluster.home, *given[:-1], "1", "--overwrite")
+    assert again.exit_code == 0, again.stderr
+    assert [name for name in objects("words") if name.startswith("out/")] == ["out/part-00000"]
+
+
+def test_an_object_that_changed_fails_the_job(cluster: PrivateCluster, tmp_path: Path) -> None:
+    put("changing", **{"a.txt": TEXT.encode()})
+    source = (
+        "import botocore.session\n"
+        "s3 = botocore.session.get_session().create_client('s3')\n"
+        f"s3.put_object(Bucket='changing', Key='a.txt', Body={len(TEXT)} * b'x')\n"
+        "def map(key, line): yield line, 1\n"
+    )
+    done = p2premap(cluster.home, "run", job_file(tmp_path, source), "s3://changing/a.txt")
+    assert done.exit_code == 1
+    assert "s3://changing/a.txt has changed since the job was submitted" in done.stderr
+
+
+def test_what_is_not_there_is_refused_at_once(cluster: PrivateCluster, tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("a\n")
+    done = p2premap(cluster.home, "run", WORDCOUNT, "s3://words/none")
+    assert (done.exit_code, "There is nothing at s3://words/none" in done.stderr) == (2, True), done.stderr
+    done = p2premap(cluster.home, "run", WORDCOUNT, str(tmp_path / "t"), "-o", "s3://no-such-bucket/out")
+    assert (done.exit_code, "The output cannot go to s3://no-such-bucket/out" in done.stderr) == (2, True), done.stderr
+
+
+def test_an_action_reads_and_saves_objects(cluster: PrivateCluster, tmp_path: Path) -> None:
+    put("acts", a=b"some text")
+    source = (
+        "import p2premap\n"
+        "class Upper(p2premap.Action):\n"
+        "    def process(self):\n"
+        "        (self.work_dir / 'u').write_text(self.input_path.read_text().upper())\n"
+        "        return self.save('u', to='s3://acts/upper')\n"
+    )
+    done = p2premap(cluster.home, "run", job_file(tmp_path, source), "s3://acts/a")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout) == "s3://acts/upper"
+    assert objects("acts")["upper"] == b"SOME TEXT"
