@@ -122,14 +122,14 @@ class Collector:
         if missing and view.phase.over:
             raise JobLost(f"Part {missing[0].number} of the output can be read from no node.", job=view.job.hex())
 
-    def _has(self, part: Part) -> bool:
-        fetched = self._here.get(part.number)
-        return fetched is not None and fetched.digest == part.source.digest
     @property
     def parts(self) -> int:
         """How many parts are here."""
         return len(self._here)
 
+    def _has(self, part: Part) -> bool:
+        fetched = self._here.get(part.number)
+        return fetched is not None and fetched.digest == part.source.digest
 
     def _fetch(self, view: JobView, part: Part, tick: Callable[[], None]) -> None:
         assert self.output is not None

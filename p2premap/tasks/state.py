@@ -279,12 +279,12 @@ class JobState:
 
     def plan_next(self, run: StageRun) -> None:
         """The stage's manifest is decided: what follows?"""
-        try:
-            plan = self.director.next(run.id.number, PinnedResults(run.facts)) or self._deliver(id)
         if run.id in self._deliveries:
             self.finished = True
             return
         id = StageId(run.id.number + 1, run.manifest()[:LINEAGE_BYTES])
+        try:
+            plan = self.director.next(run.id.number, PinnedResults(run.facts)) or self._deliver(id)
         except JobError as error:
             self.decide(Phase.FAILED, str(error))
             return
