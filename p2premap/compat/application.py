@@ -11,12 +11,13 @@ from p2premap.client.plan import plan_mapreduce
 from p2premap.client.planning import Asked
 from p2premap.client.submission import Submission
 from p2premap.errors import JobRejected
+from p2premap.tasks.bundle import WRITTEN
 
 MODULE: Final = "p2premap_remap_application"
 """What the application is imported as."""
 
-ADAPTER: Final = Path(__file__).with_name("adapter.py")
-"""Where the job file that runs the application seems to be: among what tracebacks leave out."""
+ADAPTER: Final = Path(WRITTEN, "adapter.py")
+"""Where the job file that runs the application seems to be."""
 
 _NEEDED: Final = ("create_mapper_reader", "create_mapper_partitioner", "create_reducer_writer", "map", "reduce")
 

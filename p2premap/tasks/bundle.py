@@ -18,6 +18,10 @@ from p2premap.wire import Count, Record, Text
 JOB_MODULE: Final = "p2premap_job"
 """What a job file is imported as: its own name might be a module's that it needs (a job file ``json.py``)."""
 
+WRITTEN: Final = "/<p2premap>/"
+"""Where the modules seem to be that p2premap has written itself: tracebacks leave them out on every node, wherever
+p2premap is installed there."""
+
 BUNDLE_VERSION: Final = 1
 
 

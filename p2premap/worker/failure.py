@@ -11,14 +11,17 @@ from typing import Final
 from p2premap.errors import P2PRemapError
 from p2premap.ids import Digest
 from p2premap.node.blobs import BlobError
+from p2premap.tasks.bundle import WRITTEN
 from p2premap.tasks.job import AttemptEnd, Outcome
 from p2premap.worker.runtime import InputLost
 
 ERROR_CHARACTERS_MAX: Final = 2_000
 TRACEBACK_CHARACTERS_MAX: Final = 24_000
 _DISK_OF_THIS_NODE: Final = (errno.ENOSPC, errno.EDQUOT)
-_PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_LOADERS: Final = (_PACKAGE, os.path.dirname(importlib.__file__) + os.sep, "<frozen importlib")
+OURS: Final = (os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep, WRITTEN)
+"""What the paths of p2premap's own code begin with."""
+
+_LOADERS: Final = (*OURS, os.path.dirname(importlib.__file__) + os.sep, "<frozen importlib")
 
 
 class Stopped(BaseException):
@@ -80,7 +83,7 @@ def _last_user_frame(traceback: TracebackType | None) -> str:
     place = ""
     while traceback is not None:
         code = traceback.tb_frame.f_code
-        if not code.co_filename.startswith(_PACKAGE):
+        if not code.co_filename.startswith(OURS):
             place = f"{os.path.basename(code.co_filename)}, line {traceback.tb_lineno}, in {code.co_name}"
         traceback = traceback.tb_next
     return place

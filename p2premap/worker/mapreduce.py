@@ -18,7 +18,6 @@ import dis
 import gc
 import itertools
 import operator
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -27,6 +26,7 @@ import msgspec
 
 from p2premap.tasks.mapreduce_plan import FINISH, KEYS, MAP, REDUCE, KeysParams, MapParams, ReduceParams
 from p2premap.worker.blocks import shorten
+from p2premap.worker.failure import OURS
 from p2premap.worker.jobfile import JobFile, job_file
 from p2premap.worker.loading import load_bundle
 from p2premap.worker.merge import Run, Window, merge
@@ -49,7 +49,6 @@ _END: Final = object()
 _AT_BYTES: Final = frozenset(("lines", "blocks", "task", "csv", "jsonl"))
 """Readers whose keys are (file name, byte offset)."""
 _FRAME_READERS: Final = frozenset(("locals", "vars", "eval", "exec", "dir", "_getframe", "currentframe"))
-_PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 class Output(Protocol):
@@ -319,7 +318,7 @@ def blame(error: Exception, function: str, record: str) -> Exception:
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
-    ours = traceback is not None and traceback.tb_frame.f_code.co_filename.startswith(_PACKAGE)
+    ours = traceback is not None and traceback.tb_frame.f_code.co_filename.startswith(OURS)
     if isinstance(error, JobCodeError) or not ours:
         error.add_note(f"{function} was given {record}.")
         return error

@@ -7,6 +7,7 @@ import errno
 import pytest
 
 from p2premap.node.blobs import StoreUnwritable
+from p2premap.tasks.bundle import WRITTEN
 from p2premap.tasks.job import Outcome
 from p2premap.worker.failure import TRACEBACK_CHARACTERS_MAX, Stopped, end_of
 from p2premap.worker.pairs import JobCodeError
@@ -42,6 +43,21 @@ def test_each_error_is_told_as_what_it_is(error: BaseException, outcome: Outcome
     assert (end.task, end.attempt, end.outcome) == (3, 1, outcome)
     assert end.error.startswith(text)
     assert end.missing == ((b"d" * 32,) if outcome is Outcome.INPUT_LOST else ())
+
+
+def test_what_p2premap_has_written_is_left_out_of_tracebacks_wherever_it_was_written() -> None:
+    def user() -> None:
+        raise KeyError("k")
+
+    namespace = {"user": user}
+    exec(compile("def adapter():\n    user()\n", f"{WRITTEN}adapter.py", "exec"), namespace)
+    with pytest.raises(KeyError) as caught:
+        namespace["adapter"]()
+    assert caught.value.__traceback__ is not None
+    end = end_of(0, 0, caught.value.with_traceback(caught.value.__traceback__.tb_next))
+    assert "in user" in end.error
+    assert "in user" in end.detail
+    assert "adapter.py" not in end.detail
 
 
 def test_a_deep_recursion_is_short() -> None:
