@@ -46,13 +46,14 @@ class FakeDaemon:
         self.close()
 
     def close(self) -> None:
-        """Die: every connection breaks, and the socket refuses."""
+        """Die: the socket refuses, and every connection breaks once what has been answered on it is sent."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._threads[0].join(5)  # from here on it takes nobody in
         for stream in self._streams:
             with contextlib.suppress(OSError):
-                stream.shutdown(socket.SHUT_RDWR)
+                stream.shutdown(socket.SHUT_RD)
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(5)
@@ -73,7 +74,6 @@ class FakeDaemon:
         answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         writer = threading.Thread(target=_write, args=(stream, answers), daemon=True)
         writer.start()
-        self._threads.append(writer)
         with stream, contextlib.suppress(OSError):
             answers.put(self.welcome)
             try:
@@ -81,6 +81,7 @@ class FakeDaemon:
             finally:
                 answers.put(b"")
                 writer.join(5)
+                stream.shutdown(socket.SHUT_RDWR)  # also where nobody takes what was answered
 
     def _converse(self, stream: socket.socket, decoder: FrameDecoder, answers: queue.SimpleQueue[bytes]) -> None:
         while data := stream.recv(1 << 16):
