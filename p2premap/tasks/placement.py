@@ -63,6 +63,8 @@ class Requirements(NamedTuple):
 
 NOTHING: Final = Requirements()
 
+_UNKNOWN: Final = "not known yet"
+
 
 # --- matching -------------------------------------------------------------------------------------------------------
 
@@ -79,13 +81,18 @@ def places(requirements: Requirements, facts: Facts, slots: int) -> int:
 
 
 def lacks(requirements: Requirements, facts: Facts) -> tuple[Lack, ...]:
-    """What a node lacks; empty where the job may run on it."""
-    found = []
+    """What a node lacks; empty where the job may run on it.
+
+    What is not known yet is told only where nothing else keeps the job away.
+    """
+    found: list[Lack] = []
+    unsure: list[Lack] = []
     for clause in requirements.clauses:
         has = [_has(need, facts) for need in clause]
         if all(has):
-            found.append(Lack(" | ".join(need.text for need in clause), ", ".join(dict.fromkeys(has))))
-    return tuple(found)
+            lack = Lack(" | ".join(need.text for need in clause), ", ".join(dict.fromkeys(has)))
+            (unsure if _UNKNOWN in has else found).append(lack)
+    return tuple(found or unsure)
 
 
 def _room(need: Need, facts: Facts, slots: int) -> int:
@@ -116,14 +123,14 @@ def _has(need: Need, facts: Facts) -> str:
             return "" if _within(facts.python, need.bounds) else f"Python {facts.python or 'unknown'}"
         case "package":
             if facts.packages is None:
-                return "not known yet"
+                return _UNKNOWN
             version = facts.packages.get(need.name)
             if version is None:
                 return f"no {need.name}"
             return "" if _within(version, need.bounds) else f"{need.name} {version}"
         case _:
             if facts.programs is None:
-                return "not known yet"
+                return _UNKNOWN
             return "" if need.name in facts.programs else f"no {need.name}"
 
 

@@ -126,6 +126,14 @@ def test_what_is_not_known_yet_is_not_there_yet() -> None:
     assert placement.lacks(requirements.read(["program ffmpeg"]), facts)[0].has == "not known yet"
 
 
+def test_what_is_not_known_yet_is_not_told_where_something_is_lacking() -> None:
+    either = ["package numpy | tag fast", "tag ssd", "program ffmpeg"]
+    (lack,) = placement.lacks(requirements.read(either), Facts())
+    assert lack == ("tag ssd", "no tags")
+    said = placement.lacks(requirements.read(either), Facts(tags=("ssd",)))
+    assert [one.has for one in said] == ["not known yet, tags ssd", "not known yet"]
+
+
 VERSION = st.lists(st.integers(0, 30), min_size=1, max_size=4).map(lambda parts: ".".join(map(str, parts)))
 
 
