@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,8 @@ CALM = MachineLoad(0.5, 1 << 30, on_battery=True)
 
 def test_cpu_time_of_children_that_have_ended_stays_ours() -> None:
     before = cpu_seconds(os.getpid())
-    subprocess.run([sys.executable, "-c", "while __import__('time').process_time() < 0.2: pass"], check=True)
-    assert cpu_seconds(os.getpid()) - before >= 0.2
+    subprocess.run([sys.executable, "-c", "while __import__('time').process_time() < 0.3: pass"], check=True)
+    assert cpu_seconds(os.getpid()) - before >= 0.2, "each of four figures is cut to hundredths of a second"
 
 
 def test_what_we_use_ourselves_is_not_use_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +33,9 @@ def test_what_we_use_ourselves_is_not_use_by_others(monkeypatch: pytest.MonkeyPa
 
 def test_a_look_at_this_machine_is_plausible() -> None:
     sampler = OthersSampler()
-    sum(range(500_000))
+    until = time.process_time() + 0.1  # the kernel tells it in hundredths of a second
+    while time.process_time() < until:
+        pass
     assert 0.0 < sampler.look().own_cpus < 2 * (os.cpu_count() or 1)
 
 
