@@ -96,7 +96,7 @@ async def join(visit: Visit, message: Message, _: bytes) -> None:
 
 def _refuse_to_abandon(visit: Visit) -> None:
     house = visit.house
-    others = len(house.others())
+    others = 0 if house.search.outside else len(house.others())  # those that a rotation left out are told to join
     running = sum(not view.phase.over for view in house.jobs())
     if others or running:
         raise RequestError(

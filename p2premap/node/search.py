@@ -102,8 +102,8 @@ class Search:
         self._met: dict[str, Foreign] = {}
         self._remembered: set[NodeId] = set()
         self._knocked: dict[str, float] = {}
-        self._outside = False
-        """The cluster has a secret that this node does not know."""
+        self.outside = False
+        """The cluster has a secret that this node does not know: it is to join anew."""
         self.discovery = Discovery(
             me=me,
             tag=keys.secret.tag,
@@ -194,7 +194,7 @@ class Search:
                 self._knocked[seen.host] = trio.current_time()
             return
         if seen.tag and seen.node is not None and seen.node in self._where.keys() | self._remembered:
-            self._outside = True  # identities are a cluster's own: it is ours, and has another secret
+            self.outside = True  # identities are a cluster's own: it is ours, and has another secret
             return
         if seen.tag and seen.tag not in self._met and len(self._met) < self._config.discovery.foreign_max:
             where = str(seen.address) if seen.address is not None else seen.host
@@ -217,7 +217,7 @@ class Search:
 
     def rekey(self) -> None:
         """The cluster has another secret, and so another tag."""
-        self._outside = False
+        self.outside = False
         self.discovery.rekey(self._keys.secret.tag)
         if self._transport.port:
             self._announce()
@@ -262,4 +262,4 @@ class Search:
 
     def troubles(self) -> tuple[str, ...]:
         """Those about what the user has to do something about; the doctor finds out about mDNS by itself."""
-        return (*([ROTATED] if self._outside else []), *self._joins.warnings)
+        return (*([ROTATED] if self.outside else []), *self._joins.warnings)

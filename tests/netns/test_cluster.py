@@ -182,8 +182,9 @@ def test_an_evicted_machine_is_out_until_it_joins_anew_and_is_who_it_was(machine
     done = first.ask("rotate", "--evict", "n3")
     assert (done["switched"], done["evicted"]) == (["n1", "n2"], ["n3"])
     eventually(lambda: first.members() == second.members() == {"n1", "n2"})
-    eventually(lambda: third.members() == {"n3"} and "secret was rotated" in " ".join(third.ask("status")["warnings"]))
+    eventually(lambda: "secret was rotated" in " ".join(third.ask("status")["warnings"]))
     assert "before a rotation" in " ".join(first.ask("status")["warnings"])
+    # it was told to join, and is not kept from it by members that it only suspects to be gone
     third.run("join", first.ask("invite")["token"])
     eventually(lambda: everybody(machines))
     after = third.ask("status")
