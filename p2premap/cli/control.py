@@ -83,6 +83,7 @@ def cleanup(node: str, days: float, as_json: bool) -> None:
                 "blobs": found.blobs,
                 "bytes": found.size_bytes,
                 "jobs": [job.hex() for job in found.jobs],
+                "environments": found.environments,
                 "nodes": found.nodes,
                 "silent": list(found.silent),
                 "kept": [{"id": view.job.hex(), "why": why} for why, views in kept.items() for view in views],
@@ -90,6 +91,8 @@ def cleanup(node: str, days: float, as_json: bool) -> None:
         )
         return
     files = f"{count(found.blobs, 'file')} ({size(found.size_bytes)}) on {count(found.nodes, 'node')}"
+    if found.environments:
+        files += f", {count(found.environments, 'environment')}"
     say(f"Removed {files}, and {count(len(found.jobs), 'job')} from the list.")
     for reason, views in kept.items():
         shown = ", ".join(view.job.hex()[:8] for view in views[:KEPT_SHOWN_MAX])

@@ -21,7 +21,7 @@ from p2premap.client.jobs import cancel as cancel_job
 from p2premap.client.planning import Asked, Planner, plan_job
 from p2premap.client.reach import anywhere
 from p2premap.client.session import Collector, Output, hand_in, renamed, see_through, strength
-from p2premap.client.submission import Submission
+from p2premap.client.submission import Submission, with_blob
 from p2premap.client.urlfiles import needing
 from p2premap.control.jobs import JobUpdate, Watch
 from p2premap.errors import ConfigError, P2PRemapError
@@ -61,6 +61,7 @@ COPIES_MAX = 15
 @click.option("--copies", type=click.IntRange(1, COPIES_MAX), default=3, help="Nodes that keep the job's ledger. [3]")
 @click.option("--strict", is_flag=True, help="Wait where most of these nodes are lost, instead of going on without.")
 @click.option("--require", multiple=True, metavar="WHAT", help='Nodes must have it, such as "package numpy >=2".')
+@click.option("--with-requirements", metavar="FILE", help="Have this installed for the job: a requirements.txt.")
 @click.option("--parallel", type=click.IntRange(0), default=0, metavar="N", help="Tasks side by side. [by slots]")
 @click.option("--stage", is_flag=True, help="Copy inputs over 64 MB to these nodes too, as it runs.")
 @json_option
@@ -86,6 +87,7 @@ def run(
     copies: int,
     strict: bool,
     require: tuple[str, ...],
+    with_requirements: str | None,
     parallel: int,
     stage: bool,
     as_json: bool,
@@ -128,7 +130,15 @@ def run(
     planner, to = _ways(file, kind, compat)
     target = None if detach and not to_url else to(output, as_json=as_json, overwrite=overwrite)
     with local(ctx.obj) as connection:  # the inputs are files of this machine: its own node hands them out
-        submission = _plan(connection, planner, file, paths, _pairs(given), partitions, options)
+        if with_requirements is None:
+            submission = _plan(connection, planner, file, paths, _pairs(given), partitions, options)
+        else:
+            from p2premap.client import environment  # few jobs ask for one
+
+            made = environment.prepare(connection, with_requirements, told=say)
+            options = made.of(options)
+            submission = _plan(connection, planner, file, paths, _pairs(given), partitions, options)
+            submission = with_blob(submission, made.blob)
     if name:
         submission = renamed(submission, name)
     if detach:

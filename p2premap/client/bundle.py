@@ -112,8 +112,7 @@ def pack_file(path: str) -> Source:
     """
     file = Path(path)
     source, tree = parse(file, shown=path)
-    collector = Collector(file.absolute().parent)
-    collector.follow(tree, package="")
+    collector = Collector.of(file, tree)
     return Source(file.stem, collector.bundle(file, source), _actions(tree))
 
 
@@ -164,8 +163,7 @@ def load_job(path: str) -> JobCode:
     """
     file = Path(path)
     source, tree = parse(file, shown=path)
-    collector = Collector(file.absolute().parent)
-    collector.follow(tree, package="")
+    collector = Collector.of(file, tree)
     return _job_code(path, file, tree, collector, collector.bundle(file, source))
 
 
@@ -183,8 +181,7 @@ def load_adapted(path: str, *, module: str, adapter: Path, adapt: Callable[[ast.
     """
     file = Path(path)
     source, tree = parse(file, shown=path)
-    collector = Collector(file.absolute().parent)
-    collector.follow(tree, package="")
+    collector = Collector.of(file, tree)
     collector.modules[module] = Module(name=module, path=str(file.absolute()), source=source)
     text = adapt(tree)
     return _job_code(path, file, ast.parse(text), collector, collector.bundle(adapter, text))

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from p2premap.client.callline import CallLine
 from p2premap.client.connection import Connection, NodeSilent, local
@@ -31,14 +31,17 @@ from p2premap.client.private import PrivateCluster
 from p2premap.client.reach import anywhere, patiently
 from p2premap.client.references import LARGE_BYTES, Shared, dumps_referring, weight
 from p2premap.client.session import hand_in, strength
-from p2premap.client.submission import submission_of
+from p2premap.client.submission import submission_of, with_blob
 from p2premap.errors import NodeUnavailable
+from p2premap.node.paths import LOCK_NAME
 from p2premap.tasks.calls import KIND
 from p2premap.tasks.job import JobOptions
 from p2premap.worker.values import pack_value
 from p2premap.worker.waiting import waiting
 
 JOB_BYTES_MAX = 128 << 20
+MINOR: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
+"""What a script defines travels as bytecode, which only the same minor version of Python can run."""
 
 T = TypeVar("T")
 
@@ -74,10 +77,21 @@ class Cluster(futures.Executor):
         connect: opens a connection to any daemon.
         name: of the job, for people.
         options: of the job.
+        lock: of its environment, where it has one.
+        say: hears what the program's user should know.
     """
 
-    def __init__(self, connect: Connect, *, name: str, options: JobOptions) -> None:
+    def __init__(
+        self,
+        connect: Connect,
+        *,
+        name: str,
+        options: JobOptions,
+        lock: bytes = b"",
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self._private = contextlib.ExitStack()
+        self._lock, self._say = lock, say
         self._connect, self._name, self._options = connect, name, options
         self._changing = threading.Lock()
         self._shut = False
@@ -282,9 +296,16 @@ class Cluster(futures.Executor):
 
     def _new_line(self) -> CallLine:
         with self._connect() as connection:
-            slots = strength(connection).slots
+            power = strength(connection)
+        if power.pythons and MINOR not in power.pythons:
+            there = ", ".join(sorted(power.pythons))
+            self._say(
+                f"No node here runs Python {MINOR}, as this program does and its functions need, but {there}: "
+                "what it calls waits until one comes."
+            )
         job = submission_of(KIND, self._options, name=self._name, code=bundle_of_program(), plan=b"")
-        return CallLine(self._connect, hand_in(self._connect, job), slots)
+        job = with_blob(job, self._lock) if self._lock else job
+        return CallLine(self._connect, hand_in(self._connect, job), power.slots)
 
     def __exit__(self, kind: object, value: object, traceback: object) -> None:
         self.shutdown(wait=True, cancel_futures=kind is not None)
@@ -334,9 +355,12 @@ def connect(
     slots: int = 0,
     requires: str | Sequence[str] = (),
     parallel: int = 0,
+    with_requirements: str = "",
     told: Callable[[str], None] | None = None,
 ) -> Cluster:
     """Connect this program to the cluster.
+
+    Its calls run on nodes with the same minor version of Python: functions of a script travel as bytecode.
 
     Args:
         node: the name of a node of this machine to prefer; "": the first that answers.
@@ -345,23 +369,31 @@ def connect(
         slots: worker processes of the private node that is started where none answers; 0: one a CPU.
         requires: what a node must have to run any of its calls, such as "gpu" or "package numpy >=2".
         parallel: calls side by side in the whole cluster, at most; 0: as many as there are slots.
+        with_requirements: a requirements file; all of it is installed where calls run, for this program alone.
         told: hears sentences such as that one was started; by default they are printed to stderr.
 
     Raises:
         ClusterError: the node that was named does not answer, or none can be started.
-        JobRejected: the cluster does not take the job, or one of `requires` is no requirement.
+        JobRejected: the cluster does not take the job, one of `requires` is no requirement, or `with_requirements`
+            cannot be resolved.
     """
     say = told if told is not None else lambda text: print(text, file=sys.stderr, flush=True)
-    options = JobOptions(copies=copies, requires=_lines(requires), parallel_max=parallel)
+    options = JobOptions(copies=copies, requires=(*_lines(requires), f"python {MINOR}"), parallel_max=parallel)
     title = name or os.path.basename(getattr(sys.modules["__main__"], "__file__", None) or "interactive")
-    try:
-        patiently(node).close()
-    except NodeUnavailable as error:
-        if node or isinstance(error, NodeSilent):
-            raise
-        return _privately(title, options, slots or os.cpu_count() or 1, say)
-    reach: Callable[[], Connection] = partial(anywhere, node, insist=False)
-    return Cluster(reach, name=title, options=options)
+    with contextlib.ExitStack() as stack:
+        reach: Connect = partial(anywhere, node, insist=False)
+        try:
+            patiently(node).close()
+        except NodeUnavailable as error:
+            if node or isinstance(error, NodeSilent):
+                raise
+            private = stack.enter_context(PrivateCluster(["private"], slots=slots or os.cpu_count() or 1))
+            say("No p2premap node runs on this machine: a private one runs for as long as this program is connected.")
+            reach = partial(local, paths=private.paths)
+        options, lock = _environment(reach, with_requirements, options, say)
+        cluster = Cluster(reach, name=title, options=options, lock=lock, say=say)
+        cluster.own(stack.pop_all())
+        return cluster
 
 
 def _lines(requires: str | Sequence[str]) -> tuple[str, ...]:
@@ -372,10 +404,17 @@ def _lines(requires: str | Sequence[str]) -> tuple[str, ...]:
     return requirements.lines_of(requires)
 
 
-def _privately(name: str, options: JobOptions, slots: int, say: Callable[[str], None]) -> Cluster:
-    with contextlib.ExitStack() as stack:
-        private = stack.enter_context(PrivateCluster(["private"], slots=slots))
-        say("No p2premap node runs on this machine: a private one runs for as long as this program is connected.")
-        cluster = Cluster(partial(local, paths=private.paths), name=name, options=options)
-        cluster.own(stack.pop_all())
-        return cluster
+def _environment(
+    reach: Connect, file: str, options: JobOptions, say: Callable[[str], None]
+) -> tuple[JobOptions, bytes]:
+    """What is to be installed for the calls, put to a node; for those that a call makes, what it has itself."""
+    if not file and not os.path.exists(own := os.path.join(sys.prefix, LOCK_NAME)):
+        return options, b""
+    from p2premap.client import environment  # few programs ask for one
+
+    if file:
+        with reach() as connection:
+            made = environment.prepare(connection, file, told=say)
+    else:
+        made = environment.read(own)
+    return made.of(options), made.blob

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from mmap import mmap
 
 import blake3
 import msgspec
@@ -29,7 +30,7 @@ Connect = Callable[[], Connection]
 """Opens a connection to any daemon that can be reached now."""
 
 
-def put_blob(connection: Connection, data: bytes) -> BlobRef:
+def put_blob(connection: Connection, data: bytes | mmap) -> BlobRef:
     """Have the daemon keep these bytes.
 
     Raises:

@@ -1,21 +1,26 @@
 """Functions, arguments and answers as pickles; what a remote exception is at the caller.
 
 Python's own pickle is ten times as fast as cloudpickle, but names what a script or a notebook defines as
-``__main__.name``, which no worker can import: where a pickle names ``__main__``, or where there is none, cloudpickle
-takes what it needs by value.
+``__main__.name``, which no worker can import: where a pickle names ``__main__``, or a module that was imported after
+the program had connected, or where there is none, cloudpickle takes what it needs by value.
 """
 
 from __future__ import annotations
 
 import pickle
+import sys
+from types import ModuleType
 from typing import Final
 
 import cloudpickle
 
+from p2premap.client.locals import travelled
 from p2premap.errors import CallFailed
 
 _PROTOCOL: Final = pickle.HIGHEST_PROTOCOL
 _MAIN: Final = b"__main__"
+
+_by_value: Final[dict[str, ModuleType]] = {}
 
 loads: Final = pickle.loads
 """What a worker pickled. Raises whatever the value raises when it is made."""
@@ -38,7 +43,18 @@ def dumps(value: object) -> bytes:
         data = pickle.dumps(value, _PROTOCOL)
     except Exception:
         return dumps_by_value(value)
-    return dumps_by_value(value) if _MAIN in data else data
+    by_value = _MAIN in data or any(name in data for name in travelled.late.values())
+    return dumps_by_value(value) if by_value else data
+
+
+def look_for_modules() -> None:
+    """What the program has imported since it connected is taken by value from now on."""
+    travelled.look()
+    for name in travelled.late.keys() - _by_value.keys():
+        _by_value[name] = sys.modules[name]
+        cloudpickle.register_pickle_by_value(_by_value[name])
+    for name in _by_value.keys() - travelled.late.keys():
+        cloudpickle.unregister_pickle_by_value(_by_value.pop(name))
 
 
 def dumps_by_value(value: object) -> bytes:

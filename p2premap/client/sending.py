@@ -18,10 +18,11 @@ from weakref import WeakValueDictionary
 import blake3
 
 from p2premap.client.callstate import CallState
+from p2premap.client.captured import Captured, captured
 from p2premap.client.connection import Connection
 from p2premap.client.jobs import put_blob
 from p2premap.client.packs import Pack
-from p2premap.client.pickles import dumps
+from p2premap.client.pickles import dumps, look_for_modules
 from p2premap.client.references import Shared, dumps_referring
 from p2premap.control.calls import Calls
 from p2premap.errors import LocalProtocolError, NodeUnavailable, PeerUnreachable
@@ -63,12 +64,14 @@ class Functions:
         self.large: dict[int, bytes] = {}
         """Those that travel as blobs."""
         self._numbers: dict[bytes, int] = {}
-        self._known: OrderedDict[int, tuple[object, int]] = OrderedDict()
+        self._known: OrderedDict[int, tuple[object, int, tuple[Captured, ...]]] = OrderedDict()
 
     def known(self, function: object) -> int | None:
         """The number of a function that was seen lately and cannot have changed since."""
         entry = self._known.get(id(function))
-        return entry[1] if entry is not None and entry[0] is function else None
+        if entry is None or entry[0] is not function or not all(one.is_the_same() for one in entry[2]):
+            return None
+        return entry[1]
 
     def number(self, function: object, code: bytes, packed: bytes) -> int:
         """The number of a function that has been pickled."""
@@ -80,7 +83,7 @@ class Functions:
                 self.large[number] = code
         # a method's object, say, may change between two calls: only what has no state of its own is not looked at again
         if isinstance(function, (FunctionType, BuiltinFunctionType, type)):
-            self._known[id(function)] = function, number
+            self._known[id(function)] = function, number, captured(function)
             if len(self._known) > FUNCTIONS_KEPT_MAX:
                 self._known.popitem(last=False)
         return number
@@ -120,6 +123,7 @@ class Sender:
         """
         if (known := self._functions.known(function)) is not None:
             return known
+        look_for_modules()
         code = dumps(function)
         packed = pack_function(self.put(code) if len(code) > FUNCTION_BYTES_MAX else code)
         with self._state.lock:

@@ -39,10 +39,12 @@ class Strength:
     Args:
         slots: of all living nodes.
         one_machine: they are all on this one.
+        pythons: that their workers run, such as "3.11".
     """
 
     slots: int
     one_machine: bool
+    pythons: frozenset[str] = frozenset()
 
 
 def strength(connection: Connection, paths: Paths | None = None) -> Strength:
@@ -51,7 +53,8 @@ def strength(connection: Connection, paths: Paths | None = None) -> Strength:
     alive = [view for view in views if view.state == "alive"]
     directory = (paths or Paths.of_user()).runtime / connection.welcome.cluster
     here = {sockets.node_of(path) for path in sockets.listed(directory)}
-    return Strength(max(sum(view.slots for view in alive), 1), all(view.node in here for view in alive))
+    pythons = frozenset(".".join(view.python.split(".")[:2]) for view in alive if view.slots and view.python)
+    return Strength(max(sum(view.slots for view in alive), 1), all(view.node in here for view in alive), pythons)
 
 
 def renamed(submission: Submission, name: str) -> Submission:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from blake3 import blake3
@@ -21,7 +21,7 @@ class Submission:
     """A job ready to be submitted.
 
     Args:
-        blobs: code and plan; to be put first.
+        blobs: code, plan, and the lock of an environment; to be put first.
         files: absolute paths that its attempts may ask this machine for.
         bytes_in: of all inputs.
         tasks: of its first stage, as far as they are known.
@@ -32,6 +32,11 @@ class Submission:
     files: tuple[str, ...]
     bytes_in: int
     tasks: int
+
+
+def with_blob(submission: Submission, blob: bytes) -> Submission:
+    """The same job, with one more blob to be put first."""
+    return replace(submission, blobs=(*submission.blobs, (Digest(blake3(blob).digest()), blob)))
 
 
 def submission_of(

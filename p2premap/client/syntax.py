@@ -1,12 +1,14 @@
 """What the syntax of a Python file says without running it: what its top level binds, which local modules it imports.
 
-*Local* is what Python would find beside the script: modules and packages in the file's own directory, and what they
-import in turn. The standard library and installed packages stay where they are.
+*Local* is what Python would find beside the script (modules and packages in the file's own directory), on PYTHONPATH,
+or where a package is being worked on (an editable install), and what they import in turn. The standard library and
+installed packages stay where they are. A file with relative imports is a module of the packages that it lies in.
 """
 
 from __future__ import annotations
 
 import ast
+import importlib.util
 import io
 import sys
 import tokenize
@@ -16,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from p2premap.client.locals import is_installed
 from p2premap.errors import JobRejected
 from p2premap.tasks.bundle import JOB_MODULE, Module, pack_bundle
 
@@ -115,16 +118,36 @@ def _stored(name: ast.Name) -> bool:
 
 
 class Collector:
-    """Finds the local modules that a syntax tree imports, transitively."""
+    """Finds the local modules that a syntax tree imports, transitively.
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    Args:
+        roots: directories in which they are looked for, the first ones first.
+        package: in which the job file is; "": in none.
+    """
+
+    def __init__(self, *roots: Path, package: str = "") -> None:
+        self._roots = roots
+        self._package = package
         self.modules: dict[str, Module] = {}
         self._trees: dict[str, ast.Module] = {}
+        self._elsewhere: dict[str, Path | None] = {}
+
+    @classmethod
+    def of(cls, file: Path, tree: ast.Module) -> Collector:
+        """With all that a job file imports."""
+        beside = file.absolute().parent
+        package = _package_of(beside, tree)
+        root = beside.parents[package.count(".")] if package else beside
+        collector = cls(beside, root, package=package)
+        if package:
+            collector._add(package)
+        collector.follow(tree, package=package)
+        return collector
 
     def bundle(self, file: Path, source: str) -> bytes:
         """The bundle blob of a job file and what has been found."""
-        main = Module(name=JOB_MODULE, path=str(file.absolute()), source=source)
+        name = f"{self._package}.{JOB_MODULE}" if self._package else JOB_MODULE
+        main = Module(name=name, path=str(file.absolute()), source=source)
         return pack_bundle([main, *sorted(self.modules.values(), key=lambda m: m.name)])
 
     def follow(self, tree: ast.Module, *, package: str) -> None:
@@ -170,12 +193,48 @@ class Collector:
 
     def _find(self, name: str) -> tuple[Path, bool] | None:
         """The file of a local module and whether it is a package; a directory for a namespace package."""
-        place = self._root.joinpath(*name.split("."))
-        if (place / "__init__.py").is_file():
-            return place / "__init__.py", True
-        if place.with_name(place.name + ".py").is_file():
-            return place.with_name(place.name + ".py"), False
-        return (place, True) if place.is_dir() and any(place.glob("*.py")) else None
+        for root in self._roots:
+            if (found := _in(root, name)) is not None:
+                return found
+        top = name.partition(".")[0]
+        if top not in self._elsewhere:
+            self._elsewhere[top] = _root_of(top)
+        elsewhere = self._elsewhere[top]
+        return None if elsewhere is None else _in(elsewhere, name)
+
+
+def _in(root: Path, name: str) -> tuple[Path, bool] | None:
+    place = root.joinpath(*name.split("."))
+    if (place / "__init__.py").is_file():
+        return place / "__init__.py", True
+    if place.with_name(place.name + ".py").is_file():
+        return place.with_name(place.name + ".py"), False
+    return (place, True) if place.is_dir() and any(place.glob("*.py")) else None
+
+
+def _root_of(top: str) -> Path | None:
+    """Where Python finds this package or module, in source and not installed; None: nowhere. Imports nothing."""
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    places = [] if spec is None else [*(spec.submodule_search_locations or ()), spec.origin or ""]
+    if not places or not places[0] or is_installed(Path(places[0])):
+        return None
+    return Path(places[0]).absolute().parent
+
+
+def _package_of(directory: Path, tree: ast.Module) -> str:
+    """The package that a file's relative imports are relative to; "" where it has none, or there is no such package."""
+    levels = [node.level for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    deepest = max(levels, default=0)
+    names: list[str] = []
+    while deepest and (len(names) < deepest or (directory / "__init__.py").is_file()):
+        if not directory.name.isidentifier():
+            return ""
+        names.insert(0, directory.name)
+        directory = directory.parent
+    return ".".join(names)
 
 
 def _absolute(node: ast.ImportFrom, package: str) -> str:

@@ -20,6 +20,20 @@ class PutBlob(Message, tag=103, frozen=True, kw_only=True):
     last: bool = True
 
 
+class LookForBlobs(Message, tag=156, frozen=True, kw_only=True):
+    """Which of these do you not have? Those that you have are wanted now. Answered by `BlobsMissing`."""
+
+    request: RequestId
+    digests: tuple[DigestField, ...]
+
+
+class BlobsMissing(Message, tag=157, frozen=True, kw_only=True):
+    """These have to be put."""
+
+    request: RequestId
+    digests: tuple[DigestField, ...]
+
+
 class ReadBlob(Message, tag=144, frozen=True, kw_only=True):
     """Send these bytes of a blob, wherever they are held. Answered by `Chunk`s."""
 

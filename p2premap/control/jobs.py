@@ -154,6 +154,7 @@ class CleanedUp(Message, tag=136, frozen=True, kw_only=True):
         jobs: jobs that were over, and are forgotten.
         nodes: nodes that cleaned up.
         silent: names of members that did not answer in time.
+        environments: of jobs, each counted at each node.
     """
 
     request: RequestId
@@ -162,3 +163,4 @@ class CleanedUp(Message, tag=136, frozen=True, kw_only=True):
     jobs: tuple[JobIdField, ...] = ()
     nodes: Count = 1
     silent: tuple[Short, ...] = ()
+    environments: Count = 0

@@ -144,7 +144,9 @@ class Bringer:
         try:
             charter = Charter.decode(asked.spec)
             self._sources[asked.job] = holders = tuple(dict.fromkeys((asked.source, charter.home)))
-            await self._stager.keep(_whole(charter.spec.code, holders), durable=True)
+            for blob in charter.spec.blobs():
+                if blob != charter.spec.plan:
+                    await self._stager.keep(_whole(blob, holders), durable=True)
             director = await self._director(asked.job, charter, holders)
         except (P2PRemapError, msgspec.DecodeError) as error:
             return Brought(job=asked.job, error=str(error))

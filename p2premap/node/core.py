@@ -231,7 +231,7 @@ class NodeCore:
                 self._to_gossip(now, event)
             case BlobsKept(node=node, kept=kept):
                 self._send(now, node, kept)
-            case tasks.SlotReported() | tasks.AttemptWaits() | tasks.AttemptGoesOn():
+            case tasks.SlotReported() | tasks.AttemptWaits() | tasks.AttemptGoesOn() | tasks.EnvironmentTold():
                 self._to_worker_core(now, event)
             case tasks.SetSlots() | tasks.SetLimits() | tasks.MachineNow() | tasks.StopTaking():
                 self._offer(now, event)

@@ -21,6 +21,7 @@ from p2premap.node.desk import Handler, RequestError, Visit
 from p2premap.node.desk_ask import PASSED_ON, ask, ask_all, find, over
 from p2premap.node.endings import Ending
 from p2premap.node.logs import sweep_logs
+from p2premap.node.upkeep import sweep_environments
 from p2premap.tasks.inputs import ReadsInputs
 from p2premap.wire import Message
 
@@ -77,7 +78,7 @@ async def _again(visit: Visit, message: Restart, job: JobId, charter: Charter) -
         raise RequestError(Trouble.NOT_FOUND, text) from None
     if director.streams:
         raise RequestError(Trouble.USAGE, f"{spec.name} is a program's calls: run that program again.")
-    if house.blobs.size(spec.code.digest) != spec.code.size:
+    if any(house.blobs.size(blob.digest) != blob.size for blob in spec.blobs()):
         raise RequestError(Trouble.NOT_FOUND, f"The code of the job {short(job)} is not here any more.")
     files = tuple(director.input_files()) if isinstance(director, ReadsInputs) else ()
     accepted = await house.orders.submit(spec, plan, files)
@@ -115,6 +116,7 @@ async def clean_up(visit: Visit, message: Message, _: bytes) -> None:
             jobs=tuple(sorted({job for one in every for job in one.jobs})),
             nodes=len(every),
             silent=tuple(answers.silent),
+            environments=sum(one.environments for one in every),
         )
     )
 
@@ -142,6 +144,7 @@ async def _clean_here(visit: Visit, message: CleanUp) -> CleanedUp:
     before = await trio.to_thread.run_sync(partial(house.blobs.sweep, older_s=math.inf))
     after = await trio.to_thread.run_sync(partial(house.blobs.sweep, older_s=message.older_s, keep=keep))
     await trio.to_thread.run_sync(partial(sweep_logs, house.executor.logs, older_s=message.older_s))
+    environments = await sweep_environments(house, message.older_s)
     jobs: list[JobId] = []
     for view in house.jobs():
         charter = house.core.jobs.submitted(JobId(view.job))
@@ -154,6 +157,7 @@ async def _clean_here(visit: Visit, message: CleanUp) -> CleanedUp:
         blobs=max(0, before.blobs - after.blobs),
         size_bytes=max(0, before.bytes - after.bytes),
         jobs=tuple(jobs),
+        environments=environments,
     )
 
 

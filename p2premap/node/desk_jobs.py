@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from itertools import accumulate
 from typing import Final
@@ -9,10 +10,11 @@ from typing import Final
 import trio
 
 from p2premap.control.answers import Done, Trouble
-from p2premap.control.data import PutBlob
+from p2premap.control.data import BlobsMissing, LookForBlobs, PutBlob
 from p2premap.control.jobs import AcceptFork, Cancel, Jobs, ListJobs, Submit, Submitted
 from p2premap.errors import PeerUnreachable, RemoteProtocolError
-from p2premap.ids import JobId, short
+from p2premap.ids import Digest, JobId, short
+from p2premap.node.blobs import BlobStore, StoreUnwritable
 from p2premap.node.desk import Handler, RequestError, Visit
 from p2premap.node.desk_ask import PASSED_ON, Answers, ask, ask_all, find, over, worth
 from p2premap.tasks.job import JobView
@@ -48,15 +50,32 @@ async def put_blob(visit: Visit, message: Message, payload: bytes) -> None:
     await visit.say(Done(request=message.request))
 
 
+async def look_for_blobs(visit: Visit, message: Message, _: bytes) -> None:
+    """`LookForBlobs`."""
+    assert isinstance(message, LookForBlobs)
+    missing = await trio.to_thread.run_sync(_missing, visit.house.blobs, message.digests)
+    await visit.say(BlobsMissing(request=message.request, digests=missing))
+
+
+def _missing(blobs: BlobStore, digests: Iterable[Digest]) -> tuple[Digest, ...]:
+    missing = []
+    for digest in digests:
+        try:
+            blobs.renew(digest)
+        except StoreUnwritable:
+            missing.append(digest)
+    return tuple(missing)
+
+
 async def submit(visit: Visit, message: Message, _: bytes) -> None:
     """`Submit`."""
     assert isinstance(message, Submit)
     house = visit.house
-    for blob in (message.spec.code, message.spec.plan):
+    for blob in message.spec.blobs():
         if house.blobs.size(blob.digest) != blob.size:
             raise RequestError(Trouble.USAGE, "The job's code and plan have not been put before it; put them first.")
     plan = await trio.to_thread.run_sync(house.blobs.get, message.spec.plan.digest)
-    for blob in (message.spec.code, message.spec.plan):  # a job that is acknowledged outlives a power cut
+    for blob in message.spec.blobs():  # a job that is acknowledged outlives a power cut
         await trio.to_thread.run_sync(partial(house.blobs.renew, blob.digest, durable=True))
     accepted = await house.orders.submit(message.spec, plan, message.files, again=message.again)
     await visit.say(Submitted(request=message.request, job=accepted.job, copies=accepted.copies))
@@ -144,6 +163,7 @@ async def accept_fork(visit: Visit, message: Message, _: bytes) -> None:
 HANDLERS: dict[type[Message], Handler] = {
     AcceptFork: accept_fork,
     PutBlob: put_blob,
+    LookForBlobs: look_for_blobs,
     Submit: submit,
     ListJobs: list_jobs,
     Cancel: cancel,

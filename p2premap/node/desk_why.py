@@ -75,15 +75,16 @@ def _busy(view: NodeView) -> str:
 def _runs(visit: Visit) -> str:
     """What the slots of this node do."""
     running = visit.house.executor.running()
+    making = "; it is making the environment of a job" if visit.house.environments.making else ""
     if not running:
-        return "nothing runs here"
+        return f"nothing runs here{making}"
     tasks = [
         f"task {now.stage}.{now.task} of {short(now.job)} for {now.seconds:.0f} s"
         if now.task >= 0
         else f"a batch of {short(now.job)}, whose inputs are on their way"
         for now in running
     ]
-    return f"here run {', '.join(tasks)}"
+    return f"here run {', '.join(tasks)}{making}"
 
 
 # --- jobs and tasks -----------------------------------------------------------------------------------------------

@@ -100,6 +100,7 @@ NodeEvent: TypeAlias = (
     | tasks.SetLimits
     | tasks.MachineNow
     | tasks.StopTaking
+    | tasks.EnvironmentTold
     | gossip.GossipEvent
     | election.Persisted
     | election.PersistFailed
@@ -172,6 +173,7 @@ NodeEffect: TypeAlias = (
     | tasks.RunBatch
     | tasks.StopSlot
     | tasks.EndJob
+    | tasks.MakeEnvironment
     | tasks.JobChanged
     | tasks.TasksEnded
     | tasks.Extended

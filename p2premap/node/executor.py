@@ -22,6 +22,7 @@ from pathlib import Path
 import msgspec
 import trio
 
+from p2premap.ids import Digest
 from p2premap.node.blobs import BlobStore
 from p2premap.node.logs import LOG_BYTES_MAX
 from p2premap.node.slots import Running, Slot
@@ -55,6 +56,7 @@ class Executor:
         stager: brings sources.
         deliver: is called with every report, never from within `perform`.
         log_bytes_max: of what one attempt prints, this much is kept.
+        interpreter: the Python of an environment (`p2premap.node.environments`).
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Executor:
         stager: Stager,
         deliver: Callable[[SlotReported | AttemptWaits | AttemptGoesOn], None],
         log_bytes_max: int = LOG_BYTES_MAX,
+        interpreter: Callable[[Digest], str] = lambda digest: "",
     ) -> None:
         self._counters = Counters()
         self._around = Surroundings(
@@ -75,6 +78,7 @@ class Executor:
             log_bytes_max=log_bytes_max,
             deliver=deliver,
             counters=self._counters,
+            interpreter=interpreter,
         )
         self._slots: dict[int, Slot] = {}
         self._nursery: trio.Nursery | None = None
@@ -113,6 +117,10 @@ class Executor:
     def running(self) -> list[Running]:
         """What the busy slots are doing now."""
         return [now for slot in self._slots.values() for now in slot.running()]
+
+    def environments_in_use(self) -> set[Digest]:
+        """By worker processes, and by batches that wait for one."""
+        return {digest for slot in self._slots.values() for digest in slot.environments()}
 
     async def quiet(self) -> None:
         """Wait until no slot has anything to do."""

@@ -166,7 +166,20 @@ class House:
             neighbour_blobs=self._neighbour_blobs,
             answers=self._answers,
         )
-        self.executor = self._parts.executor(state=state, blobs=self.blobs, stager=self.stager, deliver=self.deliver)
+        self.environments = self._parts.environments(
+            state=state,
+            blobs=self.blobs,
+            stager=self.stager,
+            members=lambda: [view.node for view in self.others()],
+            deliver=self.deliver,
+        )
+        self.executor = self._parts.executor(
+            state=state,
+            blobs=self.blobs,
+            stager=self.stager,
+            deliver=self.deliver,
+            interpreter=self.environments.interpreter,
+        )
         self.calls = desk_calls.CallLines(self.deliver, self.slots, self.led_jobs)
         self.kinds = self._parts.kinds()
         self.bringer = Bringer(
@@ -218,6 +231,7 @@ class House:
                 await nursery.start(self.ledger.run)
                 await nursery.start(self.bringer.run)
                 await self.bringer.resume(self._stored.jobs)
+                await nursery.start(self.environments.run)
                 await nursery.start(self.executor.run)
                 nursery.start_soon(self.driver.run)
                 directory = self.paths.sockets(self.keys.secret.place)
@@ -306,6 +320,8 @@ class House:
                 self.transport.hangup(peer)
             case tasks.RunBatch() | tasks.StopSlot() | tasks.EndJob():
                 self.executor.perform(effect)
+            case tasks.MakeEnvironment():
+                self.environments.perform(effect)
             case gossip.MemberChanged(node=node, state=state):
                 self.search.on_member(effect)
                 if state is not gossip.MemberState.ALIVE:

@@ -205,7 +205,7 @@ class Jobs:
     def blobs_in_use(self) -> set[Digest]:
         """Code and plans of jobs that are not over: they may be asked for however old they are."""
         specs = [charter.spec for charter in map(self.charter, self.core.jobs()) if charter is not None]
-        return {blob.digest for spec in specs for blob in (spec.code, spec.plan)}
+        return {blob.digest for spec in specs for blob in spec.blobs()}
 
     def charter(self, job: JobId) -> Charter | None:
         """What was submitted, and where; None of a job that is over, or of which no replica is here."""

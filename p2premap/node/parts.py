@@ -16,6 +16,7 @@ from p2premap.node import installed, machine, sockets
 from p2premap.node.blobs import BlobStore
 from p2premap.node.capabilities import Capabilities
 from p2premap.node.driver import Driver
+from p2premap.node.environments import Environments
 from p2premap.node.events import NodeEffect, NodeEvent
 from p2premap.node.executor import Executor
 from p2premap.node.kinds import Kinds
@@ -58,6 +59,7 @@ class Parts(NamedTuple):
     transport: Callable[..., TrioTransport] = TrioTransport
     stager: Callable[..., Stager] = Stager
     executor: Callable[..., Executor] = Executor
+    environments: Callable[..., Environments] = Environments
     search: Callable[..., Search] = Search
     capabilities: Callable[..., Capabilities] = machine.collect
     software: Callable[[], Software] = installed.look

@@ -20,6 +20,10 @@ import msgspec
 
 from p2premap.errors import ConfigError
 
+LOCK_NAME = "p2premap.lock"
+"""In an environment that was made for a job: the lock that it was made from."""
+LINKS_NAME = "p2premap-links"
+"""In such an environment: the directory in which p2premap and what it depends on are found."""
 UNIX_PATH_BYTES_MAX = 100
 """Unix socket paths end at 104 (macOS) or 108 bytes (Linux)."""
 

@@ -43,6 +43,7 @@ class ProcessKey(NamedTuple):
     job: JobId
     runtime: str
     code: Digest
+    environment: Digest | None = None
 
 
 class Exit(NamedTuple):
@@ -74,8 +75,8 @@ class WorkerProcess:
         self.condemned = False
 
     @classmethod
-    def start(cls, key: ProcessKey, directory: str) -> WorkerProcess:
-        """Start a process in a directory of its own.
+    def start(cls, key: ProcessKey, directory: str, python: str = sys.executable) -> WorkerProcess:
+        """Start a process in a directory of its own, with this interpreter.
 
         Blocks for the few milliseconds of an exec, and must be called from trio's own thread: the kernel takes the
         end of the thread that spawned for the death of the parent.
@@ -97,7 +98,7 @@ class WorkerProcess:
                 ours, theirs = socket.socketpair()
                 undo.callback(ours.close)
                 with theirs:
-                    process = _spawn(theirs.fileno(), descriptor, output, f"{directory}/scratch")
+                    process = _spawn(python, theirs.fileno(), descriptor, output, f"{directory}/scratch")
                 page = Page(descriptor)
             except OSError as error:
                 raise StartRefused(f"No worker process could be started: {error.strerror or error}.") from None
@@ -189,11 +190,14 @@ class WorkerProcess:
             await trio.to_thread.run_sync(_remove, self.directory)
 
 
-def _spawn(theirs: int, page: int, output: int, directory: str) -> subprocess.Popen[bytes]:
+def _spawn(python: str, theirs: int, page: int, output: int, directory: str) -> subprocess.Popen[bytes]:
     environment = dict.fromkeys(_ONE_THREAD, "1") | os.environ
+    if python != sys.executable:
+        environment |= _inside(python)
+        environment.pop("PYTHONPATH", None)  # of the node; it would come before what the job has had installed
     return subprocess.Popen(
         # -P: the scratch directory, which is the current one, must not hide modules
-        [sys.executable, "-P", "-m", "p2premap.worker", str(theirs), str(page)],
+        [python, "-P", "-m", "p2premap.worker", str(theirs), str(page)],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
@@ -202,6 +206,13 @@ def _spawn(theirs: int, page: int, output: int, directory: str) -> subprocess.Po
         pass_fds=(theirs, page),
         start_new_session=True,
     )
+
+
+def _inside(python: str) -> dict[str, str]:
+    """What a virtual environment sets when somebody works in it: its programs are found first."""
+    programs = os.path.dirname(python)
+    path = f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    return {"VIRTUAL_ENV": os.path.dirname(programs), "PATH": path}
 
 
 def _remove(directory: str) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import logging
+import sys
 from collections import deque
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import trio
 
-from p2premap.ids import JobId
+from p2premap.ids import Digest, JobId
 from p2premap.node import logs
 from p2premap.node.batches import Batch, NodeFailed, ended_alike
 from p2premap.node.process import ProcessKey, StartRefused, WorkerProcess
@@ -105,6 +107,12 @@ class Slot:
         """Wait until nothing is queued here."""
         while self._queue or self._aside:
             await self._rests.wait()
+
+    def environments(self) -> Iterator[Digest]:
+        """In which its processes run, and what is queued will run."""
+        processes = [self._process, *(process for _, _, process in self._aside.values())]
+        keys = [process.key.environment for process in processes if process is not None]
+        yield from filter(None, (*keys, *(batch.run.environment for batch in self._queue)))
 
     @property
     def has_process(self) -> bool:
@@ -220,12 +228,15 @@ class Slot:
             StartRefused: see there.
         """
         run = batch.run
-        key = ProcessKey(run.job, run.runtime, run.code.digest)
+        key = ProcessKey(run.job, run.runtime, run.code.digest, run.environment)
         if self._process is not None and self._process.key == key:
             return self._process
         self._retire()
+        python = sys.executable if run.environment is None else self._around.interpreter(run.environment)
+        if not python:
+            raise StartRefused("The job's environment has just been removed; it is made again.")
         directory = f"{self._around.work}/{run.job.hex()}/{self._number}.{next(self._names)}"
-        self._process = WorkerProcess.start(key, directory)
+        self._process = WorkerProcess.start(key, directory, python)
         self._around.counters.started += 1
         return self._process
 

@@ -25,6 +25,7 @@ import msgspec
 import trio
 
 from p2premap.errors import LocalProtocolError, RemoteProtocolError
+from p2premap.ids import Digest
 from p2premap.node import logs
 from p2premap.node.batches import Batch, Key, ended_alike
 from p2premap.node.blobs import BlobStore
@@ -63,6 +64,7 @@ class Surroundings(NamedTuple):
         log_bytes_max: of one attempt.
         deliver: is told what ended.
         counters: of the executor.
+        interpreter: of an environment; "": it has been removed.
     """
 
     blobs: BlobStore
@@ -72,6 +74,7 @@ class Surroundings(NamedTuple):
     log_bytes_max: int
     deliver: Callable[[SlotReported | AttemptWaits | AttemptGoesOn], None]
     counters: Counters
+    interpreter: Callable[[Digest], str]
 
 
 class Reporter:

@@ -66,9 +66,19 @@ async def keep_tidy(house: House) -> None:
         try:
             await trio.to_thread.run_sync(partial(house.blobs.sweep, older_s=KEEP_S, keep=keep))
             await trio.to_thread.run_sync(partial(sweep_logs, house.executor.logs, older_s=KEEP_S))
+            await sweep_environments(house, KEEP_S)
         except OSError as error:
             house.warnings.add(f"Old results in {house.identity.directory} cannot be removed: {error.strerror}.")
         await trio.sleep(TIDY_S)
+
+
+async def sweep_environments(house: House, older_s: float) -> int:
+    """Environments that no job has used for so long go; how many have."""
+    in_use = house.executor.environments_in_use()
+    gone = await trio.to_thread.run_sync(partial(house.environments.sweep, older_s=older_s, in_use=in_use))
+    for digest in gone:
+        house.deliver(tasks.EnvironmentTold(digest=digest))
+    return len(gone)
 
 
 async def look_for_software(house: House, look: Callable[[], Software]) -> None:

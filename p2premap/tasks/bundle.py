@@ -2,7 +2,8 @@
 
 Source runs on any Python minor that understands it, and shows in tracebacks; nothing in a bundle is executed before
 a worker process loads it. The job file comes first and is imported under the name `JOB_MODULE`, never ``__main__``:
-a script's ``if __name__ == "__main__":`` part stays asleep.
+a script's ``if __name__ == "__main__":`` part stays asleep. One with relative imports is imported under that name
+within its package.
 """
 
 from __future__ import annotations
@@ -46,10 +47,15 @@ class _Bundle(Record, frozen=True, kw_only=True):
     modules: tuple[Module, ...]
 
 
+def is_job(module: Module) -> bool:
+    """Whether it is the job file."""
+    return module.name.rpartition(".")[2] == JOB_MODULE
+
+
 def pack_bundle(modules: Sequence[Module]) -> bytes:
     """The bundle blob: the job file first."""
     assert modules
-    assert modules[0].name == JOB_MODULE
+    assert is_job(modules[0])
     return msgspec.msgpack.encode(_Bundle(version=BUNDLE_VERSION, modules=tuple(modules)))
 
 
@@ -63,6 +69,6 @@ def unpack_bundle(data: bytes) -> tuple[Module, ...]:
         bundle = msgspec.msgpack.decode(data, type=_Bundle)
     except msgspec.DecodeError as error:
         raise JobRejected(f"The job's code bundle cannot be read: {error}.") from None
-    if bundle.version != BUNDLE_VERSION or not bundle.modules or bundle.modules[0].name != JOB_MODULE:
+    if bundle.version != BUNDLE_VERSION or not bundle.modules or not is_job(bundle.modules[0]):
         raise JobRejected(f"The job's code bundle has version {bundle.version}, this node reads {BUNDLE_VERSION}.")
     return bundle.modules

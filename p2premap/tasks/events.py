@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from p2premap.config import OwnerLimits
 from p2premap.event import Event
-from p2premap.ids import JobId, NodeId
+from p2premap.ids import Digest, JobId, NodeId
 from p2premap.tasks.job import AttemptEnd, AttemptSpec, JobView, Limits, Source, StageId
 from p2premap.tasks.placement import Facts
 from p2premap.wire import Message
@@ -301,6 +301,14 @@ class StopTaking(Event, frozen=True, kw_only=True):
     again: bool = False
 
 
+class EnvironmentTold(Event, frozen=True, kw_only=True):
+    """An environment is there (`ready`), cannot be made (`error` is half a sentence), or has been removed (neither)."""
+
+    digest: Digest
+    ready: bool = False
+    error: str = ""
+
+
 WorkerEvent: TypeAlias = (
     Tick
     | FromLeader
@@ -313,6 +321,7 @@ WorkerEvent: TypeAlias = (
     | SetLimits
     | MachineNow
     | StopTaking
+    | EnvironmentTold
 )
 
 
@@ -331,6 +340,7 @@ class RunBatch(Event, frozen=True, kw_only=True):
 
     Args:
         batch: its number, of which this core never gives another; for `StopSlot`.
+        environment: in which the process runs, by the digest of its lock; None: the node's own.
     """
 
     slot: int
@@ -342,6 +352,7 @@ class RunBatch(Event, frozen=True, kw_only=True):
     code: Source
     limits: Limits
     attempts: tuple[AttemptSpec, ...]
+    environment: Digest | None = None
 
 
 class StopSlot(Event, frozen=True, kw_only=True):
@@ -363,4 +374,10 @@ class EndJob(Event, frozen=True, kw_only=True):
     job: JobId
 
 
-WorkerEffect: TypeAlias = ToLeader | RunBatch | StopSlot | EndJob
+class MakeEnvironment(Event, frozen=True, kw_only=True):
+    """Have the environment of this lock here; answered by `EnvironmentTold`, at once or after minutes."""
+
+    lock: Source
+
+
+WorkerEffect: TypeAlias = ToLeader | RunBatch | StopSlot | EndJob | MakeEnvironment

@@ -7,11 +7,12 @@ from functools import partial
 from typing import Final
 
 from p2premap.errors import JobError
+from p2premap.ids import NodeId
 from p2premap.tasks import messages
 from p2premap.tasks.batches import Batch, assign_bytes
 from p2premap.tasks.director import TaskInput
 from p2premap.tasks.gang import Gang
-from p2premap.tasks.job import AttemptSpec, Phase, Source
+from p2premap.tasks.job import AttemptSpec, BlobRef, Phase, Source
 from p2premap.tasks.stage import Backup, StageRun
 from p2premap.tasks.state import JobState
 from p2premap.tasks.workers import Worker
@@ -31,10 +32,10 @@ class HandOut:
         self._state = state
         self.gang = Gang(state, self._give)
         self._repairing = False
-        spec = state.spec
-        self._code = Source(
-            digest=spec.code.digest, start=0, end=spec.code.size, holders=(state.leader.node,), blob=spec.code.digest
-        )
+        spec, leader = state.spec, state.leader.node
+        self._code = _held_by(leader, spec.code)
+        environment = spec.options.environment
+        self._environment = None if environment is None else _held_by(leader, environment)
 
     def all(self, now: float) -> bool:
         """Give batches to who has room: idle slots first, then the next batch of busy ones.
@@ -126,6 +127,7 @@ class HandOut:
                 limits=self._state.spec.options.limits,
                 priority=self._state.spec.options.priority,
                 heard=worker.heard,
+                environment=self._environment,
             ),
         )
 
@@ -184,3 +186,7 @@ class HandOut:
                     self._repairing = True
                 return True
         return False
+
+
+def _held_by(node: NodeId, blob: BlobRef) -> Source:
+    return Source(digest=blob.digest, start=0, end=blob.size, holders=(node,), blob=blob.digest)

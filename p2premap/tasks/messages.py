@@ -41,6 +41,7 @@ class Assign(Message, tag=40, frozen=True, kw_only=True):
         code: the bundle that the runtime loads.
         priority: of the job, for the node's own choice between jobs.
         heard: the leader has every `AttemptsEnded` of this node and job up to this number.
+        environment: the lock of what has to be installed.
     """
 
     job: JobIdField
@@ -53,6 +54,7 @@ class Assign(Message, tag=40, frozen=True, kw_only=True):
     limits: Limits = Limits()
     priority: int = 0
     heard: Count = 0
+    environment: Source | None = None
 
 
 class Busy(Message, tag=41, frozen=True, kw_only=True):

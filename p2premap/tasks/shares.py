@@ -24,7 +24,7 @@ from collections.abc import Iterator
 import msgspec
 
 from p2premap.config import TasksConfig
-from p2premap.ids import Ballot, JobId, NodeId
+from p2premap.ids import Ballot, Digest, JobId, NodeId
 from p2premap.tasks.job import AttemptEnd, StageId
 from p2premap.tasks.unheard import Unheard
 
@@ -100,6 +100,7 @@ class LedJob(msgspec.Struct):
         former: names of the job before it was forked, under which its processes may have been started.
         used: when its leader or its attempts were last heard of.
         orphan_until: its leader is dead: without a word from that one or a successor, it is forgotten then.
+        awaits: the environment for which it was refused.
     """
 
     job: JobId
@@ -120,6 +121,7 @@ class LedJob(msgspec.Struct):
     answers: int = 0
     forgotten: bool = False
     orphan_until: float = math.inf
+    awaits: Digest | None = None
 
     def refuse(self, now: float, until: float) -> None:
         """It gets no place now, and will ask again."""

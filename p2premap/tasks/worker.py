@@ -36,6 +36,7 @@ from p2premap.tasks.events import (
     AttemptGoesOn,
     AttemptWaits,
     EndJob,
+    EnvironmentTold,
     FromLeader,
     JobForked,
     LeaderLost,
@@ -51,6 +52,7 @@ from p2premap.tasks.events import (
     WorkerEvent,
 )
 from p2premap.tasks.job import Outcome, StageId
+from p2premap.tasks.readiness import Readiness
 from p2premap.tasks.shares import Held, LedJob, Shares, Slot
 from p2premap.tasks.telling import Teller
 from p2premap.tasks.unheard import Unheard
@@ -104,6 +106,7 @@ class WorkerCore:
         self._jobs = self._shares.jobs
         self._effects: list[WorkerEffect] = []
         self._teller = Teller(self._shares, config, lambda effect: self._effects.append(effect))
+        self._readiness = Readiness(self._jobs, self._teller, lambda effect: self._effects.append(effect))
         self._sweep_at = now + config.idle_job_s
         self._batches = itertools.count(1)
         self._deadline = math.inf
@@ -157,6 +160,8 @@ class WorkerCore:
             case StopTaking(again=again):
                 self._allowance.draining = not again
                 self._offer()
+            case EnvironmentTold():
+                self._readiness.hear(now, event)
             case _:
                 assert_never(event)
         self._shares.keep_slots(now)
@@ -257,7 +262,9 @@ class WorkerCore:
         attempts = tuple(a for a in order.attempts if (a.task, a.attempt) not in known)
         if not attempts:
             return
-        if unfit := self._unfit(order.runtime, order.function):
+        if unfit := self._unfit(order.runtime, order.function) or self._readiness.hindrance(
+            now, led, order.environment
+        ):
             self._teller.refuse(led, order.stage, attempts, unfit, retry_s=UNFIT_RETRY_S)
             return
         slot = self._shares.place(led)
@@ -291,6 +298,7 @@ class WorkerCore:
                 code=order.code,
                 limits=order.limits,
                 attempts=attempts,
+                environment=None if order.environment is None else order.environment.digest,
             )
         )
 

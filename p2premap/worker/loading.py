@@ -15,7 +15,7 @@ from importlib.util import spec_from_loader
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING
 
-from p2premap.tasks.bundle import JOB_MODULE, Module, unpack_bundle
+from p2premap.tasks.bundle import Module, unpack_bundle
 
 if TYPE_CHECKING:
     from importlib.abc import Loader
@@ -85,4 +85,4 @@ def load_bundle(bundle: bytes) -> ModuleType:
     sys.meta_path.insert(0, BundleImporter(modules))
     for module in modules:
         sys.modules.pop(module.name, None)
-    return importlib.import_module(JOB_MODULE)
+    return importlib.import_module(modules[0].name)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from p2premap.ids import Digest
 from p2premap.node.batches import Batch, ended_alike
 from p2premap.node.blobs import BlobStore
 from p2premap.node.executor import ExecutorStatistics
@@ -140,6 +141,10 @@ class VirtualExecutor:
         """Wait until no slot has anything to do."""
         while any(slot.queue for slot in self._slots.values()):  # noqa: ASYNC110  (a virtual wait costs nothing)
             await trio.sleep(0.05)
+
+    def environments_in_use(self) -> set[Digest]:
+        """None: no job asks for one."""
+        return set()
 
     def statistics(self) -> ExecutorStatistics:
         """A snapshot."""

@@ -44,6 +44,7 @@ class Machine:
         if secret is not None:
             shutil.copy(secret, config / "secret")
         self.process: subprocess.Popen[str] | None = None
+        self.command = (sys.executable, "-m", "p2premap")
 
     @property
     def address(self) -> str:
@@ -53,7 +54,7 @@ class Machine:
         joins = ("--join", join) if join else ()
         options = ["--name", self.name, "--slots", "1", "--json", "--until-eof", *joins, *more]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "p2premap", "node", *options],
+            [*self.command, "node", *options],
             env={**environment(self.home), "P2PREMAP_TEST_RAN": self.ran},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -56,6 +56,7 @@ class Working:
         priority: int = 0,
         heard: int = 0,
         attempt: int = 0,
+        environment: Digest | None = None,
     ) -> list[str]:
         """A leader hands out tasks."""
         return self.order(
@@ -65,11 +66,12 @@ class Working:
                 stage=MAP,
                 runtime="r",
                 function="map",
-                code=Source(digest=CODE, start=0, end=4, holders=(leader,), blob=CODE),
+                code=whole(CODE, leader),
                 attempts=tuple(AttemptSpec(task=t, attempt=attempt) for t in tasks),
                 limits=Limits(),
                 priority=priority,
                 heard=heard,
+                environment=None if environment is None else whole(environment, leader),
             ),
             leader=leader,
         )
@@ -144,6 +146,11 @@ class Working:
         return [_worker_line(effect) for effect in self.effects]
 
 
+def whole(blob: Digest, holder: NodeId) -> Source:
+    """A blob of four bytes."""
+    return Source(digest=blob, start=0, end=4, holders=(holder,), blob=blob)
+
+
 def job_of(letter: str) -> JobId:
     """A job by its letter."""
     return JobId(letter.encode() * 16)
@@ -151,8 +158,11 @@ def job_of(letter: str) -> JobId:
 
 def _worker_line(effect: events.WorkerEffect) -> str:
     match effect:
-        case events.RunBatch(slot=slot, job=job, attempts=attempts):
-            return f"slot {slot}: run {chr(job[0])} {' '.join(map(attempt_line, attempts))}"
+        case events.RunBatch(slot=slot, job=job, attempts=attempts, environment=environment):
+            where = "" if environment is None else f" in {environment.hex()[:4]}"
+            return f"slot {slot}: run {chr(job[0])} {' '.join(map(attempt_line, attempts))}{where}"
+        case events.MakeEnvironment(lock=lock):
+            return f"make {lock.digest.hex()[:4]}"
         case events.StopSlot(slot=slot):
             return f"slot {slot}: stop"
         case events.EndJob(job=job):

@@ -1,0 +1,174 @@
+"""`run --with-requirements` and `connect(with_requirements=...)` with real nodes, from wheels in a directory."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+import p2premap
+from p2premap.client.private import PrivateCluster
+from tests.cli.test_rotate import machines
+from tests.cluster import eventually, job_file, private, start
+from tests.cluster import p2premap as command
+from tests.wheels import requirements, wheel
+
+JOB = """
+requires = ["package tiny >=1.2"]
+
+def map(key, line):
+    import sys, tiny, inner
+    yield (tiny.VERSION, inner.VERSION), 1
+
+def reduce(key, ones):
+    return sum(ones)
+"""
+
+
+@pytest.fixture
+def wheels(tmp_path: Path) -> Path:
+    directory = tmp_path / "wheels"
+    wheel(directory, "tiny", "1.1", requires=["inner"])
+    wheel(directory, "tiny", "1.5", requires=["inner"])
+    wheel(directory, "inner", "2.0")
+    return directory
+
+
+def made(home: str) -> list[str]:
+    return sorted(path.name for path in Path(home).glob("state/*/*/*/environments/*.ready"))
+
+
+def test_a_job_has_installed_what_it_asks_for(tmp_path: Path, wheels: Path) -> None:
+    asked = requirements(tmp_path / "requirements.txt", wheels, "tiny")
+    (tmp_path / "in.txt").write_text("line\n" * 10)
+    args = ("run", job_file(tmp_path, JOB), str(tmp_path / "in.txt"), "--with-requirements", asked)
+    with private(("n1", "n2")) as cluster:
+        first = command(cluster.home, *args)
+        assert (first.exit_code, first.stdout) == (0, '["1.5","2.0"]\t10\n'), first.stderr
+        assert "Resolving" in first.stderr
+        assert len(set(made(cluster.home))) == 1
+        shutil.rmtree(wheels)
+        again = command(cluster.home, *args)
+        assert (again.exit_code, again.stdout) == (0, first.stdout), again.stderr
+        assert "Resolving" not in again.stderr, "the lock is kept, and the wheels are with the nodes"
+        cleaned = json.loads(command(cluster.home, "cleanup", "--days", "0", "--json").stdout)
+        assert cleaned["environments"] >= 1
+        assert made(cluster.home) == []
+
+
+def test_calls_and_calls_that_they_make_have_it_too(
+    tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = requirements(tmp_path / "requirements.txt", wheels, "tiny==1.1")
+    with private(("n1",)) as cluster:
+        monkeypatch.setenv("P2PREMAP_HOME", cluster.home)
+        with p2premap.connect(with_requirements=asked, told=lambda _: None) as connected:
+
+            def inside(depth: int) -> tuple[str, str, bool]:
+                import sys
+
+                import tiny
+
+                import p2premap
+
+                if depth:
+                    with p2premap.connect() as inner:
+                        return inner.submit(inside, depth - 1).result(60)
+                return tiny.VERSION, sys.prefix, "hypothesis" in sys.modules
+
+            version, prefix, _ = connected.submit(inside, 1).result(60)
+        assert version == "1.1"
+        assert Path(prefix).parent.name == "environments"
+        with p2premap.connect(told=lambda _: None) as connected:
+            assert connected.submit(_prefix).result(60) == sys.prefix, "no environment for who asks for none"
+
+
+def _prefix() -> str:
+    import sys
+
+    return sys.prefix
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        (["missing"], "No matching distribution found for missing|satisfies the requirement missing"),
+        (["tiny==9"], r"tiny==9 \(from versions: 1\.1, 1\.5\) \(only wheels are used"),
+        (["tiny", "inner<2", "other"], "Cannot install .*other 1.0 depends on inner>=2"),
+        (["msgspec==0.1"], "msgspec"),
+        (["tiny=="], "Invalid requirement"),
+    ],
+)
+def test_what_cannot_be_resolved_is_one_sentence(
+    three_nodes: PrivateCluster, tmp_path: Path, wheels: Path, lines: list[str], sentence: str
+) -> None:
+    wheel(wheels, "other", requires=["inner>=2"])
+    wheel(wheels, "inner", "1.0")
+    wheel(wheels, "msgspec", "0.1")
+    asked = requirements(tmp_path / "requirements.txt", wheels, *lines)
+    (tmp_path / "in.txt").write_text("line\n")
+    done = command(
+        three_nodes.home, "run", job_file(tmp_path, JOB), str(tmp_path / "in.txt"), "--with-requirements", asked
+    )
+    assert done.exit_code == 2
+    said = done.stderr.strip().splitlines()
+    assert f"{asked} cannot be resolved: " in said[-1]
+    assert re.search(sentence, said[-1]), said
+
+
+def test_a_missing_requirements_file_is_one_sentence(three_nodes: PrivateCluster, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("line\n")
+    done = command(
+        three_nodes.home, "run", job_file(tmp_path, JOB), str(tmp_path / "in.txt"), "--with-requirements", "nowhere.txt"
+    )
+    assert done.exit_code == 2
+    assert "Cannot read the requirements file nowhere.txt: No such file or directory." in done.stderr
+
+
+def test_a_node_that_cannot_make_it_is_passed_over_and_says_why(tmp_path: Path, wheels: Path) -> None:
+    asked = requirements(tmp_path / "requirements.txt", wheels, "tiny")
+    (tmp_path / "in.txt").write_text("line\n" * 10)
+    args = ("run", job_file(tmp_path, JOB), str(tmp_path / "in.txt"), "--with-requirements", asked)
+    with machines("n1", "n2") as (n1, n2):
+        for path in Path(n1.home).glob("state/*/*/*/blobs"):
+            (path.parent / "environments").write_text("in the way")
+        done = command(n1.home, *args)
+        assert (done.exit_code, done.stdout) == (0, '["1.5","2.0"]\t10\n'), done.stderr
+        assert (made(n1.home), len(made(n2.home))) == ([], 1)
+        n2.end()
+        process = start(n1.home, *args)
+        try:
+            said = eventually(lambda: [v["note"] for v in n1.run("jobs", "--json") if "cannot be made" in v["note"]])
+            assert "n1 says: its environment cannot be made: " in said[0]
+            (job,) = [v["id"] for v in n1.run("jobs", "--json") if v["phase"] == "running" or v["phase"] == "waiting"]
+            assert "its environment cannot be made" in n1.run("why", job)
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def test_why_says_that_it_is_being_made(tmp_path: Path, wheels: Path) -> None:
+    """While an installer runs the node answers, and says what it does."""
+    asked = requirements(tmp_path / "requirements.txt", wheels, "tiny")
+    (tmp_path / "in.txt").write_text("line\n")
+    args = ("run", job_file(tmp_path, JOB), str(tmp_path / "in.txt"), "--with-requirements", asked)
+    with private(("n1",)) as cluster:
+
+        def notes() -> list[str]:
+            views = json.loads(command(cluster.home, "jobs", "--json").stdout)
+            return [view["note"] for view in views if "making its environment" in view["note"]]
+
+        process = start(cluster.home, *args)
+        try:
+            assert "n1 says: making its environment" in eventually(notes)[0]
+            assert "it is making the environment of a job" in command(cluster.home, "why", "n1").stdout
+            out, err = process.communicate(timeout=60)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+        assert out == '["1.5","2.0"]\t1\n', err
