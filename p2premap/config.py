@@ -170,6 +170,7 @@ class NodeConfig(Event, frozen=True, kw_only=True):
         tags: for placement.
         limits: what the machine's owner keeps for other things.
         refused_actions: names of actions that do not run here.
+        keep_bytes_max: of results and inputs of jobs, on this node's disk (`p2premap.node.quota`); 0: no limit.
     """
 
     name: str = ""
@@ -180,6 +181,7 @@ class NodeConfig(Event, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     limits: OwnerLimits = OwnerLimits()
     refused_actions: tuple[str, ...] = ()
+    keep_bytes_max: int = 0
     gossip: GossipConfig = GossipConfig()
     tasks: TasksConfig = TasksConfig()
     election: ElectionConfig = ElectionConfig()

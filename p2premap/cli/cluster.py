@@ -52,6 +52,7 @@ def _status_lines(found: Status, running: list[JobView]) -> list[tuple[str, str]
         ("reach", _reach(found)),
         ("slots", f"{me.busy} of {me.slots} busy{_held_back(me)}, {_load(me)}"),
         ("state in", clean(found.state_dir)),
+        *((("keeps", _kept(found)),) if found.kept_bytes_max else ()),
     ]
     for view in running:
         if view.note:
@@ -59,6 +60,12 @@ def _status_lines(found: Status, running: list[JobView]) -> list[tuple[str, str]
     for other in found.foreign:
         lines.append(("nearby", f"cluster {clean(other.cluster)} at {clean(other.address)}: {clean(other.hint)}"))
     return lines
+
+
+def _kept(found: Status) -> str:
+    over = found.kept_bytes > found.kept_bytes_max
+    why = "; the rest is of jobs that go on, or of the last ten minutes" if over else ""
+    return f"{size(found.kept_bytes)} of results and inputs, of {size(found.kept_bytes_max)} at most{why}"
 
 
 def _host(me: NodeView) -> str:

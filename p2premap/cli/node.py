@@ -41,6 +41,7 @@ SLOTS_MAX = 1024
 @click.option("--only-when-idle", is_flag=True, help="Work only while nobody else uses this machine.")
 @click.option("--not-on-battery", is_flag=True, help="Work only while it does not run from its battery.")
 @click.option("--refuse-action", "refused", multiple=True, metavar="NAME", help="Run no tasks of this action.")
+@click.option("--keep", type=SIZE, default="0", metavar="SIZE", help="Disk for results: the oldest go. [no limit]")
 @click.option("--until-eof", is_flag=True, hidden=True, help="End when standard input ends.")
 @json_option
 @click.pass_context
@@ -57,6 +58,7 @@ def node(
     only_when_idle: bool,
     not_on_battery: bool,
     refused: tuple[str, ...],
+    keep: int,
     until_eof: bool,
     as_json: bool,
 ) -> None:
@@ -82,6 +84,7 @@ def node(
             not_on_battery=not_on_battery,
         ),
         refused_actions=refused,
+        keep_bytes_max=keep,
     )
     gc.disable()  # what is loaded now stays: looking through them again and again takes a tenth of the start
     from p2premap.node.daemon import run_node  # 0.3 s of trio that no other command pays

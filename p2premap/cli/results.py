@@ -14,11 +14,11 @@ import click
 import msgspec
 
 from p2premap.cli.jobs import job_bytes
-from p2premap.cli.output import PartsDirectory, UrlDirectory, fetchable, output_to
+from p2premap.cli.output import PartsDirectory, StandardOutput, UrlDirectory, fetchable, output_to
 from p2premap.cli.show import clean, count, json_option, print_json, say, size, table
 from p2premap.client.jobs import Connect, follow
 from p2premap.client.reach import anywhere
-from p2premap.client.session import Collector
+from p2premap.client.session import Collector, Output
 from p2premap.control.nodes import ListNodes, Nodes
 from p2premap.errors import ConfigError, JobLost
 from p2premap.ids import NodeId, short
@@ -45,23 +45,39 @@ def results(node: str, job: str, part: str | None, output: str | None, overwrite
     if part is not None and overwrite:
         raise ConfigError("--overwrite replaces the whole output of an earlier job: leave PART out.")
     connect = partial(anywhere, node, insist=False)
-    target = output_to(output, as_json=True, overwrite=overwrite)
+    target = _directory(output, overwrite)
     view = _known(connect, job_bytes(job))
     parts = view.parts if part is None else (_the_part(view, part),)
-    fetched = target is not None or (part is not None and not as_json)
-    if fetched:
-        to_pipe = None if target is not None else Pipe()
-        collector = Collector(connect, target if to_pipe is None else to_pipe)
-        with fetchable(job):
-            collector.take(msgspec.structs.replace(view, parts=parts))
-        if to_pipe is not None:
-            to_pipe.flush()
-        if isinstance(target, PartsDirectory | UrlDirectory):
-            target.deliver()
-            if not as_json:
-                say(f"{count(collector.parts, 'part')}, {size(collector.size_bytes)}, in {target.path}/.")
-    if as_json or not fetched:
+    wanted = msgspec.structs.replace(view, parts=parts)
+    if target is not None:
+        collector = _fetch(connect, wanted, target)
+        target.deliver()
+        if not as_json:
+            say(f"{count(collector.parts, 'part')}, {size(collector.size_bytes)}, in {target.path}/.")
+    elif part is not None and not as_json:
+        with Pipe() as pipe:
+            _fetch(connect, wanted, pipe)
+            pipe.flush()
+    if as_json or (target is None and part is None):
         _show(view, parts, _names(connect), output or "", as_json=as_json)
+
+
+def _fetch(connect: Connect, wanted: JobView, target: Output) -> Collector:
+    """Raises:
+    JobLost: a part can be read from no node; of a job that goes on it may be being made again.
+    """
+    collector = Collector(connect, target)
+    with fetchable(wanted.job.hex()[:8]):
+        collector.take(wanted)
+    if missing := len(wanted.parts) - collector.parts:
+        raise JobLost(f"{count(missing, 'part')} can be read from no node now; try again.", job=wanted.job.hex())
+    return collector
+
+
+def _directory(output: str | None, overwrite: bool) -> PartsDirectory | UrlDirectory | None:
+    target = output_to(output, as_json=True, overwrite=overwrite)
+    assert not isinstance(target, StandardOutput), "a listing is no output"
+    return target
 
 
 def _known(connect: Connect, job: bytes) -> JobView:
@@ -126,7 +142,13 @@ class Pipe:
     """Standard output, for one part: a pipe must not see half of it."""
 
     def __init__(self) -> None:
-        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(MEMORY_BYTES_MAX)  # noqa: SIM115  (closed in `flush`)
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(MEMORY_BYTES_MAX)  # noqa: SIM115  (closed at the end)
+
+    def __enter__(self) -> Pipe:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
 
     def write(self, part: Part, pieces: Iterator[bytes]) -> int:
         """Take one whole part."""
@@ -136,7 +158,6 @@ class Pipe:
 
     def flush(self) -> None:
         """Write it."""
-        with self._file as file:
-            file.seek(0)
-            shutil.copyfileobj(file, sys.stdout.buffer)
+        self._file.seek(0)
+        shutil.copyfileobj(self._file, sys.stdout.buffer)
         sys.stdout.buffer.flush()

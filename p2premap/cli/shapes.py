@@ -47,6 +47,8 @@ def status_shape(status: Status, running: list[JobView]) -> Json:
         "jobs_running": len(running),
         "jobs_waiting_for": {view.job.hex(): view.note for view in running if view.note},
         "state_dir": status.state_dir,
+        "kept_bytes": status.kept_bytes,
+        "kept_bytes_max": status.kept_bytes_max,
         "foreign": [{"address": f.address, "cluster": f.cluster, "hint": f.hint} for f in status.foreign],
         "warnings": list(status.warnings),
         "counters": dict(status.counters),

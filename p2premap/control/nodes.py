@@ -80,6 +80,8 @@ class Status(Message, tag=117, frozen=True, kw_only=True):
         warnings: sentences that a person should read.
         counters: name -> count, for `status --json` and bug reports.
         key_epoch: how many secrets the cluster has had; one more for each rotation.
+        kept_bytes: of results and inputs, as of the last look; 0 without a limit.
+        kept_bytes_max: the limit that its owner gave it; 0: none.
     """
 
     request: RequestId
@@ -94,6 +96,8 @@ class Status(Message, tag=117, frozen=True, kw_only=True):
     warnings: tuple[Text, ...] = ()
     counters: dict[Short, int] = msgspec.field(default_factory=dict)
     key_epoch: Count = 1
+    kept_bytes: Count = 0
+    kept_bytes_max: Count = 0
 
 
 class Diagnose(Message, tag=122, frozen=True, kw_only=True):

@@ -43,6 +43,8 @@ class Account:
             warnings=(*filter(None, (house.ledger.trouble,)), *house.warnings.all(), *house.search.warnings()),
             counters=_counters(house),
             key_epoch=house.keys.secret.epoch,
+            kept_bytes=house.quota.used.bytes,
+            kept_bytes_max=house.quota.bytes_max,
         )
 
     async def diagnose(self) -> tuple[Finding, ...]:

@@ -15,7 +15,7 @@ import errno
 import itertools
 import os
 import time
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import blake3
@@ -53,6 +53,15 @@ class StoreUsage(NamedTuple):
 
     blobs: int
     bytes: int
+
+
+class _Stored(NamedTuple):
+    """A blob on disk. `size` in bytes, `written` in seconds since 1970."""
+
+    digest: bytes
+    path: str
+    size: int
+    written: float
 
 
 class BlobStore:
@@ -153,11 +162,7 @@ class BlobStore:
 
     def delete(self, digest: Digest) -> bool:
         """Remove the blob; False if there was none."""
-        try:
-            os.unlink(self.path(digest))
-        except OSError:
-            return False
-        return True
+        return _gone(self.path(digest))
 
     def adopt(self, path: str, digest: Digest, *, durable: bool = False) -> None:
         """Take a file on the same file system as this blob, by a hard link; the caller has checked its bytes.
@@ -197,27 +202,46 @@ class BlobStore:
         temporary = os.path.join(self.directory, _TEMPORARY)
         for name in _names(temporary):
             if pid is None or name.startswith(f"{pid}-"):
-                _unlink(os.path.join(temporary, name))
+                _gone(os.path.join(temporary, name))
 
     def sweep(self, *, older_s: float, keep: Container[bytes] = ()) -> StoreUsage:
         """Remove blobs that were last written more than `older_s` seconds ago, except `keep`; tell what is left."""
         oldest = time.time() - older_s
         blobs = size = 0
+        for blob in self._all():
+            if blob.written < oldest and blob.digest not in keep and _gone(blob.path):
+                continue
+            blobs += 1
+            size += blob.size
+        return StoreUsage(blobs, size)
+
+    def shrink(self, *, bytes_max: int, older_s: float, keep: Container[bytes] = ()) -> StoreUsage:
+        """Remove blobs, those first that were written longest ago, until the rest is not too much; tell what is left.
+
+        Args:
+            bytes_max: of the rest, which may be more all the same for what must stay.
+            older_s, keep: what may go, as with `sweep`.
+        """
+        oldest = time.time() - older_s
+        found = sorted(self._all(), key=lambda blob: blob.written)
+        blobs, size = len(found), sum(blob.size for blob in found)
+        for blob in found:
+            if size <= bytes_max or blob.written >= oldest:
+                break
+            if blob.digest not in keep and _gone(blob.path):
+                blobs -= 1
+                size -= blob.size
+        return StoreUsage(blobs, size)
+
+    def _all(self) -> Iterator[_Stored]:
         for prefix in _names(self.directory):
             if len(prefix) != 2:
                 continue
             with os.scandir(os.path.join(self.directory, prefix)) as entries:
                 for entry in entries:
-                    try:
+                    with contextlib.suppress(OSError, ValueError):
                         status = entry.stat()
-                        if status.st_mtime < oldest and bytes.fromhex(entry.name) not in keep:
-                            os.unlink(entry.path)
-                            continue
-                    except (OSError, ValueError):
-                        continue
-                    blobs += 1
-                    size += status.st_size
-        return StoreUsage(blobs, size)
+                        yield _Stored(bytes.fromhex(entry.name), entry.path, status.st_size, status.st_mtime)
 
 
 class Writer:
@@ -284,7 +308,7 @@ class Writer:
         """Give up what is not finished; does nothing after `finish`."""
         with contextlib.suppress(OSError):  # closing flushes, and the disk is full: the bytes go anyway
             self._file.close()
-        _unlink(self._temporary)
+        _gone(self._temporary)
 
 
 def blob_path(directory: str, digest: Digest) -> str:
@@ -322,6 +346,9 @@ def _names(directory: str) -> list[str]:
         return []
 
 
-def _unlink(path: str) -> None:
-    with contextlib.suppress(OSError):
+def _gone(path: str) -> bool:
+    try:
         os.unlink(path)
+    except OSError:
+        return False
+    return True

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 import msgspec
 import trio
 
 from p2premap.control.answers import Refused, Trouble, Welcome
-from p2premap.control.jobs import JobUpdate, Watch
+from p2premap.control.jobs import Jobs, JobUpdate, ListJobs, Watch
 from p2premap.errors import PeerUnreachable, RemoteProtocolError
 from p2premap.ids import NodeId, RequestId, short
 from p2premap.node.desk import RequestError, Visit
@@ -19,6 +19,9 @@ from p2premap.tasks.calls import KIND as CALLS
 from p2premap.tasks.job import JobView
 from p2premap.wire import Frame, Message
 
+if TYPE_CHECKING:
+    from p2premap.node.house import House
+
 ASK_S: Final = 3.0
 """How long another member may take to answer a question that one of our clients asked."""
 
@@ -26,11 +29,22 @@ PREFIX_BYTES_MIN: Final = 2
 PASSED_ON: Final = RequestId(1)
 """The one request on a stream that this desk opens to another."""
 
+MARGIN_S: Final = 60.0
+"""What is older than a running job by this much is not of that job."""
+
 M = TypeVar("M", bound=Message)
 
 
+class Asker(Protocol):
+    """Who asks: a visitor, or the node for itself."""
+
+    @property
+    def house(self) -> House:
+        """The node."""
+
+
 @asynccontextmanager
-async def line_to(visit: Visit, peer: NodeId, message: Message) -> AsyncIterator[FrameStream]:
+async def line_to(visit: Asker, peer: NodeId, message: Message) -> AsyncIterator[FrameStream]:
     """A stream to another member's desk, on which `message` has been asked.
 
     Raises:
@@ -69,7 +83,7 @@ async def next_answer(stream: FrameStream, peer: NodeId) -> Frame:
     return frame
 
 
-async def ask(visit: Visit, peer: NodeId, message: Message, answer: type[M], *, timeout_s: float = ASK_S) -> M:
+async def ask(visit: Asker, peer: NodeId, message: Message, answer: type[M], *, timeout_s: float = ASK_S) -> M:
     """One question to another member, its one answer.
 
     Raises:
@@ -97,7 +111,7 @@ class Answers(msgspec.Struct, Generic[M]):
     silent: list[str] = msgspec.field(default_factory=list)
 
 
-async def ask_all(visit: Visit, message: Message, answer: type[M], *, timeout_s: float = ASK_S) -> Answers[M]:
+async def ask_all(visit: Asker, message: Message, answer: type[M], *, timeout_s: float = ASK_S) -> Answers[M]:
     """The same question to every other living member at once."""
     answers = Answers[M]()
 
@@ -114,6 +128,23 @@ async def ask_all(visit: Visit, message: Message, answer: type[M], *, timeout_s:
             nursery.start_soon(one, view.node, view.name)
     answers.silent.sort()
     return answers
+
+
+async def oldest_running_s(asker: Asker) -> float:
+    """For how long the oldest job that goes on has done so: younger results may be its own. 0 where none goes on.
+
+    Raises:
+        RequestError: a member does not answer: a job that it leads may go on.
+    """
+    answers = await ask_all(asker, ListJobs(request=PASSED_ON), Jobs)
+    if answers.silent:
+        names = ", ".join(answers.silent)
+        raise RequestError(
+            Trouble.UNREACHABLE, f"No answer from {names}, whose jobs may be in need of anything: try again."
+        )
+    views = [*asker.house.jobs(), *(view for jobs in answers.given for view in jobs.views)]
+    ages = [view.age_s + MARGIN_S for view in views if not over(view)]
+    return max(ages, default=0.0)
 
 
 async def find(visit: Visit, prefix: bytes) -> JobView:

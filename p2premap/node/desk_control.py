@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from p2premap.control.answers import Done, Trouble
-from p2premap.control.jobs import CleanedUp, CleanUp, FindHome, HomeFound, Jobs, ListJobs, Restart, Submitted
+from p2premap.control.jobs import CleanedUp, CleanUp, FindHome, HomeFound, Restart, Submitted
 from p2premap.control.nodes import Counted, CountSole, Drain
 from p2premap.errors import JobError
 from p2premap.ids import JobId, NodeId, short
@@ -18,7 +18,7 @@ from p2premap.node import leaving
 from p2premap.node.blobs import BlobError
 from p2premap.node.charter import Charter
 from p2premap.node.desk import Handler, RequestError, Visit
-from p2premap.node.desk_ask import PASSED_ON, ask, ask_all, find, over
+from p2premap.node.desk_ask import PASSED_ON, ask, ask_all, find, oldest_running_s, over
 from p2premap.node.endings import Ending
 from p2premap.node.logs import sweep_logs
 from p2premap.node.upkeep import sweep_environments
@@ -27,8 +27,6 @@ from p2premap.wire import Message
 
 CLEAN_S: Final = 60.0
 RESTART_S: Final = 10.0
-MARGIN_S: Final = 60.0
-"""What is older than a running job by this much is not of that job."""
 
 
 # --- run again ----------------------------------------------------------------------------------------------------
@@ -103,7 +101,7 @@ async def clean_up(visit: Visit, message: Message, _: bytes) -> None:
     if visit.peer is not None:
         await visit.say(await _clean_here(visit, message))
         return
-    oldest = await _oldest_running_s(visit)
+    oldest = await oldest_running_s(visit)
     asked = msgspec.structs.replace(message, request=PASSED_ON, older_s=max(message.older_s, oldest))
     here = await _clean_here(visit, asked)
     answers = await ask_all(visit, asked, CleanedUp, timeout_s=CLEAN_S)
@@ -119,23 +117,6 @@ async def clean_up(visit: Visit, message: Message, _: bytes) -> None:
             environments=sum(one.environments for one in every),
         )
     )
-
-
-async def _oldest_running_s(visit: Visit) -> float:
-    """For how long the oldest job that goes on has done so: younger results may be its own. 0 where none goes on.
-
-    Raises:
-        RequestError: a member does not answer: a job that it leads may go on.
-    """
-    answers = await ask_all(visit, ListJobs(request=PASSED_ON), Jobs)
-    if answers.silent:
-        names = ", ".join(answers.silent)
-        raise RequestError(
-            Trouble.UNREACHABLE, f"No answer from {names}, whose jobs may be in need of anything: try again."
-        )
-    views = [*visit.house.jobs(), *(view for jobs in answers.given for view in jobs.views)]
-    ages = [view.age_s + MARGIN_S for view in views if not over(view)]
-    return max(ages, default=0.0)
 
 
 async def _clean_here(visit: Visit, message: CleanUp) -> CleanedUp:

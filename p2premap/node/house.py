@@ -67,6 +67,7 @@ from p2premap.node.ledger import Ledger
 from p2premap.node.orders import Orders
 from p2premap.node.parts import Parts
 from p2premap.node.paths import Paths
+from p2premap.node.quota import Quota
 from p2premap.node.search import Search
 from p2premap.node.secret import ClusterSecret
 from p2premap.node.transport import TrioTransport
@@ -123,6 +124,7 @@ class House:
         self._started = started
         self._farewell = leaving.Farewell(self)
         self.account = Account(self)
+        self.quota = Quota(self, config.keep_bytes_max)
         self._build()
 
     def _build(self) -> None:
@@ -241,6 +243,7 @@ class House:
                 nursery.start_soon(self.search.run)
                 nursery.start_soon(upkeep.keep_load, self, self._parts.load())
                 nursery.start_soon(upkeep.keep_tidy, self)
+                nursery.start_soon(self.quota.run)
                 nursery.start_soon(upkeep.look_for_software, self, self._parts.software)
                 await self._farewell.due.wait()
                 await self._farewell.say()
