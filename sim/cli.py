@@ -13,8 +13,8 @@ from dataclasses import asdict
 import click
 
 from p2premap.sim.jobwishes import JobStory, JobWishes
+from p2premap.sim.observers import InvariantBroken
 from p2premap.sim.story import NODES_MAX, Deed, Story, Teller, Wishes
-from p2premap.sim.world import InvariantBroken
 
 EXIT_BROKEN = 1
 

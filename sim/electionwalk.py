@@ -13,9 +13,7 @@ nodes that have a quorum, the others are gone for good, and everything that was 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
 
 from p2premap.config import ElectionConfig
@@ -26,97 +24,18 @@ from p2premap.election.messages import Chosen
 from p2premap.ids import BOOT_BITS, JOB_ID_BYTES, NODE_ID_BYTES, JobId, NodeId, next_boot
 from p2premap.protocol import LINK
 from p2premap.sim.electionmodel import CELLS, NEVER, Led, Model, Node, Violated
+from p2premap.sim.electionsettings import CALM, HASTY, SETTINGS, Faults, Setting
+from p2premap.sim.electionwires import Wires
 from p2premap.wire import Message
 
 LOOK = 0.15
 LIVENESS_STEPS_MAX = 20_000
 STEP_EFFECTS_MAX = 1_000
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Faults:
-    """How often things go wrong: the weight of each beside 100 for every ordinary step."""
-
-    crash: float = 0.0
-    back: float = 20.0
-    unlink: float = 0.0
-    cut: float = 0.0
-    heal: float = 20.0
-    false_death: float = 0.0
-    doubt: float = 0.0
-    disk_full: float = 0.0
-    time: float = 5.0
-    woke: float = 0.0
-    create: float = 10.0
-    append: float = 30.0
-    propose: float = 10.0
-    conclude: float = 0.0
-    hand_over: float = 0.0
-    torn: float = 0.0
-    old_disk: float = 0.0
-    change_crash: float = 0.0
-    """The chance in a hundred that who has just told of another replica set crashes."""
-
-
-HASTY = ElectionConfig(replace_s=0.5, fork_s=1.0, create_wait_s=0.4, decide_wait_s=0.5)
-"""Intervals with which a short walk sees everything."""
-
-CALM = Faults(create=0.0, append=0.0, propose=0.0, time=1.0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """A kind of walk.
-
-    Args:
-        nodes, copies, first: one of each is drawn.
-    """
-
-    faults: Faults
-    nodes: tuple[int, ...] = (3, 4, 5)
-    copies: tuple[int, ...] = (3,)
-    first: tuple[int, ...] = (9,)
-    config: ElectionConfig = HASTY
-
-
-SETTINGS = {
-    "elections": Setting(
-        faults=Faults(crash=6, back=60, unlink=10, false_death=20, propose=40, time=10, cut=3, heal=15),
-        nodes=(3,),
-        config=ElectionConfig(replace_s=1000.0, decide_wait_s=0.1, create_wait_s=0.4, fork_s=1.0),
-    ),
-    "everything": Setting(
-        faults=Faults(
-            crash=6, back=60, unlink=10, false_death=20, propose=40, time=10, cut=3, heal=15,
-            doubt=1, disk_full=2, woke=0.3, conclude=0.5, hand_over=1,
-        ),
-    ),
-    "crashes": Setting(
-        faults=Faults(crash=15, back=60, unlink=2, false_death=5, propose=25, append=15, time=15), nodes=(2, 3)
-    ),
-    "changes": Setting(
-        faults=Faults(
-            crash=4, back=8, unlink=5, false_death=10, propose=40, append=25, time=40, cut=3, heal=10, hand_over=2
-        ),
-        copies=(2, 3),
-        config=ElectionConfig(replace_s=0.1, decide_wait_s=0.1, create_wait_s=0.4, fork_s=1.0),
-    ),
-}  # fmt: skip
-
-GROWTH = Setting(
-    faults=Faults(crash=2, back=8, unlink=4, propose=25, append=15, torn=15, time=100, hand_over=1, change_crash=60),
-    nodes=(3, 4),
-    first=(1, 2),
-    config=ElectionConfig(replace_s=0.1, decide_wait_s=2.0, resend_s=2.0, create_wait_s=0.4, fork_s=1000.0),
-)
-"""A replica set that is too small when its job begins: of its change nobody may notice anything."""
-
-OLD_DISKS = Setting(
-    faults=Faults(crash=8, back=60, old_disk=30, unlink=5, false_death=20, propose=40, append=20, time=20),
-    nodes=(3,),
-    config=ElectionConfig(replace_s=1000.0, decide_wait_s=0.1, create_wait_s=0.4, fork_s=1000.0),
-)
-"""Machines that are restored from copies of themselves."""
+SHORT_STEPS = 40
+STEPS = 80
+CHANGE_STEPS = 120
+"""How long walks are: without a liveness phase, with one, and over replica sets and disks that change."""
 
 
 class Walk:
@@ -164,10 +83,9 @@ class Walk:
         self._log: list[tuple[float, str, str, object]] = []
         self.jobs_left = jobs
         self.serial = 0
-        self.links: dict[tuple[NodeId, NodeId], deque[Message]] = {}
-        self.cuts: set[frozenset[NodeId]] = set()
         self.nodes = {id: Node(id) for id in (NodeId(bytes([65 + n]) * NODE_ID_BYTES) for n in range(nodes))}
         self.model = Model(self.nodes, strict=strict)
+        self.wires = Wires(self.nodes, self.random, self._step)
         for node in self.nodes.values():
             self._start(node)
         for node in self.nodes.values():
@@ -212,7 +130,7 @@ class Walk:
             if node.id not in healthy and node.core is not None:
                 self._crash(node)
             node.full = False
-        self.cuts.clear()
+        self.wires.cuts.clear()
         for node in self.nodes.values():
             if node.id in healthy and node.core is None:
                 self._start(node)
@@ -251,8 +169,8 @@ class Walk:
     def _one(self, faults: Faults) -> None:
         """One thing happens."""
         choices: list[tuple[float, str, Callable[[], None]]] = []
-        if links := [key for key, queue in self.links.items() if queue]:
-            choices.append((100.0, "deliver", lambda: self._deliver(links)))
+        if links := self.wires.waiting():
+            choices.append((100.0, "deliver", lambda: self.wires.deliver(links)))
         up = self._up()
         if writing := [node for node in up if node.writes]:
             choices.append((60.0, "persist", lambda: self._persist(self.random.choice(writing))))
@@ -260,7 +178,7 @@ class Walk:
             choices.append((60.0, "answer", lambda: self._answer(self.random.choice(asked))))
         if not choices or self.random.random() < LOOK:
             # costly to find out, so looked at now and then, with more weight
-            if wrong := [(a, b) for a in up for b in self.nodes.values() if a.told.get(b.id) != self._truth(a, b)]:
+            if wrong := [(a, b) for a in up for b in self.nodes.values() if a.told.get(b.id) != self.wires.truth(a, b)]:
                 choices.append((15.0 / LOOK, "gossip", lambda: self._tell_truth(*self.random.choice(wrong))))
             if (when := min((n.core.deadline() for n in up if n.core), default=math.inf)) < math.inf:
                 choices.append((faults.time / LOOK if choices else 100.0, "tick", lambda: self._tick(when)))
@@ -306,19 +224,19 @@ class Walk:
         if len(up) > 1:
             choices += [
                 (faults.unlink, "unlink", lambda: self._break(up)),
-                (faults.cut, "cut", lambda: self._cut(self.random.sample(up, self.random.randint(1, len(up) - 1)))),
+                (faults.cut, "cut", lambda: self._cut(up)),
                 (faults.false_death, "false death", lambda: self._mistake(up)),
                 (faults.doubt, "doubt", lambda: self._tell("doubtful", *self.random.sample(up, 2))),
             ]
-        if self.cuts:
-            choices.append((faults.heal, "heal", self._heal))
+        if self.wires.cuts:
+            choices.append((faults.heal, "heal", self.wires.heal))
         return choices
 
     def _up(self) -> list[Node]:
         return [node for node in self.nodes.values() if node.core is not None]
 
     def _busy(self) -> bool:
-        return any(self.links.values()) or any(node.writes or node.loads or node.asked for node in self._up())
+        return bool(self.wires.waiting()) or any(node.writes or node.loads or node.asked for node in self._up())
 
     # --- cores --------------------------------------------------------------------------------------------------------
 
@@ -360,8 +278,8 @@ class Walk:
         node.told.clear()
         for other in self.nodes.values():
             if other is not node:
-                self._unlink(node, other, loses)
-                self.links.pop((other.id, node.id), None)
+                self.wires.unlink(node, other, loses)
+        self.wires.forget(node)
 
     def _step(self, node: Node, event: events.ElectionEvent) -> None:
         core = node.core
@@ -414,18 +332,12 @@ class Walk:
     def _send(self, node: Node, to: Node, message: Message) -> None:
         if to is node:
             raise Violated("addressing: a node sends to itself")
-        if to.core is None or frozenset((node.id, to.id)) in self.cuts:
+        if not self.wires.open(node, to):
             return
         if self.encoded:
             message = LINK.decode(LINK.encode(message))
         self.model.sent(node, message)
-        self.links.setdefault((node.id, to.id), deque()).append(message)
-
-    def _deliver(self, links: list[tuple[NodeId, NodeId]]) -> None:
-        sender, to = self.random.choice(links)
-        for _ in range(self.random.choice((1, 1, 1, 2, 5))):
-            if queue := self.links.get((sender, to)):
-                self._step(self.nodes[to], events.FromReplica(node=sender, message=queue.popleft()))
+        self.wires.send(node, to, message)
 
     def _persist(self, node: Node) -> None:
         write = node.writes.popleft()
@@ -514,51 +426,23 @@ class Walk:
 
     def _break(self, up: list[Node]) -> None:
         """A link breaks: one with something on it, rather."""
-        one = self._one_of(up, [node for node in up if any(q for k, q in self.links.items() if node.id in k)])
-        self._unlink(one, self.random.choice([node for node in up if node is not one]))
+        one = self._one_of(up, [node for node in up if self.wires.busy(node)])
+        self.wires.unlink(one, self.random.choice([node for node in up if node is not one]))
+
+    def _cut(self, up: list[Node]) -> None:
+        """Some are cut off from the others."""
+        self.wires.cut(self.random.sample(up, self.random.randint(1, len(up) - 1)))
 
     def _tear(self, node: Node, job: JobId) -> None:
         """A leader loses all its links in the moment in which its tasks have facts."""
         for other in self._up():
             if other is not node and node.core is not None:
-                self._unlink(node, other, 0.3)
+                self.wires.unlink(node, other, 0.3)
         if job in node.led:
             self._append(node, job)
 
-    def _unlink(self, one: Node, other: Node, loses: float = 0.7) -> None:
-        """The end of what was under way is lost, in both directions: more of it with this chance."""
-        for key in ((one.id, other.id), (other.id, one.id)):
-            queue = self.links.get(key)
-            while queue and self.random.random() < loses:
-                queue.pop()
-        for node, peer in ((one, other), (other, one)):
-            if node.core is not None:
-                self._step(node, events.PeerUnlinked(node=peer.id))
-
-    def _cut(self, side: list[Node]) -> None:
-        """These nodes and the others cannot talk."""
-        for one in side:
-            for other in self.nodes.values():
-                if other not in side:
-                    self.cuts.add(frozenset((one.id, other.id)))
-                    self._unlink(one, other)
-
-    def _heal(self) -> None:
-        if self.random.random() < 0.5:
-            self.cuts.clear()
-        else:
-            self.cuts.remove(self.random.choice(sorted(self.cuts, key=sorted)))
-
-    def _truth(self, node: Node, other: Node) -> tuple[str, int] | None:
-        if node is other or (other.core is None and other.boot == 0):
-            return node.told.get(other.id)
-        if other.core is None or frozenset((node.id, other.id)) in self.cuts:
-            known = node.told.get(other.id)
-            return known and ("gone", known[1])
-        return ("seen", other.boot)
-
     def _tell_truth(self, node: Node, other: Node) -> None:
-        truth = self._truth(node, other)
+        truth = self.wires.truth(node, other)
         if node.core is None or truth is None or truth == node.told.get(other.id):
             return
         node.told[other.id] = truth

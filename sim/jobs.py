@@ -13,9 +13,10 @@ from p2premap.sim.checkers import Quiet
 from p2premap.sim.ledgers import Ledgers
 from p2premap.sim.machines import Disk, Seat
 from p2premap.sim.network import NetworkConfig
+from p2premap.sim.observers import InvariantBroken
 from p2premap.sim.ports import Executors, NodeHost, NodeHosts
 from p2premap.sim.workloads import Shape, digest_of, spec_of
-from p2premap.sim.world import InvariantBroken, World
+from p2premap.sim.world import World
 from p2premap.tasks.events import JobChanged
 from p2premap.tasks.job import JobOptions, JobSpec, JobView, Phase
 

@@ -22,6 +22,7 @@ from p2premap.config import TasksConfig
 from p2premap.election.ballot import Fence
 from p2premap.ids import Ballot, Digest, JobId, NodeId
 from p2premap.sim.jobmodel import Model, Violated
+from p2premap.sim.jobsettings import SHORT, SHORT_TAKEOVERS, SMALL, Faults
 from p2premap.sim.quorum import Quorum
 from p2premap.sim.workloads import Shape, ShapeDirector, digest_of, run_shape, spec_of
 from p2premap.tasks import coordinator, events, messages
@@ -33,25 +34,6 @@ from p2premap.tasks.worker import WorkerCore
 from p2premap.wire import Message
 
 JOB = JobId(b"walk-walk-walk-1")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Faults:
-    """How often things go wrong: the weight of each beside 100 for every ordinary step."""
-
-    kill: float = 0.0
-    back: float = 20.0
-    disk_lost: float = 0.0
-    false_death: float = 0.0
-    doubt: float = 0.0
-    unlink: float = 0.0
-    crash: float = 0.0
-    refuse: float = 0.0
-    unreadable: float = 0.0
-    cancel: float = 0.0
-    takeover: float = 0.0
-    time: float = 2.0
-    resize: float = 0.0
 
 
 @dataclass(slots=True)
@@ -514,3 +496,10 @@ class Walk:
 
     def node(self, id: NodeId) -> Node:
         return self.nodes[id[0] - 65]
+
+
+def short_walk(seed: int, *, takeovers: bool) -> Walk:
+    """The walk of this number over a small job: shapes and faults take turns."""
+    faults = SHORT_TAKEOVERS if takeovers else SHORT
+    kind = faults[seed // len(SMALL) % len(faults)]
+    return Walk(seed, SMALL[seed % len(SMALL)], nodes=2 + seed % 4, faults=kind)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
+from p2premap.sim.observers import InvariantBroken
 from p2premap.sim.trial import Plan, Trial
-from p2premap.sim.world import InvariantBroken
 
 HALVINGS_MAX: Final = 6
 

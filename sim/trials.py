@@ -1,7 +1,6 @@
 """Many trials over several processes: what failed, made small, and how much was really tested.
 
 python -m p2premap.sim.trials --seeds 1000            the default run
-python -m p2premap.sim.trials --seeds 10000           the deep run; --first N to run it in parts
 python -m p2premap.sim.trials --seed 17 --strikes 2,5 one trial, as a failure prints it
 """
 
@@ -18,10 +17,10 @@ from typing import Final
 
 import click
 
+from p2premap.sim.observers import InvariantBroken
 from p2premap.sim.shrink import shrink
 from p2premap.sim.strikes import KINDS
 from p2premap.sim.trial import Plan, Report, Trial
-from p2premap.sim.world import InvariantBroken
 
 CHUNK: Final = 10
 SHRUNK_MAX: Final = 3

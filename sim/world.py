@@ -13,13 +13,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Final, Protocol
+from typing import Final
 
-import msgspec
 from blake3 import blake3
 
-from p2premap import protocol
-from p2premap.errors import RemoteProtocolError
 from p2premap.gossip.events import (
     Dial,
     GossipEvent,
@@ -37,67 +34,23 @@ from p2premap.gossip.events import (
 )
 from p2premap.ids import BOOT_BITS, NODE_ID_BYTES, Address, Boot, NodeId, next_boot, starts_of
 from p2premap.sim.clock import Clock
+from p2premap.sim.encoding import Encoding, told
 from p2premap.sim.hosts import HostMaker, Life
 from p2premap.sim.machines import Disk, Power, Seat
 from p2premap.sim.network import Network, NetworkConfig
+from p2premap.sim.observers import InvariantBroken, Observer
 from p2premap.sim.streams import Streams
 from p2premap.sim.trace import Trace
-from p2premap.wire import HEADER_BYTES_MAX, Message
+from p2premap.wire import Message
 
 STALL_S: Final = 0.25
 """A tick this late is a stall, as in the daemon's driver."""
-
-DECODED_EVERY: Final = 16
-"""Of the messages that travel, every so many are encoded and decoded as on a real wire, and compared."""
 
 _RECEIVED: Final = 1
 _EVENT: Final = 2
 _EFFECT: Final = 3
 _SENT: Final = 4
 _FAULT: Final = 5
-
-_CACHED_MAX: Final = 4096
-_PACKER: Final = msgspec.msgpack.Encoder(enc_hook=repr)
-
-
-class InvariantBroken(AssertionError):
-    """A checker found what must never be.
-
-    Args:
-        checker: its name: planted bugs are recognised by it.
-        text: one sentence with the facts.
-        at: virtual seconds.
-        replay: the command that shows it again.
-        tail: what happened last at the node concerned.
-    """
-
-    def __init__(self, checker: str, text: str, *, at: float, replay: str, tail: str = "") -> None:
-        super().__init__(f"{checker}: {text} (at {at:.3f} s)\nreplay: {replay}\n{tail}")
-        self.checker = checker
-        self.text = text
-        self.at = at
-
-
-class Observer(Protocol):
-    """Sees what happens; checkers are observers.
-
-    Args:
-        kinds: the effects that it wants to see.
-    """
-
-    kinds: tuple[type, ...]
-
-    def effect(self, seat: Seat, effect: object) -> None:
-        """A core asked for this."""
-
-    def told(self, seat: Seat, event: object) -> None:
-        """A core is about to be told this by the world's owner (not by the network)."""
-
-    def fault(self, seat: Seat, word: str) -> None:
-        """Something was done to a machine: "start", "crash", "off", "pause", "resume", "sleep", "left"...
-
-        A process that ends is still there to be looked at.
-        """
 
 
 class World:
@@ -136,10 +89,7 @@ class World:
         network_config = network or NetworkConfig()
         self.network = Network(self.clock, network_config, self.random("network"), self._datagram_heard)
         self.streams = Streams(self.clock, self.network, deliver=self._deliver, frame=self._frame_heard)
-        self._sent: dict[bytes, Message] = {}
-        """Datagrams, by their bytes."""
-        self._received = 0
-        self._encoded: tuple[Message | None, bytes] = (None, b"")
+        self._encoding = Encoding(self.broken)
 
     @property
     def now(self) -> float:
@@ -292,7 +242,7 @@ class World:
         if seat.power is Power.RUNNING:
             for observer in self.observers:
                 observer.told(seat, event)
-            self._step(seat, event, _told(event), _EVENT)
+            self._step(seat, event, told(event), _EVENT)
 
     def hint(self, seat: Seat, event: GossipEvent) -> None:
         """Tell the process at this machine something from outside; one that stands still hears it when it runs."""
@@ -372,56 +322,17 @@ class World:
         if seat.frozen:
             seat.backlog.append((self._deliver, (seat, life, event)))
             return
-        self._step(seat, event, _told(event), _EVENT)
+        self._step(seat, event, told(event), _EVENT)
 
     def _datagram_heard(self, seat: Seat, source: Seat, data: bytes) -> None:
-        message = self._decode(data)
+        message = self._encoding.read_datagram(data)
         event = Received(sender=source.node, address=source.address, message=message)
         self._step(seat, event, source.node + data, _RECEIVED)
 
     def _frame_heard(self, seat: Seat, source: Seat, data: bytes, message: Message) -> None:
         assert seat.host is not None
-        event = seat.host.frame(source.node, self._as_read(message))
+        event = seat.host.frame(source.node, self._encoding.read_frame(message))
         self._step(seat, event, source.node + data, _RECEIVED)
-
-    def _as_read(self, message: Message) -> Message:
-        """What a peer reads; encoding and decoding cost as much as a step, so most are taken as they are."""
-        self._received += 1
-        if self._received % DECODED_EVERY:
-            return message
-        decoded = protocol.LINK.decode(protocol.LINK.encode(message))
-        if message != decoded:
-            raise self.broken("wire", f"{message} is read as {decoded}")
-        return decoded
-
-    def _decode(self, data: bytes) -> Message:
-        message = self._sent.get(data)
-        self._received += 1
-        if message is not None and self._received % DECODED_EVERY:
-            return message
-        try:
-            decoded = protocol.GOSSIP.decode(data)
-        except RemoteProtocolError as error:
-            raise self.broken("wire", f"a node sent what cannot be read: {error}") from error
-        if message is not None and message != decoded:
-            raise self.broken("wire", f"{message} is read as {decoded}")
-        return decoded
-
-    def _packed(self, message: Message) -> bytes:
-        """What stands for a message on a link: MessagePack has the same content in as many bytes, ten times as fast."""
-        data = _PACKER.encode(message)
-        if len(data) > HEADER_BYTES_MAX:
-            protocol.LINK.encode(message)  # says what is wrong
-        return data
-
-    def _encode(self, message: Message) -> bytes:
-        if self._encoded[0] is not message:
-            data = protocol.GOSSIP.encode(message)
-            self._encoded = (message, data)
-            if len(self._sent) >= _CACHED_MAX:
-                self._sent.clear()
-            self._sent[data] = message
-        return self._encoded[1]
 
     def _step(self, seat: Seat, event: object, encoded: bytes, kind: int) -> None:
         host, life = seat.host, seat.life
@@ -451,17 +362,17 @@ class World:
     def act(self, seat: Seat, effect: object) -> None:
         """Do what a node asks for, and show it to whoever looks."""
         if type(effect) is SendDatagram:
-            data = self._encode(effect.message)
+            data = self._encoding.datagram(effect.message)
             self.trace.add(self.now, seat.index, _SENT, effect.peer + data, effect.message, "<")
             self.network.datagram(seat, effect.address, data)
         elif type(effect) is SendLink:
-            data = self._packed(effect.message)
+            data = self._encoding.frame(effect.message)
             self.trace.add(self.now, seat.index, _SENT, effect.peer + data, effect.message, "< link")
             self.streams.send(seat, effect.peer, data, effect.message)
         elif type(effect) is LoadChanged:
             self.trace.add(self.now, seat.index, _EFFECT, effect.node + effect.value, effect, "<")
         else:
-            self.trace.add(self.now, seat.index, _EFFECT, _told(effect), effect, "<")
+            self.trace.add(self.now, seat.index, _EFFECT, told(effect), effect, "<")
             self._perform_rare(seat, effect)
         for watcher in self._watchers.get(type(effect), ()):
             watcher(seat, effect)
@@ -490,8 +401,3 @@ class World:
             self._end(seat, Power.STOPPED, "clash")
             self._new_identity(seat)
             self.start(seat)
-
-
-def _told(thing: object) -> bytes:
-    """An event or an effect as bytes, for the trace."""
-    return type(thing).__name__.encode() + _PACKER.encode(thing)

@@ -1,9 +1,13 @@
-"""Directories of a user that exists for one test only, and a cluster for all tests that leave it alive."""
+"""Directories of a user for one test only, a cluster for all tests that leave it alive, and what a run says at its end.
+
+Tests that simulate tell how much by `record_property("simulated", counts)`; the run's summary has the sums in one line.
+"""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +16,25 @@ import pytest
 from p2premap.client.private import PrivateCluster
 from p2premap.node.paths import Paths
 from tests.cluster import private
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first, so that the processes of a run end together."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How much was simulated, and what happened in it."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    total: Counter[str] = Counter()
+    for report in reports:
+        if getattr(report, "when", "") == "call":
+            for name, counts in report.user_properties:
+                if name == "simulated":
+                    total.update(counts)
+    if total:
+        told = ", ".join(f"{count:,} {what}" for what, count in sorted(total.items(), key=lambda item: -item[1]))
+        terminalreporter.write_line(f"simulated: {told}")
 
 
 @pytest.fixture

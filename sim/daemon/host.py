@@ -43,7 +43,7 @@ from p2premap.sim.daemon.shell import (
 from p2premap.sim.daemon.slots import VirtualExecutor
 from p2premap.sim.hosts import Life
 from p2premap.sim.machines import Disk, Seat
-from p2premap.sim.world import InvariantBroken
+from p2premap.sim.observers import InvariantBroken
 from p2premap.tasks.job import StageId
 from p2premap.wire import Frame, FrameDecoder, Message
 

@@ -33,7 +33,8 @@ from p2premap.sim.jobs import Shown
 from p2premap.sim.ledgers import Ledgers, SeatAudit
 from p2premap.sim.machines import Disk, Seat
 from p2premap.sim.network import NetworkConfig
-from p2premap.sim.world import InvariantBroken, World
+from p2premap.sim.observers import InvariantBroken
+from p2premap.sim.world import World
 from p2premap.wire import Message
 
 T = TypeVar("T")

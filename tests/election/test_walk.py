@@ -7,31 +7,31 @@ need a rarer coincidence than a few hundred walks hold are in the tests of their
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
 from p2premap.sim.electionmodel import Violated
-from p2premap.sim.electionwalk import GROWTH, OLD_DISKS, SETTINGS, Faults, Setting, Walk, walk_of
+from p2premap.sim.electionsettings import GROWTH, OLD_DISKS, SETTINGS, Faults, Setting
+from p2premap.sim.electionwalk import CHANGE_STEPS, SHORT_STEPS, STEPS, Walk, walk_of
 from tests.sim.planting import Planted, plant
 
-STEPS = 80
 WALKS = 500
-SHORT_STEPS = 40
 SHORT_WALKS = 1_000
-CHANGE_STEPS = 120
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shard", range(16))
-def test_short_walks(shard: int) -> None:
+def test_short_walks(shard: int, record_property: Callable[[str, object], None]) -> None:
     """Without the liveness phase: what must never happen is seen on the acceptors' disks while it happens."""
     for number in range(SHORT_WALKS):
         walk_of(50_000 + shard * SHORT_WALKS + number).run(SHORT_STEPS, liveness=False)
+    record_property("simulated", {"walks of elections": SHORT_WALKS})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shard", range(8))
-def test_walks(shard: int) -> None:
+def test_walks(shard: int, record_property: Callable[[str, object], None]) -> None:
     happened: Counter[str] = Counter()
     takeovers = changes = forks = 0
     for number in range(WALKS):
@@ -41,6 +41,7 @@ def test_walks(shard: int) -> None:
         takeovers += walk.model.takeovers
         changes += walk.model.changes
         forks += len(walk.model.forked)
+    record_property("simulated", {"walks of elections": WALKS})
     # walks in which nothing happened prove nothing
     assert takeovers > WALKS / 2
     assert changes > WALKS / 20
@@ -52,7 +53,7 @@ def test_walks(shard: int) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("shard", range(2))
-def test_walks_of_replica_sets_that_grow(shard: int) -> None:
+def test_walks_of_replica_sets_that_grow(shard: int, record_property: Callable[[str, object], None]) -> None:
     happened: Counter[str] = Counter()
     changes = 0
     for number in range(WALKS):
@@ -60,18 +61,20 @@ def test_walks_of_replica_sets_that_grow(shard: int) -> None:
         walk.run(CHANGE_STEPS)
         happened.update(walk.counts)
         changes += walk.model.changes
+    record_property("simulated", {"walks of elections": WALKS})
     assert changes > WALKS / 4
     assert happened["torn"] > WALKS / 4
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_walks_of_disks_that_are_set_back() -> None:
+def test_walks_of_disks_that_are_set_back(record_property: Callable[[str, object], None]) -> None:
     happened: Counter[str] = Counter()
     for number in range(WALKS):
         walk = walk_of(500_000 + number, kind=OLD_DISKS)
         walk.run(CHANGE_STEPS)
         happened.update(walk.counts)
+    record_property("simulated", {"walks of elections": WALKS})
     assert happened["old disk"] > WALKS / 10
 
 
@@ -98,13 +101,6 @@ def crash_at(setting: str, faults: Faults, number: int | None) -> int:
     walk.run(25)
     assert (walk.counts.get("tick", 0) > 0) or number is not None
     return walk.effects_before_calm
-
-
-@pytest.mark.deep
-@pytest.mark.parametrize("shard", range(20))
-def test_deep_walks(shard: int) -> None:
-    for number in range(1_000):
-        walk_of(100_000 + shard * 1_000 + number, encoded=number % 10 == 0).run(STEPS)
 
 
 # --- planted bugs -----------------------------------------------------------------------------------------------------

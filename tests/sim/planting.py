@@ -7,9 +7,12 @@ import inspect
 import sys
 import textwrap
 import types
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import pytest
+
+from p2premap.sim.observers import InvariantBroken
 
 
 @dataclass(frozen=True)
@@ -54,3 +57,19 @@ def plant(monkeypatch: pytest.MonkeyPatch, bug: Planted) -> None:
     for user in list(sys.modules.values()):
         if user.__name__.startswith("p2premap.") and getattr(user, name, None) is original:
             monkeypatch.setattr(user, name, changed)
+
+
+def all_seeds(scenario: Callable[[int], None], seeds: Iterable[int]) -> None:
+    """The scenario with each seed."""
+    for seed in seeds:
+        scenario(seed)
+
+
+def assert_caught(
+    bug: Planted, monkeypatch: pytest.MonkeyPatch, scenario: Callable[[int], None], seeds: Iterable[int]
+) -> None:
+    """With the bug planted, one of these seeds fails, by the checker that the bug names."""
+    plant(monkeypatch, bug)
+    with pytest.raises(InvariantBroken) as caught:
+        all_seeds(scenario, seeds)
+    assert caught.value.checker == bug.caught_by, caught.value.text

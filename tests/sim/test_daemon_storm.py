@@ -9,7 +9,7 @@ import pytest
 from p2premap.sim.daemon import host as hosts
 from p2premap.sim.daemon.houses import DaemonWorld, simulate
 from p2premap.sim.daemon.storm import STORM_KINDS, storm
-from p2premap.sim.world import InvariantBroken
+from p2premap.sim.observers import InvariantBroken
 
 
 def storms(first: int, count: int) -> Counter[str]:

@@ -14,7 +14,8 @@ from p2premap.sim.disks import Ledger
 from p2premap.sim.gossip import GossipHosts
 from p2premap.sim.ledgers import Ledgers
 from p2premap.sim.machines import Disk, Seat
-from p2premap.sim.world import InvariantBroken, World
+from p2premap.sim.observers import InvariantBroken
+from p2premap.sim.world import World
 from p2premap.tasks import journal
 from p2premap.tasks.events import RunBatch
 from p2premap.tasks.job import AttemptEnd, AttemptSpec, BlobRef, Limits, Outcome, Source, StageId

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from p2premap.sim.trial import WHOLE_S, Plan, Trial
 from p2premap.sim.trials import FLOORS, Summary, main, run_many, run_some
 
 SEEDS = 1_000
-"""Of the default run; `python -m p2premap.sim.trials --seeds 10000 --first 1001` is the deep one."""
+"""Of the default run; `python -m p2premap.sim.deep` has ten times as many others."""
 SHARD = 50
 """So many in one test, so that they spread over the processes of a run."""
 
@@ -22,12 +23,31 @@ SHARD = 50
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("first", range(1, SEEDS + 1, SHARD))
-def test_trials_end_well_and_have_tested_something(first: int) -> None:
+def test_trials_end_well_and_have_tested_something(first: int, record_property: Callable[[str, object], None]) -> None:
     summary = run_some(first, SHARD)
     print("\n".join(trials.lines(summary, 0.0)))
+    record_property("simulated", simulated(summary))
     assert summary.failures == []
     assert summary.below() == {}
     assert summary.virtual_s >= SHARD * WHOLE_S
+
+
+def simulated(summary: Summary) -> dict[str, int]:
+    """For the run's last line."""
+    counts = summary.counts
+    told = {
+        "takeovers": "takeover",
+        "forks": "fork",
+        "ended jobs": "ended",
+        "jobs with a quorum of disks lost": "excused",
+        "results that a quorum held": "protected",
+    }
+    return {what: counts[name] for what, name in told.items()} | {
+        "trials": summary.trials,
+        "trials with a violation": len(summary.failures),
+        "virtual seconds of trials": round(summary.virtual_s),
+        "faults in trials": sum(counts[kind] for kind in KINDS),
+    }
 
 
 def test_seeds_are_spread_over_processes() -> None:

@@ -28,7 +28,8 @@ from p2premap.sim.clock import Clock
 from p2premap.sim.hosts import Host, Life
 from p2premap.sim.machines import Disk, Power, Seat
 from p2premap.sim.network import SOCKET_DATAGRAMS_MAX, NetworkConfig
-from p2premap.sim.world import InvariantBroken, World
+from p2premap.sim.observers import InvariantBroken
+from p2premap.sim.world import World
 from p2premap.wire import Message
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable
 
 import pytest
 
 from p2premap.sim.jobmodel import Violated
-from p2premap.sim.jobwalk import Faults, Walk
-from p2premap.sim.workloads import Shape
+from p2premap.sim.jobsettings import FAULTS, SHAPES, SHORT_STEPS
+from p2premap.sim.jobwalk import Walk, short_walk
 from p2premap.tasks.job import Phase
 from p2premap.tasks.ledger import PinnedResults
 from p2premap.tasks.locations import Locations
@@ -19,37 +18,9 @@ from p2premap.tasks.shares import Shares
 from p2premap.tasks.stage import StageRun
 from p2premap.tasks.state import JobState
 
-SHAPES = (
-    Shape(12, 3),
-    Shape(30),
-    Shape(8, 4, steady=False),
-    Shape(150, inline=True, map_s=0.001),
-    Shape(6, 6, map_s=0.3, steady=False),
-)
 WALKS = 15
-SMALL = (
-    Shape(4, 2),
-    Shape(6),
-    Shape(3, 2, steady=False),
-    Shape(20, inline=True, map_s=0.001),
-    Shape(2, 3, map_s=0.3, steady=False),
-)
-SHORT_STEPS = 60
-"""Enough for most of such jobs to end."""
 SHORT_WALKS = 1_000
 
-FAULTS = {
-    "none": Faults(),
-    "kill": Faults(kill=3),
-    "kill and lose the disk": Faults(kill=3, disk_lost=50),
-    "links": Faults(unlink=5),
-    "verdicts": Faults(false_death=4, doubt=5),
-    "executors": Faults(crash=0.3, refuse=3, unreadable=1),
-    "everything": Faults(
-        kill=2, false_death=2, doubt=3, unlink=3, crash=0.2, refuse=2, unreadable=2, resize=1, disk_lost=20
-    ),
-    "cancel": Faults(kill=2, cancel=2, unlink=3, false_death=1),
-}
 RERUNS = {
     "none": False,
     "links": False,
@@ -85,30 +56,24 @@ def test_walk(faults: str) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("shard", range(10))
-def test_short_walks(shard: int) -> None:
+def test_short_walks(shard: int, record_property: Callable[[str, object], None]) -> None:
     """Small jobs, three times as many faults, no liveness phase: ten thousand, and as many with takeovers."""
-    happened = short_walks(200_000 + shard * SHORT_WALKS, [often(faults) for faults in FAULTS.values()])
+    happened = short_walks(200_000 + shard * SHORT_WALKS, takeovers=False)
+    record_property("simulated", {"walks of jobs": SHORT_WALKS})
     assert happened["over"] > SHORT_WALKS / 2
     for word in ("kill", "back", "unlink", "false death", "doubt", "cancel", "stopped", "resize"):
         assert happened[word] >= SHORT_WALKS / 100, word
 
 
-def short_walks(first: int, faults: Sequence[Faults]) -> Counter[str]:
+def short_walks(first: int, *, takeovers: bool) -> Counter[str]:
     """What happened, and how many jobs are "over"."""
     happened: Counter[str] = Counter()
     for seed in range(first, first + SHORT_WALKS):
-        kind = faults[seed // len(SMALL) % len(faults)]
-        walk = Walk(seed, SMALL[seed % len(SMALL)], nodes=2 + seed % 4, faults=kind)
+        walk = short_walk(seed, takeovers=takeovers)
         walk.walk(SHORT_STEPS)
         happened.update(walk.counts)
         happened["over"] += walk.coordinator.over
     return happened
-
-
-def often(faults: Faults) -> Faults:
-    """Three times as many of them."""
-    words = ("kill", "false_death", "doubt", "unlink", "crash", "refuse", "unreadable", "cancel", "takeover", "resize")
-    return replace(faults, **{word: 3 * getattr(faults, word) for word in words})
 
 
 def test_walks_repeat() -> None:

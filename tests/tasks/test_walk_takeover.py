@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from p2premap.ids import NodeId
 from p2premap.sim.jobmodel import Violated
-from p2premap.sim.jobwalk import Faults, Walk
+from p2premap.sim.jobsettings import HARSH, SHAPES, TAKEOVERS, Faults
+from p2premap.sim.jobwalk import Walk
 from p2premap.sim.workloads import Shape
 from p2premap.tasks import journal, state
 from p2premap.tasks.copies import Copies
@@ -18,34 +19,18 @@ from p2premap.tasks.log import Log
 from p2premap.tasks.replay import Replay
 from p2premap.tasks.stage import StageRun
 from p2premap.tasks.workers import Worker
-from tests.tasks.test_walk import SHORT_WALKS, often, short_walks
+from tests.tasks.test_walk import SHORT_WALKS, short_walks
 
-SHAPES = (
-    Shape(12, 3),
-    Shape(30),
-    Shape(8, 4, steady=False),
-    Shape(150, inline=True, map_s=0.001),
-    Shape(6, 6, map_s=0.3, steady=False),
-)
 STEADY, UNSTEADY = SHAPES[:1], SHAPES[2:3]
 WALKS = 15
 
-FAULTS = {
-    "takeovers": Faults(takeover=2),
-    "everything": Faults(
-        takeover=2, kill=2, false_death=2, doubt=3, unlink=3, crash=0.2, refuse=2, unreadable=2, resize=1, disk_lost=10
-    ),
-    "cancel": Faults(takeover=2, kill=1, cancel=2, unlink=2),
-}
-HARSH = Faults(takeover=6, kill=4, disk_lost=50, false_death=3)
 
-
-@pytest.mark.parametrize("faults", FAULTS)
+@pytest.mark.parametrize("faults", TAKEOVERS)
 def test_walk(faults: str) -> None:
     happened: Counter[str] = Counter()
     ends: Counter[Phase] = Counter()
     for seed in range(WALKS):
-        walk = Walk(seed, SHAPES[seed % len(SHAPES)], nodes=2 + seed % 4, faults=FAULTS[faults])
+        walk = Walk(seed, SHAPES[seed % len(SHAPES)], nodes=2 + seed % 4, faults=TAKEOVERS[faults])
         ends[walk.run(300).phase] += 1
         happened.update(walk.counts)
     assert ends[Phase.FAILED] == 0
@@ -58,9 +43,10 @@ def test_walk(faults: str) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("shard", range(10))
-def test_short_walks(shard: int) -> None:
+def test_short_walks(shard: int, record_property: Callable[[str, object], None]) -> None:
     """See there."""
-    happened = short_walks(300_000 + shard * SHORT_WALKS, [*map(often, FAULTS.values()), HARSH])
+    happened = short_walks(300_000 + shard * SHORT_WALKS, takeovers=True)
+    record_property("simulated", {"walks of jobs": SHORT_WALKS})
     assert happened["over"] > SHORT_WALKS / 4
     assert min(happened["dies"], happened["deposed"]) >= SHORT_WALKS / 3
     for word in ("kill", "back", "unlink", "false death", "doubt", "cancel", "resize"):
@@ -75,7 +61,7 @@ def test_a_cluster_in_uproar_ends_its_job() -> None:
 @pytest.mark.deep
 def test_deep_walks() -> None:
     for seed in range(20_000):
-        faults = (*FAULTS.values(), HARSH)[seed // len(SHAPES) % (len(FAULTS) + 1)]
+        faults = (*TAKEOVERS.values(), HARSH)[seed // len(SHAPES) % (len(TAKEOVERS) + 1)]
         Walk(seed, SHAPES[seed % len(SHAPES)], nodes=2 + seed % 4, faults=faults).run(400)
 
 
@@ -99,12 +85,12 @@ def test_it_finds_reports_that_are_confirmed_too_early(monkeypatch: pytest.Monke
         worker.heard = max(worker.heard, serial)
 
     monkeypatch.setattr(Log, "reported", hasty)
-    assert "is confirmed, and batch" in _found(FAULTS["takeovers"])
+    assert "is confirmed, and batch" in _found(TAKEOVERS["takeovers"])
 
 
 def test_it_finds_leaders_that_number_attempts_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state, "ATTEMPTS_A_TERM", 0)
-    assert "is given out twice" in _found(FAULTS["takeovers"])
+    assert "is given out twice" in _found(TAKEOVERS["takeovers"])
 
 
 def test_it_finds_manifests_of_what_is_not_protected(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +103,7 @@ def test_it_finds_manifests_of_what_is_not_protected(monkeypatch: pytest.MonkeyP
 
 def test_it_finds_a_pin_that_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     _forget(monkeypatch, journal.Pin)
-    assert "runs again" in _found(FAULTS["takeovers"])
+    assert "runs again" in _found(TAKEOVERS["takeovers"])
 
 
 def test_it_finds_a_choice_that_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +113,7 @@ def test_it_finds_a_choice_that_is_forgotten(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_it_finds_a_cancellation_that_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     _forget(monkeypatch, journal.Cancelled)
-    assert "a cancelled job is done" in _found(FAULTS["cancel"])
+    assert "a cancelled job is done" in _found(TAKEOVERS["cancel"])
 
 
 def test_it_finds_holders_that_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
