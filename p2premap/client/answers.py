@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import InvalidStateError, ThreadPoolExecutor
-from functools import partial
 from typing import Final
 
 from p2premap.client.callstate import CallState, set_exception
-from p2premap.client.connection import Connection
 from p2premap.client.future import Future
-from p2premap.client.jobs import chunks
 from p2premap.client.packs import Pack
 from p2premap.client.pickles import exception, loads
+from p2premap.client.puts import fetch
 from p2premap.client.sending import Sender
-from p2premap.control.answers import Chunk
-from p2premap.control.data import ReadBlob
 from p2premap.errors import CallFailed, ClusterError, RemoteProtocolError
 from p2premap.ids import NodeId
-from p2premap.tasks.calls import BLOB, RAISED, VOID, Done, unpack_answers, unpack_done, unpack_ends
-from p2premap.tasks.calls_refs import ANSWER, BlobAt, Ref
+from p2premap.tasks.calls import BLOB, RAISED, VALUES, VOID, Done, unpack_answers, unpack_done, unpack_ends
+from p2premap.tasks.calls_refs import ANSWER, RESULT, BlobAt, Ref
 from p2premap.tasks.job import AttemptEnd, Outcome
+from p2premap.worker.values import unpack_value, unpack_values
 
 FETCHERS: Final = 2
 AGAIN_S: Final = 0.1
@@ -86,7 +83,8 @@ class Answers:
             at = BlobAt(blob.digest, blob.size, node)
             for position, call in enumerate(pack.calls[: done.calls]):
                 if isinstance(call.future, Future):
-                    call.future.found(Ref(ANSWER, at, position=position, calls=done.calls))
+                    kind = RESULT if done.flags & VALUES else ANSWER
+                    call.future.found(Ref(kind, at, position=position, calls=done.calls))
             if self._fetchers is None:
                 self._fetchers = ThreadPoolExecutor(FETCHERS, "p2premap-fetch")
             self._fetchers.submit(self._fetch, pack, done, at)
@@ -108,15 +106,13 @@ class Answers:
             if not done.flags & VOID:
                 pack.mapped.tell(pack.start, done)
             return
-        pieces, raised = unpack_answers(done.data, done.calls)
-        failed = frozenset(raised)
-        for position, piece in enumerate(pieces):
-            future = pack.calls[position].future
+        for call, (piece, is_exception) in zip(pack.calls, _pieces(done), strict=False):
+            future = call.future
             try:
-                if position in failed:
+                if is_exception:
                     set_exception(future, exception(piece))
                 else:
-                    future.set_result(loads(piece))
+                    future.set_result(unpack_value(piece) if done.flags & VALUES else loads(piece))
             except InvalidStateError:
                 continue  # it was cancelled
             except BaseException as error:
@@ -145,13 +141,13 @@ class Answers:
         while not (self._state.over.is_set() or pack.over):
             try:
                 with self._state.connect() as connection:
-                    data = _read(connection, blob)
+                    data = fetch(connection, blob)
             except TROUBLE:
                 time.sleep(again_s)
                 again_s = min(2 * again_s, AGAIN_MAX_S)
                 continue
             try:
-                self._answered(pack, done._replace(data=memoryview(data)))
+                self._answered(pack, done._replace(data=data))
             except BaseException as error:
                 # a thread of a pool tells nobody: whoever waits shall know
                 self._state.end(error)
@@ -159,6 +155,13 @@ class Answers:
             return
 
 
-def _read(connection: Connection, blob: BlobAt) -> bytes:
-    read = partial(ReadBlob, source=blob.source())
-    return b"".join(chunks(connection.stream(lambda n: read(request=n), Chunk)))
+def _pieces(done: Done) -> list[tuple[memoryview, bool]]:
+    """The results of calls one by one, and which are exceptions.
+
+    Raises:
+        RemoteProtocolError: they are no such results.
+    """
+    if done.flags & VALUES:
+        return unpack_values(done.data)
+    pieces, raised = unpack_answers(done.data, done.calls)
+    return [(piece, position in raised) for position, piece in enumerate(pieces)]

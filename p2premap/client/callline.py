@@ -37,7 +37,6 @@ from p2premap.tasks.calls import INLINE_BYTES_MAX, pack_calls
 from p2premap.tasks.calls_refs import Ref
 from p2premap.tasks.job import Phase
 from p2premap.wire import Frame
-from p2premap.worker.values import pack_value
 
 SILENT_S: Final = 20.0
 """A daemon that serves calls gives a sign of life far more often than this."""
@@ -118,7 +117,7 @@ class CallLine:
         """
         if len(call.data) > INLINE_BYTES_MAX:
             call.data, call.alone = pack_calls([call.data]), True
-            call.blob = self._sender.put(call.data)
+            call.blob, _ = self._sender.put([call.data])
         with self._state.lock:
             if self._state.error is not None:
                 raise self._state.error
@@ -127,9 +126,9 @@ class CallLine:
         if flush:
             self._sender.flush()
 
-    def share(self, data: bytes, *, own: bool = False) -> Shared:
+    def share(self, value: object, *, own: bool = False) -> Shared:
         """See `Sender.share`."""
-        return self._sender.share(data, own=own)
+        return self._sender.share(value, own=own)
 
     def hold(self, call: Call) -> None:
         """The call will be handed in, by `release`, when others have their results.
@@ -177,10 +176,10 @@ class CallLine:
             BaseException: what its call raised.
         """
         if isinstance(thing, Shared):
-            return thing.ref()
+            return self._sender.adopt(thing)
         assert isinstance(thing, Future)
-        ref = thing.ref()
-        return self.share(pack_value(thing.result(0)), own=True).ref() if len(ref.data) > INLINE_BYTES_MAX else ref
+        ref = thing.ref(self)
+        return self.share(thing.result(0), own=True).ref() if len(ref.data) > INLINE_BYTES_MAX else ref
 
     def submit_map(self, mapped: Mapped) -> int:
         """Hand in calls of a `map`; returns how many may be on their way.

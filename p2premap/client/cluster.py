@@ -36,7 +36,6 @@ from p2premap.errors import NodeUnavailable
 from p2premap.node.paths import LOCK_NAME
 from p2premap.tasks.calls import KIND
 from p2premap.tasks.job import JobOptions
-from p2premap.worker.values import pack_value
 from p2premap.worker.waiting import waiting
 
 JOB_BYTES_MAX = 128 << 20
@@ -177,7 +176,7 @@ class Cluster(futures.Executor):
         Raises:
             Exception: it cannot be pickled, or kept.
         """
-        return self._current().share(pack_value(value))
+        return self._current().share(value)
 
     def map(
         self,
@@ -316,7 +315,7 @@ def _light(line: CallLine, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tup
     if any(weight(value) > LARGE_BYTES for value in (*args, *kwargs.values())):
 
         def light(value: Any) -> Any:  # noqa: ANN401  (what users pass)
-            return line.share(pack_value(value), own=True) if weight(value) > LARGE_BYTES else value
+            return line.share(value, own=True) if weight(value) > LARGE_BYTES else value
 
         return tuple(map(light, args)), {name: light(value) for name, value in kwargs.items()}
     return args, kwargs
@@ -336,7 +335,7 @@ def _submit_after(line: CallLine, call: Call, things: Sequence[object]) -> None:
             line.release(call)
 
     for future in list(awaited.values()):
-        future.when_known(partial(known, id(future)))
+        future.when_known(partial(known, id(future)), line)
     if not any(isinstance(thing, Future) for thing in things):
         line.release(call)
 

@@ -67,6 +67,8 @@ class NodeSilent(NodeUnavailable):
 class Connection:
     """A line to one daemon that has said `Welcome`.
 
+    `files` tells whether its files may be this process's too: it is on this machine, and nothing speaks against it.
+
     Args:
         stream: connected; owned from here on.
         where: for people, such as the socket's path.
@@ -79,6 +81,7 @@ class Connection:
 
     def __init__(self, stream: socket.socket, where: str, *, welcome_s: float = WELCOME_S) -> None:
         self._socket = stream
+        self.files = stream.family == socket.AF_UNIX
         self._outward: socket.socket | None = None
         self._where = where
         self._decoder = FrameDecoder(FROM_DAEMON)

@@ -67,24 +67,25 @@ class Future(futures.Future[T]):
         for tell in asking:
             tell()
 
-    def when_known(self, tell: Callable[[], None]) -> None:
-        """Have this called, maybe twice, once `ref` can be asked."""
+    def when_known(self, tell: Callable[[], None], line: CallLine) -> None:
+        """Have this called, maybe twice, once `ref` can be asked for a call of this line."""
         with self._condition:
-            known = self._at is not None
-            if not known:
+            known = self._at is not None and self._line is line
+            if not known and self._line is line:
                 self._asking = (*self._asking, tell)
         if known:
             tell()
         else:
             self.add_done_callback(lambda _: tell())
 
-    def ref(self) -> Ref:
-        """The result as an argument of another call.
+    def ref(self, line: CallLine) -> Ref:
+        """The result as an argument of another call, of this line. Where it is on the nodes it goes with its own job.
 
         Raises:
             BaseException: what the call raised.
         """
-        if self._at is not None and not (self.done() and (self.cancelled() or super().exception(0))):
+        failed = self.done() and (self.cancelled() or super().exception(0))
+        if self._at is not None and self._line is line and not failed:
             return self._at
         return Ref(INLINE, data=dumps(super().result(0)))
 

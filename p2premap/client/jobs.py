@@ -30,8 +30,11 @@ Connect = Callable[[], Connection]
 """Opens a connection to any daemon that can be reached now."""
 
 
-def put_blob(connection: Connection, data: bytes | mmap) -> BlobRef:
-    """Have the daemon keep these bytes.
+def put_blob(connection: Connection, data: bytes | memoryview | mmap, *, job: JobId | None = None) -> BlobRef:
+    """Have the daemon keep these bytes, or those of a mapped file.
+
+    Args:
+        job: that they are for: when that is over they may go.
 
     Raises:
         RequestRefused: it will not, such as a full disk.
@@ -42,7 +45,7 @@ def put_blob(connection: Connection, data: bytes | mmap) -> BlobRef:
     starts = range(0, len(data), PAYLOAD_BYTES_MAX) or range(1)
     for start in starts:
         piece = view[start : start + PAYLOAD_BYTES_MAX]
-        put = partial(PutBlob, digest=ref.digest, last=start + len(piece) == len(data))
+        put = partial(PutBlob, digest=ref.digest, last=start + len(piece) == len(data), job=job)
         connection.ask(lambda n, put=put: put(request=n), Done, payload=piece)  # type: ignore[misc]
     return ref
 

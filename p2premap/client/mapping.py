@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from p2premap.client.pickles import exception, loads
 from p2premap.errors import CallFailed
-from p2premap.tasks.calls import RAISED, Done, unpack_chunk
+from p2premap.tasks.calls import RAISED, VALUES, Done, unpack_chunk
+from p2premap.worker.values import unpack_value, unpack_values
 from p2premap.worker.waiting import waiting
 
 AT_ONCE_MAX: Final = 1_000_000
@@ -169,5 +170,7 @@ class Results:
     def _open(self, answer: object) -> tuple[list[Any], BaseException | None]:
         if not isinstance(answer, Done):
             return [], answer if isinstance(answer, BaseException) else CallFailed("A result is missing.")
+        if answer.flags & VALUES:  # only those of chunks in which nothing raised
+            return unpack_value(unpack_values(answer.data)[0][0]), None
         results, error = unpack_chunk(answer.data)
         return loads(results), exception(error) if answer.flags & RAISED else None

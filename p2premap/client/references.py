@@ -62,14 +62,16 @@ class Shared:
     Args:
         at: where it is.
         data: what it is, for another node if that one dies.
+        head: the lengths of its pieces: a value with others is another one.
         own: each call gets its own; else all calls of a worker process get one.
     """
 
-    __slots__ = ("__weakref__", "at", "data", "own")
+    __slots__ = ("__weakref__", "at", "data", "head", "own")
 
-    def __init__(self, at: BlobAt, data: bytes, *, own: bool = False) -> None:
+    def __init__(self, at: BlobAt, data: memoryview, head: bytes, *, own: bool = False) -> None:
         self.at = at
         self.data = data
+        self.head = head
         self.own = own
 
     def __reduce__(self) -> tuple[Callable[[int], Any], tuple[int]]:

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
+from mmap import mmap
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, Final, NamedTuple
-from weakref import WeakValueDictionary
+from weakref import WeakSet
 
 import blake3
 
 from p2premap.client.callstate import CallState
 from p2premap.client.captured import Captured, captured
 from p2premap.client.connection import Connection
-from p2premap.client.jobs import put_blob
 from p2premap.client.packs import Pack
 from p2premap.client.pickles import dumps, look_for_modules
+from p2premap.client.puts import is_same, put_pieces
 from p2premap.client.references import Shared, dumps_referring
 from p2premap.control.calls import Calls
 from p2premap.errors import LocalProtocolError, NodeUnavailable, PeerUnreachable
@@ -38,7 +39,8 @@ from p2premap.tasks.calls import (
     pack_extension,
     pack_function,
 )
-from p2premap.tasks.calls_refs import BlobAt
+from p2premap.tasks.calls_refs import BlobAt, Ref
+from p2premap.worker.values import Piece, pack_value
 
 COALESCE_S: Final = 0.001
 UNHURRIED_S: Final = 0.005
@@ -46,6 +48,10 @@ UNHURRIED_S: Final = 0.005
 FRAME_BYTES: Final = 512 << 10
 FRAME_PACKS_MAX: Final = 1_000
 FUNCTIONS_KEPT_MAX: Final = 1_000
+ALIKE_MAX: Final = 4
+"""A value is compared with so many others of its shape, to see whether it has been put already."""
+LATELY_MAX: Final = 4
+"""So many values that were put last are known although nothing refers to them: they are files, and cost no memory."""
 
 
 class Opened(NamedTuple):
@@ -109,7 +115,9 @@ class Sender:
         self._sent_at = self._sleep_s = 0.0
         self.spent_bytes = 0
         """What the job's ledger has taken in from here, about."""
-        self._shared: WeakValueDictionary[bytes, Shared] = WeakValueDictionary()
+        self._shared: WeakSet[Shared] = WeakSet()
+        self._lately: deque[Shared] = deque(maxlen=LATELY_MAX)
+        self._sharing = threading.Lock()
         self._blob_lock = threading.Lock()
         self._blob_line: Connection | None = None
 
@@ -125,41 +133,71 @@ class Sender:
             return known
         look_for_modules()
         code = dumps(function)
-        packed = pack_function(self.put(code) if len(code) > FUNCTION_BYTES_MAX else code)
+        packed = pack_function(self.put([code])[0] if len(code) > FUNCTION_BYTES_MAX else code)
         with self._state.lock:
             return self._functions.number(function, code, packed)
 
-    def put(self, data: bytes) -> BlobAt:
-        """Have a daemon keep these bytes; if it cannot be reached, they are put when one can.
+    def put(self, pieces: Sequence[Piece], digest: Digest | None = None) -> tuple[BlobAt, memoryview]:
+        """Have a daemon keep what these pieces make; if it cannot be reached, it is put when one can.
+
+        Args:
+            digest: of the whole, where it is known.
 
         Raises:
             RequestRefused: it will not, such as for a full disk.
         """
-        digest = Digest(blake3.blake3(data).digest())
         with self._blob_lock:
             for _ in range(2):
                 try:
                     if self._blob_line is None:
                         self._blob_line = self._state.connect()
-                    put_blob(self._blob_line, data)
+                    ref, kept = put_pieces(self._blob_line, pieces, job=self._state.job, digest=digest)
                 except PeerUnreachable:
                     self._close_blob_line()
                 except NodeUnavailable:
                     break
+                except BaseException:
+                    self._close_blob_line()  # what was begun goes with it
+                    raise
                 else:
-                    return BlobAt(digest, len(data), self._blob_line.welcome.node)
-        return BlobAt(digest, len(data), self._node or NodeId(bytes(16)))
+                    return BlobAt(ref.digest, ref.size, self._blob_line.welcome.node), kept
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        at = BlobAt(Digest(blake3.blake3(data).digest()), len(data), self._node or NodeId(bytes(16)))
+        return at, memoryview(data)
 
-    def share(self, data: bytes, *, own: bool) -> Shared:
-        """What the arguments of many calls may refer to; the same bytes are put once for as long as one does.
+    def share(self, value: object, *, own: bool) -> Shared:
+        """What the arguments of many calls may refer to; the same value is put once for as long as one does.
 
         Raises:
-            RequestRefused: they cannot be kept.
+            RequestRefused: it cannot be kept.
+            Exception: it cannot be pickled.
         """
-        key = blake3.blake3(data).digest() + bytes([own])
-        shared = self._shared.get(key)
-        if shared is None:
-            shared = self._shared[key] = Shared(self.put(data), data, own=own)
+        pieces = pack_value(value)
+        head = bytes(pieces[0])
+        with self._sharing:
+            alike = [shared for shared in self._shared if shared.head == head]
+        for known in alike[:ALIKE_MAX]:
+            if is_same(known.data, pieces):
+                if known.own == own:
+                    return known
+                return self._keep(Shared(known.at, known.data, head, own=own))
+        at, kept = self.put(pieces)
+        return self._keep(Shared(at, kept, head, own=own))
+
+    def adopt(self, shared: Shared) -> Ref:
+        """For a pack; the value may have been put for an earlier job of the program, or another one."""
+        with self._sharing:
+            known = shared in self._shared
+        if not known:
+            shared.at, shared.data = self.put([shared.data], shared.at.digest)
+            self._keep(shared)
+        return shared.ref()
+
+    def _keep(self, shared: Shared) -> Shared:
+        with self._sharing:
+            self._shared.add(shared)
+            if isinstance(shared.data.obj, mmap):  # a file, and not memory
+                self._lately.append(shared)
         return shared
 
     def cancel(self, packs: Iterable[Pack]) -> None:
@@ -268,8 +306,8 @@ class Sender:
         flags = CHUNK | STAR if mapped.star else CHUNK
         try:
             data, things = dumps_referring(mapped.rows[pack.start : pack.stop])
-            refs = [_shared(thing).ref() for thing in things]
-            large = self.put(data) if len(data) > INLINE_BYTES_MAX else None
+            refs = [self.adopt(_shared(thing)) for thing in things]
+            large = self.put([data])[0] if len(data) > INLINE_BYTES_MAX else None
         except Exception as error:
             # what cannot be pickled, or kept, is the caller's to know when it comes to these rows
             mapped.tell(pack.start, error)
@@ -310,13 +348,17 @@ class Sender:
             self._functions.sent = len(functions)
             self._cancelled = [pack.number for pack in packs if pack.cancelled]
         moved = []
+        with self._sharing:
+            every = list(self._shared)
+        for shared in every:  # also where the node has only been away: it may not know any more that they are needed
+            before = shared.at.holder
+            shared.at, shared.data = self.put([shared.data], shared.at.digest)
+            if shared.at.holder != before:
+                moved.append((shared.at.digest, shared.at.holder))
         if self._node is not None and node != self._node:
-            for shared in list(self._shared.values()):
-                put_blob(opened.connection, shared.data)
-                shared.at = shared.at._replace(holder=node)
-                moved.append((shared.at.digest, node))
             for data in (*self._functions.large.values(), *(pack.blob_data for pack in packs if pack.blob_data)):
-                moved.append((put_blob(opened.connection, data).digest, node))
+                at, _ = self.put([data])
+                moved.append((at.digest, at.holder))
         if functions:
             self._send(opened, pack_extension(functions=functions, first=min(known, following), moved=moved))
         bodies = {pack.number: pack.body for pack in packs}

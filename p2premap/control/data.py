@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from p2premap.ids import RequestId
 from p2premap.tasks.job import Part, Source
-from p2premap.wire import Count, DigestField, JobIdField, Message, NodeIdField
+from p2premap.wire import Count, DigestField, FilePath, JobIdField, Message, NodeIdField
 
 
 class PutBlob(Message, tag=103, frozen=True, kw_only=True):
@@ -13,11 +13,55 @@ class PutBlob(Message, tag=103, frozen=True, kw_only=True):
     Args:
         digest: of the whole blob; checked when the last piece has come.
         last: this is the last piece.
+        job: that it is for: when that is over, nobody needs it any more.
     """
 
     request: RequestId
     digest: DigestField
     last: bool = True
+    job: JobIdField | None = None
+
+
+class StartFile(Message, tag=146, frozen=True, kw_only=True):
+    """A client of this machine will write a large blob itself. Answered by `FileStarted`, or `BlobKept`: it is here.
+
+    Args:
+        size: of the blob, in bytes.
+        digest: of the blob, where the client knows it.
+        job: that it is for: when that is over, nobody needs it any more.
+    """
+
+    request: RequestId
+    size: Count
+    digest: DigestField | None = None
+    job: JobIdField | None = None
+
+
+class FileStarted(Message, tag=147, frozen=True, kw_only=True):
+    """The blob is to be written to the file at `path`, which is empty, and removed unless `FinishFile` comes."""
+
+    request: RequestId
+    path: FilePath
+
+
+class FinishFile(Message, tag=148, frozen=True, kw_only=True):
+    """The file is whole. Answered by `BlobKept`.
+
+    Args:
+        file: the number of its `StartFile`.
+        size: what was written, in bytes.
+    """
+
+    request: RequestId
+    file: RequestId
+    size: Count
+
+
+class BlobKept(Message, tag=149, frozen=True, kw_only=True):
+    """The blob is in the store, under this digest, which the node has found by reading it."""
+
+    request: RequestId
+    digest: DigestField
 
 
 class LookForBlobs(Message, tag=156, frozen=True, kw_only=True):
@@ -35,10 +79,31 @@ class BlobsMissing(Message, tag=157, frozen=True, kw_only=True):
 
 
 class ReadBlob(Message, tag=144, frozen=True, kw_only=True):
-    """Send these bytes of a blob, wherever they are held. Answered by `Chunk`s."""
+    """Send these bytes of a blob, wherever they are held. Answered by `Chunk`s.
+
+    Args:
+        here: a client of this machine would rather be told of a file. Answered by empty `Chunk`s while the bytes are on
+            their way, then a `BlobHere`.
+    """
 
     request: RequestId
     source: Source
+    here: bool = False
+
+
+class BlobHere(Message, tag=155, frozen=True, kw_only=True):
+    """The bytes are in a file of this machine.
+
+    Args:
+        start, end: where in it.
+        checked: the node has compared them with their digest.
+    """
+
+    request: RequestId
+    path: FilePath
+    start: Count
+    end: Count
+    checked: bool
 
 
 class ReadPart(Message, tag=111, frozen=True, kw_only=True):

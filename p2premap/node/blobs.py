@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import itertools
 import os
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import blake3
@@ -29,7 +30,13 @@ if TYPE_CHECKING:
 
 _TEMPORARY: Final = "tmp"
 _READ_BYTES: Final = 1 << 20
-_WRITE_BYTES: Final = 256 << 10
+_PARALLEL_BYTES: Final = 8 << 20
+"""From here on several threads hash a blob."""
+_CHECKED_BYTES_MIN: Final = 1 << 20
+_CHECKED_MAX: Final = 10_000
+_BUFFER_BYTES: Final = 256 << 10
+WRITE_BYTES: Final = 512 << 10
+"""Of one write: what was written is hashed from the cache, and a kernel that is given more looks for huge pages."""
 
 
 class BlobError(P2PRemapError):
@@ -55,6 +62,15 @@ class StoreUsage(NamedTuple):
     bytes: int
 
 
+class _Seen(NamedTuple):
+    """Which file it was, and that nobody has written to it since."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+
 class _Stored(NamedTuple):
     """A blob on disk. `size` in bytes, `written` in seconds since 1970."""
 
@@ -67,6 +83,8 @@ class _Stored(NamedTuple):
 class BlobStore:
     """The blobs of one node.
 
+    It remembers which large files were what their digests say: whoever reads one of them again need not hash it again.
+
     Args:
         directory: usually ``blobs`` in the node's state directory; made if need be.
 
@@ -77,6 +95,7 @@ class BlobStore:
     def __init__(self, directory: str | Path) -> None:
         self.directory: Final = str(directory)
         self._numbers = itertools.count()
+        self._checked: dict[bytes, _Seen] = {}
         try:
             os.makedirs(os.path.join(self.directory, _TEMPORARY), mode=0o700, exist_ok=True)
         except OSError as error:
@@ -107,7 +126,31 @@ class BlobStore:
             StoreUnwritable: see there.
         """
         name = f"{os.getpid()}-{next(self._numbers)}"
-        return Writer(self.directory, os.path.join(self.directory, _TEMPORARY, name), durable=durable)
+        temporary = os.path.join(self.directory, _TEMPORARY, name)
+        return Writer(self.directory, temporary, durable=durable, checked=self.note_checked)
+
+    def note_checked(self, digest: bytes, status: os.stat_result) -> None:
+        """The bytes of this file hash to the digest; of small ones that is not worth knowing."""
+        if status.st_size >= _CHECKED_BYTES_MIN:
+            self._checked.pop(digest, None)
+            self._checked[digest] = _seen(status)
+            while len(self._checked) > _CHECKED_MAX:
+                with contextlib.suppress(StopIteration, KeyError):  # several threads come here
+                    del self._checked[next(iter(self._checked))]
+
+    def is_checked(self, digest: bytes, status: os.stat_result) -> bool:
+        """Whether `note_checked` was told of this file, and it is the same still."""
+        known = self._checked.get(digest)
+        return known is not None and known == _seen(status)
+
+    def vouches(self, digest: bytes) -> bool:
+        """Whether the blob need not be checked by who reads it."""
+        if digest not in self._checked:
+            return False
+        try:
+            return self.is_checked(digest, os.stat(self.path(Digest(digest))))
+        except OSError:
+            return False
 
     def put(self, data: bytes | memoryview, *, durable: bool = False) -> BlobRef:
         """Store these bytes.
@@ -245,18 +288,35 @@ class BlobStore:
 
 
 class Writer:
-    """One blob being written: a `p2premap.worker.runtime.BlobWriter`. End it with `finish` or `discard`."""
+    """One blob being written: a `p2premap.worker.runtime.BlobWriter`. End it with `finish` or `discard`.
 
-    def __init__(self, directory: str, temporary: str, *, durable: bool) -> None:
+    Args:
+        checked: hears of the whole file, with its digest.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        temporary: str,
+        *,
+        durable: bool,
+        checked: Callable[[bytes, os.stat_result], None] = lambda digest, status: None,
+    ) -> None:
         self._directory = directory
         self._temporary = temporary
         self._durable = durable
+        self._checked = checked
         self._hasher = blake3.blake3()
         self._size = 0
         try:
-            self._file = open(temporary, "xb", buffering=_WRITE_BYTES)  # noqa: SIM115  (closed in finish or discard)
+            self._file = open(temporary, "xb", buffering=_BUFFER_BYTES)  # noqa: SIM115  (closed in finish or discard)
         except OSError as error:
             raise _unwritable(directory, error) from None
+
+    @property
+    def path(self) -> str:
+        """The file, which another process may write instead: see `take_in`."""
+        return self._temporary
 
     def write(self, data: bytes | memoryview) -> None:
         """Append.
@@ -264,13 +324,20 @@ class Writer:
         Raises:
             StoreUnwritable: the blob is given up.
         """
+        size = len(data) if isinstance(data, bytes) else data.nbytes
         try:
-            self._file.write(data)
+            if size <= WRITE_BYTES:
+                self._file.write(data)
+                self._hasher.update(data)
+            else:
+                view = memoryview(data).cast("B")
+                for start in range(0, size, WRITE_BYTES):
+                    self._file.write(view[start : start + WRITE_BYTES])
+                    self._hasher.update(view[start : start + WRITE_BYTES])
         except OSError as error:
             self.discard()
             raise _unwritable(self._directory, error) from None
-        self._hasher.update(data)
-        self._size += len(data) if isinstance(data, bytes) else data.nbytes
+        self._size += size
 
     def finish(self, expected: Digest | None = None) -> BlobRef:
         """Put the blob in place; only now does it exist for others.
@@ -286,11 +353,39 @@ class Writer:
         if expected is not None and digest != expected:
             self.discard()
             raise BlobCorrupt(f"What came as blob {expected.hex()[:16]} is something else.")
+        return self._put_in_place(digest)
+
+    def take_in(self, size: int) -> BlobRef:
+        """As `finish`, of what another process of this user has written to `path`: its name is what its bytes hash to.
+
+        Args:
+            size: what that process says it has written, in bytes.
+
+        Raises:
+            BlobCorrupt: the file is something else; it is given up.
+            StoreUnwritable: it cannot be read or put in place; it is given up.
+        """
+        try:
+            with open(self._temporary, "rb", buffering=0) as file:
+                found = os.fstat(file.fileno()).st_size
+                if found == size:
+                    self._hasher = hashed(file, size)
+        except OSError as error:
+            self.discard()
+            raise _unwritable(self._directory, error) from None
+        if found != size:
+            self.discard()
+            raise BlobCorrupt(f"A file of {size} bytes was announced, and {found} are there: it was not written whole.")
+        self._size = size
+        return self._put_in_place(Digest(self._hasher.digest()))
+
+    def _put_in_place(self, digest: Digest) -> BlobRef:
         path = blob_path(self._directory, digest)
         try:
             self._file.flush()
             if self._durable:
                 os.fsync(self._file.fileno())
+            status = os.fstat(self._file.fileno())
             self._file.close()
             try:
                 os.rename(self._temporary, path)
@@ -302,6 +397,7 @@ class Writer:
         except OSError as error:
             self.discard()
             raise _unwritable(self._directory, error) from None
+        self._checked(digest, status)
         return BlobRef(digest=digest, size=self._size)
 
     def discard(self) -> None:
@@ -309,6 +405,19 @@ class Writer:
         with contextlib.suppress(OSError):  # closing flushes, and the disk is full: the bytes go anyway
             self._file.close()
         _gone(self._temporary)
+
+
+def hashed(file: io.FileIO, size: int) -> blake3.blake3:
+    """The hash of a file of this size, read through one buffer: it may be larger than the memory, or be cut short.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    hasher = blake3.blake3(max_threads=blake3.blake3.AUTO if size >= _PARALLEL_BYTES else 1)
+    buffer = memoryview(bytearray(min(size, _READ_BYTES)))
+    while size and (count := file.readinto(buffer)):
+        hasher.update(buffer[:count])
+    return hasher
 
 
 def blob_path(directory: str, digest: Digest) -> str:
@@ -329,6 +438,10 @@ def why_unwritable(error: OSError) -> str:
 
 def _unwritable(directory: str, error: OSError) -> StoreUnwritable:
     return StoreUnwritable(f"Cannot write to {directory}: {why_unwritable(error)}.")
+
+
+def _seen(status: os.stat_result) -> _Seen:
+    return _Seen(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def _sync(path: str) -> None:

@@ -103,8 +103,13 @@ class Bringer:
     def forget(self, job: JobId) -> None:
         """The job is over, or this node is not a replica of it any more: the copies of its inputs go."""
         self._sources.pop(job, None)
-        if (copied := self._copied.pop(job, None)) and self._nursery is not None:
-            self._nursery.start_soon(self._remove, set(copied) - self.blobs_in_use())
+        self.remove(self._copied.pop(job, ()))
+
+    def remove(self, digests: Iterable[Digest]) -> None:
+        """These blobs go, except what jobs need that are not over."""
+        free = set(digests) - self.blobs_in_use()
+        if free and self._nursery is not None:
+            self._nursery.start_soon(self._remove, free)
 
     async def _remove(self, digests: set[Digest]) -> None:
         await trio.to_thread.run_sync(lambda: [self._blobs.delete(digest) for digest in digests])

@@ -26,7 +26,7 @@ from p2premap.errors import (
     PeerUnreachable,
     RemoteProtocolError,
 )
-from p2premap.ids import NodeId, RequestId
+from p2premap.ids import JobId, NodeId, RequestId
 from p2premap.node.blobs import StoreUnwritable, Writer
 from p2premap.ports import FrameStream
 from p2premap.wire import Message
@@ -53,7 +53,7 @@ class RequestError(P2PRemapError):
 
 
 class Visit:
-    """One visitor: its stream, and the blobs that it is bringing.
+    """One visitor: its stream, and the blobs that it is bringing, in frames or as files.
 
     Attributes:
         peer: the member that asks; None for a client.
@@ -65,6 +65,7 @@ class Visit:
         self.peer: NodeId | None = stream.peer
         self.local = stream.local
         self.uploads: dict[bytes, Writer] = {}
+        self.files: dict[RequestId, tuple[Writer, JobId | None]] = {}
         self._stream = stream
 
     async def say(self, message: Message, payload: bytes | memoryview = b"") -> None:
@@ -103,7 +104,7 @@ class Desk:
         except* (PeerUnreachable, RemoteProtocolError) as gone:
             log.debug("a visitor has gone: %s", gone.exceptions[0])
         finally:
-            for writer in visit.uploads.values():
+            for writer in (*visit.uploads.values(), *(writer for writer, _ in visit.files.values())):
                 writer.discard()
             await stream.aclose()
 

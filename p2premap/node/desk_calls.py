@@ -1,4 +1,4 @@
-"""Answers about calls: a program's line to its job of kind "calls" (`p2premap.tasks.calls`), and large results.
+"""Answers about calls: a program's line to its job of kind "calls" (`p2premap.tasks.calls`).
 
 ::
 
@@ -21,12 +21,10 @@ import trio
 
 from p2premap.control.answers import Done, Trouble
 from p2premap.control.calls import Calls, CallsEnded, CallsOpened, OpenCalls
-from p2premap.control.data import ReadBlob
 from p2premap.errors import PeerUnreachable
 from p2premap.ids import JobId, NodeId, RequestId, short
 from p2premap.node.desk import Handler, RequestError, Visit
 from p2premap.node.desk_ask import PASSED_ON, find, line_to, next_answer, over
-from p2premap.node.desk_watch import send_source
 from p2premap.node.events import CancelJob, ExtendJob, JobMoved, NodeEvent, RetellEnds
 from p2premap.ports import FrameStream
 from p2premap.tasks import events as tasks
@@ -269,10 +267,4 @@ async def calls(visit: Visit, message: Message, payload: bytes) -> None:
     await visit.house.calls.extend(message.job, payload)
 
 
-async def read_blob(visit: Visit, message: Message, _: bytes) -> None:
-    """`ReadBlob`: from this node's blobs, a neighbour's, or fetched from a node that holds it."""
-    assert isinstance(message, ReadBlob)
-    await send_source(visit, message.request, message.source, "The result")
-
-
-HANDLERS: dict[type[Message], Handler] = {OpenCalls: open_calls, Calls: calls, ReadBlob: read_blob}
+HANDLERS: dict[type[Message], Handler] = {OpenCalls: open_calls, Calls: calls}

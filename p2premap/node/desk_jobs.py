@@ -43,6 +43,8 @@ async def put_blob(visit: Visit, message: Message, payload: bytes) -> None:
             ref = await trio.to_thread.run_sync(writer.finish)
             if ref.digest != message.digest:
                 raise RequestError(Trouble.USAGE, "What was sent is not what was announced; send it again.")
+            if message.job is not None:
+                visit.house.call_blobs.note(message.job, (ref.digest,))
     except BaseException:
         visit.uploads.pop(message.digest, None)
         writer.discard()

@@ -153,7 +153,7 @@ async def send_source(visit: Visit, request: RequestId, source: Source, what: st
         RequestError: nobody hands them out, or they are damaged.
         StoreUnwritable: there is no room for them here.
     """
-    segment = await _bring(visit, request, source, what)
+    segment = await bring(visit, request, source, what)
     left, hasher = segment.end - segment.start, blake3()
     async with await trio.open_file(segment.path, "rb") as file:
         await file.seek(segment.start)
@@ -192,7 +192,7 @@ async def _locate(visit: Visit, message: ReadPart) -> Part:
         return answers.given[0].part
 
 
-async def _bring(visit: Visit, request: RequestId, source: Source, what: str) -> Segment:
+async def bring(visit: Visit, request: RequestId, source: Source, what: str) -> Segment:
     """The bytes on this machine's disk. While they are on their way, the client hears that this node lives.
 
     Raises:

@@ -34,6 +34,7 @@ from p2premap.node import (
     desk_jobs,
     desk_node,
     desk_rotate,
+    desk_values,
     desk_watch,
     desk_why,
     leaving,
@@ -44,6 +45,7 @@ from p2premap.node.account import Account
 from p2premap.node.bring import Bringer
 from p2premap.node.bulk import AllowedFiles, BulkService
 from p2premap.node.bulletin import Bulletin, Warnings
+from p2premap.node.callblobs import CallBlobs
 from p2premap.node.core import NodeCore
 from p2premap.node.desk import Desk
 from p2premap.node.driver import Driver
@@ -78,6 +80,7 @@ HANDLERS: Final = (
     desk_jobs.HANDLERS
     | desk_watch.HANDLERS
     | desk_calls.HANDLERS
+    | desk_values.HANDLERS
     | desk_control.HANDLERS
     | desk_why.HANDLERS
     | desk_node.HANDLERS
@@ -179,9 +182,10 @@ class House:
             state=state,
             blobs=self.blobs,
             stager=self.stager,
-            deliver=self.deliver,
+            deliver=self._on_slot,
             interpreter=self.environments.interpreter,
         )
+        self.call_blobs = CallBlobs()
         self.calls = desk_calls.CallLines(self.deliver, self.slots, self.led_jobs)
         self.kinds = self._parts.kinds()
         self.bringer = Bringer(
@@ -307,6 +311,11 @@ class House:
         """Something happened: the core will hear of it."""
         self.driver.post(event)
 
+    def _on_slot(self, event: tasks.SlotReported | tasks.AttemptWaits | tasks.AttemptGoesOn) -> None:
+        if isinstance(event, tasks.SlotReported):
+            self.call_blobs.hear(event)
+        self.deliver(event)
+
     def hint(self, hint: gossip.Hinted) -> None:
         """Somebody may be there."""
         self.deliver(hint)
@@ -322,7 +331,7 @@ class House:
             case gossip.Hangup(peer=peer):
                 self.transport.hangup(peer)
             case tasks.RunBatch() | tasks.StopSlot() | tasks.EndJob():
-                self.executor.perform(effect)
+                self._perform_on_slots(effect)
             case tasks.MakeEnvironment():
                 self.environments.perform(effect)
             case gossip.MemberChanged(node=node, state=state):
@@ -337,6 +346,11 @@ class House:
                 pass
             case _:
                 self._perform_for_jobs(effect)
+
+    def _perform_on_slots(self, effect: tasks.RunBatch | tasks.StopSlot | tasks.EndJob) -> None:
+        if isinstance(effect, tasks.RunBatch):
+            self.call_blobs.hear(effect)
+        self.executor.perform(effect)
 
     def _perform_for_jobs(self, effect: NodeEffect) -> None:
         match effect:
@@ -365,6 +379,7 @@ class House:
             self._farewell.look_whether_idle()
             self.calls.over(job)
             self.bringer.forget(job)
+            self.bringer.remove(self.call_blobs.forget(job))
             self.files.forget_job(job)
             self.bulletin.keep(JobId(v.job) for v in self.jobs())
 

@@ -235,6 +235,8 @@ class Stager:
             if source.path and _same_file(source):
                 return Segment(source.path, source.start, source.end, source.digest, False, source.path)
         else:
+            if source.blob == source.digest and self._blobs.vouches(source.blob):
+                return Segment(self._blobs.path(source.blob), 0, source.end, source.digest, True, "")
             for directory in (self._blobs.directory, *map(neighbours.get, source.holders)):
                 if directory is not None and _size(path := blob_path(directory, source.blob)) >= source.end:
                     return Segment(path, source.start, source.end, source.digest, False, "")

@@ -60,6 +60,8 @@ RAISED: Final = 16
 """Of a chunk's result: the call after the last result raised."""
 REFS: Final = 32
 """It refers to values and to results of other calls (`p2premap.tasks.calls_refs`)."""
+VALUES: Final = 64
+"""Of results that are a blob: large arrays stand beside the pickles (`p2premap.worker.values`)."""
 
 _EXTENSION: Final = struct.Struct("<BBQIQIII")
 _PACK: Final = struct.Struct("<BI")

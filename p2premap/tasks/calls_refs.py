@@ -8,6 +8,7 @@ its head and its arguments, by number; the pickled arguments hold the numbers::
             VALUE     a blob                        a value that was put: one object for all calls of a worker process
             COPY      a blob                        a large argument: each call has its own
             ANSWER    a blob, position, calls       one of the results in the answer to another pack
+            RESULT    a blob, position, calls       the same, where large arrays stand beside the pickles
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ INLINE: Final = 0
 VALUE: Final = 1
 COPY: Final = 2
 ANSWER: Final = 3
+RESULT: Final = 4
 
 BLOB_AT: Final = struct.Struct(f"<{DIGEST_BYTES}sQ{NODE_ID_BYTES}s")
 _HEAD: Final = struct.Struct("<II")
@@ -50,7 +52,7 @@ class Ref(NamedTuple):
     Args:
         kind: what it is.
         blob: that holds it; None: `data` is it.
-        position, calls: of an ANSWER: which of how many.
+        position, calls: of an ANSWER or a RESULT: which of how many.
     """
 
     kind: int
@@ -69,7 +71,7 @@ def pack_refs(refs: Sequence[Ref]) -> bytes:
             parts += [_LENGTH.pack(len(ref.data)), bytes(ref.data)]
         else:
             parts.append(BLOB_AT.pack(*ref.blob))
-        if ref.kind == ANSWER:
+        if ref.kind in (ANSWER, RESULT):
             parts.append(_PLACE.pack(ref.position, ref.calls))
     body = b"".join(parts)
     return _HEAD.pack(len(body), len(refs)) + body
@@ -103,12 +105,12 @@ def _unpack(data: bytes | memoryview, at: int) -> tuple[Ref, int]:
         (length,) = _LENGTH.unpack_from(data, at)
         at += _LENGTH.size
         return Ref(kind, data=data[at : at + length]), at + length
-    if kind not in (VALUE, COPY, ANSWER):
+    if kind not in (VALUE, COPY, ANSWER, RESULT):
         raise JobError(f"A call refers to something of the unknown kind {kind}.")
     digest, size, holder = BLOB_AT.unpack_from(data, at)
     at += BLOB_AT.size
     blob = BlobAt(Digest(digest), size, NodeId(holder))
-    if kind != ANSWER:
+    if kind in (VALUE, COPY):
         return Ref(kind, blob), at
     position, calls = _PLACE.unpack_from(data, at)
     return Ref(kind, blob, position=position, calls=calls), at + _PLACE.size

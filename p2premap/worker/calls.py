@@ -26,6 +26,7 @@ from p2premap.tasks.calls import (
     CHUNK,
     RAISED,
     STAR,
+    VALUES,
     VOID,
     Work,
     pack_answers,
@@ -35,13 +36,13 @@ from p2premap.tasks.calls import (
     unpack_calls,
     unpack_params,
 )
-from p2premap.tasks.calls_refs import ANSWER, COPY, Ref
+from p2premap.tasks.calls_refs import ANSWER, COPY, RESULT, Ref
 from p2premap.tasks.job import INLINE_BYTES_MAX
 from p2premap.worker.failure import Stopped, sentence_of, traceback_of
 from p2premap.worker.inputs import giving
 from p2premap.worker.loading import load_bundle
 from p2premap.worker.runtime import Context, InputLost, Result, Segment
-from p2premap.worker.values import unpack_value
+from p2premap.worker.values import Apart, Pickled, pack_values, unpack_value, unpack_values
 
 GIVE_UP_S: Final = 0.05
 FUNCTIONS_KEPT_MAX: Final = 1_000
@@ -105,14 +106,17 @@ class CallsRuntime:
             return _loads(ref.data)
         if ref.kind == ANSWER:
             pieces, raised = unpack_answers(memoryview(context.read(segment)), ref.calls)
-            if ref.position in raised:
-                raise RuntimeError("The call whose result was to be an argument raised an exception.")
+            _refuse_exception(raised=ref.position in raised)
             return _loads(pieces[ref.position])
+        if ref.kind == RESULT:
+            value, is_exception = unpack_values(context.map(segment, own=True))[ref.position]
+            _refuse_exception(raised=is_exception)
+            return unpack_value(value)
         if ref.kind == COPY:
-            return unpack_value(context.map(segment), own=True)
+            return unpack_value(context.map(segment, own=True))
         known = self._values.get(segment.digest)
         if known is None:
-            known = self._values[segment.digest] = (unpack_value(context.map(segment), own=False),)
+            known = self._values[segment.digest] = (unpack_value(context.map(segment)),)
             if len(self._values) > VALUES_KEPT_MAX:
                 self._values.popitem(last=False)
         return known[0]
@@ -122,31 +126,38 @@ class CallsRuntime:
         clock = time.perf_counter
         answers: list[bytes] = []
         raised: list[int] = []
+        apart = Apart()
         longest = 0.0
         began = before = clock()
         for arguments in unpack_calls(data):
             try:
                 args, kwargs = _loads(arguments)
-                answers.append(dumps(call(*args, **kwargs)))
+                answers.append(dumps(call(*args, **kwargs), apart))
             except (Stopped, InputLost):
                 raise
             except BaseException as error:
                 # whatever user code raises is an answer
+                apart.buffers.clear()
                 raised.append(len(answers))
                 answers.append(describe(error))
             now = clock()
             if now - before > longest:
                 longest = now - before
             before = now
-            if now - began > GIVE_UP_S:
+            if now - began > GIVE_UP_S or apart.buffers:  # the next call may change an array that has not been written
                 break
         context.count(records_out=len(answers))
-        return self._result(0, len(answers), before - began, longest, pack_answers(answers, raised), context)
+        done = partial(self._result, 0, len(answers), before - began, longest)
+        if apart.buffers:
+            *others, last = answers
+            return done([*map(Pickled, others), Pickled(last, apart.buffers)], context, raised)
+        return done(pack_answers(answers, raised), context)
 
     def _chunk(self, call: Function, flags: int, data: bytes | memoryview, context: Context) -> Result:
         """The calls of a `map`, in blocks that grow as long as they are quick."""
         results: list[Any] = []
         error = b""
+        apart = Apart()
         clock = time.perf_counter
         began = clock()
         try:
@@ -160,7 +171,7 @@ class CallsRuntime:
                 block = min(2 * block, _BLOCK_MAX)
             seconds = clock() - began
             context.count(records_out=len(results))
-            data = dumps(results)
+            data = dumps(results, apart)
         except (Stopped, InputLost):
             raise
         except BaseException as raised:
@@ -168,29 +179,58 @@ class CallsRuntime:
             flags |= RAISED
             error = describe(raised)
             seconds = clock() - began
+            apart.buffers.clear()
             results, data = _picklable(results)
-        return self._result(flags, len(results), seconds, 0.0, pack_chunk(bytes(data), error), context)
+        done = partial(self._result, flags, len(results), seconds, 0.0)
+        if apart.buffers:
+            return done([Pickled(bytes(data), apart.buffers)], context)
+        return done(pack_chunk(bytes(data), error), context)
 
-    def _result(self, flags: int, calls: int, seconds: float, longest: float, data: bytes, context: Context) -> Result:
-        flags &= ~BLOB
-        if len(data) + _HEAD_BYTES <= INLINE_BYTES_MAX:
-            return Result(pack_done(flags, calls, seconds, longest, data))
+    def _result(
+        self,
+        flags: int,
+        calls: int,
+        seconds: float,
+        longest: float,
+        data: bytes | list[Pickled],
+        context: Context,
+        raised: Sequence[int] = (),
+    ) -> Result:
+        flags &= ~(BLOB | VALUES)
+        if isinstance(data, bytes):
+            if len(data) + _HEAD_BYTES <= INLINE_BYTES_MAX:
+                return Result(pack_done(flags, calls, seconds, longest, data))
+            pieces: Sequence[bytes | memoryview] = [data]
+        else:
+            flags |= VALUES
+            pieces = pack_values(data, raised)
         writer = context.new_blob()
-        writer.write(data)
+        for piece in pieces:
+            writer.write(piece)
         return Result(pack_done(flags | BLOB, calls, seconds, longest), (writer.finish(),))
 
 
-def dumps(value: object) -> bytes:
+def dumps(value: object, apart: Apart | None = None) -> bytes:
     """A pickle of what user code returned.
+
+    Args:
+        apart: takes large arrays, which then are not in the pickle.
 
     Raises:
         Exception: it cannot be pickled.
     """
     try:
-        return pickle.dumps(value, _PROTOCOL)
+        return pickle.dumps(value, _PROTOCOL, buffer_callback=apart)
     except Exception:
+        if apart is not None:
+            apart.buffers.clear()
         # what a script defines has no module that could be imported: cloudpickle takes it by value
-        return cloudpickle.dumps(value, _PROTOCOL)  # type: ignore[no-any-return]
+        return cloudpickle.dumps(value, _PROTOCOL, buffer_callback=apart)  # type: ignore[no-any-return]
+
+
+def _refuse_exception(*, raised: bool) -> None:
+    if raised:
+        raise RuntimeError("The call whose result was to be an argument raised an exception.")
 
 
 def describe(error: BaseException) -> bytes:

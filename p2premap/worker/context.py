@@ -55,17 +55,21 @@ class AttemptContext:
             raise InputLost(f"{name} is not what the job announced: it has changed since.", segment.digest)
         return data
 
-    def map(self, segment: Segment) -> memoryview:
+    def map(self, segment: Segment, *, own: bool = False) -> memoryview:
         """See `p2premap.worker.runtime.Context.map`."""
         name = segment.name or f"blob {segment.digest.hex()[:16]}"
         try:
             with open(segment.path, "rb", buffering=0) as file:
-                whole = mmap.mmap(file.fileno(), segment.end, access=mmap.ACCESS_READ)
+                status = os.fstat(file.fileno())
+                access = mmap.ACCESS_COPY if own else mmap.ACCESS_READ
+                whole = mmap.mmap(file.fileno(), segment.end, access=access)
         except (OSError, ValueError) as error:
             raise InputLost(f"{name} cannot be read: {error}.", segment.digest) from None
         data = memoryview(whole)[segment.start :]
-        if not segment.verified and blake3.blake3(data).digest() != segment.digest:
-            raise InputLost(f"{name} is not what the job announced: it has changed since.", segment.digest)
+        if not (segment.verified or self._store.is_checked(segment.digest, status)):
+            if blake3.blake3(data).digest() != segment.digest:
+                raise InputLost(f"{name} is not what the job announced: it has changed since.", segment.digest)
+            self._store.note_checked(segment.digest, status)
         return data
 
     def count(self, *, records_in: int = 0, records_out: int = 0) -> None:

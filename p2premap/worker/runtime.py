@@ -63,8 +63,11 @@ class Context(Protocol):
             InputLost: the file is gone, changed or shorter.
         """
 
-    def map(self, segment: Segment) -> memoryview:
+    def map(self, segment: Segment, *, own: bool = False) -> memoryview:
         """The same without a copy: the file, in memory for as long as somebody looks at it. It must not be empty.
+
+        Args:
+            own: it may be written to: pages that are become this process's own, and the file stays as it is.
 
         Raises:
             InputLost: as `read`.

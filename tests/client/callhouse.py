@@ -8,11 +8,11 @@ from pathlib import Path
 
 from p2premap.control.answers import Chunk, Done
 from p2premap.control.calls import Calls, CallsEnded, CallsOpened, OpenCalls
-from p2premap.control.data import PutBlob, ReadBlob
+from p2premap.control.data import BlobHere, BlobKept, FileStarted, FinishFile, PutBlob, ReadBlob, StartFile
 from p2premap.control.jobs import Submit, Submitted
 from p2premap.control.nodes import ListNodes, Nodes, NodeView
 from p2premap.ids import Digest, JobId, NodeId
-from p2premap.node.blobs import BlobStore
+from p2premap.node.blobs import BlobStore, Writer
 from p2premap.node.paths import Paths
 from p2premap.tasks.bundle import JOB_MODULE, Module, pack_bundle
 from p2premap.tasks.calls import Calls as Director
@@ -57,6 +57,14 @@ class CallHouse:
         self.lock = threading.Lock()
         self._directory = directory
         self._uploads: dict[bytes, bytes] = {}
+        self._files: dict[int, Writer] = {}
+        self.hides_files = False
+        """Clients are told of files that are not theirs to open, as in a container."""
+
+    def close(self) -> None:
+        """What clients have begun and not finished goes, as when they hang up."""
+        for writer in self._files.values():
+            writer.discard()
 
     def daemon(self, paths: Paths, *, node: NodeId = NODE, name: str = "pi1") -> FakeDaemon:
         """One more that serves these jobs."""
@@ -72,13 +80,8 @@ class CallHouse:
             case ListNodes(request=request):
                 view = NodeView(node=NODE, name="pi1", state="alive", pid=1, boot=1, slots=2)
                 yield Nodes(request=request, views=(view,))
-            case PutBlob(request=request, digest=digest, last=last):
-                data = self._uploads.pop(digest, b"") + payload
-                if last:
-                    self.blobs.put(data)
-                else:
-                    self._uploads[digest] = data
-                yield Done(request=request)
+            case PutBlob() | StartFile() | FinishFile() | ReadBlob():
+                yield from self._blob(message, payload)
             case Submit(request=request):
                 job = JobId(len(self.jobs).to_bytes(16))
                 self.jobs[job] = _Job(job)
@@ -100,10 +103,36 @@ class CallHouse:
                 elif not self.deaf:
                     ends = self._run(led)
                     yield CallsEnded(request=request, slots=2), pack_ends([EndsOfNode(node=NODE, ends=ends)])
-            case ReadBlob(request=request, source=source):
-                yield Chunk(request=request, last=True), self.blobs.get(source.digest)
             case _:
                 raise AssertionError(message)
+
+    def _blob(self, message: Message, payload: bytes) -> Iterable[Answer]:
+        match message:
+            case PutBlob(request=request, digest=digest, last=last):
+                data = self._uploads.pop(digest, b"") + payload
+                if last:
+                    self.blobs.put(data)
+                else:
+                    self._uploads[digest] = data
+                yield Done(request=request)
+            case StartFile(request=request, digest=digest, size=size):
+                if digest is not None and self.blobs.size(digest) == size:
+                    yield BlobKept(request=request, digest=digest)
+                else:
+                    if begun := self._files.pop(request, None):
+                        begun.discard()  # of a connection that has gone
+                    self._files[request] = writer = self.blobs.writer()
+                    yield FileStarted(request=request, path=writer.path + ("-hidden" if self.hides_files else ""))
+            case FinishFile(request=request, file=file, size=size):
+                yield BlobKept(request=request, digest=self._files.pop(file).take_in(size).digest)
+            case ReadBlob(request=request, source=source, here=True) if not self.hides_files:
+                yield Chunk(request=request)
+                path = self.blobs.path(Digest(source.digest))
+                yield BlobHere(request=request, path=path, start=0, end=source.size, checked=False)
+            case ReadBlob(request=request, source=source, here=True):
+                yield BlobHere(request=request, path="/nowhere", start=0, end=source.size, checked=False)
+            case ReadBlob(request=request, source=source):
+                yield Chunk(request=request, last=True), self.blobs.get(source.digest)
 
     def _run(self, led: _Job) -> tuple[AttemptEnd, ...]:
         """Run every task that has no end."""

@@ -139,3 +139,44 @@ def test_putting_again_renews_the_age(store: BlobStore) -> None:
     os.utime(store.path(ref.digest), (0, 0))
     store.put(b"abc")
     assert store.sweep(older_s=50).blobs == 1
+
+
+def test_a_file_that_another_process_has_written_is_named_by_what_is_in_it(store: BlobStore) -> None:
+    data = os.urandom(3 << 20)
+    writer = store.writer()
+    Path(writer.path).write_bytes(data)
+    ref = writer.take_in(len(data))
+    writer.discard()
+    assert ref.digest == blake3.blake3(data).digest()
+    assert store.get(ref.digest) == data
+    assert len(files(store)) == 1
+
+
+@pytest.mark.parametrize("written", [0, 999, 1_001])
+def test_a_file_that_is_not_whole_is_given_up(store: BlobStore, written: int) -> None:
+    writer = store.writer()
+    Path(writer.path).write_bytes(bytes(written))
+    with pytest.raises(BlobCorrupt, match=f"1000 bytes was announced, and {written} are there"):
+        writer.take_in(1_000)
+    assert files(store) == []
+
+
+def test_a_file_that_is_gone_is_an_error(store: BlobStore) -> None:
+    writer = store.writer()
+    os.unlink(writer.path)
+    with pytest.raises(StoreUnwritable):
+        writer.take_in(0)
+
+
+def test_what_was_hashed_once_is_known_until_somebody_writes_to_it(store: BlobStore) -> None:
+    large, small = store.put(bytes(2 << 20)).digest, store.put(b"small").digest
+    assert store.vouches(large)
+    assert not store.vouches(small), "that is hashed sooner than asked"
+    assert not BlobStore(store.directory).vouches(large), "who starts knows nothing"
+    with open(store.path(large), "r+b") as file:
+        file.write(b"1")
+    assert not store.vouches(large)
+    store.put(bytes(2 << 20))
+    assert store.vouches(large), "a sound one is in its place"
+    store.delete(large)
+    assert not store.vouches(large)

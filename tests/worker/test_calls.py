@@ -22,6 +22,7 @@ from p2premap.worker.calls import GIVE_UP_S, CallsRuntime
 from p2premap.worker.context import AttemptContext
 from p2premap.worker.failure import Stopped
 from p2premap.worker.runtime import InputLost, Result, Segment
+from p2premap.worker.values import unpack_value, unpack_values
 
 EMPTY = pack_bundle([Module(name=JOB_MODULE, path="", source="")])
 
@@ -144,6 +145,54 @@ def test_large_results_are_blobs(runtime: CallsRuntime, context: AttemptContext,
     assert done.flags & calls.BLOB
     data = memoryview(BlobStore(tmp_path / "b").get(blob.digest))
     assert pickle.loads(calls.unpack_answers(data, done.calls)[0][0]) == bytes(100_000)
+
+
+def test_large_arrays_stand_beside_the_pickles_and_are_written_before_the_next_call(
+    runtime: CallsRuntime, context: AttemptContext, tmp_path: Path
+) -> None:
+    numpy = pytest.importorskip("numpy")
+    kept = numpy.zeros(20_000)
+
+    def count() -> Any:
+        kept[:] += 1
+        return kept if kept[0] > 1 else "few"
+
+    code = calls.pack_calls([pickle.dumps(((), {}))] * 4)
+    function = calls.pack_body(0, 0, code)
+    runtime._functions[b"count"] = count  # the very function, with its array: no copy of it
+    result = runtime.run("calls", (5).to_bytes(4, "little") + b"count" + function, (), context)
+    done = calls.unpack_done(result.value)
+    assert done.flags & (calls.BLOB | calls.VALUES) == calls.BLOB | calls.VALUES
+    assert done.calls == 2, "the others are given back"
+    data = memoryview(bytearray(BlobStore(tmp_path / "b").get(result.blobs[0].digest)))
+    (few, first), (many, second) = unpack_values(data)
+    assert not first
+    assert not second
+    assert unpack_value(few) == "few"
+    array = unpack_value(many)
+    assert array.flags.writeable
+    assert array.sum() == 40_000
+    array[0] = 7
+    assert unpack_value(many)[0] == 7, "it is where the blob is"
+
+
+def test_arrays_of_a_chunk_stand_beside_it(runtime: CallsRuntime, context: AttemptContext, tmp_path: Path) -> None:
+    numpy = pytest.importorskip("numpy")
+    result = runtime.run("calls", params(numpy.ones, chunk([20_000, 10, 30_000])), (), context)
+    done = calls.unpack_done(result.value)
+    assert done.flags & calls.VALUES
+    ((every, raised),) = unpack_values(memoryview(BlobStore(tmp_path / "b").get(result.blobs[0].digest)))
+    assert not raised
+    assert [array.sum() for array in unpack_value(every)][: done.calls] == [20_000, 10, 30_000][: done.calls]
+
+
+def test_an_array_that_cannot_be_sent_leaves_nothing_beside(runtime: CallsRuntime, context: AttemptContext) -> None:
+    numpy = pytest.importorskip("numpy")
+    values, raised = answers(
+        runtime.run("calls", params(lambda: (numpy.ones(20_000), Unsendable()), single(())), (), context)
+    )
+    assert raised == [0]
+    assert isinstance(values[0], ValueError)
 
 
 def test_a_function_that_cannot_be_loaded_is_each_calls_answer(runtime: CallsRuntime, context: AttemptContext) -> None:

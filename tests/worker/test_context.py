@@ -57,6 +57,32 @@ def test_a_file_that_is_gone_is_lost(context: AttemptContext, tmp_path: Path) ->
         context.read(segment(tmp_path / "none", 0, 1, b"x"))
 
 
+def test_a_mapped_file_is_hashed_once(context: AttemptContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, data = tmp_path / "input", bytes(2 << 20)
+    path.write_bytes(data)
+    given = segment(path, 0, len(data), data)
+    assert context.map(given) == data
+    with monkeypatch.context() as patch:
+        patch.delattr("p2premap.worker.context.blake3.blake3")
+        assert context.map(given) == data, "it need not be hashed again"
+    with path.open("r+b") as file:
+        file.write(b"1")
+    with pytest.raises(InputLost, match="has changed since"):
+        context.map(given)
+
+
+def test_a_file_mapped_as_ones_own_can_be_written_to_and_stays_as_it_is(
+    context: AttemptContext, tmp_path: Path
+) -> None:
+    path = tmp_path / "input"
+    path.write_bytes(b"one two three")
+    one, other = (context.map(segment(path, 4, 7, b"two"), own=True) for _ in range(2))
+    one[0:1] = b"T"
+    assert (bytes(one), bytes(other), path.read_bytes()) == (b"Two", b"two", b"one two three")
+    with pytest.raises(TypeError, match="read-only"):
+        context.map(segment(path, 4, 7, b"two"))[0:1] = b"T"
+
+
 def test_counters_add_up_and_unfinished_blobs_go(context: AttemptContext, tmp_path: Path) -> None:
     context.count(records_in=1)
     context.count(records_in=2, records_out=5)
