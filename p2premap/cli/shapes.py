@@ -105,5 +105,6 @@ def job_shape(view: JobView) -> Json:
         "error": view.error,
         "detail": view.detail,
         "note": view.note,
+        "skipped": [{"stage": stage, "task": task, "error": error} for stage, task, error in view.skipped],
         "unmet": [{"node": node, "lacks": lacks, "has": has} for node, lacks, has in view.unmet],
     }

@@ -9,6 +9,7 @@ Which modules are *local*, and so are packed, is said in `p2premap.client.syntax
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from p2premap.client.syntax import Collector, Names, parse, statements, top_leve
 from p2premap.errors import JobRejected
 from p2premap.tasks import requirements
 from p2premap.tasks.bundle import Module
-from p2premap.tasks.mapreduce_plan import READERS, SUFFIXES, WRITERS
+from p2premap.tasks.mapreduce_plan import EACH_KEY, EACH_NODE, ENDLESS, READERS, SUFFIXES, WRITERS
 
 FUNCTIONS: Final = {
     "map": (("key", "value"),),
@@ -38,6 +39,8 @@ _WAYS: Final = {"reader": READERS, "writer": WRITERS}
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _SUFFIX: Final = re.compile(r"(\.[A-Za-z0-9_-]{1,16}){0,3}")
 _SETS_MAX: Final = 64
+_AT_THE_END: Final = ("reduce", "finish", "partition", "sort_key", "sets")
+"""What cannot begin as long as there is more to map."""
 _NUMBERS: Final = ("no", "one", "two", "three")
 _OF_TEXT: Final = frozenset(("lines", "blocks", "task", "csv", "jsonl"))
 """Readers of inputs that must be text, unless ``encoding = None``."""
@@ -60,6 +63,8 @@ class JobCode:
         header: the first row of a CSV file names the fields.
         suffix: what the names of output parts end in.
         datasource: it lists its keys itself, and reads no files.
+        open: nobody can count its map tasks: see `p2premap.tasks.mapreduce_plan.OPEN`.
+        lasts_s: then, for how long at most.
     """
 
     name: str
@@ -73,6 +78,8 @@ class JobCode:
     header: bool = True
     suffix: str = ""
     datasource: bool = False
+    open: str = ""
+    lasts_s: float = math.inf
 
 
 ACTION: Final = "Action"
@@ -191,6 +198,7 @@ def _job_code(path: str, file: Path, tree: ast.Module, collector: Collector, bun
     names = top_level(tree, collector)
     sets = _sets(path, names)
     _check(path, names, sets)
+    open, lasts_s = _duration(path, names)
     reader = str(_way(names, "reader", "lines"))
     usual = SUFFIXES.get(str(_way(names, "writer", "text")), "")
     return JobCode(
@@ -205,12 +213,43 @@ def _job_code(path: str, file: Path, tree: ast.Module, collector: Collector, bun
         header=names.constants.get("header", True) is True,
         suffix=_suffix(path, names, usual),
         datasource="datasource" in names,
+        open=open,
+        lasts_s=lasts_s,
     )
 
 
 def _way(names: Names, name: str, usual: str) -> object:
     """The name of a reader or writer; None where it is a function, or is only known when it runs."""
     return names.constants.get(name) if name in names else usual
+
+
+def _duration(path: str, names: Names) -> tuple[str, float]:
+    """Whether the map tasks can be counted, and how long they go on for where not."""
+    each, endless = (_flag(path, names, name) for name in ("each_node", "endless"))
+    if each and endless:
+        raise JobRejected(
+            f"{path} has each_node and endless: leave endless out; each node takes one key of a datasource, which "
+            "may be endless."
+        )
+    if endless and "datasource" not in names:
+        raise JobRejected(f"{path} has endless but no datasource: define one, such as itertools.count().")
+    if endless and (found := [name for name in _AT_THE_END if name in names]):
+        raise JobRejected(f"{path} has endless and {found[0]}, which waits for the end of map: leave one of them out.")
+    if "lasts" in names and not (each or endless):
+        raise JobRejected(f"{path} has lasts, which is for jobs with each_node or endless: leave it out.")
+    usual = 0.0 if each else math.inf
+    lasts = names.constants.get("lasts", usual if "lasts" not in names else None)
+    if isinstance(lasts, bool) or not isinstance(lasts, int | float) or ("lasts" in names and not lasts > 0):
+        raise JobRejected(f"{path}: lasts must be a number of seconds, such as lasts = 3600.")
+    how = EACH_KEY if "datasource" in names else EACH_NODE
+    return ENDLESS if endless else how if each else "", float(lasts)
+
+
+def _flag(path: str, names: Names, name: str) -> bool:
+    flag = names.constants.get(name, False if name not in names else None)
+    if not isinstance(flag, bool):
+        raise JobRejected(f"{path}: {name} must be True or False.")
+    return flag
 
 
 def _sets(path: str, names: Names) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ from p2premap.client.references import LARGE_BYTES, Shared, dumps_referring, wei
 from p2premap.client.session import hand_in, strength
 from p2premap.client.submission import submission_of, with_blob
 from p2premap.errors import NodeUnavailable
+from p2premap.ids import NodeId
 from p2premap.node.paths import LOCK_NAME
 from p2premap.tasks.calls import KIND
 from p2premap.tasks.job import JobOptions
@@ -152,11 +153,25 @@ class Cluster(futures.Executor):
             RuntimeError: after `shutdown`.
             JobError: the job of this program was cancelled, or lost.
         """
+        return self._submit(None, fn, args, kwargs)
+
+    def submit_to(self, node: NodeId, fn: Callable[..., T], /, *args: object, **kwargs: object) -> Future[T]:
+        """As `submit`, on one node: the call waits as long as that cannot run it.
+
+        Raises:
+            RuntimeError, JobError: as `submit`.
+        """
+        return self._submit(node, fn, args, kwargs)
+
+    def _submit(
+        self, node: NodeId | None, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[T]:
         line = self._current()
         future: Future[T] = Future()
         try:
             data, things = dumps_referring(_light(line, args, kwargs))
             call = Call(line.function(fn), data, future)
+            call.node, call.alone = node, call.alone or node is not None
         except Exception as error:
             # the caller sees it where it would see what the call raises
             future.set_exception(error)

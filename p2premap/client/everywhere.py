@@ -6,26 +6,22 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import wait
 from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from p2premap.control.nodes import ListNodes, Nodes, NodeView
+from p2premap.ids import NodeId
 
 if TYPE_CHECKING:
     from p2premap.client.cluster import Cluster
+    from p2premap.client.future import Future
 
 T = TypeVar("T")
 
-HOLD_S: Final = 0.2
-"""Each call keeps its slot for so long, so that its brothers go elsewhere."""
+LOOK_S: Final = 0.2
+"""How often it is looked who is there."""
 PATIENCE_S: Final = 10.0
-
-
-class Where(NamedTuple):
-    """A node as its worker processes see it: the name of the machine, and the id of the daemon's process."""
-
-    host: str
-    pid: int
 
 
 def alive(cluster: Cluster) -> list[NodeView]:
@@ -44,58 +40,40 @@ def on_each_node(
 ) -> dict[str, T]:
     """What a function returns on each node, by the nodes' names; of two with one name by their ids, too.
 
-    It is called by as many tasks at the same time as there are slots, until every node has answered, those that have
-    come meanwhile too.
+    Each node is given a call of its own, those that come before all have answered, too.
 
     Args:
         arguments: of the call on each node, in no order; where there are fewer, some nodes are left out.
-        patience_s: nodes that are busy for longer are left out.
+        patience_s: nodes that are busy for longer are left out, as are those that go away.
 
     Raises:
         Exception: what a call raised.
     """
-    found: dict[Where, T] = {}
+    found: dict[NodeId, T] = {}
+    views: dict[NodeId, NodeView] = {}
+    out: dict[NodeId, tuple[tuple[object, ...], Future[T]]] = {}
     rest, back = iter(arguments), deque[tuple[object, ...]]()
     until = time.monotonic() + patience_s
-    while True:
-        nodes = alive(cluster)
-        missing = {_where(view) for view in nodes} - found.keys()
-        if not missing or time.monotonic() > until:
-            break
-        slots = sum(view.slots for view in nodes)
-        given = list(islice(chain(list(back), rest), slots))
-        back.clear()
-        if not given:
-            break
-        known = tuple(found)
-        fillers = repeat(None, slots - len(given))
-        probes = [(args, cluster.submit(_probe, function, known, args)) for args in chain(given, fillers)]
-        for args, probe in probes:
-            where, answer = probe.result()
-            if answer and where not in found:
-                found[where] = answer[0]
-            elif args is not None:
+    try:
+        while time.monotonic() < until:
+            nodes = {NodeId(view.node): view for view in alive(cluster)}
+            views |= nodes
+            for node in [node for node in out if node not in nodes and not out[node][1].done()]:
+                args, future = out.pop(node)
+                future.cancel()
                 back.append(args)
-    return {_name(view, nodes): found[_where(view)] for view in nodes if _where(view) in found}
-
-
-def _probe(
-    function: Callable[..., T], known: tuple[Where, ...], args: tuple[object, ...] | None
-) -> tuple[Where, tuple[T, ...]]:
-    """In a worker process; None: only to keep its slot."""
-    import psutil
-
-    started = time.monotonic()
-    daemon = psutil.Process().parent()  # the supervisor, whose parent is the daemon
-    above = daemon.parent() if daemon is not None else None
-    here = Where(socket.gethostname(), above.pid if above is not None else 0)
-    answer = () if args is None or here in known else (function(*args),)
-    time.sleep(max(0.0, HOLD_S - (time.monotonic() - started)))
-    return here, answer
-
-
-def _where(view: NodeView) -> Where:
-    return Where(view.host, view.pid)
+            for node in nodes.keys() - found.keys() - out.keys():
+                for args in islice(chain([back.popleft()] if back else [], rest), 1):
+                    out[node] = args, cluster.submit_to(node, function, *args)
+            if not out:
+                break
+            wait([future for _, future in out.values()], timeout=LOOK_S)
+            for node in [node for node in out if out[node][1].done()]:
+                found[node] = out.pop(node)[1].result()
+    finally:
+        for _, future in out.values():
+            future.cancel()
+    return {_name(views[node], list(views.values())): found[node] for node in found}
 
 
 def _name(view: NodeView, nodes: list[NodeView]) -> str:

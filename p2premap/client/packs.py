@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from p2premap.ids import NodeId
 from p2premap.tasks.calls import INLINE_BYTES_MAX
 from p2premap.tasks.calls_refs import BlobAt, Ref
 
@@ -50,9 +51,10 @@ class Call:
         alone: it shares a pack with no other.
         things: what the arguments refer to: `Shared` values and futures.
         refs: the same as a pack says it, once that is known.
+        node: that alone may run it; None: any.
     """
 
-    __slots__ = ("alone", "blob", "data", "function", "future", "pack", "refs", "things")
+    __slots__ = ("alone", "blob", "data", "function", "future", "node", "pack", "refs", "things")
 
     def __init__(self, function: int, data: bytes, future: Future[Any], blob: BlobAt | None = None) -> None:
         self.function = function
@@ -62,6 +64,7 @@ class Call:
         self.alone = blob is not None
         self.things: Sequence[object] = ()
         self.refs: Sequence[Ref] = ()
+        self.node: NodeId | None = None
         self.pack: Pack | None = None
 
 

@@ -105,12 +105,13 @@ def plan_mapreduce(
     if not 0 <= partitions <= most:
         raise JobRejected(f"{partitions} partitions: choose between 1 and {most}.")
     slots = max(slots, 1)
-    used, tasks = _no_files(inputs) if code.datasource else _files(inputs, slots, code)
+    listed = code.datasource or code.open != ""
+    used, tasks = _no_files(inputs) if listed else _files(inputs, slots, code)
     total = sum(split.end - split.start for task in tasks for split in task)
     if not code.shuffles:
         partitions = 0
     elif not partitions:
-        partitions = min(slots, slots if code.datasource else -(-total // PARTITION_BYTES), most)
+        partitions = min(slots, slots if listed else -(-total // PARTITION_BYTES), most)
     options = options or JobOptions()
     plan = pack_plan(
         files=used,
@@ -121,7 +122,9 @@ def plan_mapreduce(
         sets=code.sets,
         suffix=code.suffix,
         memory_bytes=options.limits.memory_bytes,
-        keys=min(KEYS_TASKS * slots, PARTITIONS_MAX) if code.datasource else 0,
+        keys=min(KEYS_TASKS * slots, PARTITIONS_MAX) if listed else 0,
+        open=code.open,
+        lasts_s=code.lasts_s,
     )
     return submission_of(
         KIND,
@@ -148,7 +151,9 @@ def _files(inputs: Sequence[str], slots: int, code: JobCode) -> tuple[Sequence[I
 
 def _no_files(inputs: Sequence[str]) -> tuple[Sequence[InputFile], list[list[Split]]]:
     if inputs:
-        raise JobRejected(f"The job file has a datasource, and reads no files: leave {_listing(inputs)} out.")
+        raise JobRejected(
+            f"The job file has a datasource or each_node, and reads no files: leave {_listing(inputs)} out."
+        )
     return (), []
 
 

@@ -295,9 +295,9 @@ class Sender:
         """Make the pack's body; where that is impossible, an empty one, and the rows have their answer."""
         if pack.mapped is None:
             (first, *others) = pack.calls
-            if not others and (first.refs or first.blob is not None):
+            if not others and (first.refs or first.blob is not None or first.node is not None):
                 data = pack_calls([first.data]) if first.blob is None else first.blob
-                pack.body = pack_body(0, first.function, data, first.refs)
+                pack.body = pack_body(0, first.function, data, first.refs, first.node)
                 pack.blob_data = b"" if first.blob is None else first.data
             else:
                 pack.body = pack_body(0, first.function, pack_calls([call.data for call in pack.calls]))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from p2premap.errors import JobError, JobFailed
 from p2premap.ids import JobId, NodeId
-from p2premap.tasks.director import Director, Extension, Pinned, StagePlan, TaskInput, Unfolds
+from p2premap.tasks.director import Director, Extension, Lasting, Pinned, StagePlan, TaskInput, Unfolds
 from p2premap.tasks.inputs import ReadsInputs
 from p2premap.tasks.job import Part, Source, StageId
 
@@ -30,10 +30,10 @@ def make_director(kind: str, make: MakeDirector, /, *, job: JobId, home: NodeId,
     """
     with _asked(kind):
         made = make(job=job, home=home, plan=plan)
-    reads, unfolds = isinstance(made, ReadsInputs), isinstance(made, Unfolds)
-    if reads and unfolds:
-        return _ReadsAndUnfolds(kind, made)
-    return (_Reads if reads else _Unfolds if unfolds else _Foreign)(kind, made)
+    more = ((ReadsInputs, _Reads), (Unfolds, _Unfolds), (Lasting, _Lasting))
+    bases = tuple(wrapper for protocol, wrapper in more if isinstance(made, protocol))
+    wrapper: type[_Foreign] = type("_Wrapped", (*bases, _Foreign), {})
+    return wrapper(kind, made)
 
 
 @contextmanager
@@ -103,5 +103,15 @@ class _Reads(_Foreign):
         self._ask(lambda: self._reader.spread(holders))
 
 
-class _ReadsAndUnfolds(_Reads, _Unfolds):
-    """Both."""
+class _Lasting(_Foreign):
+    """See `p2premap.tasks.director.Lasting`."""
+
+    def meet(self, node: NodeId, name: str) -> bytes | None:
+        made = self._made
+        assert isinstance(made, Lasting)
+        return self._ask(lambda: made.meet(node, name))
+
+    def close(self, without: tuple[int, ...]) -> bytes:
+        made = self._made
+        assert isinstance(made, Lasting)
+        return self._ask(lambda: made.close(without))

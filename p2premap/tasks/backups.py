@@ -87,7 +87,8 @@ class Backups:
 
     def _alone(self, run: StageRun, batch: Batch) -> Iterator[tuple[int, Batch]]:
         for task in batch.tasks:
-            if run.out[task] == batch.number and task not in run.backups and not run.is_settled(task):
+            elsewhere = task not in run.backups and task not in run.bound
+            if run.out[task] == batch.number and elsewhere and not run.is_settled(task):
                 yield task, batch
 
     def _near_end(self, run: StageRun) -> bool:

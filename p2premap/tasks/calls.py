@@ -4,7 +4,8 @@ A client that has connected is one job of kind "calls", with one stage that stay
 *extensions*; a task is a *pack* of calls of one function, so that a hundred quick calls cost what one costs::
 
     extension   functions (each once a job)  |  packs  |  cancelled packs  |  holders of blobs  |  closed?
-    pack        flags, function  |  what it refers to, if anything  |  a blob, or the pickled arguments
+    pack        flags, function  |  the node that is to run it, if only one may  |  what it refers to, if anything
+                |  a blob, or the pickled arguments
     result      flags, calls done, seconds  |  a blob, or the pickled results
 
 Pickles are opaque here: the client and the worker processes make and open them. Packs and functions are numbered by
@@ -63,6 +64,9 @@ REFS: Final = 32
 VALUES: Final = 64
 """Of results that are a blob: large arrays stand beside the pickles (`p2premap.worker.values`)."""
 
+NODE: Final = 128
+"""Only one node may run it."""
+
 _EXTENSION: Final = struct.Struct("<BBQIQIII")
 _PACK: Final = struct.Struct("<BI")
 _MOVED: Final = struct.Struct(f"<{DIGEST_BYTES}s{NODE_ID_BYTES}s")
@@ -75,11 +79,19 @@ _NO_FUNCTION: Final = 0xFFFFFFFF
 # --- what the client hands in -------------------------------------------------------------------------------------
 
 
-def pack_body(flags: int, function: int, data: bytes | BlobAt, refs: Sequence[Ref] = ()) -> bytes:
-    """A pack: what it refers to, and its arguments, or the blob that holds them."""
+def pack_body(
+    flags: int, function: int, data: bytes | BlobAt, refs: Sequence[Ref] = (), node: NodeId | None = None
+) -> bytes:
+    """A pack: what it refers to, and its arguments, or the blob that holds them.
+
+    Args:
+        node: that alone may run it; None: any.
+    """
     named = pack_refs(refs) if refs else b""
     if refs:
         flags |= REFS
+    if node is not None:
+        flags, named = flags | NODE, node + named
     if isinstance(data, BlobAt):
         return _PACK.pack(flags | BLOB, function) + named + BLOB_AT.pack(*data)
     return _PACK.pack(flags, function) + named + data
@@ -290,12 +302,18 @@ class Calls:
             raise JobError("Calls are to be cancelled that were never handed in.")
         starts, ends = _ranges(given)
         many = len(self._functions) + len(functions)
-        for start, end in zip(starts[again:], ends[again:], strict=True):
+        nodes: list[tuple[int, NodeId]] = []
+        for number, (start, end) in enumerate(zip(starts[again:], ends[again:], strict=True)):
             flags, function = _PACK.unpack_from(payload, start)
             if function >= many and not flags & VOID:
                 raise JobError(f"A call is of function {function}, which is not known here.")
+            at = _PACK.size + (NODE_ID_BYTES if flags & NODE else 0)
+            if at > end - start:
+                raise JobError("What the client handed in are no calls: one is too short.")
+            if flags & NODE:
+                nodes.append((number, NodeId(payload[start + _PACK.size : start + at])))
             if flags & REFS:
-                unpack_refs(payload[start:end], _PACK.size)
+                unpack_refs(payload[start:end], at)
         self._functions += functions
         self._moved.update((digest, NodeId(holder)) for digest, holder in given.moved)
         if total > known:
@@ -304,12 +322,21 @@ class Calls:
             self._ends += ends[again:]
             self._payloads.append(payload)
         self._closed = self._closed or given.closed
-        return Extension(tasks=total - known, first=known, closed=self._closed, cancelled=tuple(given.cancelled))
+        return Extension(
+            tasks=total - known,
+            first=known,
+            closed=self._closed,
+            cancelled=tuple(given.cancelled),
+            nodes=tuple(nodes),
+        )
 
     def task(self, stage: StageId, task: int) -> TaskInput:
         """A pack, and its function with it."""
         body = self._payloads[self._in_payload[task]][self._starts[task] : self._ends[task]]
         flags, function = _PACK.unpack_from(body)
+        if flags & NODE:
+            flags -= NODE
+            body = _PACK.pack(flags, function) + body[_PACK.size + NODE_ID_BYTES :]
         code = b"\x00" if flags & VOID else self._functions[function]
         if not flags & (BLOB | REFS) and not code[0]:
             return TaskInput(params=b"".join((_PARAMS.pack(len(code) - 1), code[1:], body)))

@@ -192,6 +192,7 @@ class Coordinator:
             running.takeover.deadline() if state.going_on else math.inf,
             running.hand_out.gang.deadline(),
             running.backups.deadline() if state.going_on and state.cancelling is None else math.inf,
+            running.growth.deadline() if state.going_on and not running.takeover.gathering else math.inf,
             shown,
         )
 
@@ -341,6 +342,7 @@ class Coordinator:
         while more and state.going_on:
             state.look_at_results()
             running.growth.unfold()
+            running.growth.tend(now)
             state.pin_complete()
             self._take_early(running, now)
             more = state.going_on and running.hand_out.all(now)

@@ -9,6 +9,7 @@ plan and the same pinned results, and goes on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -47,6 +48,10 @@ class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
         open: more tasks may come (`Director.extend`); it is complete only once it has been closed.
         grows: of an open stage: its own results may add tasks (`Unfolds.unfold` is asked about each).
         together: its tasks run side by side, all of them or none.
+        each_node: of an open stage: each node that can work is met with a task of its own (`Lasting.meet`), those that
+            come as long as it is open, too.
+        lasts_s: an open stage is closed so long after the job began (`Lasting.close`); of one with `each_node`, once
+            every node that is there has answered as well.
     """
 
     name: str
@@ -57,6 +62,8 @@ class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
     open: bool = False
     grows: bool = False
     together: bool = False
+    each_node: bool = False
+    lasts_s: float = math.inf
 
 
 class Extension(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,12 +76,16 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True):
             sees to that, and they are handed out at once; numbers may come in any order, and again.
         closed: none will come after these.
         cancelled: tasks whose results nobody wants any more; those without one end as STOPPED.
+        whys: of each of these, as half a sentence for people; "": they need not hear of it; none: it was cancelled.
+        nodes: (index among these tasks, the one node that may run it); the others run anywhere.
     """
 
     tasks: int = 0
     first: int | None = None
     closed: bool = False
     cancelled: tuple[int, ...] = ()
+    whys: tuple[str, ...] = ()
+    nodes: tuple[tuple[int, NodeId], ...] = ()
 
 
 class TaskInput(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,4 +144,22 @@ class Unfolds(Protocol):
         Asked about each result, and again by every later leader: what `extend` has been given already is not to be
         given again. A task that has failed for good is asked about, too. The result that is asked about last sees to
         it that the stage is closed.
+        """
+
+
+@runtime_checkable
+class Lasting(Protocol):
+    """A director with a stage that is for each node, or that ends after a time."""
+
+    def meet(self, node: NodeId, name: str) -> bytes | None:
+        """The payload for `Director.extend` that adds a node's own task; None: it has one.
+
+        Asked about each node that can work, and again by every later leader.
+        """
+
+    def close(self, without: tuple[int, ...]) -> bytes:
+        """The payload for `Director.extend` that closes the stage.
+
+        Args:
+            without: tasks that are not waited for: their nodes are gone, or nobody has begun them.
         """

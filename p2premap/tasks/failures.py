@@ -68,7 +68,7 @@ class Failures:
         if times < self._options.attempts_max:
             return None
         failed_at = {f.node for f in run.facts.failures.values() if f.task == end.task}
-        if len(failed_at) < 2 and self._workers.any_eligible_but(avoided):
+        if len(failed_at) < 2 and end.task not in run.bound and self._workers.any_eligible_but(avoided):
             return None
         return Verdict(self._sentence(run, worker, end, times), end.detail)
 

@@ -6,17 +6,20 @@ the payload's protection: a successor that had not heard of it would number othe
 these.
 
 Payloads come from a client (`Growth.extend`), or from the results of the stage itself, where the director says so
-(`p2premap.tasks.director.Unfolds`): a successor asks it again about every result that it has read.
+(`p2premap.tasks.director.Unfolds`): a successor asks it again about every result that it has read. And a stage may be
+for each node, or end after a time (`p2premap.tasks.director.Lasting`): the leader tells the director who is there, and
+when it is over, and what the director makes of that is a payload, too.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Final, NamedTuple
 
 from p2premap.errors import JobError
 from p2premap.ids import NodeId
-from p2premap.tasks.director import Unfolds
+from p2premap.tasks.director import Lasting, Unfolds
 from p2premap.tasks.events import Extend, Extended, TasksEnded
 from p2premap.tasks.job import AttemptEnd, Outcome, Phase
 from p2premap.tasks.stage import StageRun
@@ -44,6 +47,13 @@ class Growth:
     def __init__(self, state: JobState) -> None:
         self._state = state
         self._waiting: deque[_New] = deque()
+        self._met: set[NodeId] = set()
+        self._looked_at = -math.inf
+
+    def deadline(self) -> float:
+        """When an open stage may be over."""
+        until = self._until() if self._state.cancelling is None else math.inf
+        return until if until > self._looked_at else math.inf
 
     def extend(self, event: Extend) -> None:
         """Take a payload."""
@@ -77,6 +87,47 @@ class Growth:
             except JobError as error:
                 state.decide(Phase.FAILED, str(error))
                 return
+
+    def tend(self, now: float) -> None:
+        """Give nodes that have come their own tasks, and close the stage when it is over."""
+        state = self._state
+        run, director = state.runs[-1], state.director
+        if not run.open or not isinstance(director, Lasting):
+            return
+        try:
+            if run.plan.each_node:
+                self._meet(run, director)
+            self._looked_at = now
+            if now >= self._until() and (without := self._not_waited_for(run)) is not None:
+                payload = director.close(without)
+                self._take(run, state.extend(payload), payload)
+        except JobError as error:
+            state.decide(Phase.FAILED, str(error))
+
+    def _until(self) -> float:
+        run = self._state.runs[-1]
+        return self._state.accepted + run.plan.lasts_s if run.open else math.inf
+
+    def _meet(self, run: StageRun, director: Lasting) -> None:
+        for worker in self._state.workers.all.values():
+            if worker.eligible and worker.node not in self._met:
+                self._met.add(worker.node)
+                payload = director.meet(worker.node, worker.name)
+                if payload is not None:
+                    self._take(run, self._state.extend(payload), payload)
+
+    def _not_waited_for(self, run: StageRun) -> tuple[int, ...] | None:
+        """The tasks without a result that a stage whose time is over does without; None: others are to end first."""
+        rest = [task for task in range(run.tasks) if run.has(task) and not run.is_settled(task)]
+        if not run.plan.each_node:
+            return tuple(task for task in rest if not run.out[task])
+        if not run.done or any(self._is_there(run.bound[task]) for task in rest):
+            return None
+        return tuple(rest)
+
+    def _is_there(self, node: NodeId) -> bool:
+        worker = self._state.workers.all.get(node)
+        return worker is not None and worker.slots > 0 and not (worker.lost or worker.estranged)
 
     def _take(self, run: StageRun, grown: Grown, payload: bytes, answer: Extended | None = None) -> None:
         state = self._state

@@ -3,6 +3,7 @@
 ::
 
     first "keys"       one task, of a job with `datasource`; writes one blob: map task 0's keys | map task 1's | ...
+                       (none where nobody can count the map tasks: `p2premap.tasks.mapreduce_open`)
     stage 0 "map"      one task a group of splits; writes one blob: partition 0's segment | partition 1's | ...
     stage 1 "reduce"   one task a partition; reads that partition's segment of every map task's blob
     then "finish"      one task, of a job with `finish`; reads the blobs of all tasks of the stage before
@@ -17,11 +18,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from p2premap.errors import JobError, JobFailed
 from p2premap.ids import Digest, JobId, NodeId
 from p2premap.tasks.director import Extension, Pinned, StagePlan, TaskInput
 from p2premap.tasks.job import BlobRef, Part, Source, StageId
+from p2premap.tasks.mapreduce_open import OpenMap
 from p2premap.tasks.mapreduce_plan import (
     BLOCK_BYTES_MAX,
     FINISH,
@@ -67,11 +70,21 @@ class MapReduce:
         tasks = self._plan.tasks or self._plan.keys
         self._block_bytes = min(max(merge_bytes // tasks, BLOCK_BYTES_MIN), BLOCK_BYTES_MAX)
         self._runs_max = max(merge_bytes // self._block_bytes, RUNS_MIN) if limit else 0
-        start = (KEYS, MAP) if self._plan.keys else (MAP,)
+        self._open = OpenMap(self._plan) if self._plan.open else None
+        start = (KEYS, MAP) if self._plan.keys and self._open is None else (MAP,)
         self._stages = (
             *start,
             *((REDUCE,) if self._plan.partitions else ()),
             *((FINISH,) if self._plan.finish else ()),
+        )
+        self._map_params = MapParams(
+            names=(),
+            partitions=self._plan.partitions,
+            compression=self._plan.compression,
+            block_bytes=self._block_bytes,
+            memory_bytes=limit,
+            onward=self._plan.finish,
+            runs_max=self._runs_max,
         )
         self._heads = any(file.head for file in self._plan.files)
         self._keys: Pinned | None = None
@@ -80,6 +93,14 @@ class MapReduce:
 
     def first(self) -> StagePlan:
         """The map stage, or the one that lists keys."""
+        if (maps := self._open) is not None:
+            return replace(
+                self._map_stage(maps.tasks),
+                open=True,
+                grows=not maps.each_node,
+                each_node=maps.each_node,
+                lasts_s=maps.lasts_s,
+            )
         if self._plan.keys:
             return StagePlan(name=KEYS, function=KEYS, tasks=1)
         return self._map_stage(self._plan.tasks)
@@ -114,12 +135,27 @@ class MapReduce:
         return StagePlan(name=REDUCE, function=REDUCE, tasks=partitions, bytes_in=size, final=final)
 
     def extend(self, payload: bytes) -> Extension:
-        """No stage is open.
+        """Take what `meet`, `close` and `unfold` gave.
 
         Raises:
-            JobError: always.
+            JobError: it is something else, or no stage is open.
         """
-        raise JobError("Jobs of this kind take no more tasks once they run.")
+        if self._open is None:
+            raise JobError("This map/reduce job takes no more tasks once it runs.")
+        return self._open.extend(payload)
+
+    def meet(self, node: NodeId, name: str) -> bytes | None:
+        """See `p2premap.tasks.director.Lasting`."""
+        return None if self._open is None else self._open.meet(node, name)
+
+    def close(self, without: tuple[int, ...]) -> bytes:
+        """See `p2premap.tasks.director.Lasting`."""
+        assert self._open is not None, "only an open stage is closed"
+        return self._open.close(without)
+
+    def unfold(self, task: int, result: Pinned) -> bytes | None:
+        """See `p2premap.tasks.director.Unfolds`."""
+        return None if self._open is None else self._open.unfold(task, result)
 
     def task(self, stage: StageId, task: int) -> TaskInput:
         """The splits of a map task, a partition's segments of all map tasks' blobs, or all blobs."""
@@ -127,6 +163,8 @@ class MapReduce:
             case "keys":
                 return TaskInput(params=msgspec.msgpack.encode(KeysParams(tasks=self._plan.keys)))
             case "map":
+                if self._open is not None:
+                    return self._open_input(self._open, task)
                 return self._map_input(task) if self._keys is None else self._keyed_input(self._keys, task)
             case "reduce":
                 return self._reduce_input(task)
@@ -165,15 +203,10 @@ class MapReduce:
     def _map_input(self, task: int) -> TaskInput:
         plan = self._plan
         splits = plan.splits_of(task)
-        params = MapParams(
+        params = replace(
+            self._map_params,
             names=tuple(plan.files[s.file].name for s in splits),
-            partitions=plan.partitions,
-            compression=plan.compression,
-            block_bytes=self._block_bytes,
             heads=tuple(plan.files[s.file].head for s in splits) if self._heads else (),
-            memory_bytes=plan.memory_bytes,
-            onward=plan.finish,
-            runs_max=self._runs_max,
             urls=tuple(map(self._at_url, splits)) if any(not plan.files[s.file].path for s in splits) else (),
         )
         sources = tuple(self._source(s) for s in splits if plan.files[s.file].path)
@@ -183,18 +216,13 @@ class MapReduce:
         final = self._stages[-1] == MAP
         return StagePlan(name=MAP, function=MAP, tasks=tasks, bytes_in=self._plan.input_bytes, final=final)
 
+    def _open_input(self, maps: OpenMap, task: int) -> TaskInput:
+        node, first, count = maps.keys(task)
+        params = replace(self._map_params, names=(node,), first=first, count=count, keyed=maps.keyed)
+        return TaskInput(params=msgspec.msgpack.encode(params))
+
     def _keyed_input(self, keys: Pinned, task: int) -> TaskInput:
-        plan = self._plan
-        params = MapParams(
-            names=(),
-            partitions=plan.partitions,
-            compression=plan.compression,
-            block_bytes=self._block_bytes,
-            memory_bytes=plan.memory_bytes,
-            onward=plan.finish,
-            runs_max=self._runs_max,
-            keyed=True,
-        )
+        params = replace(self._map_params, keyed=True)
         start, end, digest = segment_range(keys.value, task)
         blob = keys.blobs[0].digest
         source = Source(digest=digest, start=start, end=end, holders=keys.holders, blob=blob)

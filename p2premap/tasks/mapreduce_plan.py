@@ -8,6 +8,7 @@ are four byte strings and not a million objects. What a map task tells of its bl
 from __future__ import annotations
 
 import itertools
+import math
 import struct
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
@@ -20,7 +21,7 @@ from p2premap.tasks.director import Pinned
 from p2premap.wire import COUNT_MAX, Count, FilePath, Record, Short
 
 PLAN_VERSION: Final = 3
-"""Version 1 knew one output and no `finish`, version 2 no URLs."""
+"""Version 1 knew one output and no `finish`, version 2 no URLs and no open map stage."""
 
 PARTITIONS_MAX: Final = 1_024
 """A map task tells 40 bytes a partition in its inline value, which is at most 64 KiB."""
@@ -30,6 +31,14 @@ KEYS: Final = "keys"
 MAP: Final = "map"
 REDUCE: Final = "reduce"
 FINISH: Final = "finish"
+
+EACH_NODE: Final = "node"
+EACH_KEY: Final = "key"
+ENDLESS: Final = "endless"
+OPEN: Final = ("", EACH_NODE, EACH_KEY, ENDLESS)
+"""What map tasks may be that nobody has counted beforehand (`p2premap.tasks.mapreduce_open`); "": they are counted."""
+ENDED: Final = b"ended"
+"""The value of a map task's result that found the datasource at its end."""
 
 READERS: Final = ("lines", "blocks", "task", "file", "csv", "jsonl", "xml", "html", "parts", "parquet", "arrow")
 """What a job file's `reader` may be, if it is no function."""
@@ -126,7 +135,10 @@ class MapReducePlan(Record, frozen=True, kw_only=True):
         sets: names of the outputs, each with as many partitions; empty: there is one output, without a name.
         suffix: of the names of output parts.
         memory_bytes: of an attempt, at most; 0: no limit.
-        keys: there are no files but a datasource, whose keys are shared out to so many map tasks at most; else 0.
+        keys: there are no files but a datasource, whose keys are shared out to so many map tasks at most; else 0. Where
+            `open` is "endless", so many tasks wait or run at a time.
+        open: one of `OPEN`.
+        lasts_s: of an open map stage: it ends then, or before.
     """
 
     version: int
@@ -141,6 +153,8 @@ class MapReducePlan(Record, frozen=True, kw_only=True):
     suffix: Short = ""
     memory_bytes: Count = 0
     keys: Count = 0
+    open: Short = ""
+    lasts_s: float = math.inf
 
     @property
     def input_bytes(self) -> int:
@@ -181,6 +195,8 @@ class MapParams(Record, frozen=True, kw_only=True):
         runs_max: sorted runs that are merged at a time; 0: any number.
         keyed: the source holds keys of the datasource.
         urls: of each name, where that is a URL; empty: none is.
+        first, count: where there are no sources: keys of the datasource by number; or, if not `keyed`, the one record
+            is the name.
     """
 
     names: tuple[str, ...]
@@ -193,6 +209,8 @@ class MapParams(Record, frozen=True, kw_only=True):
     runs_max: Count = 0
     keyed: bool = False
     urls: tuple[AtUrl | None, ...] = ()
+    first: Count = 0
+    count: Count = 0
 
 
 class KeysParams(Record, frozen=True, kw_only=True):
@@ -242,6 +260,8 @@ def pack_plan(
     suffix: str = "",
     memory_bytes: int = 0,
     keys: int = 0,
+    open: str = "",
+    lasts_s: float = math.inf,
 ) -> bytes:
     """The plan blob.
 
@@ -256,8 +276,9 @@ def pack_plan(
         for split in task:
             splits += _SPLIT.pack(split.file, split.start, split.end)
             digests += split.digest
+    new = open or any(not file.path for file in files)
     plan = MapReducePlan(
-        version=PLAN_VERSION if any(not file.path for file in files) else PLAN_VERSION - 1,  # who can read it, may
+        version=PLAN_VERSION if new else PLAN_VERSION - 1,  # who can read it, may
         files=tuple(files),
         splits=bytes(splits),
         digests=bytes(digests),
@@ -269,6 +290,8 @@ def pack_plan(
         suffix=suffix,
         memory_bytes=memory_bytes,
         keys=keys,
+        open=open,
+        lasts_s=lasts_s,
     )
     return msgspec.msgpack.encode(plan)
 
@@ -297,6 +320,9 @@ def unpack_plan(data: bytes) -> MapReducePlan:
         and len(plan.digests) == count * DIGEST_BYTES
         and len(plan.splits) == count * _SPLIT.size
         and plan.partitions <= PARTITIONS_MAX
+        and plan.open in OPEN
+        and (not plan.open or plan.keys > 0)
+        and (plan.open != ENDLESS or not (plan.partitions or plan.finish))
         and (not plan.sets or (plan.partitions > 0 and plan.partitions % len(plan.sets) == 0))
         and all(f < len(plan.files) and start < end <= COUNT_MAX for f, start, end in _SPLIT.iter_unpack(plan.splits))
     )

@@ -147,7 +147,7 @@ def _retries(run: StageRun, *, over: bool) -> int:
 
 def _skipped(runs: list[StageRun]) -> tuple[tuple[str, int, str], ...]:
     """Tasks that failed for good and were left out, the first of them."""
-    found = ((run.plan.name, task, error) for run in runs for task, error in run.skipped.items())
+    found = ((run.plan.name, task, error) for run in runs for task, error in run.skipped.items() if error)
     return tuple(itertools.islice(found, SKIPPED_SHOWN_MAX))
 
 
@@ -166,7 +166,7 @@ def _stage_view(run: StageRun, workers: Workers, all_there: bool) -> StageView:
         bytes_done=run.plan.bytes_in * run.done // tasks if tasks else 0,
         records_out=run.records_out,
         seconds=run.seconds,
-        skipped=len(run.skipped),
+        skipped=sum(map(bool, run.skipped.values())),
     )
 
 

@@ -239,7 +239,7 @@ class StageRun(Waiting):
             self._settled[task] = WAITS
             self.done -= 1
         if not self.out[task]:
-            self.queue.push(task)
+            self.push(task)
 
     def lose_results(self, node: NodeId, locations: Locations) -> None:
         """Send back the tasks whose results only this node held."""
@@ -375,8 +375,11 @@ class StageRun(Waiting):
         for task in tasks:
             self.kept_back.discard(task)
             if self._settled[task] == WAITS and not self.out[task]:
-                self.queue.push(task)
+                self.push(task)
 
     def restore(self) -> None:
         """All that was known has been taken in: what has no result waits."""
         self.queue.restore(self._settled, WAITS)
+        if self.bound:
+            for task in (*iter(self.queue.pop, None),):
+                self.push(task)

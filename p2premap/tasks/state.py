@@ -156,7 +156,7 @@ class JobState:
     def wait_again(self, run: StageRun, task: int) -> None:
         """The task must be tried again, if nothing else has settled it."""
         if not run.abandoned and not run.is_settled(task):
-            run.queue.push(task)
+            run.push(task)
 
     def stop_others(self, run: StageRun, task: int, *, raced: bool = False) -> None:
         """The task is settled: whoever still runs it may stop.
@@ -206,17 +206,19 @@ class JobState:
         if first + extension.tasks > TASKS_MAX:
             raise JobError(f"A stage has at most {TASKS_MAX} tasks.")
         new = run.grow(first, extension.tasks)
+        run.bound.update((first + index, node) for index, node in extension.nodes)
         run.numbered_here = run.numbered_here or extension.first is None
         run.open = not extension.closed
-        for task in extension.cancelled:
+        whys = extension.whys or ("cancelled",) * len(extension.cancelled)
+        for task, why in zip(extension.cancelled, whys, strict=True):
             if run.has(task) and not run.is_settled(task):
-                self.withdraw(run, task)
+                self.withdraw(run, task, why)
         self.changed = True
         return Grown(first, new, extension.first is not None)
 
-    def withdraw(self, run: StageRun, task: int) -> None:
+    def withdraw(self, run: StageRun, task: int, why: str) -> None:
         """Nobody wants the task's result any more."""
-        end = AttemptEnd(task=task, attempt=0, outcome=Outcome.STOPPED, error="cancelled")
+        end = AttemptEnd(task=task, attempt=0, outcome=Outcome.STOPPED, error=why)
         run.give_up(task, 0, self.leader.node, end.error, b"")
         self.log.ended(run.id, self.leader.node, (end,))
         self.stop_others(run, task)
@@ -356,7 +358,7 @@ class JobState:
             return
         self.final = final
         for run in self.runs:
-            run.queue.clear()
+            run.clear()
         for worker in self.workers.all.values():
             if worker.touched and not worker.lost:
                 self.say(worker.node, messages.ForgetJob(job=self.job, ballot=self.ballot))

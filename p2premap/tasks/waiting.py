@@ -2,7 +2,7 @@
 
 Tasks without sources go out in order. Of those that read something, the inputs of a few are looked at ahead, to find
 one near its data for whoever has room; a task whose inputs cannot be read just now is parked, until something about
-holders has changed.
+holders has changed. A task that only one node may run waits for that one, apart from the others.
 """
 
 from __future__ import annotations
@@ -44,6 +44,10 @@ class Waiting:
         """Task -> nodes where an attempt of it failed or was refused."""
         self.alone: dict[int, int] = {}
         """Task -> counted failures; such tasks go in batches of one."""
+        self.bound: dict[int, NodeId] = {}
+        """Tasks that only one node may run."""
+        self._own: dict[NodeId, dict[int, None]] = {}
+        """Of these, those that wait."""
         self._settled = bytearray(tasks)
         self._window: dict[int, Candidate] = {}
         self._sources_in_window = 0
@@ -51,16 +55,30 @@ class Waiting:
     @property
     def pending(self) -> int:
         """How many tasks could be handed out."""
-        return len(self.queue) + len(self._window)
+        free = len(self.queue) + len(self._window)
+        return free + sum(map(len, self._own.values())) if self._own else free
 
     def waiting(self) -> set[int]:
         """All of them, for checks."""
-        return self.queue.waiting() | set(self._window) | set(self.parked) | self.kept_back
+        own = {task for tasks in self._own.values() for task in tasks}
+        return self.queue.waiting() | set(self._window) | set(self.parked) | self.kept_back | own
+
+    def push(self, task: int) -> None:
+        """The task waits, again perhaps."""
+        if self.bound and (node := self.bound.get(task)) is not None:
+            self._own.setdefault(node, {})[task] = None
+        else:
+            self.queue.push(task)
+
+    def clear(self) -> None:
+        """Nothing waits any more."""
+        self.queue.clear()
+        self._own.clear()
 
     def reconsider(self) -> None:
         """Something about nodes or holders changed: look at the inputs of waiting tasks anew."""
         for task in (*self._window, *self.parked):
-            self.queue.push(task)
+            self.push(task)
         self._window.clear()
         self._sources_in_window = 0
         self.parked.clear()
@@ -79,6 +97,8 @@ class Waiting:
             bytes_max: of what one message may carry.
             look: as above.
         """
+        if (own := self._own.get(worker.node)) and (found := self._take_own(own, look)) is not None:
+            return [found]
         taken: list[tuple[int, TaskInput]] = []
         if not (self._window or self.avoid or self.alone):
             bytes_max = self._take_plain(taken, size, bytes_max, workers, look)
@@ -95,6 +115,15 @@ class Waiting:
             if task in self.alone:
                 break
         return taken
+
+    def _take_own(self, own: dict[int, None], look: Look) -> tuple[int, TaskInput] | None:
+        """One of those that are one worker's alone."""
+        while own:
+            task = next(iter(own))
+            del own[task]
+            if not (self._settled[task] or self.out[task]) and (input := look(task)) is not None:
+                return task, input
+        return None
 
     def _take_plain(
         self,
@@ -152,6 +181,8 @@ class Waiting:
 
     def _drop(self, task: int) -> None:
         """The task need not be looked at any more."""
+        if self._own and (node := self.bound.get(task)) is not None:
+            self._own.get(node, {}).pop(task, None)
         if self._window and (candidate := self._window.pop(task, None)) is not None:
             self._sources_in_window -= len(candidate.input.sources)
 

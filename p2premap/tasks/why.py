@@ -141,6 +141,10 @@ def _out(state: JobState, run: StageRun, task: int, now: float) -> str:
 
 def _elsewhere(state: JobState, run: StageRun, task: int) -> str:
     """Who could take the task, and who not."""
+    if (node := run.bound.get(task)) is not None:
+        worker = state.workers.all.get(node)
+        reason = _unfit(state.workers, worker) if worker is not None else "is not known here"
+        return f"it is for {_name(state, node)} alone" + (f", which {reason}" if reason else "")
     avoided = [state.workers.all[node] for node in run.avoid.get(task, {}) if node in state.workers.all]
     kept = f"it keeps away from {_names(avoided)}; " if avoided else ""
     return kept + why_nobody_takes(state.workers)

@@ -23,8 +23,9 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
-from p2premap.tasks.mapreduce_plan import FINISH, KEYS, MAP, REDUCE, KeysParams, MapParams, ReduceParams
+from p2premap.tasks.mapreduce_plan import ENDED, FINISH, KEYS, MAP, REDUCE, KeysParams, MapParams, ReduceParams
 from p2premap.worker.blocks import shorten
 from p2premap.worker.failure import OURS
 from p2premap.worker.jobfile import JobFile, job_file
@@ -68,6 +69,7 @@ class MapReduceRuntime:
     """See `p2premap.worker.runtime.Runtime`."""
 
     def __init__(self, bundle: bytes, directory: str) -> None:
+        self._bundle = bundle
         self._job = job_file(load_bundle(bundle))
         self._vocabulary = Vocabulary()
         self._datasource: Source | None = None
@@ -93,6 +95,8 @@ class MapReduceRuntime:
         else:
             output = output_for(self._job, context, onward=params.onward)
         mapper = Mapper(self._job, output)
+        if params.count:
+            return self._map_counted(params, mapper, output, context)
         inputs: Iterator[Iterator[Records]]
         if params.keyed:
             inputs = (self._source().records(segment) for segment in segments)
@@ -122,13 +126,29 @@ class MapReduceRuntime:
                 raise
         return output.finish()
 
+    def _map_counted(self, params: MapParams, mapper: Mapper, output: Output, context: Context) -> Result:
+        """Map what no bytes say: keys by their numbers, or the name of the node that this is."""
+        found = 0
+        name = [params.names[0]]
+        for records in self._source().numbered(params.first, params.count) if params.keyed else (_one_record(name),):
+            mapper.feed(records)
+            found += len(records.values)
+        context.count(records_in=found)
+        ended = found < params.count and not params.partitions
+        if ended and not found:
+            return Result(value=ENDED)
+        result = output.finish()
+        return replace(result, value=ENDED) if ended else result
+
     def _source(self) -> Source:
         from p2premap.worker.sources import Source
 
         if self._datasource is None:
             if self._job.datasource is None:
                 raise JobCodeError("The job file has no datasource on this node, although it had when submitted.")
-            self._datasource = Source(self._job.datasource)
+            self._datasource = Source(
+                self._job.datasource, again=lambda: job_file(load_bundle(self._bundle)).datasource
+            )
         return self._datasource
 
     def _records_of(self, segment: Segment, name: str, head: bytes) -> Iterator[Records]:
@@ -163,6 +183,10 @@ class MapReduceRuntime:
         except Exception as error:
             raise blame(error, "finish", "the results of all tasks before it") from error.__cause__
         return output.finish()
+
+
+def _one_record(keys: list[Key]) -> Records:
+    return Records(lambda: iter(keys), [None])
 
 
 class Mapper:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from p2premap.client.bundle import load_job
 from p2premap.errors import JobRejected
 from p2premap.tasks.bundle import JOB_MODULE, unpack_bundle
+from p2premap.tasks.mapreduce_plan import EACH_KEY, EACH_NODE, ENDLESS
 
 GOOD = "def map(key, value):\n    yield value, 1\n"
 REDUCE = "def reduce(key, values):\n    return sum(values)\n"
@@ -101,6 +103,40 @@ def test_the_functions_that_there_are(tmp_path: Path) -> None:
     assert load_job(job(tmp_path, GOOD + "reduce = sum_up = lambda key, values: 1\n")).has_reduce
     assert not load_job(job(tmp_path, "from functools import reduce\n" + GOOD)).has_reduce
     assert not load_job(job(tmp_path, GOOD + "encoding = None\n")).text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ("", math.inf)),
+        ("each_node = False\n", ("", math.inf)),
+        ("each_node = True\n", (EACH_NODE, 0.0)),
+        ("each_node = True\ndatasource = range(9)\nlasts = 60\n", (EACH_KEY, 60.0)),
+        ("endless = True\ndatasource = count()\n", (ENDLESS, math.inf)),
+        ("endless = True\nlasts = 0.5\ndatasource = count()\n", (ENDLESS, 0.5)),
+    ],
+)
+def test_how_long_a_job_goes_on(tmp_path: Path, text: str, expected: tuple[str, float]) -> None:
+    code = load_job(job(tmp_path, text + GOOD))
+    assert (code.open, code.lasts_s) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("each_node = 'all'\n", "each_node must be True or False"),
+        ("endless = datasource = []\n", "endless must be True or False"),
+        ("endless = True\n", "has endless but no datasource"),
+        ("endless = each_node = True\n", "has each_node and endless"),
+        ("endless = True\ndatasource = []\ndef finish(pairs): pass\n", "has endless and finish, which waits"),
+        ("lasts = 5\n", "has lasts, which is for jobs with each_node or endless"),
+        ("each_node = True\nlasts = True\n", "lasts must be a number of seconds"),
+        ("each_node = True\nlasts = -1\n", "lasts must be a number of seconds"),
+    ],
+)
+def test_a_duration_that_makes_no_sense_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(JobRejected, match=sentence):
+        load_job(job(tmp_path, text + GOOD))
 
 
 def test_local_modules_travel_with_what_they_import(tmp_path: Path) -> None:

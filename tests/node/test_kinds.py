@@ -13,7 +13,7 @@ from p2premap.errors import JobError, JobRejected
 from p2premap.ids import JobId, NodeId
 from p2premap.node.kinds import Kinds, Unfit
 from p2premap.tasks.calls import Calls
-from p2premap.tasks.director import Unfolds
+from p2premap.tasks.director import Lasting, Unfolds
 from p2premap.tasks.inputs import ReadsInputs
 from p2premap.tasks.mapreduce import MapReduce
 
@@ -108,7 +108,7 @@ def test_what_a_foreign_director_raises_is_the_jobs_trouble(install: Install) ->
     director = make(job=JOB, home=HOME, plan=b"")
     assert director.first().tasks == 1
     assert not isinstance(director, ReadsInputs)
-    assert not isinstance(director, Unfolds)
+    assert not isinstance(director, Unfolds | Lasting)
     for call in (
         lambda: director.next(0, ()),
         lambda: director.task(None, 0),  # type: ignore[arg-type]
@@ -119,7 +119,7 @@ def test_what_a_foreign_director_raises_is_the_jobs_trouble(install: Install) ->
             call()
 
 
-def test_a_foreign_director_that_reads_files_or_unfolds_does_so_still(install: Install) -> None:
+def test_a_foreign_director_that_does_more_does_so_still(install: Install) -> None:
     more = (
         "class Both(Director):\n"
         "    home, input_bytes = b'h' * 16, 7\n"
@@ -127,6 +127,8 @@ def test_a_foreign_director_that_reads_files_or_unfolds_does_so_still(install: I
         "    def inputs(self): return []\n"
         "    def spread(self, holders): self.holders = holders\n"
         "    def unfold(self, task, result): return b'more'\n"
+        "    def meet(self, node, name): return name.encode()\n"
+        "    def close(self, without): return bytes(without)\n"
     )
     install("bothkind", "[p2premap.modules]\nbothkind = bothkind:Both\n", FOREIGN + more)
     director = Kinds()["bothkind"](job=JOB, home=HOME, plan=b"")
@@ -134,6 +136,8 @@ def test_a_foreign_director_that_reads_files_or_unfolds_does_so_still(install: I
     assert (director.input_bytes, list(director.input_files())) == (7, ["/a"])
     assert isinstance(director, Unfolds)
     assert director.unfold(0, None) == b"more"  # type: ignore[arg-type]
+    assert isinstance(director, Lasting)
+    assert (director.meet(HOME, "ada"), director.close((1, 2))) == (b"ada", b"\x01\x02")
 
 
 def test_a_node_runs_what_is_installed_and_its_owner_does_not_refuse(install: Install) -> None:

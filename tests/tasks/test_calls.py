@@ -12,7 +12,7 @@ from p2premap.errors import JobError, JobRejected, RemoteProtocolError
 from p2premap.ids import Digest, JobId, NodeId
 from p2premap.tasks import calls
 from p2premap.tasks.calls import Calls
-from p2premap.tasks.calls_refs import BlobAt
+from p2premap.tasks.calls_refs import COPY, BlobAt, Ref
 from p2premap.tasks.director import StagePlan
 from p2premap.tasks.job import AttemptEnd, Outcome, StageId
 
@@ -70,6 +70,21 @@ def test_a_blob_that_has_moved_is_read_from_its_new_holder() -> None:
     it.extend(calls.pack_extension(functions=[FUNCTION], packs=[body(BLOB)]))
     it.extend(calls.pack_extension(first=1, first_function=1, moved=[(BLOB.digest, OTHER)]))
     assert it.task(STAGE, 0).sources[0].holders == (OTHER,)
+
+
+def test_a_call_may_be_for_one_node() -> None:
+    it = director()
+    large = Ref(COPY, BLOB)
+    packs = [body(b"any"), calls.pack_body(0, 0, b"one", node=OTHER), calls.pack_body(0, 0, b"two", [large], OTHER)]
+    it.extend(calls.pack_extension(functions=[FUNCTION], packs=packs[:1]))
+    extension = it.extend(calls.pack_extension(functions=[FUNCTION], packs=packs))
+    assert (extension.first, extension.tasks, extension.nodes) == (1, 2, ((0, OTHER), (1, OTHER)))
+    works = [calls.unpack_params(it.task(STAGE, number).params) for number in range(3)]
+    assert [bytes(work.data or b"") for work in works] == [b"any", b"one", b"two"]
+    assert [work.flags & calls.NODE for work in works] == [0, 0, 0], "that is not the worker's business"
+    assert works[2].refs == [large]
+    with pytest.raises(JobError, match="too short"):
+        it.extend(calls.pack_extension(first_function=1, first=3, packs=[packs[1][:9]]))
 
 
 def test_handing_in_again_adds_only_what_is_not_known() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 
@@ -83,7 +85,7 @@ def test_only_reduce_over_a_datasource(tmp_path: Path) -> None:
         ("5", "datasource must be something that can be iterated: 'int' object is not iterable"),
         ("[]", "datasource is empty"),
         ("{}", "datasource is empty"),
-        ("itertools.count()", "datasource has more than 1000 keys; it must end"),
+        ("itertools.count()", "datasource has more than 1000 keys; say endless = True"),
         ("Broken()", r"datasource has no value for its key 2: KeyError: 'gone'"),
     ],
 )
@@ -111,5 +113,59 @@ def test_what_map_raises_names_the_key(tmp_path: Path) -> None:
 
 
 def test_a_datasource_and_files_do_not_go_together(tmp_path: Path) -> None:
-    with pytest.raises(JobRejected, match=r"has a datasource, and reads no files: leave in\.txt out"):
+    with pytest.raises(JobRejected, match=r"has a datasource or each_node, and reads no files: leave in\.txt out"):
         run(tmp_path, "datasource = [1]\ndef map(key, value): pass\n", "in.txt")
+
+
+# --- keys by their numbers ------------------------------------------------------------------------------------------
+
+
+def numbered(source: sources.Source, first: int, count: int) -> list[tuple[object, object]]:
+    groups = source.numbered(first, count)
+    return [pair for records in groups for pair in zip(records.keys(), records.values, strict=True)]
+
+
+class Squares:
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count(1)
+
+    def __getitem__(self, key: int) -> int:
+        return key * key
+
+
+class Odd:
+    def __iter__(self) -> Iterator[int]:
+        return iter((2,))
+
+    def __getitem__(self, key: int) -> int:
+        raise IndexError("nothing there")
+
+
+ENDLESS = {
+    "an iterator": (itertools.count(7), lambda n: (n, n + 7)),
+    "a generator function": (lambda: (n + 7 for n in itertools.count()), lambda n: (n, n + 7)),
+    "keys with values": (Squares(), lambda n: (n + 1, (n + 1) ** 2)),
+    "a range": (range(7, 10**9), lambda n: (n, n + 7)),
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_keys_of_what_never_ends_are_counted_off(kind: str) -> None:
+    given, expected = ENDLESS[kind]
+    source = sources.Source(given, again=lambda: itertools.count(7))
+    for first, count in ((0, 3), (3, 40), (1_000, 5), (2, 2), (1_005, 1)):  # an earlier one comes again, too
+        assert numbered(source, first, count) == [expected(n) for n in range(first, first + count)]
+
+
+def test_what_ends_gives_fewer() -> None:
+    source = sources.Source(["a", "b", "c"])
+    assert numbered(source, 1, 5) == [(1, "b"), (2, "c")]
+    assert numbered(source, 5, 5) == []
+    assert numbered(sources.Source({"a": 1}), 0, 2) == [("a", 1)]
+
+
+def test_what_cannot_be_iterated_is_said() -> None:
+    with pytest.raises(JobCodeError, match="something that can be iterated"):
+        numbered(sources.Source(7), 0, 1)
+    with pytest.raises(JobCodeError, match="no value for its key 2: IndexError"):
+        numbered(sources.Source(Odd()), 0, 1)
