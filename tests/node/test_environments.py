@@ -16,7 +16,8 @@ import trio
 from blake3 import blake3
 
 from p2premap.errors import PeerUnreachable
-from p2premap.ids import NodeId
+from p2premap.ids import Digest, NodeId
+from p2premap.node import pip
 from p2premap.node.blobs import BlobStore
 from p2premap.node.environments import Environments
 from p2premap.node.staging import Stager
@@ -25,8 +26,6 @@ from p2premap.tasks.events import EnvironmentTold, MakeEnvironment
 from p2premap.tasks.job import Source
 from tests.node.slots_house import gone, until
 from tests.wheels import wheel
-
-pytestmark = pytest.mark.trio
 
 ME = NodeId(b"m" * 16)
 OTHER = NodeId(b"o" * 16)
@@ -94,6 +93,7 @@ def lock_of(*files: Path, store: BlobStore | None = None, options: tuple[str, ..
     return Lock(version=LOCK_VERSION, python="3.11", wheels=tuple(wheels), options=options)
 
 
+@pytest.mark.trio
 async def test_workers_find_the_wheels_and_p2premap_and_nothing_else(tmp_path: Path) -> None:
     file = wheel(
         tmp_path, "tiny", "1.5", source="VERSION = '1.5'\ndef say(): print('tiny')\n", programs={"say-tiny": "tiny:say"}
@@ -115,15 +115,21 @@ async def test_workers_find_the_wheels_and_p2premap_and_nothing_else(tmp_path: P
     assert (await trio.run_process([program], capture_stdout=True)).stdout == b"tiny\n"
 
 
-async def test_wheels_come_from_members_and_stay_for_others(tmp_path: Path) -> None:
+@pytest.mark.trio
+async def test_wheels_come_from_members_and_what_a_node_that_died_had_begun_goes(tmp_path: Path) -> None:
     file = wheel(tmp_path, "tiny")
     other = BlobStore(tmp_path / "other" / "blobs")
     lock = lock_of(file, store=other)
+    half = tmp_path / "node" / "environments" / blake3(lock.encode()).hexdigest()
+    (half / "lib").mkdir(parents=True)
+    (half / "lib" / "rubbish").touch()
     async with made(tmp_path / "node", neighbours={OTHER: other.directory}) as node:
         assert (await node.make(lock)).ready
-        assert node.blobs.has(lock.wheels[0].digest)
+        assert node.blobs.has(lock.wheels[0].digest), "others may have it from here"
+        assert not (half / "lib" / "rubbish").exists()
 
 
+@pytest.mark.trio
 async def test_what_nobody_holds_comes_from_the_index_and_is_checked(tmp_path: Path) -> None:
     index = tmp_path / "index"
     file = wheel(index, "tiny", "1.0")
@@ -145,6 +151,7 @@ async def test_what_nobody_holds_comes_from_the_index_and_is_checked(tmp_path: P
         assert [p.name for p in (tmp_path / "third" / "environments").iterdir()] == []
 
 
+@pytest.mark.trio
 async def test_a_wheel_for_other_machines_is_refused_before_it_is_fetched(tmp_path: Path) -> None:
     lock = lock_of(wheel(tmp_path, "tiny", tag="cp39-cp39-win_amd64"))
     async with made(tmp_path / "node") as node:
@@ -153,6 +160,7 @@ async def test_a_wheel_for_other_machines_is_refused_before_it_is_fetched(tmp_pa
     assert not (tmp_path / "node" / "environments").exists()
 
 
+@pytest.mark.trio
 async def test_what_pip_refuses_is_said_and_nothing_is_left(tmp_path: Path) -> None:
     file = wheel(tmp_path, "tiny")
     file.write_bytes(b"no archive")
@@ -162,6 +170,7 @@ async def test_what_pip_refuses_is_said_and_nothing_is_left(tmp_path: Path) -> N
         assert [p.name for p in (tmp_path / "node" / "environments").iterdir()] == []
 
 
+@pytest.mark.trio
 async def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = wheel(tmp_path, "tiny")
     async with made(tmp_path / "node") as node:
@@ -172,17 +181,7 @@ async def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "Not a directory" in told.error or "File exists" in told.error
 
 
-async def test_what_is_left_of_a_node_that_died_is_begun_anew(tmp_path: Path) -> None:
-    file = wheel(tmp_path, "tiny")
-    async with made(tmp_path / "node") as node:
-        lock = lock_of(file, store=node.blobs)
-        half = tmp_path / "node" / "environments" / blake3(lock.encode()).hexdigest()
-        (half / "lib").mkdir(parents=True)
-        (half / "lib" / "rubbish").touch()
-        assert (await node.make(lock)).ready
-        assert not (half / "lib" / "rubbish").exists()
-
-
+@pytest.mark.trio
 async def test_cancelled_nothing_of_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that is stopped while it installs leaves neither processes nor half an environment."""
     file = wheel(tmp_path, "tiny")
@@ -209,20 +208,53 @@ def pids(directory: Path) -> list[int]:
     return [int(line) for line in file.read_text().split()] if file.exists() else []
 
 
+@pytest.mark.trio
 async def test_what_is_not_used_for_long_goes(tmp_path: Path) -> None:
-    file = wheel(tmp_path, "tiny")
-    async with made(tmp_path / "node") as node:
-        lock = lock_of(file, store=node.blobs)
-        told = await node.make(lock)
-        environments = node.environments
-        root = tmp_path / "node" / "environments"
-        assert environments.sweep(older_s=3600.0) == ()
-        os.utime(root / f"{told.digest.hex()}.ready", (0, 0))
-        assert environments.sweep(older_s=3600.0, in_use=[told.digest]) == ()
-        assert environments.interpreter(told.digest), "and that is a use"
-        assert environments.sweep(older_s=3600.0) == ()
-        os.utime(root / f"{told.digest.hex()}.ready", (0, 0))
-        assert environments.sweep(older_s=3600.0) == (told.digest,)
-        assert list(root.iterdir()) == []
-        assert environments.interpreter(told.digest) == ""
-        assert node.told[-1] == EnvironmentTold(digest=told.digest)
+    node = Made(tmp_path / "node")
+    environments, root = node.environments, tmp_path / "node" / "environments"
+    digest = Digest(blake3(b"lock").digest())
+    marker, unfinished = root / f"{digest.hex()}.ready", root / ("ab" * 32)
+    for directory in (root / digest.hex(), unfinished):
+        (directory / "bin").mkdir(parents=True)
+    marker.touch()
+    assert environments.sweep(older_s=3600.0) == ()
+    os.utime(marker, (0, 0))
+    assert environments.sweep(older_s=3600.0, in_use=[digest]) == ()
+    assert environments.interpreter(digest) == f"{root}/{digest.hex()}/bin/python", "and that is a use"
+    assert environments.sweep(older_s=3600.0) == ()
+    os.utime(marker, (0, 0))
+    assert environments.sweep(older_s=3600.0) == (digest,)
+    assert list(root.iterdir()) == [unfinished], "it may be being made"
+    os.utime(unfinished, (0, 0))
+    assert environments.sweep(older_s=3600.0) == ()
+    assert list(root.iterdir()) == []
+    assert environments.interpreter(digest) == ""
+    assert node.told == [EnvironmentTold(digest=digest)]
+
+
+@pytest.mark.parametrize(
+    ("printed", "sentence"),
+    [
+        (
+            "Looking: x\nERROR: Could not find a version that satisfies the requirement a==9 (from versions: 1)\n"
+            "ERROR: No matching distribution found for a==9\n",
+            "Could not find a version that satisfies the requirement a==9 (from versions: 1) "
+            "(only wheels are used; nothing is built from source)",
+        ),
+        (
+            "ERROR: Cannot install a==1 and b because these package versions have conflicting dependencies.\n"
+            "ERROR: ResolutionImpossible: for help visit ...\n\nThe conflict is caused by:\n"
+            "    The user requested a==1\n    b 2 depends on a>=2\n\nTo fix this you could try to:\n1. loosen it\n",
+            "Cannot install a==1 and b because these package versions have conflicting dependencies: "
+            "The user requested a==1, b 2 depends on a>=2",
+        ),
+        (
+            "ERROR: Invalid requirement: 'a==': Expected end\n    a==\n     ^\n",
+            "Invalid requirement: 'a==': Expected end",
+        ),
+        ("Traceback (most recent call last):\n  x\nMemoryError\n", "MemoryError"),
+        ("", "pip ended without a word"),
+    ],
+)
+def test_what_pip_says_is_one_sentence(printed: str, sentence: str) -> None:
+    assert pip.reason(printed) == sentence
