@@ -395,10 +395,10 @@ class Model:
         """
         if self._set_back():
             return None
-        for records in self._disks().values():
-            for record in records:
-                if not is_quorum(record.members, [member for member in record.members if member != node.id]):
-                    return None
+        for job, records in self._disks().items():
+            others = {other.id for other in self._nodes.values() if other is not node and job in other.disk.jobs}
+            if not all(is_quorum(record.members, others.intersection(record.members)) for record in records):
+                return None  # without this disk nobody could go on
         for other in self._nodes.values():
             if any(_boot_in(record, node.id) != node.spoke for record in other.disk.jobs.values() if other is not node):
                 return None

@@ -89,9 +89,9 @@ class Weights:
 SETTINGS: Final = {
     "everything": Weights(lose=20, unlink=5, crash=5, woke=1, leave=1),
     "silence": Weights(deliver=30, hear=30, tick=150, lose=60, crash=2, start=5),
-    "deaths": Weights(deliver=80, dialled=100, tick=120, crash=6, start=4, unlink=3, fact=3),
+    "deaths": Weights(hear=150, dialled=150, tick=150, crash=12, start=3, unlink=2, fact=2, load=0, hint=1, want=0),
     "facts": Weights(lose=20, fact=60, load=30, crash=5, start=40),
-    "comings and goings": Weights(crash=15, start=60, leave=6, hint=20, unlink=5),
+    "comings and goings": Weights(hear=150, crash=20, start=80, leave=4, hint=20, unlink=5, fact=3, load=0),
 }
 
 
@@ -361,7 +361,7 @@ class Walk:
         if not down:
             return False
         seat = self.random.choice(down)
-        disk = self.random.choices(tuple(Disk), weights=(8, 1, 1))[0]
+        disk = self.random.choices(tuple(Disk), weights=(5, 2, 1))[0]
         if disk is Disk.LOST:
             self._identify(seat)
         self.counts[f"disk {disk.value}"] += 1
