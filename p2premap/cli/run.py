@@ -13,7 +13,7 @@ from p2premap.cli.exits import Exit, TimedOut
 from p2premap.cli.output import PartsDirectory, Target, UrlDirectory, fetchable, finish, output_to, raise_unless_done
 from p2premap.cli.progress import Progress, progress_for
 from p2premap.cli.shapes import job_shape
-from p2premap.cli.show import DURATION, SIZE, clean, json_option, print_json, say
+from p2premap.cli.show import DURATION, SIZE, clean, json_option, print_json, say, size
 from p2premap.client.bundle import kind_of, requires_of
 from p2premap.client.connection import Connection, local
 from p2premap.client.jobs import Connect
@@ -33,6 +33,17 @@ from p2premap.worker.urls import is_url
 PRIORITY_MAX = 1_000
 RETRIES_MAX = 100
 COPIES_MAX = 15
+MEMORY_LIMIT_MIN = 32_000_000
+"""A worker process takes 20 MB before it has anything to do, and a shuffle needs room for some blocks."""
+
+
+def _enough(ctx: click.Context, parameter: click.Parameter, limit: float) -> int:
+    if 0 < limit < MEMORY_LIMIT_MIN:
+        raise ConfigError(
+            f"--memory-limit {size(limit)} is not enough: a worker process takes 20 MB before it does anything; "
+            f"give {size(MEMORY_LIMIT_MIN)} at least."
+        )
+    return int(limit)
 
 
 @click.command()
@@ -57,7 +68,14 @@ COPIES_MAX = 15
 @click.option("--retries", type=click.IntRange(0, RETRIES_MAX), default=0, help="Try a task that raises again. [0]")
 @click.option("--skip-failed", is_flag=True, help="Leave out what fails for good, instead of failing the job.")
 @click.option("--time-limit", type=DURATION, default="0", metavar="TIME", help="Of one attempt. [none]")
-@click.option("--memory-limit", type=SIZE, default="0", metavar="SIZE", help="Of one attempt, such as 500M. [none]")
+@click.option(
+    "--memory-limit",
+    type=SIZE,
+    default="0",
+    callback=_enough,
+    metavar="SIZE",
+    help="Of one attempt, such as 500M. [none]",
+)
 @click.option("--copies", type=click.IntRange(1, COPIES_MAX), default=3, help="Nodes that keep the job's ledger. [3]")
 @click.option("--strict", is_flag=True, help="Wait where most of these nodes are lost, instead of going on without.")
 @click.option("--require", multiple=True, metavar="WHAT", help='Nodes must have it, such as "package numpy >=2".')

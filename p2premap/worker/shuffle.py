@@ -32,7 +32,8 @@ VOCABULARY_MAX: Final = 100_000
 """Keys that a worker remembers from one attempt of a job to the next."""
 
 _FIRST_PAIRS: Final = 2_000
-"""So many are taken before anything is known of their size."""
+"""So many are taken before anything is known of their size, if they could be of 32 KiB each."""
+_LARGE_BYTES: Final = 32 << 10
 _PAIR_BYTES: Final = 256
 """Of a small pair with a new key."""
 _LOOKS_FIRST: Final = 8
@@ -117,7 +118,8 @@ class MapOutput:
         self._memory_bytes = memory_bytes or budget(params.memory_bytes)
         self._grouping = grouping_for(job.combine, yields=job.combine_yields)
         self._spills: list[tuple[str, list[plan.Segment]]] = []
-        self._added, self._look_at, self._chunk = 0, 1, min(_FIRST_PAIRS, CHUNK_PAIRS)
+        self._added, self._look_at = 0, 1
+        self._chunk = max(min(_FIRST_PAIRS, CHUNK_PAIRS, self._memory_bytes // _LARGE_BYTES), 1)
         self._held_before = self._looks = 0
 
     def add(self, pairs: Iterator[Pair]) -> None:
@@ -173,12 +175,15 @@ class MapOutput:
         self._added, self._held_before = 0, held
         self._looks += 1
         left = self._memory_bytes - held
+        fits = max(self._chunk * left // (2 * rate), 1)
         if self._looks <= _LOOKS_FIRST:  # the first adds tell little: one has a record, another thousands
-            self._chunk = min(max(int(_FIRST_PAIRS * left / (2 * self._memory_bytes)), _FIRST_PAIRS // 20), CHUNK_PAIRS)
+            first = max(int(_FIRST_PAIRS * left / (2 * self._memory_bytes)), _FIRST_PAIRS // 20)
+            self._chunk = min(first, fits, CHUNK_PAIRS)
             return
-        # Many small chunks cost time: what is left of some pairs is taken through one more iterator each time.
+        # Many small chunks cost time: what is left of some pairs is taken through one more iterator each time. Of
+        # large pairs few fit, and that time is nothing beside theirs.
         most = min(CHUNK_PAIRS, self._memory_bytes // _PAIR_BYTES)
-        chunk = min(max(self._chunk * left // (2 * rate), _FIRST_PAIRS // 20), most)
+        chunk = min(fits if rate > _LARGE_BYTES * self._chunk // 8 else max(fits, _FIRST_PAIRS // 20), most)
         self._look_at = max(left * self._chunk // (2 * rate * chunk), 1)
         self._chunk = chunk
 

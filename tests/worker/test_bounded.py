@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
+from bench.direct import run_direct
+from p2premap.client.plan import plan_mapreduce
+from p2premap.tasks.job import JobOptions, Limits
+from p2premap.worker import grouping, shuffle
 from p2premap.worker import merge as merging
-from p2premap.worker import shuffle
 from p2premap.worker.merge import Run, merge
+from p2premap.worker.pairs import Pair
 from p2premap.worker.runtime import Segment
 from p2premap.worker.shuffle import RunWriter, narrowed
+from tests.worker.jobs import forgotten, lines
 
 LIMIT_BYTES = 40 << 20
 
@@ -96,3 +102,34 @@ def test_what_an_attempt_may_hold_follows_its_limit() -> None:
     assert shuffle.budget(1 << 40) == shuffle.MEMORY_BYTES
     assert shuffle.budget(1) == 2 << 20
     assert shuffle.budget(96 << 20) == 16 << 20
+
+
+@pytest.mark.parametrize("size", [40_000, 400])
+def test_large_values_are_counted_before_many_are_taken(tmp_path: Path, size: int) -> None:
+    """Nothing is known of the first values; then no more are taken than fit."""
+    source = f"""
+        def map(key, line):
+            for n in range(20_000_000 // {size}):
+                yield n % 50, (line * {size})[:{size}]
+
+        def reduce(key, values):
+            yield key, sum(len(value) for value in values)
+    """
+    (tmp_path / "job.py").write_text(dedent(source))
+    held: list[int] = []
+    plain = grouping.Lists.add
+
+    def counted(self: grouping.Lists, pairs: Iterator[Pair], most: int) -> Iterator[Pair] | None:
+        rest = plain(self, pairs, most)
+        held.append(sum(len(value) for values in self.groups.values() for value in values))
+        return rest
+
+    (tmp_path / "in.txt").write_text("line\n")
+    options = JobOptions(limits=Limits(memory_bytes=LIMIT_BYTES))
+    with pytest.MonkeyPatch.context() as patch, forgotten():
+        patch.setattr(grouping.Lists, "add", counted)
+        patch.chdir(tmp_path)
+        submission = plan_mapreduce("job.py", ["in.txt"], slots=1, partitions=1, compression="none", options=options)
+        outcome = run_direct(submission, tmp_path / "work")
+    assert sum(int(line.split("\t")[1]) for line in lines(outcome)) == 20_000_000 // size * size
+    assert max(held) < 1.3 * shuffle.budget(LIMIT_BYTES)
