@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import md5
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -19,6 +19,7 @@ class WebServer(ThreadingHTTPServer):
         faults: for the next requests of files: a status to answer with, or (for a number < 0) so many bytes, then no
             more.
         change: a path whose request changes the file of another path to these bytes.
+        holds: the next PUT with this in its path is not read before `go_on`; `held` is the port that it came from.
     """
 
     daemon_threads = True
@@ -30,6 +31,9 @@ class WebServer(ThreadingHTTPServer):
         self.ranges = self.sized = True
         self.faults: list[int] = []
         self.change = ("", "", b"")
+        self.holds = ""
+        self.held = 0
+        self.go_on = threading.Event()
 
     @property
     def url(self) -> str:
@@ -79,8 +83,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         self.server.asked.append(("PUT", self.path, ""))
-        self.server.files[self.path.partition("?")[0]] = self.rfile.read(int(self.headers["Content-Length"]))
-        self._say(201)
+        if self.server.holds and self.server.holds in self.path:
+            self.server.holds, self.server.held = "", self.client_address[1]
+            self.server.go_on.wait(60.0)
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        if len(data) == int(self.headers["Content-Length"]):
+            self.server.files[self.path.partition("?")[0]] = data
+        with suppress(OSError):  # who asked may be gone
+            self._say(201)
 
     def do_DELETE(self) -> None:
         self.server.asked.append(("DELETE", self.path, ""))

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
+
 from p2premap.client.private import PrivateCluster
-from tests.cluster import counts, job_file, p2premap, plain
+from tests.cluster import counts, eventually, job_file, p2premap, plain, private, start
 from tests.webserver import serving
 
 WORDCOUNT = str(Path(__file__).parents[2] / "examples" / "wordcount.py")
@@ -62,6 +68,31 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_runs(
         assert said in done.stderr
     done = p2premap(three_nodes.home, "run", "--compat", "remap", "x.py", "-o", "file:///tmp/x")
     assert (done.exit_code, "name a directory" in done.stderr) == (2, True)
+
+
+def test_a_node_that_dies_while_it_writes_a_part_leaves_each_part_whole_and_once(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text(TEXT)
+    with private() as cluster, serving() as server:
+        server.holds = "/part-"
+        to = ("-o", f"{server.url}/out", "--overwrite", "--partitions", "3")
+        run = start(cluster.home, "--node", "n1", "run", WORDCOUNT, str(tmp_path / "text"), *to)
+        port = eventually(lambda: server.held)
+        os.kill(_node_of(port, cluster.pids), signal.SIGKILL)
+        _, said = run.communicate(timeout=60)
+        server.go_on.set()
+        assert run.returncode == 0, said
+        put = Counter(path for method, path, _ in server.asked if method == "PUT" and "/part-" in path)
+        assert sum(put.values()) > len(put) == 3, "one part was sent twice"
+        for path, data in server.files.items():
+            (tmp_path / Path(path).name).write_bytes(data)
+    assert counts(tmp_path) == plain(tmp_path / "text")
+
+
+def _node_of(port: int, nodes: Sequence[int]) -> int:
+    """The node whose worker has this end of a connection."""
+    (pid,) = {c.pid for c in psutil.net_connections("tcp4") if c.laddr and c.laddr.port == port and c.pid is not None}
+    (node,) = {parent.pid for parent in psutil.Process(pid).parents()} & set(nodes)
+    return node
 
 
 def test_saved_files_of_an_action_go_to_the_url_too(three_nodes: PrivateCluster, tmp_path: Path) -> None:
