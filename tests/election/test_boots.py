@@ -210,3 +210,16 @@ def late_facts() -> tuple[bool, bool]:
 def test_facts_of_a_former_leader_come_through_the_next_one() -> None:
     """Else a quorum could hold what the next leader, who has b's promise already, begins without."""
     assert late_facts() == (False, True)
+
+
+def test_it_finds_facts_of_a_former_leader(monkeypatch: pytest.MonkeyPatch) -> None:
+    bug = Planted(
+        what="A replica takes facts of a former leader after it has promised to follow another.",
+        where="election.follower:on_batches",
+        line="job.replica.promised.node in (node, context.me)",
+        becomes="True",
+        caught_by="protected",
+        scenario="late facts",
+    )
+    plant(monkeypatch, bug)
+    assert late_facts() == (True, True)

@@ -243,6 +243,14 @@ OF_CHANGES = (
         scenario="growth, to its end",
     ),
     Planted(
+        what="Who knows nothing of a job counts as one that has never voted in it.",
+        where="election.hearing:Hearing._store",
+        line="context.me not in record.members or replica.boot_of(context.me) == context.boot",
+        becomes="True",
+        caught_by="(promises|one value a cell|protected|leaders)",
+        scenario="old disks",
+    ),
+    Planted(
         what="A replica votes whatever it has forgotten.",
         where="election.boots:BootCheck.confirmed",
         line="not self.amnesiac and (self._fresh or is_quorum(members, self._votes))",
