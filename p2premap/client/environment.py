@@ -81,7 +81,7 @@ def prepare(
         JobRejected: one sentence: no such file, what pip says where nothing fits, no room.
         RequestRefused, PeerUnreachable: the node does not keep the wheels.
     """
-    texts = [Path(file)]
+    texts = [Path(os.path.normpath(file))]
     _read(texts[0], texts)
     kept = _kept_at(texts, paths or Paths.of_user())
     lock = _kept_lock(kept)
@@ -139,7 +139,7 @@ def _read(file: Path, files: list[Path]) -> None:
     for line in _lines(file):
         nested = _NESTED.match(line)
         if nested is not None and "://" not in nested[1]:
-            found = file.parent / nested[1]
+            found = Path(os.path.normpath(file.parent / nested[1]))
             if found not in files:
                 if len(files) >= NESTED_MAX:
                     raise JobRejected(f"{files[0]} names more than {NESTED_MAX} other files.")
