@@ -52,10 +52,14 @@ def measure(
     return found
 
 
-def on_nodes(what: str, names: Sequence[str], *, slots: int) -> Figures | None:
-    """The figures of p2premap on nodes that are started for them."""
+def on_nodes(what: str, names: Sequence[str], *, slots: int, system: str = OURS) -> Figures | None:
+    """The figures of p2premap on nodes that are started for them.
+
+    Args:
+        system: a way to use it.
+    """
     with Cluster(names, slots=slots) as cluster:
-        return measure(what, OURS, pids=cluster.pids, home=cluster.home)
+        return measure(what, system, pids=cluster.pids, home=cluster.home)
 
 
 def interpreters(systems: Sequence[str]) -> dict[str, str]:
