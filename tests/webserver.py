@@ -16,6 +16,7 @@ class WebServer(ThreadingHTTPServer):
         asked: (method, path, Range) of each request.
         ranges: it knows ranges.
         sized: it tells sizes.
+        deletes: it removes files.
         faults: for the next requests of files: a status to answer with, or (for a number < 0) so many bytes, then no
             more.
         change: a path whose request changes the file of another path to these bytes.
@@ -28,7 +29,7 @@ class WebServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files: dict[str, bytes] = {}
         self.asked: list[tuple[str, str, str]] = []
-        self.ranges = self.sized = True
+        self.ranges = self.sized = self.deletes = True
         self.faults: list[int] = []
         self.change = ("", "", b"")
         self.holds = ""
@@ -94,6 +95,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_DELETE(self) -> None:
         self.server.asked.append(("DELETE", self.path, ""))
+        if not self.server.deletes:
+            self._say(405)
+            return
         self._say(204 if self.server.files.pop(self.path.partition("?")[0], None) is not None else 404)
 
     def _say(self, status: int, headers: dict[str, str] | None = None) -> None:

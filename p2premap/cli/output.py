@@ -24,6 +24,9 @@ from p2premap.worker.urls import PARTS
 
 _SKIPPED_SHOWN_MAX = 3
 
+PROBE = ".p2premap"
+"""An empty file, written to see whether anything can be."""
+
 
 class OutputFailed(P2PRemapError):
     """A part could not be written here; the job itself is well."""
@@ -126,9 +129,9 @@ class UrlDirectory:
                 said = f"{url} holds the output of an earlier job ({old[0]})"
                 raise ConfigError(f"{said}; name another, or say --overwrite to replace it.")
             with tempfile.NamedTemporaryFile() as probe:
-                place = urls.below(url, f".p2premap-{os.urandom(6).hex()}")
-                urls.send(Path(probe.name), place)
-                urls.remove(place)
+                urls.send(Path(probe.name), urls.below(url, PROBE))
+            with suppress(UrlError):  # who may write need not be allowed to remove
+                urls.remove(urls.below(url, PROBE))
         except Unlisted as error:
             raise ConfigError(f"{error} Say --overwrite to write there whatever there is.") from None
         except UrlError as error:

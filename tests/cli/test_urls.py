@@ -73,7 +73,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_runs(
 def test_a_node_that_dies_while_it_writes_a_part_leaves_each_part_whole_and_once(tmp_path: Path) -> None:
     (tmp_path / "text").write_text(TEXT)
     with private() as cluster, serving() as server:
-        server.holds = "/part-"
+        server.holds, server.deletes = "/part-", False
         to = ("-o", f"{server.url}/out", "--overwrite", "--partitions", "3")
         run = start(cluster.home, "--node", "n1", "run", WORDCOUNT, str(tmp_path / "text"), *to)
         port = eventually(lambda: server.held)
@@ -83,6 +83,7 @@ def test_a_node_that_dies_while_it_writes_a_part_leaves_each_part_whole_and_once
         assert run.returncode == 0, said
         put = Counter(path for method, path, _ in server.asked if method == "PUT" and "/part-" in path)
         assert sum(put.values()) > len(put) == 3, "one part was sent twice"
+        assert server.files.pop("/out/.p2premap") == b"", "what cannot be removed again does no harm"
         for path, data in server.files.items():
             (tmp_path / Path(path).name).write_bytes(data)
     assert counts(tmp_path) == plain(tmp_path / "text")
