@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -24,7 +25,7 @@ from p2premap.node.staging import Stager
 from p2premap.tasks.environment import LOCK_VERSION, Lock, Wheel
 from p2premap.tasks.events import EnvironmentTold, MakeEnvironment
 from p2premap.tasks.job import Source
-from tests.node.slots_house import gone, until
+from tests.node.slots_house import found, gone, until
 from tests.wheels import wheel
 
 ME = NodeId(b"m" * 16)
@@ -171,7 +172,7 @@ async def test_what_pip_refuses_is_said_and_nothing_is_left(tmp_path: Path) -> N
 
 
 @pytest.mark.trio
-async def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_in_the_way_is_said(tmp_path: Path) -> None:
     file = wheel(tmp_path, "tiny")
     async with made(tmp_path / "node") as node:
         lock = lock_of(file, store=node.blobs)
@@ -179,6 +180,29 @@ async def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         told = await node.make(lock)
     assert told.error.startswith("its environment cannot be made: ")
     assert "Not a directory" in told.error or "File exists" in told.error
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Where environments would be: half a megabyte."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    place = tmp_path / "node" / "environments"
+    place.mkdir(parents=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "none", str(place)], check=False).returncode:
+        pytest.skip("this system does not let us mount")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.trio
+async def test_a_full_disk_is_said_and_the_space_is_given_back(tmp_path: Path, small_disk: Path) -> None:
+    large = wheel(tmp_path, "tiny", source=f"DATA = {os.urandom(600_000).hex()!r}\n")
+    async with made(tmp_path / "node") as node:
+        told = await node.make(lock_of(large, store=node.blobs))
+    assert "No space left on device" in told.error
+    assert "\n" not in told.error
+    assert found(small_disk, "*") == []
 
 
 @pytest.mark.trio
