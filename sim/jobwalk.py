@@ -399,8 +399,7 @@ class Walk:
             if node is successor or draw < (0.2 if node.core is None else 0.8):
                 self._see(node)
             elif draw < 0.9 and node.core is not None:
-                node.told = "seen"
-                self._doubt(node)
+                self._see(node, doubtful=True)
 
     def _zombie(self, id: NodeId, event: events.CoordinatorEvent) -> None:
         """A deposed leader goes on, and nobody follows."""
@@ -422,9 +421,11 @@ class Walk:
         self.zombies.pop(node.id, None)
         node.core = WorkerCore(me=node.id, slots=node.slots, config=self.config, fence=Fence(100), now=self.now)
 
-    def _see(self, node: Node) -> None:
-        node.told = "seen"
-        self._lead(events.WorkerSeen(node=node.id, name=f"n{node.id[0] - 65}", slots=node.slots, machine=node.id))
+    def _see(self, node: Node, *, doubtful: bool = False) -> None:
+        node.told, node.doubted_at = "doubtful" if doubtful else "seen", self.now
+        name = f"n{node.id[0] - 65}"
+        seen = events.WorkerSeen(node=node.id, name=name, slots=node.slots, machine=node.id, doubtful=doubtful)
+        self._lead(seen)
 
     def _lose(self, node: Node) -> None:
         node.told = "lost"
