@@ -12,10 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from p2premap.client.private import PrivateCluster
 from p2premap.node.paths import Paths
 from tests.cluster import private
+
+# how long an example takes is the machine's affair, and it may be busy: pytest-timeout ends what hangs
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
