@@ -187,6 +187,13 @@ class VirtualExecutor:
                 continue
             seconds = self._seconds(batch, order)
             begun = trio.current_time()
+            if 0.0 < (limit := batch.run.limits.time_s) < seconds:
+                await trio.sleep(limit)
+                text = f"It ran longer than its limit of {limit:g} s."
+                late = AttemptEnd(task=order.task, attempt=order.attempt, outcome=Outcome.TIME_LIMIT, error=text)
+                self._report(batch, (late,))
+                await trio.sleep(START_S)
+                continue
             await trio.sleep(seconds)
             await self._host.awake()
             if self._host.worker_crashes() or self._random.random() < self._host.pace.crash:
