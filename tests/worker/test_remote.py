@@ -78,6 +78,17 @@ def test_files_here_and_there_are_read_in_their_order(
     assert [line for _, line in found[3:]] == TEXT.decode().splitlines()
 
 
+def test_many_small_files_are_fetched_a_few_ahead_and_read_in_order(
+    server: WebServer, planned: Callable[..., Submission], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "TASK_BYTES_MIN", 1 << 20)
+    given = [f"{server.url}/{number}" for number in range(30)]
+    server.files.update({f"/{number}": f"file {number}\n".encode() for number in range(30)})
+    submission = planned("def map(key, line): yield line, 1", *given)
+    assert submission.tasks == 1
+    assert [line.split("\t")[0] for line in lines(run(submission, tmp_path))] == [f"file {n}" for n in range(30)]
+
+
 def test_a_server_without_ranges_or_sizes_gives_whole_files(
     server: WebServer, planned: Callable[..., Submission], tmp_path: Path
 ) -> None:
