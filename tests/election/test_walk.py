@@ -44,7 +44,7 @@ def test_walks(shard: int, record_property: Callable[[str, object], None]) -> No
     record_property("simulated", {"walks of elections": WALKS})
     # walks in which nothing happened prove nothing
     assert takeovers > WALKS / 2
-    assert changes > WALKS / 20
+    assert changes > WALKS / 30
     assert forks > 0
     for word in ("crash", "back", "unlink", "cut", "false death", "disk full", "hand over", "propose", "append"):
         assert happened[word], word
