@@ -133,6 +133,15 @@ async def test_a_replica_needs_the_submitting_machine_no_more(cluster: Cluster, 
 
 
 @pytest.mark.trio
+async def test_the_lock_of_an_environment_comes_along(cluster: Cluster, tmp_path: Path) -> None:
+    lock = cluster.stores[HOME].put(b"lock")
+    asked = Submitted(cluster, tmp_path, JobOptions(environment=lock))
+    async with replica(cluster) as mine:
+        assert await mine.copy(asked.bring) == Brought(job=JOB)
+    assert cluster.mine.get(Digest(lock.digest)) == b"lock"
+
+
+@pytest.mark.trio
 async def test_on_the_homes_machine_files_are_shared_and_not_copied(cluster: Cluster, job: Submitted) -> None:
     cluster.neighbours[HOME] = cluster.stores[HOME].directory
     async with replica(cluster) as mine:
