@@ -160,7 +160,7 @@ def play(d: Dialogue, move: tuple) -> None:
             d.now += seconds
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(moves, st.booleans(), st.integers(0, 3))
 def test_any_events_in_any_order(history: list[tuple], tight: bool, boot: int) -> None:
     d = Dialogue(config=TIGHT if tight else None, boot=boot)

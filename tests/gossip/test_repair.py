@@ -96,7 +96,7 @@ def test_over_datagrams_it_goes_on_in_pieces() -> None:
     assert rounds > 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.integers(1, 30), st.integers(0, 2)), max_size=20),
     st.lists(st.tuples(st.integers(1, 30), st.integers(0, 2)), max_size=20),

@@ -165,7 +165,7 @@ record = st.one_of(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(writes=st.lists(st.tuples(st.lists(record, max_size=5), st.booleans()), max_size=8))
 def test_any_history_reads_back_as_a_model_says(writes: list[tuple[list[StoredRecord], bool]]) -> None:
     with quick_directory() as directory:

@@ -360,7 +360,7 @@ class Books:
                     pass
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_slots_are_never_over_committed_and_every_attempt_is_answered_once(data: st.DataObject) -> None:
     books = Books(data.draw(st.integers(0, 3)))

@@ -131,7 +131,7 @@ def test_csv_rows_are_dicts_or_lists(tmp_path: Path) -> None:
 fields = st.text(st.sampled_from('ab,"\n\ré '), max_size=6)
 
 
-@examples(max_examples=40, deadline=None)
+@examples(max_examples=40)
 @given(st.lists(st.tuples(fields, fields), min_size=1, max_size=30), st.integers(1, 60), st.booleans())
 def test_csv_however_it_is_cut(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]], smallest: int, header: bool

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.direct import run_direct
@@ -165,7 +165,7 @@ def test_a_change_is_noticed_whatever_map_does_with_its_blocks(
     smallest=st.integers(1, 40),
     piece=st.integers(1, 40),
 )
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=40)
 def test_any_text_however_it_is_cut(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], slots: int, smallest: int, piece: int
 ) -> None:
