@@ -32,6 +32,7 @@ DISKS = ("disk kept", "disk old", "disk lost")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("shard", range(10))
 def test_walks(shard: int, record_property: Callable[[str, object], None]) -> None:
     happened: Counter[str] = Counter()
