@@ -345,6 +345,14 @@ class StageRun(Waiting):
                 return True
         return False
 
+    def is_certain(self, locations: Locations) -> bool:
+        """Whether all that was yielded can be read from nodes beyond doubt: others may be dead and nobody knows yet."""
+        return locations.clear or all(
+            locations.readable(blob.digest, self.facts.holders(task))
+            for task in range(self.tasks)
+            for blob in self.facts.results.blobs(self.facts.chosen(task))
+        )
+
     def _is_readable(self, task: int, ref: ResultRef, locations: Locations) -> bool:
         return any(f.result == ref and self._can_be_read(f, locations) for f in self.facts.facts(task))
 

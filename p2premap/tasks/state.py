@@ -247,7 +247,9 @@ class JobState:
         if run.pinned and not run.proposed and self.log.protected >= run.pinned_in:
             run.proposed = True
             self.propose(manifest_cell(run.id, run.generation), run.manifest())
-        if self.finished and all(run.complete for run in self.runs if run.plan.final):
+        if self.finished and all(
+            run.complete and run.is_certain(self.locations) for run in self.runs if run.plan.final
+        ):
             self.decide(Phase.DONE)
 
     def propose(self, cell: str, value: bytes) -> None:

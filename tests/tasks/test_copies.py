@@ -5,7 +5,8 @@ from __future__ import annotations
 from p2premap.ids import NodeId
 from p2premap.sim.workloads import Shape
 from p2premap.tasks import events, messages
-from p2premap.tasks.job import JobOptions
+from p2premap.tasks.job import JobOptions, Phase
+from p2premap.tasks.roster import DOUBT_S
 from tests.tasks.dialogue import BALLOT, JOB, Led, blob
 from tests.tasks.working import A, B, C
 
@@ -94,3 +95,25 @@ def test_an_order_that_was_lost_with_a_link_is_given_again() -> None:
     assert led.view.unprotected == 1
     keep(led, again)
     assert led.view.unprotected == 0
+
+
+def test_a_job_is_not_done_while_only_a_node_in_doubt_has_a_part_of_its_output() -> None:
+    led = Led(Shape(2), on="AB")
+    led.done("B", 1, blobs="m")
+    led.doubt("B")
+    led.done("A", 0, blobs="m")
+    assert not led.core.over, "it may be dead, and the part lost with it"
+    led.seen("B")
+    assert led.view.phase is Phase.DONE
+
+
+def test_and_what_it_has_is_made_again_when_it_stays_away() -> None:
+    led = Led(Shape(2), on="AB")
+    led.done("B", 1, blobs="m")
+    led.doubt("B")
+    led.done("A", 0, blobs="m")
+    while (NodeId(A), 1) not in {(to, task) for (_, task), (to, _) in led.given.items()}:
+        led.tick()
+    assert led.now <= 2 * DOUBT_S
+    led.done("A", 1, blobs="m")
+    assert led.view.phase is Phase.DONE
