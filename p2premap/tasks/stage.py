@@ -332,6 +332,8 @@ class StageRun(Waiting):
         fact = next(f for f in self.facts.facts(task) if f.attempt == attempt and f.node == node)
         self.prefer(task, fact)
         self._log.add(Chosen(stage=self.id, generation=self.generation, task=task, attempt=attempt, node=node))
+        if self._tells:
+            self.fresh_results.append(task)
 
     def _find_readable(self, task: int, locations: Locations) -> bool:
         """Whether the chosen result can be read, or, before the stage is pinned, another that is then chosen."""

@@ -117,3 +117,17 @@ def test_and_what_it_has_is_made_again_when_it_stays_away() -> None:
     assert led.now <= 2 * DOUBT_S
     led.done("A", 1, blobs="m")
     assert led.view.phase is Phase.DONE
+
+
+def test_the_parts_of_a_job_are_those_of_the_results_that_are_left() -> None:
+    """Two attempts of a task that is not steady have both ended; the node that has the chosen one dies."""
+    led = Led(Shape(2), on="ABC")
+    led.doubt("B")
+    led.tick(0.01)  # a backup of what it runs
+    led.done("B", 1, blobs="b")
+    led.seen("B")
+    led.ended("C", [led.end(1, blobs=(blob("c1"),))])
+    led.lost("B")
+    led.done("A", 0, blobs="a")
+    assert led.view.phase is Phase.DONE
+    assert [part.source.digest for part in led.view.parts] == [blob("a0").digest, blob("c1").digest]
