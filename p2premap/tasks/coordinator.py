@@ -193,8 +193,13 @@ class Coordinator:
             running.hand_out.gang.deadline(),
             running.backups.deadline() if state.going_on and state.cancelling is None else math.inf,
             running.growth.deadline() if state.going_on and not running.takeover.gathering else math.inf,
+            running.copies.deadline() if self._may_end(running) else math.inf,
             shown,
         )
+
+    def _may_end(self, running: _Running) -> bool:
+        """Whether the job ends by itself once its work is done."""
+        return running.state.going_on and running.state.cancelling is None and not running.takeover.gathering
 
     def step(self, now: float, event: CoordinatorEvent) -> list[CoordinatorEffect]:
         """Take one event; say what is to be done."""
@@ -218,13 +223,15 @@ class Coordinator:
         return self._view(self._phase, now)
 
     def _view(self, running: _Running, now: float) -> JobView:
-        view, oldest = running.state.view(now), running.copies.oldest()
-        if running.state.final is not None or oldest is None:
+        state, copies = running.state, running.copies
+        view, oldest = state.view(now), copies.oldest()
+        if state.final is not None:
             return view
         return msgspec.structs.replace(
             view,
-            unprotected=view.unprotected + running.copies.waiting,
-            unprotected_s=max(view.unprotected_s, now - oldest),
+            note=state.said or copies.note() or view.note,
+            unprotected=view.unprotected + copies.waiting,
+            unprotected_s=view.unprotected_s if oldest is None else max(view.unprotected_s, now - oldest),
         )
 
     def why(self, now: float, *, stage: int = -1, task: int = -1) -> str:
@@ -239,7 +246,9 @@ class Coordinator:
         if isinstance(self._phase, _Ended):
             return ""
         state, gathering = self._phase.state, self._phase.takeover.gathering
-        return why.why_job(state, now, gathering=gathering) if task < 0 else why.why_task(state, now, stage, task)
+        if task >= 0:
+            return why.why_task(state, now, stage, task)
+        return (self._phase.copies.note() if state.going_on else "") or why.why_job(state, now, gathering=gathering)
 
     def sole_results(self, node: NodeId) -> int:
         """Results that only this node holds, and another is to keep too."""
@@ -267,7 +276,8 @@ class Coordinator:
         match event:
             case Tick():
                 state.workers.wake_due(now)
-                roster.check_silence(now)
+                for node in roster.check_silence(now):
+                    running.copies.lost(now, node)
             case WorkerSeen() | WorkerDoubtful() | WorkerLost() | WorkerUnlinked():
                 self._on_node(running, now, event)
             case Woke(lost_s=lost_s):
@@ -297,11 +307,13 @@ class Coordinator:
         """A node comes, goes, or falls silent."""
         match event:
             case WorkerSeen(node=node):
+                back = running.state.locations.is_gone(node)
                 running.roster.seen(now, event)
                 running.takeover.seen(now, running.state.workers.all[node])
+                running.copies.seen(now, node, back=back)
             case WorkerDoubtful(node=node):
                 running.roster.doubt(now, node)
-                running.copies.unlinked(node)
+                running.copies.doubt(node)
             case WorkerLost(node=node):
                 running.roster.lose(node)
                 running.takeover.lost(node)
@@ -349,6 +361,8 @@ class Coordinator:
         if state.going_on:
             running.backups.look(now)
             running.copies.go()
+            if state.all_there and running.copies.output_is_safe(now):
+                state.decide(Phase.DONE)
         if state.workers.batches:
             running.roster.watch(now)
 

@@ -282,8 +282,8 @@ class JobView(Record, frozen=True, kw_only=True):
         note: one sentence about what it waits for, or "".
         part_count: how many output parts are committed.
         copies: replicas that have the job on disk.
-        unprotected: results of which only the leader knows yet, and results that only one node holds yet: a death now
-            may run their tasks again. One that is both counts twice.
+        unprotected: results of which only the leader knows yet, or only the leader knows of their second holder, and
+            results that only one node holds yet: a death now may run their tasks again. One that is both counts twice.
         unprotected_s: how long the oldest of them has been so.
         takeovers: how often another node has taken the job over.
         backups: attempts that were started beside a straggler.

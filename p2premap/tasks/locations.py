@@ -34,6 +34,10 @@ class Locations:
         self.clear = False
         self._doubtful.add(node)
 
+    def is_gone(self, node: NodeId) -> bool:
+        """Whether what it holds counts as lost."""
+        return node in self._gone
+
     def in_doubt(self, node: NodeId) -> bool:
         """Whether it may be dead or not."""
         return node in self._doubtful

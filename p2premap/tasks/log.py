@@ -48,7 +48,7 @@ class Unprotected(msgspec.Struct):
 
     Args:
         since: when it was written.
-        results: how many it has.
+        results: how many it has, second holders of such counted as well.
         told: said as soon as it is protected.
         reports: of which it is made.
     """
@@ -82,7 +82,7 @@ class Log:
         self.protected = 0
         """The last batch that a quorum has."""
         self.unprotected = 0
-        """Results that no quorum has."""
+        """Results, and second holders of results, that no quorum knows of."""
 
     @property
     def next(self) -> int:
@@ -108,8 +108,16 @@ class Log:
         results = journal.results(stage, node, ends)
         self._facts.append(results)
         self._size += len(results.value) + len(results.blobs)
-        self._now.results += len(ends)
-        self.unprotected += len(ends)
+        self._count(len(ends))
+
+    def held(self, fact: journal.Held) -> None:
+        """Write down that a result has another holder: until a quorum knows, a successor would count on the first."""
+        self._facts.append(fact)
+        self._count(1)
+
+    def _count(self, results: int) -> None:
+        self._now.results += results
+        self.unprotected += results
 
     def ended(self, stage: StageId, node: NodeId, ends: Sequence[AttemptEnd]) -> None:
         """These ends are their tasks' answers."""

@@ -70,6 +70,7 @@ class Reports:
             worker.estranged = False
             self._state.workers.update(worker)
             self._roster.welcome_back(now, worker)
+            self._copies.seen(now, worker.node, back=False)
         if free and worker.rest_until > now:
             self._state.workers.wake(worker)
 

@@ -166,12 +166,20 @@ class Roster:
         """Somebody works: see to it that silence is noticed."""
         self.check_at = min(self.check_at, now + self._state.config.recount_s)
 
-    def check_silence(self, now: float) -> None:
-        """Ask those who have said nothing for long; give up those who do not answer, and what those in doubt hold."""
-        for node in [node for node, at in self._written_off_at.items() if at <= now]:
+    def check_silence(self, now: float) -> list[NodeId]:
+        """Ask those who have said nothing for long; give up those who do not answer, and what those in doubt hold.
+
+        Returns:
+            Nodes whose results count as lost from now on.
+        """
+        given_up = [node for node, at in self._written_off_at.items() if at <= now]
+        for node in given_up:
             self._write_off(node)
-        if now < self.check_at:
-            return
+        if now >= self.check_at:
+            self._ask_the_silent(now)
+        return given_up
+
+    def _ask_the_silent(self, now: float) -> None:
         self.check_at = math.inf
         for worker in self._state.workers.all.values():
             if not worker.engaged:

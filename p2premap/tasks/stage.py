@@ -81,6 +81,8 @@ class StageRun(Waiting):
         self._tells = plan.final or plan.grows
         self.fresh_results: list[int] = []
         """Of a final stage, or one that grows by itself: tasks whose (new) result has not been looked at."""
+        self.fresh_holders: list[int] = []
+        """Of a final stage: tasks whose result has one more holder."""
         self._log = log
         self.first_attempt = first_attempt
         self._manifest: Digest | None = None
@@ -146,6 +148,8 @@ class StageRun(Waiting):
         if not first:
             for blob in end.blobs:
                 locations.made(now, blob.digest, node)
+            if self.plan.final:
+                self.fresh_holders.append(task)
         if self._settled[task] or (self.pinned and ref != self.facts.chosen(task)):
             return False
         if not all(locations.known(blob.digest, (node,)) for blob in end.blobs):
@@ -157,6 +161,13 @@ class StageRun(Waiting):
             self.records_out += end.records_out
             self.seconds += end.seconds
         return True
+
+    def hold(self, task: int, attempt: int, node: NodeId, holder: NodeId) -> bool:
+        """Take that `holder` has a copy of what this attempt at `node` yielded. False: it changes nothing."""
+        fresh = self.facts.hold(task, attempt, node, holder)
+        if fresh and self.plan.final:
+            self.fresh_holders.append(task)
+        return fresh
 
     def commit_plain(
         self, node: NodeId, batches: Mapping[int, Batch], ends: Sequence[AttemptEnd]

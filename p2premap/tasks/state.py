@@ -116,6 +116,11 @@ class JobState:
         """Whether the job has not ended, and its end is not being decided."""
         return self.final is None and self.ending is None
 
+    @property
+    def all_there(self) -> bool:
+        """Whether no stage follows, and the output has a result of every task."""
+        return self.finished and all(run.complete for run in self.runs if run.plan.final)
+
     def skips(self, run: StageRun) -> bool:
         """Whether a task of this stage may fail for good without failing the job."""
         return run.id not in self._deliveries and (self.spec.options.skip_failed or self.director.streams)
@@ -227,9 +232,10 @@ class JobState:
         """What has been settled since: output parts, and tasks that may give rise to others."""
         for run in self.runs:
             fresh, run.fresh_results = run.fresh_results, []
+            holders, run.fresh_holders = run.fresh_holders, []
             if run.plan.grows:
                 self.to_unfold += fresh
-            for task in fresh if run.plan.final else ():
+            for task in dict.fromkeys((*fresh, *holders)) if run.plan.final else ():
                 try:
                     self.progress.commit(run, task)
                 except JobError as error:
@@ -247,10 +253,6 @@ class JobState:
         if run.pinned and not run.proposed and self.log.protected >= run.pinned_in:
             run.proposed = True
             self.propose(manifest_cell(run.id, run.generation), run.manifest())
-        if self.finished and all(
-            run.complete and run.is_certain(self.locations) for run in self.runs if run.plan.final
-        ):
-            self.decide(Phase.DONE)
 
     def propose(self, cell: str, value: bytes) -> None:
         """Have a cell decided."""

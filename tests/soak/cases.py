@@ -72,9 +72,9 @@ def kill_leader(trial: Trial) -> None:
     trial.submit(trial.any_node())
     trial.await_moment()
     victim = trial.leader()
-    trial.struck(victim.kill())
+    trial.struck(victim.kill(), victim)
     trial.see_through()
-    trial.judge([victim])
+    trial.judge()
     agree(trial)
 
 
@@ -84,9 +84,9 @@ def kill_other(trial: Trial) -> None:
     trial.await_moment()
     leader = trial.leader()
     victim = trial.any_node(but=[leader])
-    trial.struck(victim.kill())
+    trial.struck(victim.kill(), victim)
     trial.see_through()
-    trial.judge([victim])
+    trial.judge()
     agree(trial)
 
 
@@ -108,7 +108,7 @@ def kill_all(trial: Trial) -> None:
     trial.cluster.restart([node.name for node in nodes])
     trial.facts["up_again_s"] = round(time.monotonic() - at, 3)
     trial.see_through()
-    trial.judge([])
+    trial.judge()
     agree(trial)
     _still_there_after_restart(trial)
 
@@ -125,9 +125,9 @@ def _still_there_after_restart(trial: Trial) -> None:
 
 def lose_two(trial: Trial) -> None:
     """SIGKILL to two of three nodes, for good: the third ends the job, as a fork of it."""
-    victims = _lose_two(trial, JobOptions())
+    _lose_two(trial, JobOptions())
     trial.see_through()
-    trial.judge(victims, both_holders=True)
+    trial.judge(both_holders=True)
 
 
 def lose_two_strict(trial: Trial) -> None:
@@ -145,8 +145,9 @@ def lose_two_strict(trial: Trial) -> None:
     trial.facts["said_after_s"] = trial.wait(told, STRICT_NOTE_S, "the third does not say what the job waits for")
     trial.facts["note"] = notes[-1]
     trial.cluster.restart([victims[0].name])
+    trial.victims.remove(victims[0])
     trial.see_through()
-    trial.judge([victims[1]], both_holders=True)
+    trial.judge(both_holders=True)
 
 
 def _lose_two(trial: Trial, options: JobOptions) -> list[Node]:
@@ -156,7 +157,7 @@ def _lose_two(trial: Trial, options: JobOptions) -> list[Node]:
     victims = trial.rng.sample(nodes, 2)
     trial.facts["leader_lost"] = trial.leader() in victims
     ats = [node.kill() for node in victims]
-    trial.struck(ats[0])
+    trial.struck(ats[0], *victims)
     return victims
 
 
@@ -185,10 +186,10 @@ def _apart(trial: Trial, strike: Callable[[Trial, Node], float], *, lead: bool) 
     trial.await_moment(copies=3)  # the inputs are on the first machine only, until they are copied
     leader = trial.leader()
     victim = leader if lead else trial.any_node(but=[leader])
-    trial.struck(strike(trial, victim))
+    trial.struck(strike(trial, victim), victim)
     assert victim.runs
     winner = trial.see_through(but=[victim])
-    trial.judge([victim])
+    trial.judge()
     if victim.freezer is not None:
         victim.freezer.thaw()
     else:
@@ -226,9 +227,9 @@ def kill_two_leaders(trial: Trial) -> None:
     trial.facts["first_next_assigned_s"] = trial.first_of_next_term(first_at)
     second = trial.cluster.by_id(views[-1].leader)
     trial.look_at(second)
-    trial.struck(second.kill())
+    trial.struck(second.kill(), first, second)
     trial.see_through()
-    trial.judge([first, second])
+    trial.judge()
     agree(trial)
 
 
@@ -244,9 +245,9 @@ def kill_at_submission(trial: Trial) -> None:
         trial.submit(home, elsewhere=True)
     finally:
         timer.join()
-    trial.struck(killed[0])
+    trial.struck(killed[0], home)
     trial.see_through()
-    trial.judge([home])
+    trial.judge()
     agree(trial)
 
 
@@ -276,9 +277,9 @@ def _end_leader(trial: Trial, tell: Callable[[Node], object]) -> None:
         process.kill()
         process.wait()
     trial.facts["ended_after_s"] = round(time.monotonic() - at, 3)
-    trial.struck(at, gentle=True)
+    trial.struck(at, victim, gentle=True)
     trial.see_through()
-    trial.judge([victim])
+    trial.judge()
     trial.check(
         not trial.facts["again"], f"{trial.facts['again']} ended tasks ran again although it ended in good order"
     )
@@ -303,7 +304,7 @@ def kill_clients_daemon(trial: Trial) -> None:
         trial.await_moment(most=0.8, copies=3)
         victim = trial.leader()
         trial.check(victim is home, "the job was not led where it was submitted")
-        trial.struck(home.kill())
+        trial.struck(home.kill(), home)
         assert client.poll() is None, "the client had ended before the fault"
         told, _ = client.communicate(timeout=max(trial.until - time.monotonic(), 1.0))
     except subprocess.TimeoutExpired:
@@ -319,7 +320,7 @@ def kill_clients_daemon(trial: Trial) -> None:
     wrong = trial.work.wrong(_parts_in(out))
     trial.check(not wrong, f"wrong output: {wrong}")
     trial.see_through()
-    trial.judge([victim])
+    trial.judge()
 
 
 def _found_job(trial: Trial, home: Node) -> bool:

@@ -139,7 +139,7 @@ def _judge_anyway(trial: Trial) -> None:
     """Figures of a trial that did not come to its end."""
     if trial.fault_at and "again" not in trial.facts:
         with contextlib.suppress(Exception):
-            trial.judge([])
+            trial.judge()
 
 
 def commit() -> str:

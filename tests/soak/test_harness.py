@@ -9,7 +9,7 @@ from random import Random
 
 from tests.soak.abuse import ABUSES, judge_report
 from tests.soak.cases import CASES
-from tests.soak.nodes import Cluster
+from tests.soak.nodes import Cluster, Node
 from tests.soak.results import append, load, never_made, summary
 from tests.soak.trial import Before, Trial
 from tests.soak.work import Work
@@ -55,19 +55,28 @@ TOLD = [
 
 def test_what_was_unprotected_may_run_again_and_nothing_else(tmp_path: Path) -> None:
     fair = trial(tmp_path, TOLD, Before("ada", 2, 1, 0.1))
-    fair.judge([])
+    fair.judge()
     assert not fair.violations
     assert (fair.facts["again"], fair.facts["redone"]) == (1, 0)
     assert (fair.facts["next_start_s"], fair.facts["next_assigned_s"]) == (1.5, 1.5)
     unfair = trial(tmp_path, TOLD, Before("ada", 2, 0, 0.0))
-    unfair.judge([])
+    unfair.judge()
     assert unfair.facts["redone"] == 1
     assert "ran again although 2 were protected" in unfair.violations[0]
 
 
+def test_what_a_victim_does_alone_is_its_own_affair_also_where_the_trial_stumbles(tmp_path: Path) -> None:
+    own = trial(tmp_path, TOLD, Before("ada", 2, 0, 0.0))
+    own.facts["tasks"] = 4
+    own.struck(10.0, struck := Node("ada", tmp_path))
+    own.facts["tasks"], own.over_at, struck.id = 3, 0.0, "ada"
+    own.judge()
+    assert (own.facts["again"], own.violations) == (0, [])
+
+
 def test_a_task_that_never_ended_is_seen(tmp_path: Path) -> None:
     short = trial(tmp_path, TOLD[:-1], Before("ada", 2, 1, 0.1))
-    short.judge([])
+    short.judge()
     assert short.violations == ["2 of 3 tasks ended by their own account"]
 
 

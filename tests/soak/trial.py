@@ -66,6 +66,7 @@ class Trial:
     Attributes:
         facts: what is written to the results file.
         violations: sentences; empty for a trial that went well.
+        victims: the nodes that the fault struck.
     """
 
     cluster: Cluster
@@ -74,6 +75,7 @@ class Trial:
     limit_s: float
     facts: dict[str, Any] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
+    victims: list[Node] = field(default_factory=list)
     job: bytes = b""
     home: Node | None = None
     before: Before | None = None
@@ -178,8 +180,8 @@ class Trial:
         assert self.before is not None
         return self.cluster.by_id(self.before.leader)
 
-    def struck(self, at: float, *, gentle: bool = False) -> None:
-        """The fault has happened, at this instant.
+    def struck(self, at: float, *victims: Node, gentle: bool = False) -> None:
+        """The fault has happened, at this instant, to these nodes.
 
         Args:
             gentle: the job may go on, and end, until the victim is gone.
@@ -187,7 +189,7 @@ class Trial:
         Raises:
             FaultMissed: the job was over by now; or by that instant, of a gentle fault.
         """
-        self.fault_at = at
+        self.fault_at, self.victims = at, list(victims)
         ended = {mark.of for mark in self.work.told() if mark.what == "end" and (mark.at <= at or not gentle)}
         if len(ended) >= self.tasks:
             raise FaultMissed(f"all {self.tasks} tasks had ended")
@@ -243,7 +245,7 @@ class Trial:
 
     # --- judgement --------------------------------------------------------------------------------------------------
 
-    def judge(self, victims: Sequence[Node], *, both_holders: bool = False) -> None:
+    def judge(self, *, both_holders: bool = False) -> None:
         """What the marks tell: how long nothing started, and what ran again although it had ended before the fault.
 
         Args:
@@ -251,7 +253,7 @@ class Trial:
                 violation.
         """
         marks = self.work.told()
-        dead = {victim.id for victim in victims}
+        dead = {victim.id for victim in self.victims}
         at = self.fault_at
         term = max((mark.term for mark in marks if mark.at <= at), default=0)
         starts = [m for m in marks if m.what == "start" and m.at > at and not any(node in m.where for node in dead)]

@@ -79,6 +79,8 @@ class Led:
         """(stage, task) -> who has it and under which attempt number."""
         self.answers: dict[NodeId, int] = {}
         self.said: list[tuple[NodeId, Message]] = []
+        self.copied = 0
+        """Orders to keep something that were carried out."""
         self.shown: list[JobView] = []
         self.asked: list[events.CoordinatorEffect] = []
         """What was said to nobody that works."""
@@ -266,6 +268,19 @@ class Led:
                 ),
             )
         )
+
+    def kept(self) -> list[str]:
+        """Whoever was told to keep something, and has not yet, does."""
+        lines: list[str] = []
+        while orders := self._keeps()[self.copied :]:
+            self.copied += 1
+            to, order = orders[0]
+            message = messages.Kept(job=JOB, ballot=self.ballot, number=order.number)
+            lines += self.hear(events.FromWorker(node=to, message=message))
+        return lines
+
+    def _keeps(self) -> list[tuple[NodeId, messages.Keep]]:
+        return [(to, message) for to, message in self.said if isinstance(message, messages.Keep)]
 
     # --- what it says ---------------------------------------------------------------------------------------------
 

@@ -28,7 +28,8 @@ def test_a_job_of_two_stages() -> None:
     assert led.done("A", 0, blobs="m") == []
     assert led.done("B", 1, blobs="m") == ["A: reduce 0"]
     assert [s.digest for s in led.sources("A")] == [blob("m0").digest, blob("m1").digest]
-    assert led.done("A", 0, stage=led.reduce, blobs="r") == ["A: forget", "B: forget", "done"]
+    assert led.done("A", 0, stage=led.reduce, blobs="r") == []
+    assert led.kept() == ["A: forget", "B: forget", "done"]
     assert [(p.number, p.source.digest) for p in led.view.parts] == [(0, blob("r0").digest)]
     assert led.view.nodes == (("a", 2), ("b", 1))
 
@@ -78,6 +79,7 @@ def test_of_a_job_that_is_over_only_the_last_view_is_kept(end: str) -> None:
             )
             led.done(letter, task, blobs="m")
         led.done("A", 0, stage=led.reduce, blobs="r")
+        led.kept()
     elif end == "failed":
         led.failed("A", 0, Outcome.RAISED)
     else:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
 from p2premap.ids import NodeId
 from p2premap.sim.workloads import Shape
 from p2premap.tasks import events, messages
+from p2premap.tasks.copies import PATIENCE_S
 from p2premap.tasks.job import JobOptions, Phase
 from p2premap.tasks.roster import DOUBT_S
 from tests.tasks.dialogue import BALLOT, JOB, Led, blob
-from tests.tasks.working import A, B, C
+from tests.tasks.working import MAP, A, B, C
 
 
 def orders(led: Led) -> list[tuple[NodeId, messages.Keep]]:
@@ -104,6 +107,7 @@ def test_a_job_is_not_done_while_only_a_node_in_doubt_has_a_part_of_its_output()
     led.done("A", 0, blobs="m")
     assert not led.core.over, "it may be dead, and the part lost with it"
     led.seen("B")
+    led.kept()
     assert led.view.phase is Phase.DONE
 
 
@@ -129,5 +133,143 @@ def test_the_parts_of_a_job_are_those_of_the_results_that_are_left() -> None:
     led.ended("C", [led.end(1, blobs=(blob("c1"),))])
     led.lost("B")
     led.done("A", 0, blobs="a")
+    led.kept()
     assert led.view.phase is Phase.DONE
     assert [part.source.digest for part in led.view.parts] == [blob("a0").digest, blob("c1").digest]
+
+
+def fail(led: Led, order: tuple[NodeId, messages.Keep]) -> None:
+    """The node could not get it."""
+    kept = messages.Kept(job=JOB, ballot=BALLOT, number=order[1].number, error="no holder has it")
+    led.hear(events.FromWorker(node=order[0], message=kept))
+
+
+def letter(node: NodeId) -> str:
+    """Its first one."""
+    return chr(node[0])
+
+
+def test_what_one_node_cannot_get_another_is_to_keep_and_until_one_does_it_is_not_protected() -> None:
+    led = Led(Shape(4), on="ABC")
+    led.done("A", 0, blobs="m")
+    fail(led, orders(led)[0])
+    fail(led, orders(led)[1])
+    assert {node for node, _ in orders(led)} == {B, C}
+    assert (len(orders(led)), led.view.unprotected) == (2, 1)
+    led.seen("C")
+    keep(led, orders(led)[2])
+    assert led.view.unprotected == 0
+
+
+def test_a_second_holder_that_no_quorum_knows_of_protects_nothing() -> None:
+    led = Led(Shape(4), on="AB", quorum=False)
+    led.done("A", 0, blobs="m")
+    led.protect(1)
+    keep(led, orders(led)[0])
+    assert led.view.unprotected == 1
+    led.protect(2)
+    assert led.view.unprotected == 0
+
+
+def test_what_a_node_has_kept_that_is_in_doubt_for_long_a_third_one_keeps() -> None:
+    led = Led(Shape(4), on="ABC")
+    led.done("A", 0, blobs="m")
+    ((first, _),) = orders(led)
+    keep(led, orders(led)[0])
+    led.doubt(letter(first))
+    assert len(orders(led)) == 1
+    led.tick(DOUBT_S)
+    assert {node for node, _ in orders(led)} == {B, C}
+
+
+def test_what_only_a_node_has_that_was_away_another_is_to_keep_once_it_is_back() -> None:
+    led = Led(Shape(4), on="ABC")
+    led.done("B", 0, blobs="m")
+    led.lost("B")
+    led.seen("B")
+    assert led.view.stages[0].done == 1
+    assert len(orders(led)) == 2
+
+
+# --- the end of the job -------------------------------------------------------------------------------------------
+
+
+def test_a_part_is_told_with_all_who_hold_it() -> None:
+    led = Led(Shape(2), on="AB")
+    led.done("A", 0, blobs="m")
+    assert [part.source.holders for part in led.view.parts] == [(A,)]
+    keep(led, orders(led)[0])
+    assert [part.source.holders for part in led.view.parts] == [(A, B)]
+
+
+def test_a_job_ends_when_its_output_has_two_holders() -> None:
+    led = Led(Shape(1), on="AB")
+    led.done("A", 0, blobs="m")
+    assert not led.core.over
+    assert "copied to a second node: 1" in led.view.note
+    assert led.view.note == led.core.why(led.now)
+    keep(led, orders(led)[0])
+    assert led.view.phase is Phase.DONE
+    assert [part.source.holders for part in led.view.parts] == [(A, B)]
+
+
+@pytest.mark.parametrize(("on", "options"), [("A", JobOptions()), ("AB", JobOptions(copies=1))])
+def test_a_job_ends_at_once_where_no_second_holder_is_to_be_had(on: str, options: JobOptions) -> None:
+    led = Led(Shape(1), on=on, options=options)
+    led.done("A", 0, blobs="m")
+    assert led.view.phase is Phase.DONE
+
+
+def test_a_job_ends_where_nobody_can_keep_its_output() -> None:
+    led = Led(Shape(1), on="AB")
+    led.done("A", 0, blobs="m")
+    fail(led, orders(led)[0])
+    assert led.view.phase is Phase.DONE
+
+
+def test_a_job_ends_where_a_copy_takes_for_ever() -> None:
+    led = Led(Shape(1), on="AB")
+    led.done("A", 0, blobs="m")
+    led.now += PATIENCE_S - 0.1
+    led.tick(0.01)
+    assert not led.core.over
+    led.tick(0.1)
+    assert led.view.phase is Phase.DONE
+
+
+def test_a_job_does_not_end_while_a_part_is_only_on_a_node_in_doubt() -> None:
+    led = Led(Shape(2), on="ABC")
+    led.done("B", 0, blobs="m")
+    led.doubt("B")
+    led.done("A", 1, blobs="m")
+    keep(led, orders(led)[-1])
+    assert not led.core.over
+    assert "only on nodes that do not answer now: b" in led.view.note
+    led.tick(DOUBT_S)
+    assert led.given[MAP, 0][0] != B, "it is made again"
+    led.done("A", 0, blobs="m")
+    keep(led, orders(led)[-1])
+    assert led.view.phase is Phase.DONE
+    assert all(B not in part.source.holders[1:] for part in led.view.parts)
+
+
+def test_a_job_whose_node_in_doubt_is_back_ends_with_what_it_has() -> None:
+    led = Led(Shape(2), on="ABC")
+    led.done("B", 0, blobs="m")
+    led.doubt("B")
+    led.done("A", 1, blobs="m")
+    keep(led, orders(led)[-1])
+    led.seen("B")
+    assert not led.core.over
+    keep(led, orders(led)[-1])
+    assert led.view.phase is Phase.DONE
+    assert led.given[MAP, 0][1] == 0, "nothing ran again"
+
+
+def test_nobody_waits_for_what_a_lost_node_was_to_give() -> None:
+    led = Led(Shape(1), on="ABCD")
+    led.done("B", 0, blobs="m")
+    led.lost("B")
+    led.done("A", 0, blobs="m")
+    keep(led, orders(led)[-1])
+    assert led.view.phase is Phase.DONE

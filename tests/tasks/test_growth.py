@@ -253,6 +253,7 @@ def test_a_job_may_go_on_without_tasks_that_failed_for_good() -> None:
     led.failed("B", 1, Outcome.RAISED, error="bad line")
     led.done("A", 2, blobs="m")
     led.done("B", 0, stage=led.reduce, blobs="r")
+    led.kept()
     assert led.view.phase is Phase.DONE
     ((stage, task, error),) = led.view.skipped
     assert (stage, task) == ("map", 1)

@@ -68,6 +68,7 @@ def test_what_runs_is_adopted_under_its_old_number() -> None:
     assert heir.view.stages[0].running == 2
     heir.ended("A", [AttemptEnd(task=0, attempt=0, outcome=Outcome.DONE, blobs=(blob("m0"),), seconds=1.0)])
     heir.ended("B", [AttemptEnd(task=1, attempt=0, outcome=Outcome.DONE, blobs=(blob("m1"),), seconds=1.0)])
+    heir.kept()
     assert heir.view.phase is Phase.DONE
 
 
@@ -172,6 +173,7 @@ def test_a_manifest_is_proposed_when_its_facts_are_protected() -> None:
     (proposal,) = led.asked_for(events.ProposeCell)
     assert proposal.cell == "manifest/0/0"
     led.decide(proposal.cell, proposal.value)
+    led.kept()
     assert led.asked_for(events.ProposeCell)[1].cell == FINAL_CELL
 
 
