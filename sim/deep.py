@@ -62,8 +62,8 @@ def _walks(first: int, count: int, walk: Callable[[int], dict[str, int]]) -> Wal
     for seed in range(first, first + count):
         try:
             counts.update(walk(seed))
-        except AssertionError as error:
-            violations.append((seed, str(error)))
+        except Exception as error:  # whatever goes wrong has the number of its seed
+            violations.append((seed, str(error) or repr(error)))
     return counts, violations
 
 

@@ -225,7 +225,7 @@ class Ledgers:
     def _is_quorum(self, job: JobId, ballot: Ballot, at: set[NodeId]) -> bool:
         """By the leader's own configuration: more than half, or half with the first."""
         record = self._records.get((ballot.node, job))
-        if record is None or record.promised.epoch != ballot.epoch:
+        if record is None or record.gone or record.promised.epoch != ballot.epoch:
             return False
         have = sum(member in at for member in record.members)
         total = len(record.members)

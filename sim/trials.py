@@ -86,6 +86,8 @@ def run_some(first: int, count: int, nodes: int = 7) -> Summary:
             trial.run()
         except InvariantBroken as error:
             summary.failures.append((seed, error.checker, f"{error.text} (at {error.at:.3f} s)"))
+        except Exception as error:  # whatever goes wrong has the number of its seed
+            summary.failures.append((seed, type(error).__name__, str(error)))
         _take(summary, trial.report)
     summary.cpu_s = time.process_time() - began
     return summary

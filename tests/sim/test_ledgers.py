@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from p2premap.config import GossipConfig
@@ -76,6 +77,15 @@ def held(world: World, ledgers: Ledgers, *, by: int, blob: bool = False) -> Ball
         )
         ledgers.written(seat, records)
     return leader
+
+
+def test_a_leader_that_has_gone_from_the_replica_set_has_no_quorum(world: World, ledgers: Ledgers) -> None:
+    a, b, _ = world.seats
+    leader = held(world, ledgers, by=2)
+    gone = msgspec.structs.replace(job(world, leader), gone=True, members=())
+    ledgers.written(a, (gone,))
+    ledgers.lost(b, (batch(leader, 1, [result(b, 7)]),))
+    ledgers.effect(b, run(7, 1))
 
 
 def test_two_leaders_of_one_term(world: World, ledgers: Ledgers) -> None:
