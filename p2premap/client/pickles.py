@@ -43,8 +43,12 @@ def dumps(value: object) -> bytes:
         data = pickle.dumps(value, _PROTOCOL)
     except Exception:
         return dumps_by_value(value)
-    by_value = _MAIN in data or any(name in data for name in travelled.late.values())
-    return dumps_by_value(value) if by_value else data
+    return dumps_by_value(value) if names_local(data) else data
+
+
+def names_local(data: bytes) -> bool:
+    """Whether a pickle names what no worker can import."""
+    return _MAIN in data or any(name in data for name in travelled.late.values())
 
 
 def look_for_modules() -> None:

@@ -22,7 +22,7 @@ from p2premap.client.callstate import CallState
 from p2premap.client.captured import Captured, captured
 from p2premap.client.connection import Connection
 from p2premap.client.packs import Pack
-from p2premap.client.pickles import dumps, look_for_modules
+from p2premap.client.pickles import dumps, look_for_modules, names_local
 from p2premap.client.puts import is_same, put_pieces
 from p2premap.client.references import Shared, dumps_referring
 from p2premap.control.calls import Calls
@@ -172,7 +172,8 @@ class Sender:
             RequestRefused: it cannot be kept.
             Exception: it cannot be pickled.
         """
-        pieces = pack_value(value)
+        look_for_modules()
+        pieces = pack_value(value, names_local)
         head = bytes(pieces[0])
         with self._sharing:
             alike = [shared for shared in self._shared if shared.head == head]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import pickle
 import struct
 from array import array
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import cloudpickle
@@ -39,8 +39,11 @@ class Pickled(NamedTuple):
     buffers: Sequence[memoryview] = ()
 
 
-def pack_value(value: object) -> list[Piece]:
+def pack_value(value: object, by_value: Callable[[bytes], bool] = lambda data: _MAIN in data) -> list[Piece]:
     """The value as the pieces of a blob, all of its arrays beside the pickle. The first piece tells all lengths.
+
+    Args:
+        by_value: whether a pickle names what whoever opens it cannot import.
 
     Raises:
         Exception: it cannot be pickled.
@@ -50,7 +53,7 @@ def pack_value(value: object) -> list[Piece]:
         data = pickle.dumps(value, _PROTOCOL, buffer_callback=buffers.append)
     except Exception:
         data = b""
-    if not data or _MAIN in data:
+    if not data or by_value(data):
         buffers.clear()
         data = cloudpickle.dumps(value, _PROTOCOL, buffer_callback=buffers.append)
     return _pieces(Pickled(data, [buffer.raw() for buffer in buffers]))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import sys
+import types
 from typing import Any
 
+import cloudpickle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,6 +59,20 @@ def test_what_a_script_defines_travels_by_value() -> None:
     namespace: dict[str, Any] = {"__name__": "__main__"}
     exec("class Point:\n    x = 3\n", namespace)
     assert unpack_value(blob(pack_value(namespace["Point"]()))).x == 3
+
+
+def test_what_cannot_be_imported_elsewhere_travels_by_value_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("only_here")
+    exec("class Point:\n    x = 4\n", module.__dict__)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "only_here", module)
+        cloudpickle.register_pickle_by_value(module)
+        by_value = blob(pack_value(module.Point(), lambda data: b"only_here" in data))
+        by_name = blob(pack_value(module.Point()))
+        cloudpickle.unregister_pickle_by_value(module)
+    assert unpack_value(by_value).x == 4
+    with pytest.raises(ModuleNotFoundError):
+        unpack_value(by_name)
 
 
 @given(st.lists(st.tuples(st.binary(), st.lists(st.binary(min_size=1)), st.booleans())))
