@@ -10,7 +10,7 @@ import pytest
 from p2premap.sim.jobmodel import Violated
 from p2premap.sim.jobsettings import FAULTS, SHAPES, SHORT_STEPS
 from p2premap.sim.jobwalk import Walk, short_walk
-from p2premap.tasks.job import Phase
+from p2premap.tasks.job import JobOptions, Phase
 from p2premap.tasks.ledger import PinnedResults
 from p2premap.tasks.locations import Locations
 from p2premap.tasks.roster import Roster
@@ -93,11 +93,11 @@ def test_deep_walks() -> None:
 # --- planted bugs: the walk must find each ------------------------------------------------------------------------
 
 
-def _found(faults: str, *, seeds: range = range(120)) -> str:
+def _found(faults: str, *, seeds: range = range(120), options: JobOptions | None = None) -> str:
     """What the first walk that ends badly says."""
     for seed in seeds:
         try:
-            walk = Walk(seed, SHAPES[seed % len(SHAPES)], nodes=2 + seed % 4, faults=FAULTS[faults])
+            walk = Walk(seed, SHAPES[seed % len(SHAPES)], nodes=2 + seed % 4, faults=FAULTS[faults], options=options)
             view = walk.run(300)
         except (Violated, AssertionError) as error:
             return str(error)
@@ -107,8 +107,8 @@ def _found(faults: str, *, seeds: range = range(120)) -> str:
 
 
 def test_it_finds_results_that_are_thought_readable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(StageRun, "lose_results", lambda *_: None)
-    assert "is nowhere" in _found("kill")
+    monkeypatch.setattr(Locations, "lose", lambda *_: None)
+    assert "is nowhere" in _found("kill", options=JobOptions(copies=1))
 
 
 def test_it_finds_finished_work_that_is_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
