@@ -17,6 +17,9 @@ BIN = Path(sys.executable).parent
 WORKERS = "2"
 """Side by side: many tests wait for processes and for the network, so two take half the time of one on any machine."""
 
+SHARED = ("--dist", "worksteal")
+"""Whoever is done takes of what the other has: else one would get all of the slow tests, which come first."""
+
 CHECKS: tuple[tuple[str, list[str]], ...] = (
     ("style", [str(BIN / "ruff"), "check", "."]),
     ("format", [str(BIN / "ruff"), "format", "--check", "."]),
@@ -35,7 +38,8 @@ def main() -> int:
             print(f"{name}: FAILED: {' '.join(command)}")
             return done.returncode
         print(f"{name}: ok, {time.monotonic() - begun:.1f} s", flush=True)
-    return subprocess.run([sys.executable, "-m", "pytest", "-n", WORKERS, *sys.argv[1:]], cwd=ROOT).returncode
+    pytest = [sys.executable, "-m", "pytest", "-n", WORKERS, *SHARED]
+    return subprocess.run([*pytest, *sys.argv[1:]], cwd=ROOT).returncode
 
 
 if __name__ == "__main__":

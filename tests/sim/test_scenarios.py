@@ -20,10 +20,10 @@ def test_a_power_off_is_known_in_time(nodes: int, losses: int) -> None:
 
 @pytest.mark.slow
 def test_a_power_off_among_hundreds_is_known_in_time() -> None:
-    seen = scenarios.detection(400, seed=22, losses=4)
+    # so few say nothing of the median, which ten losses above and `bench gossip_sim` look at
+    seen = scenarios.detection(400, seed=22, losses=2)
     assert seen.unknown == seen.false_dead == 0
-    assert quantile(seen.each_s, 0.5) <= 3.5
-    assert quantile(seen.each_s, 0.99) <= 5.0
+    assert seen.all_s[-1] <= 5.0
 
 
 @pytest.mark.parametrize("nodes", [3, 32])

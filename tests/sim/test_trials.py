@@ -14,8 +14,9 @@ from p2premap.sim.strikes import KINDS
 from p2premap.sim.trial import WHOLE_S, Plan, Trial
 from p2premap.sim.trials import FLOORS, Summary, main, run_many, run_some
 
-SEEDS = 1_000
-"""Of the default run; `python -m p2premap.sim.deep` has ten times as many others."""
+SEEDS = 300
+"""Of the default run, which has to end in a quarter of an hour: `p2premap.sim.trials --seeds 1000` runs a thousand, and
+`p2premap.sim.deep` ten thousand others."""
 SHARD = 50
 """So many in one test, so that they spread over the processes of a run."""
 

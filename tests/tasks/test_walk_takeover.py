@@ -129,7 +129,7 @@ def test_it_finds_a_copy_that_comes_late_and_is_not_counted(monkeypatch: pytest.
         self._late.clear()
 
     monkeypatch.setattr(Copies, "unlinked", forgets)
-    assert "runs again" in _found(Faults(false_death=4, doubt=5))
+    assert "runs again" in _found(Faults(false_death=4, doubt=5, unlink=10.0, back=10.0))
 
 
 def _forget(monkeypatch: pytest.MonkeyPatch, kind: type[journal.Fact]) -> None:
