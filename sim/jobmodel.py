@@ -56,7 +56,13 @@ class Model:
         self._ended_first = False
         self._concluded = False
         self._lost_late: set[NodeId] = set()
+        self._seen_late: set[NodeId] = set()
         self.reruns = 0
+
+    def seen(self, node: Node) -> None:
+        """The leader is told that a node is there."""
+        if node.told == "lost" and FINAL_CELL in self._walk.quorum.proposals:
+            self._seen_late.add(node.id)  # taken for dead when the end was put to the vote: it hears of it now
 
     # --- what the leader says -------------------------------------------------------------------------------------
 
@@ -125,7 +131,8 @@ class Model:
         if view.phase is Phase.CANCELLED:
             for node in self._walk.nodes:
                 running = [q for q in node.queues.values() if q]
-                if node.core is not None and node.told in ("seen", "doubtful") and running and not self._walk.gave_up():
+                there = node.told in ("seen", "doubtful") and node.id not in self._seen_late
+                if node.core is not None and there and running and not self._walk.gave_up():
                     raise Violated("CANCELLED while attempts run")
 
     def concluded(self) -> None:

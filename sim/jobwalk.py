@@ -422,6 +422,7 @@ class Walk:
         node.core = WorkerCore(me=node.id, slots=node.slots, config=self.config, fence=Fence(100), now=self.now)
 
     def _see(self, node: Node, *, doubtful: bool = False) -> None:
+        self.model.seen(node)
         node.told, node.doubted_at = "doubtful" if doubtful else "seen", self.now
         name = f"n{node.id[0] - 65}"
         seen = events.WorkerSeen(node=node.id, name=name, slots=node.slots, machine=node.id, doubtful=doubtful)
