@@ -7,9 +7,10 @@ from itertools import islice
 from typing import Final, Protocol
 
 from p2premap.worker.pairs import Key, Pair, Value
-from p2premap.worker.runtime import Result
+from p2premap.worker.runtime import Context, Result
 
 _CHUNK_PAIRS: Final = 10_000
+_BUFFER_BYTES: Final = 1 << 20
 
 
 class PartOutput(Protocol):
@@ -58,3 +59,32 @@ class ChunkedOutput:
     def add_columns(self, keys: Sequence[Key], values: Sequence[Value]) -> None:
         """See `PartOutput`."""
         raise NotImplementedError
+
+
+class BufferedOutput(ChunkedOutput):
+    """An output whose pairs become bytes at once: they are written by the megabyte.
+
+    Args:
+        context: of the attempt.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._blob = context.new_blob()
+        self._buffer = bytearray()
+
+    def _write(self, data: bytes, pairs: int) -> None:
+        """So many pairs, as bytes."""
+        self._buffer += data
+        self._context.count(records_out=pairs)
+        if len(self._buffer) >= _BUFFER_BYTES:
+            self._flush()
+
+    def finish(self) -> Result:
+        """See `PartOutput`."""
+        self._flush()
+        return Result(blobs=(self._blob.finish(),))
+
+    def _flush(self) -> None:
+        self._blob.write(bytes(self._buffer))
+        self._buffer.clear()

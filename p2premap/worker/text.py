@@ -12,23 +12,16 @@ from typing import Final
 
 import msgspec
 
-from p2premap.worker.output import ChunkedOutput
+from p2premap.worker.output import BufferedOutput
 from p2premap.worker.pairs import Key, Value
-from p2premap.worker.runtime import Context, Result
 
-_BUFFER_BYTES: Final = 1 << 20
 _IN_KEY: Final = "\t\n\r"
 _IN_VALUE: Final = "\n\r"
 _PLAIN: Final = frozenset((str, int, float))
 
 
-class TextOutput(ChunkedOutput):
+class TextOutput(BufferedOutput):
     """Writes an attempt's output part."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._blob = context.new_blob()
-        self._buffer = bytearray()
 
     def add_columns(self, keys: Sequence[Key], values: Sequence[Value]) -> None:
         """Write these pairs."""
@@ -39,19 +32,7 @@ class TextOutput(ChunkedOutput):
             text = "".join(
                 [f"{_field(k, _IN_KEY)}\t{_field(v, _IN_VALUE)}\n" for k, v in zip(keys, values, strict=True)]
             )
-        self._buffer += text.encode("utf-8", "backslashreplace")
-        self._context.count(records_out=len(keys))
-        if len(self._buffer) >= _BUFFER_BYTES:
-            self._flush()
-
-    def finish(self) -> Result:
-        """The part, in place."""
-        self._flush()
-        return Result(blobs=(self._blob.finish(),))
-
-    def _flush(self) -> None:
-        self._blob.write(bytes(self._buffer))
-        self._buffer.clear()
+        self._write(text.encode("utf-8", "backslashreplace"), len(keys))
 
 
 def _field(thing: Value, breaking: str) -> str:

@@ -22,7 +22,7 @@ import msgspec
 from p2premap.worker.blocks import Columns, encode_block, shorten
 from p2premap.worker.jobfile import JobFile
 from p2premap.worker.merge import Run
-from p2premap.worker.output import ChunkedOutput, PartOutput
+from p2premap.worker.output import BufferedOutput, ChunkedOutput, PartOutput
 from p2premap.worker.pairs import JobCodeError, Key, Pair, Value
 from p2premap.worker.runtime import BlobWriter, Context, Result, Segment
 from p2premap.worker.text import TextOutput
@@ -53,34 +53,21 @@ def output_for(job: JobFile, context: Context, *, onward: bool = False) -> PartO
             return OwnOutput(context, writer)
 
 
-class JsonOutput(ChunkedOutput):
+class JsonOutput(BufferedOutput):
     """JSON lines."""
 
     def __init__(self, context: Context) -> None:
-        self._context = context
-        self._blob = context.new_blob()
+        super().__init__(context)
         self._encoder = msgspec.json.Encoder()
-        self._buffer = bytearray()
 
     def add_columns(self, keys: Sequence[Key], values: Sequence[Value]) -> None:
         """See `PartOutput`."""
         rows = [{"key": key, "value": value} for key, value in zip(keys, values, strict=True)]
         try:
-            self._buffer += self._encoder.encode_lines(rows)
+            data = self._encoder.encode_lines(rows)
         except Exception:
             raise self._unsaid(rows) from None
-        self._context.count(records_out=len(keys))
-        if len(self._buffer) >= _BUFFER_BYTES:
-            self._flush()
-
-    def finish(self) -> Result:
-        """See `PartOutput`."""
-        self._flush()
-        return Result(blobs=(self._blob.finish(),))
-
-    def _flush(self) -> None:
-        self._blob.write(bytes(self._buffer))
-        self._buffer.clear()
+        self._write(data, len(keys))
 
     def _unsaid(self, rows: Sequence[dict[str, Any]]) -> JobCodeError:
         for row in rows:
