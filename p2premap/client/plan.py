@@ -66,6 +66,18 @@ def plan(asked: Asked) -> Submission:
     """
     if asked.given:
         raise JobRejected(f"Map/reduce jobs have no option {next(iter(asked.given))!r}: leave --option out.")
+    return plan_asked(asked)
+
+
+def plan_asked(asked: Asked, *, code: JobCode | None = None) -> Submission:
+    """`plan_mapreduce` of what a command was given.
+
+    Args:
+        code: see there.
+
+    Raises:
+        JobRejected: see there.
+    """
     return plan_mapreduce(
         asked.file,
         asked.inputs,
@@ -73,6 +85,7 @@ def plan(asked: Asked) -> Submission:
         partitions=asked.partitions,
         compression="none" if asked.one_machine else "zlib",
         options=asked.options,
+        code=code,
     )
 
 

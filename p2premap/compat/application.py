@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from p2premap.client.bundle import load_adapted
-from p2premap.client.plan import plan_mapreduce
+from p2premap.client.plan import plan_asked
 from p2premap.client.planning import Asked
 from p2premap.client.submission import Submission
 from p2premap.errors import JobRejected
@@ -76,15 +76,7 @@ def plan_application(asked: Asked) -> Submission:
         JobRejected: one sentence: it is none, or an input is wrong.
     """
     code = load_adapted(asked.file, module=MODULE, adapter=ADAPTER, adapt=lambda tree: _adapter(asked.file, tree))
-    return plan_mapreduce(
-        asked.file,
-        asked.inputs,
-        slots=asked.slots,
-        partitions=asked.partitions,
-        compression="none" if asked.one_machine else "zlib",
-        options=asked.options,
-        code=code,
-    )
+    return plan_asked(asked, code=code)
 
 
 def _adapter(path: str, tree: ast.Module) -> str:
