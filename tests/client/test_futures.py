@@ -39,23 +39,6 @@ def fail(x: int) -> int:
     raise ValueError("no", x)
 
 
-@pytest.fixture
-def house(paths: Paths, tmp_path: Path) -> CallHouse:
-    return CallHouse(tmp_path)
-
-
-@pytest.fixture
-def daemon(house: CallHouse, paths: Paths) -> Iterator[FakeDaemon]:
-    with house.daemon(paths) as daemon:
-        yield daemon
-
-
-@pytest.fixture
-def cluster(daemon: FakeDaemon) -> Iterator[Cluster]:
-    with p2premap.connect() as cluster:
-        yield cluster
-
-
 def test_many_calls_have_their_results(cluster: Cluster, house: CallHouse) -> None:
     fs = [cluster.submit(add, n, y=2) for n in range(3_000)]
     assert [f.result(10) for f in fs] == [n + 2 for n in range(3_000)]

@@ -6,7 +6,6 @@ import errno
 import gc
 import mmap
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,25 +27,6 @@ numpy = pytest.importorskip("numpy")
 OTHER = NodeId(bytes(reversed(range(16))))
 ITEMS = 400_000
 """3.2 MB of them."""
-
-
-@pytest.fixture
-def house(paths: Paths, tmp_path: Path) -> Iterator[CallHouse]:
-    house = CallHouse(tmp_path)
-    yield house
-    house.close()
-
-
-@pytest.fixture
-def daemon(house: CallHouse, paths: Paths) -> Iterator[FakeDaemon]:
-    with house.daemon(paths) as daemon:
-        yield daemon
-
-
-@pytest.fixture
-def cluster(daemon: FakeDaemon) -> Iterator[Cluster]:
-    with p2premap.connect() as cluster:
-        yield cluster
 
 
 def spoil(array: Any, number: int) -> tuple[int, bool]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from concurrent import futures
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,23 +27,6 @@ def add(x: int, y: int = 1) -> int:
 
 def fail(x: int) -> int:
     raise ValueError("no", x)
-
-
-@pytest.fixture
-def house(paths: Paths, tmp_path: Path) -> CallHouse:
-    return CallHouse(tmp_path)
-
-
-@pytest.fixture
-def daemon(house: CallHouse, paths: Paths) -> Iterator[FakeDaemon]:
-    with house.daemon(paths) as daemon:
-        yield daemon
-
-
-@pytest.fixture
-def cluster(daemon: FakeDaemon) -> Iterator[Cluster]:
-    with p2premap.connect() as cluster:
-        yield cluster
 
 
 def whole(values: list[Any], more: dict[str, int]) -> int:
