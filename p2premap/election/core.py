@@ -201,7 +201,8 @@ class ElectionCore:
 
     def find(self, key: bytes) -> JobId | None:
         """The job that is known here under this submission key."""
-        return self._table.find(key)
+        record = self._table.find(key)
+        return JobId(record.job) if record is not None else None
 
     def _wrote(self, event: events.Persisted | events.PersistFailed) -> None:
         journal = self._context.journal
@@ -254,7 +255,7 @@ class ElectionCore:
             case events.CreateJob():
                 self._submissions.create(event)
             case events.FindJob(request=request, key=key):
-                self._submissions.inquiries.find(request, key, self.find(key))
+                self._submissions.inquiries.find(request, key, self._table.find(key))
             case events.Persisted() | events.PersistFailed():
                 self._wrote(event)
             case events.BatchesLoaded(token=token, batches=batches):

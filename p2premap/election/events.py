@@ -255,10 +255,16 @@ class CreateFailed(Event, frozen=True, kw_only=True):
 
 
 class KeyAnswer(Event, frozen=True, kw_only=True):
-    """Answers `FindJob` of the same request; None: nobody who answered within a round knows one."""
+    """Answers `FindJob` of the same request.
+
+    Args:
+        job: None: nobody who answered within a round knows one.
+        spec: what was submitted as that job (`CreateJob.spec`), where whoever knows the job has told it.
+    """
 
     request: int
     job: JobId | None
+    spec: bytes = b""
 
 
 class Lead(Event, frozen=True, kw_only=True):

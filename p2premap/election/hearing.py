@@ -57,7 +57,9 @@ class Hearing:
             case messages.BootsKnown():
                 self._boots_known(node, message)
             case messages.FindKey(request=request, key=key):
-                context.send(node, messages.KeyFound(request=request, job=self._table.find(key) or b""))
+                found = self._table.find(key)
+                job_id, spec = (found.job, found.spec) if found is not None else (b"", b"")
+                context.send(node, messages.KeyFound(request=request, job=job_id, spec=spec))
             case messages.KeyFound():
                 self._submissions.inquiries.found(node, message)
             case messages.Append(job=job_id) | messages.Accept(job=job_id) | messages.Prepare(job=job_id):

@@ -235,10 +235,11 @@ class FindKey(Message, tag=77, frozen=True, kw_only=True):
 
 
 class KeyFound(Message, tag=78, frozen=True, kw_only=True):
-    """Answers `FindKey`; b"" is none."""
+    """Answers `FindKey`; b"" is none. `spec`: what was submitted as that job."""
 
     request: Count
     job: bytes
+    spec: bytes = b""
 
 
 class StandNow(Message, tag=79, frozen=True, kw_only=True):

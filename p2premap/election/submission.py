@@ -121,16 +121,17 @@ class Inquiry:
     """A search for a key among the living members.
 
     Args:
-        then: called with the answer.
+        then: called with the answer, a job and what was submitted as that; (None, b"") if nobody knows one.
     """
 
-    __slots__ = ("job", "then", "until", "waiting")
+    __slots__ = ("job", "spec", "then", "until", "waiting")
 
-    def __init__(self, then: Callable[[JobId | None], None], waiting: set[NodeId], until: float) -> None:
+    def __init__(self, then: Callable[[JobId | None, bytes], None], waiting: set[NodeId], until: float) -> None:
         self.then = then
         self.waiting = waiting
         self.until = until
         self.job: JobId | None = None
+        self.spec = b""
 
 
 class Inquiries:
@@ -141,21 +142,22 @@ class Inquiries:
         self._running: dict[int, Inquiry] = {}
         self._next = 0
 
-    def find(self, request: int, key: bytes, known: JobId | None) -> None:
+    def find(self, request: int, key: bytes, known: JobRecord | None) -> None:
         """Answer `FindJob`: at once, where this node knows."""
 
-        def answer(job: JobId | None) -> None:
-            self._context.out.append(KeyAnswer(request=request, job=job))
+        def answer(job: JobId | None, spec: bytes) -> None:
+            self._context.out.append(KeyAnswer(request=request, job=job, spec=spec))
 
         self.start(key, known, answer)
 
-    def start(self, key: bytes, known: JobId | None, then: Callable[[JobId | None], None]) -> None:
+    def start(self, key: bytes, known: JobRecord | None, then: Callable[[JobId | None, bytes], None]) -> None:
         """Ask all living members, unless this node knows already."""
         context = self._context
         alive = [node for node in context.peers if context.alive(node)] if known is None else []
         self._next += 1
         inquiry = Inquiry(then, set(alive), context.now + context.config.create_wait_s)
-        inquiry.job = known
+        if known is not None:
+            inquiry.job, inquiry.spec = JobId(known.job), known.spec
         self._running[self._next] = inquiry
         for node in alive:
             context.send(node, FindKey(request=self._next, key=key))
@@ -168,7 +170,7 @@ class Inquiries:
             return
         inquiry.waiting.discard(node)
         if message.job:
-            inquiry.job = JobId(message.job)
+            inquiry.job, inquiry.spec = JobId(message.job), message.spec
         self._check(message.request)
 
     def lost(self, node: NodeId) -> None:
@@ -191,7 +193,7 @@ class Inquiries:
         if inquiry.job is None and inquiry.waiting and self._context.now < inquiry.until:
             return
         del self._running[number]
-        inquiry.then(inquiry.job)
+        inquiry.then(inquiry.job, inquiry.spec)
 
 
 class Submissions:
@@ -270,7 +272,7 @@ class Submissions:
         """A job of which no client was told before this node's last life ended: perhaps it was told of another."""
         record = job.replica.record
 
-        def answer(other: JobId | None) -> None:
+        def answer(other: JobId | None, _: bytes) -> None:
             if self._table.get(record.job) is not job or not job.replica.active:
                 return
             self._context.touch(record.job)

@@ -7,7 +7,7 @@ from p2premap.election.boots import BootCheck
 from p2premap.election.context import Context
 from p2premap.election.forks import Forks
 from p2premap.election.job import Job
-from p2premap.election.records import ForgetJob
+from p2premap.election.records import ForgetJob, JobRecord
 from p2premap.election.replica import Replica
 from p2premap.ids import JobId
 
@@ -32,10 +32,11 @@ class JobTable:
         """The job, if it is known here."""
         return self.all.get(job)
 
-    def find(self, key: bytes) -> JobId | None:
+    def find(self, key: bytes) -> JobRecord | None:
         """The job that is known here under this submission key."""
         job = self._keys.get(key)
-        return job if job is not None and not self.all[job].replica.record.gone else None
+        record = self.all[job].replica.record if job is not None else None
+        return None if record is None or record.gone else record
 
     def active(self) -> list[Job]:
         """Jobs that are neither over nor moved away; each is touched."""

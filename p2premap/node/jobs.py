@@ -142,6 +142,7 @@ class Jobs:
             me=me,
             find=core.find,
             copies=self._copies,
+            submitted=self.submitted,
             check=self._check,
             plans=self._plans,
             candidates=candidates,
@@ -299,8 +300,8 @@ class Jobs:
                 self._send(now, node, message)
             case election.Persist() | election.LoadBatches() | election.Bring():
                 self._emit(effect)
-            case election.KeyAnswer(request=request, job=job):
-                self._submissions.found(now, request, job)
+            case election.KeyAnswer(request=request, job=job, spec=spec):
+                self._submissions.found(now, request, job, spec)
             case election.Created(request=request, job=job, copies=copies):
                 self._submissions.created(request, job, copies)
             case election.CreateFailed(request=request, text=text):

@@ -1,7 +1,8 @@
 """Jobs that clients hand in at one node, until they are accepted or refused. Pure.
 
 A job is first looked for under its key: a client that does not know whether it was accepted hands it in again, perhaps
-elsewhere. Only a new one is created, with this node as the first of its replicas.
+elsewhere. Only a new one is created, with this node as the first of its replicas. A key names one job: another one
+under it is refused, else its client would get the first one's results for its own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import msgspec
 
 from p2premap.election import events as election
 from p2premap.errors import JobError
-from p2premap.ids import JobId, NodeId
+from p2premap.ids import JobId, NodeId, short
 from p2premap.node.charter import Charter, job_id
 from p2premap.node.events import JobAccepted, JobRefused, NodeEffect, ShareFiles, SubmitJob
 from p2premap.tasks.job import JobSpec
@@ -35,6 +36,7 @@ class Submissions:
     Args:
         me: this node.
         find: the job that is known here under a key.
+        submitted: what was handed in as a job that is known here.
         copies: in how many copies a job exists, as far as is known here.
         check: raises `JobError` where this node will not lead such a job; whether it depends on this machine's files.
         plans: takes the plan of each job that is created here.
@@ -48,6 +50,7 @@ class Submissions:
         *,
         me: NodeId,
         find: Callable[[bytes], JobId | None],
+        submitted: Callable[[JobId], Charter | None],
         copies: Callable[[JobId], int],
         check: Callable[[JobId, JobSpec, bytes], bool],
         plans: dict[JobId, bytes],
@@ -57,6 +60,7 @@ class Submissions:
     ) -> None:
         self._me = me
         self._find = find
+        self._submitted = submitted
         self._copies = copies
         self._check = check
         self._plans = plans
@@ -70,7 +74,11 @@ class Submissions:
         """A client hands in a job: found under its key, or created."""
         key = event.spec.submission_key
         if (other := self._by_key.get(key)) is not None:
-            self._submissions[other].again.append(event.request)
+            first = self._submissions[other]
+            if first.event.spec == event.spec:
+                first.again.append(event.request)
+            else:
+                self._emit(JobRefused(request=event.request, text=_taken(first.event.spec)))
             return
         self._submissions[event.request] = _Submission(event)
         self._by_key[key] = event.request
@@ -79,15 +87,23 @@ class Submissions:
         else:
             self.found(now, event.request, self._find(key))
 
-    def found(self, now: float, request: int, known: JobId | None) -> None:
-        """The job has an earlier submission under the same key, or is new."""
+    def found(self, now: float, request: int, known: JobId | None, told: bytes = b"") -> None:
+        """The job has an earlier submission under the same key, or is new.
+
+        Args:
+            told: the charter of the known job, from a node that has it.
+        """
         submission = self._submissions.get(request)
         if submission is None:
             return
-        if known is not None:
-            self.answer(request, JobAccepted(request=request, job=known, copies=self._copies(known)))
-            return
         event = submission.event
+        if known is not None:
+            charter = self._submitted(known) or (Charter.decode(told) if told else None)
+            if charter is not None and charter.spec != event.spec:
+                self.refuse(request, _taken(charter.spec, known))
+            else:
+                self.answer(request, JobAccepted(request=request, job=known, copies=self._copies(known)))
+            return
         spec = event.spec
         members = (self._me, *list(self._candidates())[: max(spec.options.copies, 1) - 1])
         job = submission.job = job_id(spec, members)
@@ -134,3 +150,12 @@ class Submissions:
             self._plans.pop(submission.job, None)
         for number in (request, *submission.again):
             self._emit(JobRefused(request=number, text=text))
+
+
+def _taken(spec: JobSpec, job: JobId | None = None) -> str:
+    """Why a job is refused whose key is that of another one."""
+    which = f" ({short(job)})" if job is not None else ""
+    return (
+        f"This submission key is that of another job, {spec.name!r}{which}; a key finds the same job again, and a "
+        "different one needs a key of its own."
+    )

@@ -203,7 +203,10 @@ def test_a_key_is_found_at_any_member():
     assert world.cores["c"].find(b"mine") is None
     world.put("c", events.FindJob(request=7, key=b"mine"))
     world.put("c", events.FindJob(request=8, key=b"another"))
-    assert [(e.request, e.job) for _, e in world.heard(events.KeyAnswer)] == [(7, JOB), (8, None)]
+    (found, none) = [e for _, e in world.heard(events.KeyAnswer)]
+    assert (found.request, found.job) == (7, JOB)
+    assert found.spec == world.cores["a"].job(JOB).record.spec != b"", "with what was submitted as that job"
+    assert (none.request, none.job, none.spec) == (8, None, b"")
     world.deaf.update("ab")
     world.put("c", events.FindJob(request=9, key=b"mine"))
     world.run(2.0)

@@ -20,7 +20,7 @@ from p2premap.errors import RemoteProtocolError
 from p2premap.gossip import events as gossip
 from p2premap.gossip.events import GossipEffect, GossipEvent, MemberState, MemberView
 from p2premap.gossip.facts import LoadMeter
-from p2premap.ids import Address, Boot, Incarnation, JobId, NodeId, RequestId
+from p2premap.ids import Address, Boot, Incarnation, JobId, NodeId, RequestId, short
 from p2premap.node.capabilities import FACT, Capabilities
 from p2premap.node.charter import job_id
 from p2premap.node.core import NodeCore
@@ -213,6 +213,18 @@ def test_a_submission_is_bound_to_its_key() -> None:
     assert ids[0] == ids[1] != ids[2]
     assert shared == [ids[0], ids[2]], "files of a job that was known already are not opened again"
     assert [view.job for view in node.core.job_views(0.0)] == [ids[0], ids[2]]
+
+
+def test_another_job_under_a_key_that_has_one_is_refused_and_the_same_one_is_not() -> None:
+    node = Node()
+    (job,) = [e.job for e in node.submit(Shape(2)) if isinstance(e, JobAccepted)]
+    effects = node.submit(Shape(3), request=2)
+    (refused,) = [e for e in effects if isinstance(e, JobRefused)]
+    assert refused.request == 2
+    assert f"that of another job, 'shape' ({short(job)})" in refused.text
+    assert not [e for e in effects if isinstance(e, JobAccepted)]
+    assert [e.job for e in node.submit(Shape(2), request=3) if isinstance(e, JobAccepted)] == [job]
+    assert [view.job for view in node.core.job_views(0.0)] == [job]
 
 
 def test_an_id_names_the_submission_the_spec_and_the_replicas() -> None:
