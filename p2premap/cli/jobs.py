@@ -72,7 +72,7 @@ def _list(node: str, as_json: bool) -> None:
         head = ("ID", "NAME", "STATE", "DONE", "AGE", "COPIES", "LEADER")
         click.echo(table(head, [_job_row(view) for view in found.views], spare=("LEADER", "COPIES", "AGE")))
         for view in found.views:
-            if view.note and not view.phase.over:
+            if view.note:
                 say(f"{view.job.hex()[:8]}: {clean(view.note)}")
     else:
         say("No jobs yet. Start one with `p2premap run FILE INPUTS...`.")

@@ -124,7 +124,7 @@ def _seen(view: JobView) -> str:
 
 def _ended(view: JobView) -> str:
     how = {Phase.DONE: "is done", Phase.FAILED: "has failed", Phase.CANCELLED: "was cancelled"}[view.phase]
-    return f"The job {short(view.job)} {how}{': ' + view.error if view.error else '.'}"
+    return f"The job {short(view.job)} {how}{': ' + view.error if view.error else '.'} {view.note}".rstrip()
 
 
 HANDLERS: dict[type[Message], Handler] = {Why: why}

@@ -226,7 +226,8 @@ class Coordinator:
         state, copies = running.state, running.copies
         view, oldest = state.view(now), copies.oldest()
         if state.final is not None:
-            return view
+            done = state.final.phase is Phase.DONE
+            return msgspec.structs.replace(view, note=copies.shortage()) if done else view
         return msgspec.structs.replace(
             view,
             note=state.said or copies.note() or view.note,

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Final, NamedTuple
 
-from p2premap.ids import NodeId
+from p2premap.ids import NodeId, short
 from p2premap.tasks import journal, messages
 from p2premap.tasks.job import Source
 from p2premap.tasks.ledger import ResultFact
@@ -218,6 +218,27 @@ class Copies:
         if unkept := self._unkept():
             return f"All its tasks are done; parts of its output that are being copied to a second node: {unkept}."
         return ""
+
+    def shortage(self) -> str:
+        """What is to be said of a job that is done without the second holders that it could have had; "": nothing."""
+        if self._state.spec.options.output:
+            return ""
+        wanted = (*self._outputs, *self._aside, *(order.wanted for order in self._orders.values()))
+        holders: dict[NodeId, int] = {}
+        for one in wanted:
+            if one.run.plan.final and (fact := self._sole(one)) is not None and self._others_there(fact.node):
+                holders[fact.node] = holders.get(fact.node, 0) + 1
+        if not holders:
+            return ""
+        known = self._state.workers.all
+        names = ", ".join(sorted(known[node].name if node in known else short(node) for node in holders))
+        return (
+            f"Parts of its output that have one holder only: {sum(holders.values())}, at {names}; no other node took "
+            f"a copy: fetch them while {'it is' if len(holders) == 1 else 'they are'} there."
+        )
+
+    def _others_there(self, holder: NodeId) -> bool:
+        return any(worker.eligible and worker.node != holder for worker in self._state.workers.all.values())
 
     def _unkept(self) -> int:
         """Results of final stages that are being copied, or soon will be."""

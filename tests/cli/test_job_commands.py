@@ -70,6 +70,20 @@ def test_jobs_says_where_nobody_leads_and_why(paths: Paths) -> None:
     assert found[0]["leader"] == {"id": "", "name": "", "pid": 0}
 
 
+def test_what_is_to_be_said_of_a_job_that_is_done_is_said_wherever_it_is_shown(paths: Paths) -> None:
+    short = view(note="Parts of its output that have one holder only: 1, at bob; no other node took a copy.")
+
+    def ended(message: Message, payload: bytes) -> Iterable[Answer]:
+        if isinstance(message, Watch):
+            return [JobUpdate(request=message.request, view=short)]
+        return [Jobs(request=message.request, views=(short,))]
+
+    with FakeDaemon(paths, ended):
+        listed, watched = invoke("jobs"), invoke("watch", "89abcdef")
+    assert listed.stderr == f"89abcdef: {short.note}\n"
+    assert short.note in watched.stderr.splitlines()
+
+
 def test_run_says_how_the_job_is_to_be_kept(paths: Paths, tmp_path: Path) -> None:
     (tmp_path / "job.py").write_text("def map(key, line):\n    yield line, 1\n")
 

@@ -12,12 +12,13 @@ import trio.testing
 from p2premap.control import FROM_DAEMON
 from p2premap.control.answers import Chunk, Done, Trouble
 from p2premap.control.data import FindPart, PartFound, ReadPart
-from p2premap.control.jobs import AcceptFork, Cancel, Jobs, JobUpdate, ListJobs, Watch
-from p2premap.ids import NOBODY, Digest, JobId, NodeId, short
+from p2premap.control.jobs import AcceptFork, Cancel, Jobs, JobUpdate, ListJobs, Watch, Why
+from p2premap.ids import NOBODY, Digest, JobId, NodeId, RequestId, short
 from p2premap.node.bulletin import Bulletin
 from p2premap.node.desk import Handler, RequestError
 from p2premap.node.desk_jobs import accept_fork, cancel, list_jobs
 from p2premap.node.desk_watch import ALIVE_S, find_part, read_part, watch
+from p2premap.node.desk_why import why
 from p2premap.node.staging import SourceLost
 from p2premap.tasks.job import JobView, Part, Phase, Source
 from p2premap.wire import HEADER_BYTES_MAX, Message
@@ -201,3 +202,13 @@ async def test_a_client_hears_that_its_part_is_on_the_way(autojump_clock: trio.t
     with pytest.raises(RequestError, match="Part 0 cannot be had now: Nobody has it"):
         await read_part(visitor, ReadPart(request=1, job=JobId(view.job), part=0, leader=ME), b"")
     assert visitor.answers == [Chunk(request=1)] * 3
+
+
+async def test_why_tells_what_is_to_be_said_of_a_job_that_is_done() -> None:
+    done = msgspec.structs.replace(job_view(), note="It has one holder only.")
+    visitor = Visitor(done)
+    visitor.house.nodes = tuple
+    await why(visitor, Why(request=RequestId(1), about=done.job.hex()), b"")
+    assert visitor.answers == [
+        Done(request=RequestId(1), text=f"The job {short(done.job)} is done. It has one holder only.")
+    ]

@@ -218,6 +218,7 @@ def test_a_job_ends_at_once_where_no_second_holder_is_to_be_had(on: str, options
     led = Led(Shape(1), on=on, options=options)
     led.done("A", 0, blobs="m")
     assert led.view.phase is Phase.DONE
+    assert led.view.note == "", "nobody expected another"
 
 
 def test_a_job_ends_where_nobody_can_keep_its_output() -> None:
@@ -225,6 +226,7 @@ def test_a_job_ends_where_nobody_can_keep_its_output() -> None:
     led.done("A", 0, blobs="m")
     fail(led, orders(led)[0])
     assert led.view.phase is Phase.DONE
+    assert "one holder only: 1, at a; no other node took a copy: fetch them while it is there." in led.view.note
 
 
 def test_a_job_ends_where_a_copy_takes_for_ever() -> None:
@@ -235,6 +237,9 @@ def test_a_job_ends_where_a_copy_takes_for_ever() -> None:
     assert not led.core.over
     led.tick(0.1)
     assert led.view.phase is Phase.DONE
+    assert "one holder only: 1, at a;" in led.view.note
+    keep(led, orders(led)[-1])
+    assert "one holder only: 1, at a;" in led.view.note, "the end is what it was"
 
 
 def test_a_job_does_not_end_while_a_part_is_only_on_a_node_in_doubt() -> None:
