@@ -1,10 +1,10 @@
 """Stages whose tasks start all at once, or not at all (`StagePlan.together`): their slots are reserved first.
 
 The leader asks every node that can work for idle slots (`Reserve`), again and again while it waits, and is told
-whenever what is kept for it changes (`Reserved`). Once that is enough for every task that waits, they are handed out,
-one to a slot. If then one comes back without a result (its node is lost, it crashed, or an older job had taken the
-slot meanwhile), the others are stopped, and all of them wait again: they need each other, and whoever holds a part of
-what it needs holds up everybody.
+whenever what is kept for it changes (`Reserved`), or why a node does not run such tasks (`Busy`). Once that is enough
+for every task that waits, they are handed out, one to a slot. If then one comes back without a result (its node is
+lost, it crashed, or an older job had taken the slot meanwhile), the others are stopped, and all of them wait again:
+they need each other, and whoever holds a part of what it needs holds up everybody.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from p2premap.ids import NodeId
 from p2premap.tasks import messages
+from p2premap.tasks.job import Source
 from p2premap.tasks.stage import StageRun
 from p2premap.tasks.state import JobState
 from p2premap.tasks.workers import Worker
@@ -28,11 +29,13 @@ class Gang:
     Args:
         state: of the job.
         give: hands out.
+        environment: in which the tasks run; None: the nodes' own.
     """
 
-    def __init__(self, state: JobState, give: Give) -> None:
+    def __init__(self, state: JobState, give: Give, environment: Source | None) -> None:
         self._state = state
         self._give = give
+        self._environment = environment
         self._kept: dict[NodeId, int] = {}
         self._asked: set[NodeId] = set()
         self._stopped: set[int] = set()
@@ -110,6 +113,14 @@ class Gang:
         state.say(
             node,
             messages.Reserve(
-                job=state.job, ballot=state.ballot, stage=run.id, slots=slots, priority=priority, age_s=age_s
+                job=state.job,
+                ballot=state.ballot,
+                stage=run.id,
+                slots=slots,
+                priority=priority,
+                age_s=age_s,
+                runtime=state.director.runtime,
+                function=run.plan.function,
+                environment=self._environment,
             ),
         )

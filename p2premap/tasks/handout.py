@@ -30,12 +30,12 @@ class HandOut:
 
     def __init__(self, state: JobState) -> None:
         self._state = state
-        self.gang = Gang(state, self._give)
         self._repairing = False
         spec, leader = state.spec, state.leader.node
         self._code = _held_by(leader, spec.code)
         environment = spec.options.environment
         self._environment = None if environment is None else _held_by(leader, environment)
+        self.gang = Gang(state, self._give, self._environment)
 
     def all(self, now: float) -> bool:
         """Give batches to who has room: idle slots first, then the next batch of busy ones.

@@ -180,6 +180,8 @@ class Reserve(Message, tag=49, frozen=True, kw_only=True):
         slots: how many it could use here; 0: none any more.
         priority: of the job.
         age_s: since it was submitted: of equal priority, the older job takes slots from the younger.
+        runtime, function, environment: as of `Assign`: a node that does not run such keeps nothing, and says why. ""
+            of an earlier release.
     """
 
     job: JobIdField
@@ -188,6 +190,9 @@ class Reserve(Message, tag=49, frozen=True, kw_only=True):
     slots: Count
     priority: int
     age_s: Seconds
+    runtime: Short = ""
+    function: Short = ""
+    environment: Source | None = None
 
 
 class Reserved(Message, tag=50, frozen=True, kw_only=True):

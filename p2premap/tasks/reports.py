@@ -259,6 +259,7 @@ class Reports:
                     self._state.release(worker, run, task)
                     self._state.wait_again(run, task)
         if message.free == 0:
+            self._gang.reserved(worker, 0)
             worker.said = message.reason
             worker.rests = 0
             self._state.workers.rest(now, worker, max(message.retry_s, 0.01))

@@ -217,7 +217,7 @@ class WorkerCore:
             case messages.Reserve():
                 if led is None or led.forgotten:
                     led = self._start(now, led, message.job, message.ballot, message.stage, 0)
-                self._shares.reserve(now, led, message.slots, message.priority, message.age_s)
+                self._on_reserve(now, led, message)
             case _:
                 assert_never(message)
 
@@ -262,9 +262,7 @@ class WorkerCore:
         attempts = tuple(a for a in order.attempts if (a.task, a.attempt) not in known)
         if not attempts:
             return
-        if unfit := self._unfit(order.runtime, order.function) or self._readiness.hindrance(
-            now, led, order.environment
-        ):
+        if unfit := self._hindrance(now, led, order):
             self._teller.refuse(led, order.stage, attempts, unfit, retry_s=UNFIT_RETRY_S)
             return
         slot = self._shares.place(led)
@@ -301,6 +299,16 @@ class WorkerCore:
                 environment=None if order.environment is None else order.environment.digest,
             )
         )
+
+    def _on_reserve(self, now: float, led: LedJob, order: messages.Reserve) -> None:
+        unfit = self._hindrance(now, led, order) if order.slots and order.runtime else ""
+        self._shares.reserve(now, led, 0 if unfit else order.slots, order.priority, order.age_s)
+        if unfit:
+            self._teller.refuse(led, order.stage, (), unfit, retry_s=UNFIT_RETRY_S)
+
+    def _hindrance(self, now: float, led: LedJob, order: messages.Assign | messages.Reserve) -> str:
+        """Why this node cannot run such attempts now; "" where it can."""
+        return self._unfit(order.runtime, order.function) or self._readiness.hindrance(now, led, order.environment)
 
     def _start(
         self, now: float, known: LedJob | None, job: JobId, ballot: Ballot, stage: StageId, heard: int

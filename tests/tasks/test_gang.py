@@ -36,14 +36,26 @@ class Together(ShapeDirector):
 
 
 class World:
-    """Nodes of two slots each; jobs led by any of them; messages take a moment; nothing is lost."""
+    """Nodes of two slots each; jobs led by any of them; messages take a moment; nothing is lost.
 
-    def __init__(self, nodes: str, seed: int) -> None:
+    Args:
+        lacking: nodes that do not run jobs of this kind.
+    """
+
+    def __init__(self, nodes: str, seed: int, *, lacking: str = "") -> None:
         self.now = 0.0
         self.random = Random(seed)
         self.names = nodes
         self.workers = {
-            node(n): WorkerCore(me=node(n), slots=2, config=CONFIG, fence=Fence(100), now=0.0) for n in nodes
+            node(n): WorkerCore(
+                me=node(n),
+                slots=2,
+                config=CONFIG,
+                fence=Fence(100),
+                now=0.0,
+                unfit=lambda runtime, function, n=n: "it lacks a package" if n in lacking else "",  # type: ignore[misc]
+            )
+            for n in nodes
         }
         self.queues: dict[tuple[NodeId, int], deque[events.RunBatch]] = {}
         self.jobs: dict[JobId, tuple[Coordinator, Sole]] = {}
@@ -223,3 +235,23 @@ def test_a_task_that_comes_back_stops_the_others_and_all_start_anew() -> None:
     world.run(limit_s=10.0)
     stage = world.jobs[job][0].view(world.now).stages[0]
     assert (stage.done, stage.failed_attempts) == (3, 1)
+
+
+def test_a_node_that_lacks_the_kind_of_the_job_keeps_nothing_for_it_and_is_given_nothing() -> None:
+    world = World("ABC", seed=1, lacking="B")
+    job = world.submit("j", "A", tasks=4)
+    world.run(limit_s=5.0)
+    stage = world.jobs[job][0].view(world.now).stages[0]
+    assert (stage.done, stage.lost_attempts) == (4, 0)
+    assert world.now < 1.0, "nobody waited for what was refused"
+
+
+def test_what_lacks_for_it_to_start_at_once_is_told() -> None:
+    world = World("AB", seed=1, lacking="B")
+    job = world.submit("j", "A", tasks=4)
+    for _ in range(100):
+        world.step()
+    core = world.jobs[job][0]
+    assert not world.heads()
+    assert core.view(world.now).note == "4 tasks wait; b says: it lacks a package"
+    assert "b says: it lacks a package" in core.why(world.now)

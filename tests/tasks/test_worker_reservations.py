@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from p2premap.config import TasksConfig
-from p2premap.ids import Ballot
-from p2premap.tasks import events
+from p2premap.ids import Ballot, Digest
+from p2premap.tasks import events, messages
 from p2premap.tasks.job import Outcome
 from tests.tasks.working import A, B, Working
 
 LAPSE_S = TasksConfig().reserve_s
+LOCK = Digest(b"l" * 32)
 
 
 def test_idle_slots_are_kept_and_given_to_nobody_else() -> None:
@@ -95,3 +96,24 @@ def test_reservations_end_with_their_job_and_with_its_leader() -> None:
     node.reserve(1)
     node.recount(leader=B, ballot=Ballot(0, 1, B), census=True)
     assert node.assign(0, job="k", leader=B) == ["slot 0: run k 0"]
+
+
+def test_a_node_that_does_not_run_such_tasks_keeps_nothing_and_says_why() -> None:
+    node = Working(slots=2, unfit=lambda runtime, function: "it lacks a package" if runtime == "r" else "")
+    assert node.reserve(2) == ["A: busy j  free 0"]
+    (said,) = [effect.message for effect in node.effects if isinstance(effect, events.ToLeader)]
+    assert isinstance(said, messages.Busy)
+    assert said.reason == "it lacks a package"
+    assert node.assign(0, job="k", leader=B, runtime="other") == ["slot 0: run k 0"], "its slots are for others"
+
+
+def test_slots_are_kept_once_the_environment_is_there() -> None:
+    node = Working(slots=2)
+    assert node.reserve(2, environment=LOCK) == [f"make {LOCK.hex()[:4]}", "A: busy j  free 0"]
+    assert node.hear(events.EnvironmentTold(digest=LOCK, ready=True)) == ["A: busy j  free 4"]
+    assert node.reserve(2, environment=LOCK) == ["A: reserved j 2"]
+
+
+def test_a_leader_of_an_earlier_release_does_not_say_what_it_is_to_run() -> None:
+    node = Working(slots=2, unfit=lambda runtime, function: "it lacks a package")
+    assert node.reserve(2, runtime="") == ["A: reserved j 2"]

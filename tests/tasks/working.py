@@ -57,6 +57,7 @@ class Working:
         heard: int = 0,
         attempt: int = 0,
         environment: Digest | None = None,
+        runtime: str = "r",
     ) -> list[str]:
         """A leader hands out tasks."""
         return self.order(
@@ -64,7 +65,7 @@ class Working:
                 job=job_of(job),
                 ballot=ballot or first(leader),
                 stage=MAP,
-                runtime="r",
+                runtime=runtime,
                 function="map",
                 code=whole(CODE, leader),
                 attempts=tuple(AttemptSpec(task=t, attempt=attempt) for t in tasks),
@@ -77,12 +78,28 @@ class Working:
         )
 
     def reserve(
-        self, slots: int, *, job: str = "j", leader: NodeId = A, priority: int = 0, age_s: float = 0.0
+        self,
+        slots: int,
+        *,
+        job: str = "j",
+        leader: NodeId = A,
+        priority: int = 0,
+        age_s: float = 0.0,
+        environment: Digest | None = None,
+        runtime: str = "r",
     ) -> list[str]:
         """A leader wants so many idle slots at once."""
         return self.order(
             messages.Reserve(
-                job=job_of(job), ballot=first(leader), stage=MAP, slots=slots, priority=priority, age_s=age_s
+                job=job_of(job),
+                ballot=first(leader),
+                stage=MAP,
+                slots=slots,
+                priority=priority,
+                age_s=age_s,
+                runtime=runtime,
+                function="map",
+                environment=None if environment is None else whole(environment, leader),
             ),
             leader=leader,
         )
