@@ -171,9 +171,14 @@ class MapReducePlan(Record, frozen=True, kw_only=True):
         """How many map tasks."""
         return len(self.firsts) // _FIRST.size - 1
 
+    def bounds_of(self, task: int) -> tuple[int, int]:
+        """The numbers of the first split that one map task reads, and of the first that it does not."""
+        first, end = (_FIRST.unpack_from(self.firsts, (task + i) * _FIRST.size)[0] for i in (0, 1))
+        return first, end
+
     def splits_of(self, task: int) -> list[Split]:
         """What one map task reads, in order."""
-        first, end = (_FIRST.unpack_from(self.firsts, (task + i) * _FIRST.size)[0] for i in (0, 1))
+        first, end = self.bounds_of(task)
         ranges = _SPLIT.iter_unpack(memoryview(self.splits)[first * _SPLIT.size : end * _SPLIT.size])
         at = DIGEST_BYTES
         return [
@@ -336,6 +341,11 @@ def segment_range(value: bytes, partition: int) -> tuple[int, int, Digest]:
     end, digest = _SEGMENT.unpack_from(value, partition * _SEGMENT.size)
     start = _SEGMENT.unpack_from(value, (partition - 1) * _SEGMENT.size)[0] if partition else 0
     return start, end, digest
+
+
+def segments_bytes(partitions: int) -> int:
+    """How many bytes `pack_segments` makes of so many segments."""
+    return partitions * _SEGMENT.size
 
 
 def is_sound(result: Pinned, partitions: int) -> bool:

@@ -83,11 +83,14 @@ class VertexPlan(Record, frozen=True, kw_only=True):
         inputs: a packed map/reduce plan, with the partitions of `settings` and no `finish`; b"": there are none, and
             the graph is empty.
         settings: see there.
+        lines: packed, how many lines of its file come before each split (`p2premap.vertex.loading.pack_lines`), so that
+            a line can be named; b"": unknown.
     """
 
     version: int
     inputs: bytes
     settings: Settings
+    lines: bytes = b""
 
     def pack(self) -> bytes:
         """The plan blob."""
@@ -95,10 +98,16 @@ class VertexPlan(Record, frozen=True, kw_only=True):
 
 
 class LoadParams(Record, frozen=True, kw_only=True):
-    """Told to a load attempt. `inputs`: packed `MapParams`, which name the sources and what is fetched."""
+    """Told to a load attempt.
+
+    Args:
+        inputs: packed `MapParams`, which name the sources and what is fetched.
+        lines: how many lines of its file come before each of them; empty: unknown.
+    """
 
     settings: Settings
     inputs: bytes
+    lines: tuple[Count, ...] = ()
 
 
 class BuildParams(Record, frozen=True, kw_only=True):
