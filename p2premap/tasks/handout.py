@@ -178,8 +178,8 @@ class HandOut:
         if self._state.locations.known(source.blob, source.holders):
             return True  # a doubtful holder: gossip will know soon
         for run in self._state.runs:
-            if run.pinned and (task := run.producer(source.blob)) is not None:
-                if run.adopt(task, self._state.locations):
+            if (task := run.producer(source.blob)) is not None:  # of a stage that grows, other tasks read it, too
+                if run.pinned and run.adopt(task, self._state.locations):
                     self._state.abandon_after(run)
                 elif run.is_settled(task):
                     run.unsettle(task)

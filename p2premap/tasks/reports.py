@@ -153,7 +153,7 @@ class Reports:
         state.stop_others(run, task, raced=raced)
         if end.blobs:
             self._copies.want(now, run, task)
-        if state.going_on and run is not state.runs[-1]:
+        if state.going_on and (run.parked or run is not state.runs[-1]):
             state.runs[-1].reconsider()
         return True
 

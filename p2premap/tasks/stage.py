@@ -150,6 +150,8 @@ class StageRun(Waiting):
                 locations.made(now, blob.digest, node)
             if self.plan.final:
                 self.fresh_holders.append(task)
+        elif self._producers is not None:
+            self._producers |= {blob.digest: task for blob in end.blobs}
         if self._settled[task] or (self.pinned and ref != self.facts.chosen(task)):
             return False
         if not all(locations.known(blob.digest, (node,)) for blob in end.blobs):
@@ -272,6 +274,8 @@ class StageRun(Waiting):
 
     def producer(self, blob: Digest) -> int | None:
         """The task whose chosen result contains this blob."""
+        if not self.facts.any_blobs:
+            return None
         if self._producers is None:
             chosen = ((t, self.facts.chosen(t)) for t in range(self.tasks))
             self._producers = {b.digest: t for t, ref in chosen if ref for b in self.facts.results.blobs(ref)}

@@ -15,8 +15,8 @@ from p2premap.sim.workloads import Shape
 from p2premap.tasks import events, messages
 from p2premap.tasks.director import Extension, Pinned, StagePlan, TaskInput
 from p2premap.tasks.growth import PAYLOAD_BYTES_MAX
-from p2premap.tasks.job import AttemptEnd, JobOptions, Outcome, Part, Phase, StageId
-from tests.tasks.dialogue import JOB, Led
+from p2premap.tasks.job import AttemptEnd, JobOptions, Outcome, Part, Phase, Source, StageId
+from tests.tasks.dialogue import JOB, Led, blob
 from tests.tasks.working import MAP, A, B
 
 
@@ -405,3 +405,55 @@ def test_a_result_that_makes_no_sense_fails_the_job() -> None:
     _end(led, 0, value=b"nonsense")
     assert led.view.phase is Phase.FAILED
     assert led.view.error == "That is nonsense."
+
+
+# --- tasks that read what others of the stage have made -----------------------------------------------------------
+
+
+class Referring(Growing):
+    """Odd tasks read the blob that the task before them has made."""
+
+    def task(self, stage: StageId, task: int) -> TaskInput:
+        if task % 2 == 0:
+            return super().task(stage, task)
+        made = blob(f"m{task - 1}")
+        source = Source(digest=made.digest, start=0, end=made.size, holders=(A,), blob=made.digest)
+        return TaskInput(params=b"", sources=(source,))
+
+
+def _referring(on: str) -> Led:
+    led = Led(Shape(1), director=Referring(), options=JobOptions(copies=1))
+    for letter in on:
+        led.seen(letter, slots=1)
+    return led
+
+
+@pytest.mark.parametrize("first", [0, 2], ids=["the first blob", "one that was made later"])
+def test_a_blob_of_a_stage_that_still_grows_is_made_again_when_nobody_can_read_it(first: int) -> None:
+    led = _referring("A")
+    _extend(led, 2)
+    led.done("A", 0, blobs="m")
+    for lost in (0, 2)[: 1 + first // 2]:
+        if lost:
+            _extend(led, 2, first=2)
+            led.done("A", 2, blobs="m")
+        assert led.given[MAP, lost + 1] == (A, 0)
+        assert led.failed("A", lost + 1, Outcome.INPUT_LOST, missing=[blob(f"m{lost}").digest]) == [f"A: call {lost}.1"]
+        assert led.done("A", lost, blobs="m") == [f"A: call {lost + 1}.1"], "it waited for that"
+        assert [source.holders for source in led.sources("A")] == [(A,)]
+        led.done("A", lost + 1)
+    assert led.view.stages[0].done == 2 + first
+
+
+def test_what_reads_a_blob_of_a_dead_node_waits_until_it_is_made_again() -> None:
+    led = _referring("AB")
+    assert _extend(led, 2) == ["A: call 0", "B: call 1"]
+    led.busy("B", 1)
+    led.done("A", 0, blobs="m")
+    assert led.given[MAP, 1][0] == A
+    led.lost("A")
+    led.tick(1.0)
+    assert led.given[MAP, 0] == (B, 1)
+    assert led.given[MAP, 1][0] == A, "there is nothing to read"
+    assert led.done("B", 0, blobs="m") == ["B: call 1.2"]
+    assert [source.holders for source in led.sources("B")] == [(B,)]
