@@ -34,8 +34,8 @@ PARQUET: Final = "parquet"
 PARTS: Final = "parts"
 LINES: Final = "lines"
 FORMS: Final = (EDGES, ADJACENCY, PARQUET, PARTS, LINES)
-"""What an input may be: a line an edge; a line a vertex with all its targets; rows of a Parquet file; output parts of an
-earlier job; lines for the program's own `prepare`."""
+"""What an input may be: a line an edge; a line a vertex with all its targets; rows of a Parquet file; output parts of
+an earlier job; lines for the program's own `prepare`."""
 
 INTEGERS: Final = "int"
 STRINGS: Final = "str"

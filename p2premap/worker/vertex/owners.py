@@ -14,6 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
+from p2premap.vertex.loading import unpack_reading
+from p2premap.vertex.plan import Settings
+
 Keys: TypeAlias = npt.NDArray[np.int64]
 Owners: TypeAlias = npt.NDArray[np.uint16]
 
@@ -53,6 +56,12 @@ def owner(keys: Keys, partitions: int, ranges: Keys | None = None) -> Owners:
         mixed >>= _S32
         owners[start : start + _MIX_ROWS] = mixed
     return owners
+
+
+def ranges_of(settings: Settings) -> Keys | None:
+    """What `owner` is to be given for the vertices of this job."""
+    ranges = unpack_reading(settings.reading).ranges
+    return np.array(ranges, np.int64) if ranges else None
 
 
 def key_of(vertex: object) -> int:
