@@ -6,6 +6,7 @@ Tests that simulate tell how much by `record_property("simulated", counts)`; the
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +22,10 @@ from tests.cluster import private
 # how long an example takes is the machine's affair, and it may be busy: pytest-timeout ends what hangs
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+# a shell starts what it runs in the background with SIGINT ignored, and whatever we start would inherit that
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
