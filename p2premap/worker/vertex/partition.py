@@ -8,41 +8,20 @@ One superstep of partition p among P::
     p.deliver(source, mail)                      in order of source partition 0..P-1, empty mail left out
     p.turn() -> woken                            the inbox is whole; graph changes are in place
 
-When a graph is new, or `turn` said that it changed, `agree` is called before the next superstep (`Agreement`): the two
-rounds in which partitions ask each other for what they want mirrored. A form that needs none says so by `agrees`.
+When a partition has just been made, or `turn` of one said that its graph changed, all are told to `renew` before the
+next superstep, and then, in forms that say so by `agrees`, there are two rounds in which partitions ask each other for
+what they want: `requests`, then `answers`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from p2premap.errors import JobError
+from p2premap.vertex.barrier import Globals, Program, VertexError
 from p2premap.worker.gang import Buffer
 
-
-class VertexError(JobError):
-    """A vertex program went wrong; the sentence names vertex and superstep where there are any. Definite."""
-
-
-class Globals(NamedTuple):
-    """What every partition is told before a superstep; the same everywhere.
-
-    Args:
-        superstep: the one that is to be computed, from 0.
-        vertices, edges: of the whole graph, as of the end of the superstep before (before superstep 0: as loaded).
-        active: vertices that computed in the superstep before.
-        sent: messages of the superstep before, as counted by their senders.
-        aggregates: of the superstep before, merged over all partitions; of the persistent ones, of all so far. What the
-            master hook set stands here under the names that it gave.
-    """
-
-    superstep: int
-    vertices: int
-    edges: int
-    active: int
-    sent: int
-    aggregates: Mapping[str, object]
+__all__ = ["Buffer", "Did", "Form", "Globals", "Partition", "Program", "Sink", "Turned", "VertexError"]
 
 
 class Did(NamedTuple):
@@ -53,27 +32,26 @@ class Did(NamedTuple):
         sent: messages, before they were combined.
         aggregates: name -> what this partition gave, already reduced over its vertices in their order.
         computed: vertices that computed.
+        changes: of the graph that were asked for: after `turn` partitions are counted anew.
     """
 
     active: int
     sent: int
     aggregates: dict[str, object]
     computed: int = 0
+    changes: int = 0
 
 
 class Turned(NamedTuple):
     """What came of the mail.
 
     Args:
-        woken: halted vertices that mail has woken.
-        vertices, edges: of this partition now.
-        changed: its graph has changed: plans are to be agreed anew.
+        woken: vertices that have mail.
+        changed: its graph has changed: exchanges are to be agreed anew.
         dropped: messages to vertices that do not exist.
     """
 
     woken: int
-    vertices: int
-    edges: int
     changed: bool = False
     dropped: int = 0
 
@@ -98,6 +76,10 @@ class Partition(Protocol):
 
     def counts(self) -> tuple[int, int]:
         """Its vertices and edges."""
+
+    def renew(self) -> None:
+        """Others may have been given other partitions, or changed: forget what was agreed with them. Called in every
+        form, before `requests`."""
 
     def requests(self, partition: int) -> Sequence[Buffer]:
         """First round of an agreement: what is asked of another partition (its own included), as pieces."""
@@ -138,24 +120,6 @@ class Partition(Protocol):
 
     def rows(self) -> Iterator[tuple[object, object]]:
         """(id, value) of every vertex, for the output."""
-
-
-class Program(Protocol):
-    """The half of a vertex program that the barrier calls, in every process alike: deterministic, and quick."""
-
-    def merge(self, name: str, values: Sequence[object]) -> object:
-        """What an aggregator makes of the values of all partitions that gave any, in order of partition.
-
-        Raises:
-            Exception: nobody declared this aggregator.
-        """
-
-    def persistent(self, name: str) -> bool:
-        """Whether it is kept from one superstep to the next: its old value goes first into `merge`."""
-
-    def master(self, globals: Globals) -> Mapping[str, object] | None:
-        """The master hook, before each superstep but the first. None: the job ends here; else names and values that
-        are added to the aggregates that all vertices see ({}: nothing)."""
 
 
 class Form(Protocol):
