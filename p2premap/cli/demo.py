@@ -114,7 +114,7 @@ def _inputs(path: str | None) -> list[str]:
         library = Path(sysconfig.get_paths()["stdlib"])
         found = sorted(p for p in library.rglob("*.py") if not {"site-packages", "dist-packages"} & set(p.parts))
         return _up_to(INPUT_BYTES_MAX, (str(p) for p in found if p.is_file() and b"\0" not in p.read_bytes()[:65536]))
-    from p2premap.client.plan import find_files
+    from p2premap.client.splits import find_files
 
     return [file.input.path for file in find_files([path])]
 

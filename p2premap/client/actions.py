@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from blake3 import blake3
 
 from p2premap.client.bundle import pack_file
-from p2premap.client.plan import find_files
 from p2premap.client.planning import Asked
+from p2premap.client.splits import find_files
 from p2premap.client.submission import Submission, submission_of
 from p2premap.errors import JobRejected
 from p2premap.ids import Digest

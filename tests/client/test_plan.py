@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2premap.client import plan as planning
-from p2premap.client.plan import find_files, plan_mapreduce, task_sizes
+from p2premap.client import splits
+from p2premap.client.plan import plan_mapreduce
+from p2premap.client.splits import find_files, task_sizes
 from p2premap.client.submission import Submission
 from p2premap.errors import JobRejected
 from p2premap.tasks.mapreduce_plan import MapReducePlan, unpack_plan
@@ -155,7 +157,7 @@ def test_splits_cover_the_input_and_end_at_line_ends(
     if not contents:
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planning, "TASK_BYTES_MIN", smallest)
+        patch.setattr(splits, "TASK_BYTES_MIN", smallest)
         submission = plan_mapreduce(str(directory / "job.py"), list(contents), slots=slots)
     check_cover(submission, contents)
 
@@ -163,7 +165,7 @@ def test_splits_cover_the_input_and_end_at_line_ends(
 def test_large_files_are_cut_and_small_ones_share_a_task(
     tmp_path: Path, job: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "TASK_BYTES_MIN", 1_000)
+    monkeypatch.setattr(splits, "TASK_BYTES_MIN", 1_000)
     for number in range(20):
         (tmp_path / f"small{number:02}.txt").write_text("word\n" * 20)
     (tmp_path / "zlarge.txt").write_text("word\n" * 2_000)
@@ -184,12 +186,12 @@ def test_tasks_shrink_so_that_slots_finish_together() -> None:
 
 
 def test_tasks_have_a_least_and_a_greatest_size() -> None:
-    assert next(task_sizes(100, 16)) == planning.TASK_BYTES_MIN
-    assert next(task_sizes(1 << 50, 16)) == planning.TASK_BYTES_MAX
+    assert next(task_sizes(100, 16)) == splits.TASK_BYTES_MIN
+    assert next(task_sizes(1 << 50, 16)) == splits.TASK_BYTES_MAX
 
 
 def test_a_file_of_one_endless_line_is_one_split(tmp_path: Path, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "TASK_BYTES_MIN", 1_000)
+    monkeypatch.setattr(splits, "TASK_BYTES_MIN", 1_000)
     (tmp_path / "line.txt").write_text("word " * 100_000)
     assert ranges(plan_mapreduce(job, [str(tmp_path / "line.txt")], slots=8)) == [
         [(str(tmp_path / "line.txt"), 0, 500_000)]

@@ -18,8 +18,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from p2premap.client import cutting
-from p2premap.client import plan as planning
+from p2premap.client import cutting, splits
 from p2premap.worker.formats import records_of
 from p2premap.worker.jobfile import JobFile
 from p2premap.worker.pairs import JobCodeError
@@ -75,7 +74,7 @@ def test_packed_files_are_read_as_what_they_hold(
 
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_packed_files_are_one_split_each(tmp_path: Path, packing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "TASK_BYTES_MIN", 100)
+    monkeypatch.setattr(splits, "TASK_BYTES_MIN", 100)
     text = b"".join(b"%d\n" % n for n in range(5_000))
     source = (
         "def map(key, line): yield int(line), key[0].rpartition('.')[2]\ndef reduce(key, names): return list(names)\n"
@@ -142,7 +141,7 @@ def test_csv_however_it_is_cut(
     csv.writer(text, lineterminator="\r\n").writerows([("x", "y"), *rows])
     source = f"header = {header}\nreader = 'csv'\ndef map(key, row): yield key[1], row\n"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planning, "TASK_BYTES_MIN", smallest)
+        patch.setattr(splits, "TASK_BYTES_MIN", smallest)
         patch.setattr(cutting, "_SEEK_BYTES", 7)
         outcome = run_source(directory, source, {"t.csv": text.getvalue().encode()}, slots=4)
     found = [json.loads(line.split("\t", 1)[1]) for line in lines(outcome)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from p2premap.client import plan as planning
+from p2premap.client import splits
 from p2premap.errors import JobRejected
 from p2premap.worker import shuffle
 from p2premap.worker.pairs import JobCodeError
@@ -18,7 +18,7 @@ YEARS = b"1950 22\n1949 111\n1950 0\n1949 78\n1950 -11\n1949 -3\n"
 
 @pytest.fixture
 def many_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "TASK_BYTES_MIN", 8)
+    monkeypatch.setattr(splits, "TASK_BYTES_MIN", 8)
 
 
 # --- orders -------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.direct import run_direct
-from p2premap.client import plan as planning
+from p2premap.client import splits
 from p2premap.client.plan import plan_mapreduce
 from p2premap.errors import JobRejected
 from p2premap.worker import mapreduce, readers, shuffle
@@ -78,7 +78,7 @@ def corpus(seed: int = 3) -> dict[str, bytes]:
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many tasks and many pieces out of little text."""
-    monkeypatch.setattr(planning, "TASK_BYTES_MIN", 7_001)
+    monkeypatch.setattr(splits, "TASK_BYTES_MIN", 7_001)
     monkeypatch.setattr(readers, "LINES_PIECE_BYTES", 1_009)
     monkeypatch.setattr(readers, "BLOCK_PIECE_BYTES", 2_003)
     monkeypatch.setattr(readers, "TASK_PIECE_BYTES", 1_501)
@@ -173,7 +173,7 @@ def test_any_text_however_it_is_cut(
     if not any(files.values()):
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planning, "TASK_BYTES_MIN", smallest)
+        patch.setattr(splits, "TASK_BYTES_MIN", smallest)
         patch.setattr(readers, "LINES_PIECE_BYTES", piece)
         outcome = run_source(tmp_path_factory.mktemp("any"), COUNT + COMBINE, files, slots=slots, partitions=2)
     assert pairs(outcome) == reference(files)
@@ -244,7 +244,7 @@ def test_an_attempt_does_not_depend_on_what_ran_before_it(tmp_path: Path) -> Non
 
 
 def test_remembered_keys_of_other_words_do_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "TASK_BYTES_MIN", 1)
+    monkeypatch.setattr(splits, "TASK_BYTES_MIN", 1)
     texts = {f"{n}.txt": f"only{n} both{n % 2} 1\n".encode() * (9 - n) for n in range(8)}
     assert pairs(run_source(tmp_path, COUNT + COMBINE, texts, partitions=3)) == reference(texts)
 
@@ -320,7 +320,7 @@ def test_reduce_may_leave_keys_out_and_yield_many(tmp_path: Path) -> None:
 
 
 def test_values_of_a_key_come_in_order_of_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "TASK_BYTES_MIN", 50)
+    monkeypatch.setattr(splits, "TASK_BYTES_MIN", 50)
     source = """
         def map(key, line):
             yield "all", int(line)

@@ -13,7 +13,7 @@ from textwrap import dedent
 import pytest
 
 from bench.direct import Outcome, run_direct
-from p2premap.client import plan as planning
+from p2premap.client import splits
 from p2premap.client.plan import Submission, plan_mapreduce
 from p2premap.errors import JobRejected
 from p2premap.tasks.mapreduce_plan import unpack_plan
@@ -29,7 +29,7 @@ TEXT = "".join(f"line {number} of many\n" for number in range(400)).encode()
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
     monkeypatch.setattr(web, "AGAIN_S", 0.0)
-    monkeypatch.setattr(planning, "TASK_BYTES_MIN", 64)
+    monkeypatch.setattr(splits, "TASK_BYTES_MIN", 64)
     with serving(**{"t.txt": TEXT}) as server:
         yield server
 
@@ -81,7 +81,7 @@ def test_files_here_and_there_are_read_in_their_order(
 def test_many_small_files_are_fetched_a_few_ahead_and_read_in_order(
     server: WebServer, planned: Callable[..., Submission], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "TASK_BYTES_MIN", 1 << 20)
+    monkeypatch.setattr(splits, "TASK_BYTES_MIN", 1 << 20)
     given = [f"{server.url}/{number}" for number in range(30)]
     server.files.update({f"/{number}": f"file {number}\n".encode() for number in range(30)})
     submission = planned("def map(key, line): yield line, 1", *given)
