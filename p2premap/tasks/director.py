@@ -163,3 +163,11 @@ class Lasting(Protocol):
         Args:
             without: tasks that are not waited for: their nodes are gone, or nobody has begun them.
         """
+
+
+@runtime_checkable
+class Tells(Protocol):
+    """A director with more to tell of its job than stages and tasks."""
+
+    def tell(self) -> bytes:
+        """For the kind's own commands, which alone know what it means: part of each view, so at most some 10 KB."""

@@ -293,6 +293,7 @@ class JobView(Record, frozen=True, kw_only=True):
         unmet: where no node that is here has what the job requires, who lacks what: (node, what, what it has), the
             first of them.
         output: the URL that its parts are written to, or "".
+        told: what the kind's own commands are told beside it (`p2premap.tasks.director.Tells`).
         submitted: when it was handed in, by the clock of the machine that took it, in seconds since 1970; 0: unknown.
     """
 
@@ -322,7 +323,9 @@ class JobView(Record, frozen=True, kw_only=True):
     submitted: Seconds = 0.0
     unmet: tuple[tuple[Short, Text, Text], ...] = ()
     output: Text = ""
+    told: bytes = b""
 
     def brief(self) -> JobView:
         """The same as a line of a list: without what may be long."""
-        return msgspec.structs.replace(self, parts=(), detail="", skipped=(), unmet=self.unmet[:UNMET_BRIEFLY])
+        unmet = self.unmet[:UNMET_BRIEFLY]
+        return msgspec.structs.replace(self, parts=(), detail="", skipped=(), unmet=unmet, told=b"")

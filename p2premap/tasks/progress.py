@@ -12,7 +12,7 @@ import msgspec
 from p2premap.errors import JobError
 from p2premap.ids import JobId, NodeId, short
 from p2premap.tasks import placement
-from p2premap.tasks.director import Director
+from p2premap.tasks.director import Director, Tells
 from p2premap.tasks.inputs import dependence, depends_on
 from p2premap.tasks.job import JobSpec, JobView, Part, Phase, StageId, StageView
 from p2premap.tasks.ledger import Final
@@ -114,6 +114,7 @@ class Progress:
             skipped=_skipped(runs),
             unmet=() if final is not None else tuple((name, *lack) for name, lack in workers.unmet()[:UNMET_SHOWN_MAX]),
             output=self._spec.options.output,
+            told=self._director.tell() if isinstance(self._director, Tells) else b"",
         )
 
     def _dependence(self, runs: list[StageRun], workers: Workers) -> str:
