@@ -39,18 +39,22 @@ def output_for(job: JobFile, context: Context, *, onward: bool = False) -> PartO
     Args:
         onward: another stage reads it: every type as it was.
     """
-    match "pairs" if onward else job.writer:
+    writer = "pairs" if onward else job.writer
+    return named_output(writer, context) if isinstance(writer, str) else OwnOutput(context, writer)
+
+
+def named_output(writer: str, context: Context) -> PartOutput:
+    """What writes a part in this way, one of `p2premap.tasks.mapreduce_plan.WRITERS`."""
+    match writer:
         case "text":
             return TextOutput(context)
         case "jsonl":
             return JsonOutput(context)
         case "pairs":
             return PairsOutput(context)
-        case "parquet":
+        case _:
+            assert writer == "parquet", writer
             return ParquetOutput(context)
-        case writer:
-            assert callable(writer)
-            return OwnOutput(context, writer)
 
 
 class JsonOutput(BufferedOutput):

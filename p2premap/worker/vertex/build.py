@@ -57,8 +57,8 @@ def build(params: bytes, segments: Sequence[Segment], context: Context) -> Resul
     return Result(value=msgspec.msgpack.encode(report), blobs=(blob.finish(),))
 
 
-def vertices(segments: Sequence[Segment]) -> Iterator[tuple[Any, Any, Any]]:
-    """What `prepare` made of the lines of this partition's vertices: id, vertex, and edges or None.
+def vertices(segments: Sequence[Segment]) -> Iterator[tuple[Any, Any, Any, Any]]:
+    """What `prepare` made of the lines of this partition's vertices: id, value, edges or None, edge values or None.
 
     Raises:
         VertexError: an id comes twice.
@@ -67,11 +67,11 @@ def vertices(segments: Sequence[Segment]) -> Iterator[tuple[Any, Any, Any]]:
     met = set()
     for segment in segments:
         for ids, values in read_pairs(segment):
-            for vertex, (value, edges) in zip(ids, values, strict=True):
+            for vertex, made in zip(ids, values, strict=True):
                 if vertex in met:
                     raise VertexError(f"Two lines are of the vertex {shorten(vertex)}: each vertex has one.")
                 met.add(vertex)
-                yield vertex, value, edges
+                yield vertex, *made
 
 
 def _arrays(chunks: Sequence[Chunk], reading: Reading) -> dict[str, Array]:

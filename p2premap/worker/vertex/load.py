@@ -30,11 +30,13 @@ from p2premap.worker.vertex.segments import EdgeSorter, SegmentBuffer
 from p2premap.worker.vertex.text import BadLine, BadLines, Edges, Names, TextReader, integer_of, number_of
 
 Prepare: TypeAlias = Callable[[str], Any]
-"""A vertex program's `prepare`: gives (id, vertex), (id, vertex, edges), or None for a line that is no vertex."""
+"""See `p2premap.vertex.program.VertexProgram.prepare`."""
 
 _BOM: Final = b"\xef\xbb\xbf"
 _PAIRS_AT_ONCE: Final = 4_096
 _ROWS_AT_ONCE: Final = 1 << 16
+_WIDTH_MIN: Final = 2
+_WIDTH_MAX: Final = 4
 _NAMED: Final = ("source", "target", "weight")
 _PARTS_JOB: Final = JobFile(
     map=lambda key, value: None,
@@ -281,18 +283,18 @@ class _VertexLoader:
             raise
         if made is None or (isinstance(made, tuple) and made[:1] == (None,)):
             return
-        if not isinstance(made, tuple | list) or len(made) not in (2, 3):
-            what = f"prepare gave {shorten(made)}: it must give (id, vertex), (id, vertex, edges), or None."
+        if not isinstance(made, tuple | list) or not _WIDTH_MIN <= len(made) <= _WIDTH_MAX:
+            what = f"prepare gave {shorten(made)}: it must give (id, value), (id, value, edges), or None."
             self._bad.add(where(number), what)
             return
-        vertex, value, *edges = made
+        vertex, *rest = made
         try:
             hash(vertex)
         except TypeError:
             self._bad.add(where(number), f"prepare gave the id {shorten(vertex)}, which is not hashable.")
             return
         self._ids.append(vertex)
-        self._vertices.append((value, edges[0] if edges else None))
+        self._vertices.append((*rest, None, None)[:3])
         if len(self._ids) >= _PAIRS_AT_ONCE:
             self._flush()
 
