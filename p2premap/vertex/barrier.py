@@ -141,13 +141,13 @@ class Carried(NamedTuple):
         globals: of the next superstep; None: the first epoch has yet to find out.
         digest: see `Head`.
         ran_s: what all epochs took together.
-        epochs: how many there were.
+        dropped: messages to unknown vertices, so far.
     """
 
     globals: Globals | None = None
     digest: bytes = b""
     ran_s: float = 0.0
-    epochs: int = 0
+    dropped: int = 0
 
 
 # --- events -------------------------------------------------------------------------------------------------------
@@ -260,7 +260,7 @@ class Barrier:
         self._began = self._turned = 0.0
         self._change_s = 0.0
         self._ends = False
-        self._verdict: tuple[bool, str] | None = None
+        self._dropped = carried.dropped
         self._rows: list[StepRow] = []
 
     def step(self, now: float, event: Event) -> list[Effect]:
@@ -378,6 +378,7 @@ class Barrier:
             seconds=max(now - self._turned, 0.0),
             values=tuple((n[:255], float(v)) for n, v in aggregates.items() if isinstance(v, (int, float))),
         )
+        self._dropped += row.dropped
         self._rows.append(row)
         del self._rows[:-ROWS_MAX]
         self._turned = now
@@ -393,7 +394,7 @@ class Barrier:
         if over or self._ends:
             self.state = State.OVER
             ran = self._carried.ran_s + max(now - self._began, 0.0)
-            carried = Carried(self._globals, self._digest, ran, self._carried.epochs + 1)
+            carried = Carried(self._globals, self._digest, ran, self._dropped)
             return [End(over, why, carried, tuple(self._rows))]
         self.state = State.COMPUTING
         return [Compute(self._globals)]

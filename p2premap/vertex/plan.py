@@ -38,7 +38,7 @@ SUPERSTEPS_MAX: Final = 10_000
 CHECKPOINT_S: Final = 2.0
 CHECKPOINT_SHARE: Final = 0.05
 """Of the run, at most, goes into checkpoints, where nobody asked for more."""
-ROWS_MAX: Final = 500
+ROWS_MAX: Final = 200
 """Supersteps that one report tells of."""
 
 
@@ -47,7 +47,7 @@ class Settings(Record, frozen=True, kw_only=True):
 
     Args:
         form: one of `FORMS`.
-        program: "package.module:Class" of a program that is shipped; "": the job file's.
+        program: "package.module:Class" of a program that is installed; ":Class" of one of the job file's; "": its one.
         options: of the program, a packed map of names and values.
         partitions: of the graph; fixed for the whole job.
         reading: how the inputs are read and built: a packed map that only load and build look into.
@@ -126,7 +126,6 @@ class EpochParams(Record, frozen=True, kw_only=True):
         state: the last source is a state blob; else it begins from the graph alone.
         epoch: from 0.
         superstep: the first of this epoch.
-        carried: what the last epoch's report of partition 0 carries on (`EpochReport.carried`).
     """
 
     settings: Settings
@@ -135,7 +134,6 @@ class EpochParams(Record, frozen=True, kw_only=True):
     state: bool
     epoch: Count
     superstep: Count = 0
-    carried: bytes = b""
 
 
 class StepRow(Record, frozen=True, kw_only=True):
@@ -164,7 +162,6 @@ class EpochReport(Record, frozen=True, kw_only=True):
         over: the job has ended: this state is its result.
         why: how it ended, a sentence; "" while it goes on.
         vertices, edges: of the whole graph.
-        carried: packed, for the next epoch (of partition 0 only): aggregates, and what the clock needs.
         rows: of this epoch's supersteps, the last `ROWS_MAX` of them (of partition 0 only).
         dropped: messages to unknown vertices so far, of the whole job.
     """
@@ -174,7 +171,6 @@ class EpochReport(Record, frozen=True, kw_only=True):
     why: Text = ""
     vertices: Count = 0
     edges: Count = 0
-    carried: bytes = b""
     rows: tuple[StepRow, ...] = ()
     dropped: Count = 0
 

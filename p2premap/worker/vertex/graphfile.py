@@ -36,7 +36,7 @@ Array: TypeAlias = npt.NDArray[Any]
 Meta: TypeAlias = Mapping[str, int | float | str | bool]
 
 VERSION: Final = 1
-_MAGIC: Final = b"P2PA"
+MAGIC: Final = b"P2PA"
 _FRONT: Final = struct.Struct("<4sHHQ")
 _ALIGN: Final = 64
 _TYPES: Final = frozenset(
@@ -116,7 +116,7 @@ def write(put: Callable[[bytes | memoryview], object], meta: Meta, arrays: Mappi
         columns.append(_Column(name, array.dtype.str, array.size, offset))
         offset += _padded(array.nbytes)
     head = msgspec.msgpack.encode(_Head(dict(meta), columns))
-    put(_FRONT.pack(_MAGIC, VERSION, 0, len(head)) + head + _padding(_FRONT.size + len(head)))
+    put(_FRONT.pack(MAGIC, VERSION, 0, len(head)) + head + _padding(_FRONT.size + len(head)))
     for array in arrays.values():
         if array.size:
             put(memoryview(np.ascontiguousarray(array)).cast("B"))
@@ -132,7 +132,7 @@ def read(data: memoryview | bytes) -> Graph:
     view = memoryview(data)
     try:
         magic, version, _, length = _FRONT.unpack_from(view)
-        if magic != _MAGIC or version != VERSION:
+        if magic != MAGIC or version != VERSION:
             raise ValueError(f"magic {magic!r}, version {version}")
         head = msgspec.msgpack.decode(view[_FRONT.size : _FRONT.size + length], type=_Head)
         start = _padded(_FRONT.size + length)

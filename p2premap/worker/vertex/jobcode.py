@@ -1,0 +1,111 @@
+"""The program of a vertex job: found in the job file, or among those that are installed, and given its options."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from types import ModuleType
+from typing import NamedTuple
+
+import msgspec
+
+from p2premap.vertex.barrier import VertexError
+from p2premap.vertex.plan import ARRAYS, OBJECTS, Settings
+from p2premap.vertex.program import ArrayProgram, VertexProgram, set_options
+from p2premap.worker.loading import load_bundle
+from p2premap.worker.vertex.functions import program_of
+from p2premap.worker.vertex.partition import Form
+
+PROGRAM = "program"
+"""What a job file may call the one program that is meant, if it has several."""
+
+
+class JobCode(NamedTuple):
+    """What a job runs.
+
+    Args:
+        program: with its options.
+        settings: of the job.
+    """
+
+    program: VertexProgram | ArrayProgram
+    settings: Settings
+
+    def form(self) -> Form:
+        """What makes partitions."""
+        if isinstance(self.program, VertexProgram):
+            from p2premap.worker.vertex.objects import ObjectForm
+
+            return ObjectForm(self.program, self.settings)
+        from p2premap.worker.vertex.arrays import ArrayForm
+
+        return ArrayForm(self.program, self.settings)
+
+
+def job_code(bundle: bytes, settings: Settings) -> JobCode:
+    """Load the program.
+
+    Raises:
+        VertexError: there is none, or more than one, or it is of another form than the job was planned for.
+        Exception: what user code raises when it is imported.
+    """
+    name, _, attribute = settings.program.partition(":")
+    module = importlib.import_module(name) if name else load_bundle(bundle)
+    program = made(getattr(module, attribute, None)) if attribute else find_program(module)
+    if form_of(program) != settings.form:
+        raise VertexError(f"The job was planned for a program of the form {settings.form!r}, and this is another.")
+    set_options(program, msgspec.msgpack.decode(settings.options, type=dict[str, object]))
+    return JobCode(program, settings)
+
+
+def form_of(program: VertexProgram | ArrayProgram) -> str:
+    """`OBJECTS` or `ARRAYS`."""
+    return OBJECTS if isinstance(program, VertexProgram) else ARRAYS
+
+
+def find_program(module: ModuleType) -> VertexProgram | ArrayProgram:
+    """The program in a job file: what it calls `program`, or its one class, or its functions `prepare` and `compute`.
+
+    Raises:
+        VertexError: there is none, or more than one.
+    """
+    if hasattr(module, PROGRAM):
+        return made(getattr(module, PROGRAM))
+    classes = [
+        found
+        for found in vars(module).values()
+        if inspect.isclass(found)
+        and issubclass(found, (VertexProgram, ArrayProgram))
+        and found.__module__ == module.__name__
+        and not inspect.isabstract(found)
+    ]
+    inner = [
+        found for found in classes if not any(other is not found and issubclass(other, found) for other in classes)
+    ]
+    if len(inner) == 1:
+        return made(inner[0])
+    if inner:
+        names = ", ".join(found.__name__ for found in inner)
+        raise VertexError(f"The job file has several vertex programs ({names}): say program = one of them.")
+    if (functions := program_of(module)) is not None:
+        return functions
+    raise VertexError(
+        "The job file has no vertex program: define a class derived from p2premap.VertexProgram or "
+        "p2premap.ArrayProgram, or functions prepare and compute."
+    )
+
+
+def made(found: object) -> VertexProgram | ArrayProgram:
+    """An instance of what was found.
+
+    Raises:
+        VertexError: it is no program, or cannot be made without arguments.
+    """
+    if inspect.isclass(found) and issubclass(found, (VertexProgram, ArrayProgram)):
+        try:
+            return found()
+        except TypeError as error:
+            raise VertexError(f"{found.__name__} must be made without arguments: {error}.") from error
+    if isinstance(found, (VertexProgram, ArrayProgram)):
+        return found
+    raise VertexError(f"{found!r:.100} is no vertex program: derive a class from p2premap.VertexProgram.")
