@@ -84,6 +84,8 @@ class JobCode:
 
 ACTION: Final = "Action"
 """A job file with a class that derives from `p2premap.Action` is an action."""
+PROGRAMS: Final = ("VertexProgram", "ArrayProgram")
+"""One with a class that derives from one of these is a vertex job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +96,13 @@ class Source:
         name: the file's name without ".py".
         bundle: the blob for the workers.
         actions: classes that derive from `p2premap.Action`, by name.
+        programs: those that derive from `p2premap.VertexProgram` or `p2premap.ArrayProgram`.
     """
 
     name: str
     bundle: bytes
     actions: dict[str, ast.ClassDef]
+    programs: dict[str, ast.ClassDef]
 
 
 def kind_of(path: str) -> str:
@@ -108,7 +112,9 @@ def kind_of(path: str) -> str:
         JobRejected: it is no Python file.
     """
     _, tree = parse(Path(path), shown=path)
-    return "action" if _actions(tree) else "mapreduce"
+    if _derived(tree, *PROGRAMS):
+        return "vertex"
+    return "action" if _derived(tree, ACTION) else "mapreduce"
 
 
 def pack_file(path: str) -> Source:
@@ -120,7 +126,9 @@ def pack_file(path: str) -> Source:
     file = Path(path)
     source, tree = parse(file, shown=path)
     collector = Collector.of(file, tree)
-    return Source(file.stem, collector.bundle(file, source), _actions(tree))
+    return Source(
+        file.stem, collector.bundle(file, source), actions=_derived(tree, ACTION), programs=_derived(tree, *PROGRAMS)
+    )
 
 
 def requires_of(path: str) -> tuple[str, ...]:
@@ -149,17 +157,19 @@ def requires_of(path: str) -> tuple[str, ...]:
     return requirements.lines_of(found)
 
 
-def _actions(tree: ast.Module) -> dict[str, ast.ClassDef]:
+def _derived(tree: ast.Module, *bases: str) -> dict[str, ast.ClassDef]:
+    """The classes of a job file that derive from one of p2premap's, by name."""
     classes = [statement for statement in statements(tree.body) if isinstance(statement, ast.ClassDef)]
-    return {found.name: found for found in classes if any(_is_action(base) for base in found.bases)}
+    return {found.name: found for found in classes if any(base_of(base) in bases for base in found.bases)}
 
 
-def _is_action(base: ast.expr) -> bool:
+def base_of(base: ast.expr) -> str:
+    """The name of a base class that may be p2premap's; "" of any other expression."""
     match base:
         case ast.Name(id=name) | ast.Attribute(value=ast.Name(id="p2premap"), attr=name):
-            return name == ACTION
+            return name
         case _:
-            return False
+            return ""
 
 
 def load_job(path: str) -> JobCode:

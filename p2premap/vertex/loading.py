@@ -56,6 +56,7 @@ class Columns(Record, frozen=True, kw_only=True):
     Args:
         source, target, weight: columns, from 0; weight -1: there is none.
         exact: a row has these columns and no more.
+        fields: of the first rows; rows of as many are read fast.
         names: in Parquet files, where they have other names than "source", "target" and "weight".
     """
 
@@ -64,6 +65,7 @@ class Columns(Record, frozen=True, kw_only=True):
     weight: int = -1
     exact: bool = True
     names: tuple[Text, ...] = ()
+    fields: Count = 2
 
 
 class Reading(Record, frozen=True, kw_only=True):
@@ -77,6 +79,7 @@ class Reading(Record, frozen=True, kw_only=True):
         ids: `INTEGERS` or `STRINGS`.
         view: `OUT` or `BOTH`.
         undirected: an edge of the input has no direction: its two directions are alike.
+        weighted: edges get weights in any case: 1 where the input has none.
         creates: a target becomes a vertex by being one; else what has no line of its own is unknown.
         ranges: the smallest id of each partition but the first; empty: ids are mixed.
         max_bad: so many lines that cannot be read are left out.
@@ -89,6 +92,7 @@ class Reading(Record, frozen=True, kw_only=True):
     ids: Short = INTEGERS
     view: Short = OUT
     undirected: bool = False
+    weighted: bool = False
     creates: bool = True
     ranges: tuple[int, ...] = ()
     max_bad: Count = 0

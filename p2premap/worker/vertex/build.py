@@ -91,6 +91,8 @@ def _arrays(chunks: Sequence[Chunk], reading: Reading) -> dict[str, Array]:
     arrays: dict[str, Array] = {"keys": keys, "indptr": indptr, "targets": targets[order]}
     if weights is not None:
         arrays["weights"] = weights[order]
+    elif reading.weighted:
+        arrays["weights"] = np.ones(len(sources))
     if forward is not None:
         arrays["forward"] = forward[order]
     if reading.ids == STRINGS:

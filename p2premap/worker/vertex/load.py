@@ -22,7 +22,6 @@ from p2premap.tasks.mapreduce_plan import PAIRS_SUFFIX, MapParams, unpacked_name
 from p2premap.vertex.loading import BOTH, EDGES, LINES, PARQUET, PARTS, STRINGS, Loaded, Reading, unpack_reading
 from p2premap.vertex.plan import LoadParams
 from p2premap.worker.blocks import Columns, encode_block, shorten
-from p2premap.worker.jobfile import JobFile
 from p2premap.worker.readers import LINES_PIECE_BYTES, read_pieces
 from p2premap.worker.runtime import Context, Result, Segment
 from p2premap.worker.vertex.owners import owners_of, ranges_of
@@ -38,18 +37,6 @@ _ROWS_AT_ONCE: Final = 1 << 16
 _WIDTH_MIN: Final = 2
 _WIDTH_MAX: Final = 4
 _NAMED: Final = ("source", "target", "weight")
-_PARTS_JOB: Final = JobFile(
-    map=lambda key, value: None,
-    map_yields=False,
-    combine=None,
-    reduce=None,
-    reduce_yields=False,
-    partition=None,
-    reader="parts",
-    encoding="utf-8",
-    errors="strict",
-)
-"""Reads the parts of an earlier job as map/reduce does."""
 
 
 def load(params: bytes, segments: Sequence[Segment], context: Context, prepare: Prepare | None = None) -> Result:
@@ -150,10 +137,10 @@ class _EdgeLoader:
         self.lines += first
 
     def _read_parts(self, segment: Segment, name: str) -> None:
-        from p2premap.worker.formats import records_of  # few inputs are parts
+        from p2premap.worker.vertex.earlier import records as earlier  # few inputs are parts
 
         number = 0
-        for records in records_of(segment, name, b"", _PARTS_JOB):
+        for records in earlier(segment, name):
             edges = []
             for key, value in zip(records.keys(), records.values, strict=False):
                 try:

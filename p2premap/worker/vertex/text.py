@@ -128,6 +128,7 @@ class TextReader:
         self._adjacency = reading.form == ADJACENCY
         self._columns = reading.columns
         self._width = max(reading.columns.source, reading.columns.target, reading.columns.weight) + 1
+        self._stride = max(reading.columns.fields, self._width)
         self._strings = reading.ids == STRINGS
         self._delimiter = reading.delimiter.encode() or None
         self._names, self._bad = names, bad
@@ -164,17 +165,17 @@ class TextReader:
         odd = odd_bytes(tokens)
         if self._adjacency:
             return self._neighbours(tokens) if not len(odd) else None
-        if not (self._columns.exact and is_regular(tokens, self._width, self._one_between())):
+        if not is_regular(tokens, self._stride, self._one_between()):
             return None
         columns = (self._columns.source, self._columns.target)
-        fields = [(tokens.starts[column :: self._width], tokens.ends[column :: self._width]) for column in columns]
+        fields = [(tokens.starts[column :: self._stride], tokens.ends[column :: self._stride]) for column in columns]
         for column, (starts, ends) in zip(columns, fields, strict=True):
-            if (len(odd) and odd[column :: self._width].any()) or not _fit(starts, ends):
+            if (len(odd) and odd[column :: self._stride].any()) or not _fit(starts, ends):
                 return None
         weights = self._weights(tokens, odd)
         if weights is None and self._columns.weight >= 0:
             return None
-        if self._width == 2 and columns == (0, 1):
+        if self._stride == 2 and columns == (0, 1):
             both = integers(tokens.data, tokens.starts, tokens.ends)
             return Edges(both[0::2], both[1::2])
         sources, targets = (integers(tokens.data, starts, ends) for starts, ends in fields)
@@ -185,7 +186,7 @@ class TextReader:
 
     def _weights(self, tokens: Tokens, odd: Keys) -> Weights | None:
         """None: there are none, or one is no plain number."""
-        column, width = self._columns.weight, self._width
+        column, width = self._columns.weight, self._stride
         if column < 0:
             return None
         return decimals(tokens, tokens.starts[column::width], tokens.ends[column::width], odd[column::width])
@@ -204,15 +205,15 @@ class TextReader:
 
     def _named(self, tokens: Tokens, piece: memoryview) -> Edges | None:
         """As `_at_once`, for ids that are text."""
-        if self._delimiter is not None or not self._columns.exact or not is_regular(tokens, self._width):
+        if self._delimiter is not None or not is_regular(tokens, self._stride):
             return None
         fields = bytes(piece).split()
         weights = self._weights(tokens, odd_bytes(tokens)) if self._columns.weight >= 0 else None
         if len(fields) != len(tokens.starts) or (weights is None and self._columns.weight >= 0):
             return None
         try:
-            sources = self._names.keys_of(fields[self._columns.source :: self._width])
-            targets = self._names.keys_of(fields[self._columns.target :: self._width])
+            sources = self._names.keys_of(fields[self._columns.source :: self._stride])
+            targets = self._names.keys_of(fields[self._columns.target :: self._stride])
         except BadLine:
             return None
         return Edges(sources, targets, weights)
