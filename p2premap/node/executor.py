@@ -18,6 +18,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import trio
@@ -25,11 +26,13 @@ import trio
 from p2premap.ids import Digest
 from p2premap.node.blobs import BlobStore
 from p2premap.node.logs import LOG_BYTES_MAX
-from p2premap.node.slots import Running, Slot
 from p2premap.node.staging import Stager
-from p2premap.node.turn import Counters, Surroundings
+from p2premap.node.surroundings import Counters, Surroundings
 from p2premap.tasks.events import AttemptGoesOn, AttemptWaits, EndJob, RunBatch, SlotReported, StopSlot
 from p2premap.tasks.job import Outcome
+
+if TYPE_CHECKING:
+    from p2premap.node.slots import Running, Slot
 
 
 class ExecutorStatistics(msgspec.Struct, frozen=True):
@@ -136,6 +139,8 @@ class Executor:
         slot = self._slots.get(number)
         if slot is None:
             assert self._nursery is not None, "perform() needs run()"
+            from p2premap.node.slots import Slot  # what runs batches is loaded with the first of them
+
             slot = self._slots[number] = Slot(number, self._around, self._nursery)
             self._nursery.start_soon(slot.run)
         return slot

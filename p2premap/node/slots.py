@@ -15,7 +15,8 @@ from p2premap.ids import Digest, JobId
 from p2premap.node import logs
 from p2premap.node.batches import Batch, NodeFailed, ended_alike
 from p2premap.node.process import ProcessKey, StartRefused, WorkerProcess
-from p2premap.node.turn import Reporter, Surroundings, Turn
+from p2premap.node.surroundings import Surroundings
+from p2premap.node.turn import Reporter, Turn
 from p2premap.tasks.events import RunBatch, StopSlot
 from p2premap.tasks.job import Outcome
 

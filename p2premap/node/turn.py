@@ -19,18 +19,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 import trio
 
 from p2premap.errors import LocalProtocolError, RemoteProtocolError
-from p2premap.ids import Digest
 from p2premap.node import logs
 from p2premap.node.batches import Batch, Key, ended_alike
-from p2premap.node.blobs import BlobStore
 from p2premap.node.process import Exit, WorkerProcess
-from p2premap.node.staging import Stager
+from p2premap.node.surroundings import Surroundings
 from p2premap.node.watch import Watch
 from p2premap.tasks.events import AttemptGoesOn, AttemptWaits, SlotReported
 from p2premap.tasks.job import AttemptEnd, Outcome
@@ -43,38 +41,6 @@ _FIRST_ORDERS_MAX: Final = 64
 _FIRST_BYTES_MAX: Final = 16 << 10
 _QUICK_S: Final = 0.02
 _BY_SOMEBODY: Final = "The worker process was killed by SIGTERM (by somebody else)."
-
-
-class Counters(msgspec.Struct):
-    """What the executor has done so far."""
-
-    started: int = 0
-    aside: int = 0
-    attempts: dict[Outcome, int] = msgspec.field(default_factory=dict)
-
-
-class Surroundings(NamedTuple):
-    """What all slots of an executor share.
-
-    Args:
-        blobs: this node's store.
-        stager: brings sources.
-        logs: the directory of logs.
-        work: the directory of process directories.
-        log_bytes_max: of one attempt.
-        deliver: is told what ended.
-        counters: of the executor.
-        interpreter: of an environment; "": it has been removed.
-    """
-
-    blobs: BlobStore
-    stager: Stager
-    logs: str
-    work: str
-    log_bytes_max: int
-    deliver: Callable[[SlotReported | AttemptWaits | AttemptGoesOn], None]
-    counters: Counters
-    interpreter: Callable[[Digest], str]
 
 
 class Reporter:
