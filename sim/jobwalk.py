@@ -27,8 +27,7 @@ from p2premap.sim.quorum import Quorum
 from p2premap.sim.workloads import Shape, ShapeDirector, digest_of, run_shape, spec_of
 from p2premap.tasks import coordinator, events, messages
 from p2premap.tasks.coordinator import Coordinator
-from p2premap.tasks.job import AttemptEnd, BlobRef, JobOptions, JobView, Outcome, Source, StageId
-from p2premap.tasks.progress import Leader
+from p2premap.tasks.job import AttemptEnd, BlobRef, JobOptions, JobView, Leader, Outcome, Source, StageId
 from p2premap.tasks.roster import DOUBT_S
 from p2premap.tasks.worker import WorkerCore
 from p2premap.wire import Message

@@ -15,8 +15,7 @@ from p2premap.sim.sole import Sole
 from p2premap.tasks import events
 from p2premap.tasks.coordinator import Coordinator
 from p2premap.tasks.director import Extension, Pinned, StagePlan, TaskInput
-from p2premap.tasks.job import AttemptEnd, BlobRef, JobSpec, Outcome, Part, Phase, StageId
-from p2premap.tasks.progress import Leader
+from p2premap.tasks.job import AttemptEnd, BlobRef, JobSpec, Leader, Outcome, Part, Phase, StageId
 from p2premap.tasks.worker import WorkerCore
 
 TASK_S = 1e-5

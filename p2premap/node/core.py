@@ -57,9 +57,8 @@ from p2premap.node.software import Software
 from p2premap.ports import FrameReceived
 from p2premap.tasks import events as tasks
 from p2premap.tasks import messages
-from p2premap.tasks.job import JobView
+from p2premap.tasks.job import JobView, Leader
 from p2premap.tasks.placement import Facts
-from p2premap.tasks.progress import Leader
 from p2premap.tasks.worker import WorkerCore
 from p2premap.wire import Message
 

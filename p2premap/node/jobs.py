@@ -42,8 +42,7 @@ from p2premap.tasks import events as tasks
 from p2premap.tasks import messages
 from p2premap.tasks.director import Director
 from p2premap.tasks.inputs import depends_on, name_holders
-from p2premap.tasks.job import JobSpec, JobView
-from p2premap.tasks.progress import Leader
+from p2premap.tasks.job import JobSpec, JobView, Leader
 from p2premap.wire import Message
 
 if TYPE_CHECKING:

@@ -65,9 +65,8 @@ from p2premap.tasks.events import (
 )
 from p2premap.tasks.growth import Growth
 from p2premap.tasks.handout import HandOut
-from p2premap.tasks.job import JobSpec, JobView, Phase
+from p2premap.tasks.job import JobSpec, JobView, Leader, Phase
 from p2premap.tasks.ledger import FINAL_CELL
-from p2premap.tasks.progress import Leader
 from p2premap.tasks.replay import Replay
 from p2premap.tasks.reports import Reports
 from p2premap.tasks.roster import Roster

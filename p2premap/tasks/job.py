@@ -252,6 +252,18 @@ class Part(Record, frozen=True, kw_only=True):
         return self.name or f"part-{self.number:05d}"
 
 
+class Leader(msgspec.Struct, frozen=True):
+    """Who leads a job, for people.
+
+    Args:
+        pid: of the daemon.
+    """
+
+    node: NodeIdField
+    name: str
+    pid: int
+
+
 class StageView(Record, frozen=True, kw_only=True):
     """A stage in numbers, for progress displays."""
 

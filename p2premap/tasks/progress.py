@@ -7,14 +7,12 @@ from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Final as Constant
 
-import msgspec
-
 from p2premap.errors import JobError
 from p2premap.ids import JobId, NodeId, short
 from p2premap.tasks import placement
 from p2premap.tasks.director import Director, Tells
 from p2premap.tasks.inputs import dependence, depends_on
-from p2premap.tasks.job import JobSpec, JobView, Part, Phase, StageId, StageView
+from p2premap.tasks.job import JobSpec, JobView, Leader, Part, Phase, StageId, StageView
 from p2premap.tasks.ledger import Final
 from p2premap.tasks.stage import StageRun
 from p2premap.tasks.workers import Worker, Workers
@@ -25,18 +23,6 @@ SKIPPED_SHOWN_MAX: Constant = 100
 
 PARTS_MAX: Constant = 16_384
 """A view lists every part, and has to fit into a frame."""
-
-
-class Leader(msgspec.Struct, frozen=True):
-    """Who leads a job, for people.
-
-    Args:
-        pid: of the daemon.
-    """
-
-    node: NodeId
-    name: str
-    pid: int
 
 
 class Progress:

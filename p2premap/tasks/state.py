@@ -21,12 +21,12 @@ from p2premap.tasks.delivery import Delivery
 from p2premap.tasks.director import Director, StagePlan, TaskInput
 from p2premap.tasks.events import CoordinatorEffect, ProposeCell, ToWorker
 from p2premap.tasks.failures import Failures
-from p2premap.tasks.job import AttemptEnd, JobSpec, JobView, Outcome, Phase, StageId
+from p2premap.tasks.job import AttemptEnd, JobSpec, JobView, Leader, Outcome, Phase, StageId
 from p2premap.tasks.ledger import FINAL_CELL, LINEAGE_BYTES, Final, PinnedResults, manifest_cell
 from p2premap.tasks.locations import Locations
 from p2premap.tasks.log import Log
 from p2premap.tasks.placement import NOTHING, Requirements
-from p2premap.tasks.progress import Leader, Progress
+from p2premap.tasks.progress import Progress
 from p2premap.tasks.stage import StageRun
 from p2premap.tasks.workers import Worker, Workers
 from p2premap.wire import Message

@@ -19,12 +19,12 @@ from p2premap.tasks.job import (
     BlobRef,
     JobOptions,
     JobView,
+    Leader,
     Outcome,
     Source,
     StageId,
 )
 from p2premap.tasks.placement import Facts
-from p2premap.tasks.progress import Leader
 from p2premap.wire import Message
 from tests.tasks.working import MAP, A, attempt_line, node
 

@@ -19,8 +19,7 @@ from p2premap.sim.workloads import Shape, ShapeDirector, spec_of
 from p2premap.tasks import events
 from p2premap.tasks.coordinator import Coordinator
 from p2premap.tasks.director import StagePlan
-from p2premap.tasks.job import AttemptEnd, JobOptions, Outcome, Phase
-from p2premap.tasks.progress import Leader
+from p2premap.tasks.job import AttemptEnd, JobOptions, Leader, Outcome, Phase
 from p2premap.tasks.worker import WorkerCore
 from tests.tasks.working import job_of, node
 
