@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import sys
@@ -10,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import click
+import msgspec
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -28,7 +28,8 @@ def json_option(command: F) -> F:
 
 def print_json(value: object, *, line: bool = False) -> None:
     """JSON on standard output; as one line where many follow each other."""
-    click.echo(json.dumps(value, indent=None if line else 2, ensure_ascii=False))
+    # msgspec is loaded anyway, and `json` with its patterns takes 4 ms of each start
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=0 if line else 2).decode())
     if line:
         sys.stdout.flush()
 
