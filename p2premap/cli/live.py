@@ -11,7 +11,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from p2premap.cli.progress import News, Progress, Rate, leaderless, share_line, state_word, trouble_line
+from p2premap.cli.progress import News, Progress, Rate, leaderless, share_line, shown, state_word, trouble_line
 from p2premap.cli.show import clean, count, duration, size
 from p2premap.tasks.job import JobView, Phase, StageView
 
@@ -25,10 +25,16 @@ _COLOURS = {Phase.DONE: "green", Phase.FAILED: "red", Phase.CANCELLED: "yellow"}
 
 
 class LiveProgress:
-    """Bars by stage, rate and time left, who works; redrawn in place, and left standing at the end."""
+    """Bars by stage, rate and time left, who works; redrawn in place, and left standing at the end.
 
-    def __init__(self, console: Console | None = None) -> None:
+    Args:
+        plot: see `p2premap.cli.progress.progress_for`.
+    """
+
+    def __init__(self, console: Console | None = None, *, plot: bool = False) -> None:
         self._console = console or Console(stderr=True, highlight=False)
+        self._plot = plot
+        self._plotted: tuple[bytes, Text] = b"", Text()
         self._view: JobView | None = None
         self._seen_at = time.monotonic()
         self._rate = Rate()
@@ -51,9 +57,11 @@ class LiveProgress:
         now = time.monotonic()
         if self._view is None or view.age_s != self._view.age_s:  # else nobody leads it: its clock goes on here
             self._seen_at = now
-        self._view = view
+        self._view = view = shown(view)
         for text in self._news.of(view):
             self._console.print(Text(text, style="yellow"))
+        for text in self._news.converged(view):
+            self._console.print(Text(text))
         if view.stages:
             self._rate.feed(now, view.stages[-1])
 
@@ -79,10 +87,20 @@ class LiveProgress:
         for stage in view.stages:
             rows.add_row(*self._stage_row(stage, view))
         lines: list[RenderableType] = [head, rows]
+        if self._plot and view.told:
+            lines.append(self._plot_of(view))
         foot = "   ".join(text for text in (share_line(view), self._collected) if text)
         if foot:
             lines.append(Text(foot, style="dim"))
         return Group(*lines)
+
+    def _plot_of(self, view: JobView) -> Text:
+        """Drawn anew when there is more to draw."""
+        if self._plotted[0] != view.told:
+            from p2premap.cli.convergence import plot_of
+
+            self._plotted = view.told, Text("\n".join(plot_of(view)), style="dim")
+        return self._plotted[1]
 
     def _stage_row(self, stage: StageView, view: JobView) -> tuple[RenderableType, ...]:
         total, done = (stage.bytes_in, stage.bytes_done) if stage.bytes_in else (stage.tasks, stage.done)

@@ -9,11 +9,14 @@ import os
 import sys
 import time
 from collections import deque
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from p2premap.cli.show import clean, count, duration, say, size, table
 from p2premap.ids import NOBODY
 from p2premap.tasks.job import JobView, StageView
+
+if TYPE_CHECKING:
+    from p2premap.cli.convergence import Convergence
 
 LINE_S = 1.0
 """In a pipe, at most one line in this time, unless something happened that is worth one."""
@@ -38,15 +41,19 @@ class Progress(Protocol):
         """So many parts, so many bytes, have been brought here."""
 
 
-def progress_for(*, as_json: bool) -> Progress:
-    """What fits the place where standard error goes."""
+def progress_for(*, as_json: bool, plot: bool = False) -> Progress:
+    """What fits the place where standard error goes.
+
+    Args:
+        plot: draw how a vertex job converges.
+    """
     if as_json:
         return _Silent()
     if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
         from p2premap.cli.live import LiveProgress  # rich costs 65 ms, and draws nothing in a pipe
 
-        return LiveProgress()
-    return PlainProgress()
+        return LiveProgress(plot=plot)
+    return PlainProgress(plot=plot)
 
 
 class _Silent:
@@ -136,6 +143,7 @@ class News:
     def __init__(self) -> None:
         self._before: JobView | None = None
         self._note = ""
+        self._convergence: Convergence | None = None
 
     def of(self, view: JobView) -> list[str]:
         """What this view says that the one before did not."""
@@ -156,11 +164,35 @@ class News:
             )
         return found
 
+    def converged(self, view: JobView) -> list[str]:
+        """What a vertex job tells beside: a line a superstep."""
+        if not view.told:
+            return []
+        if self._convergence is None:
+            from p2premap.cli.convergence import Convergence  # with the records of a kind that most jobs are not of
+
+            self._convergence = Convergence()
+        return self._convergence.of(view)
+
+
+def shown(view: JobView) -> JobView:
+    """The job with stages as people want to see them."""
+    if not view.told:
+        return view
+    from p2premap.cli.convergence import stages_shown
+
+    return stages_shown(view)
+
 
 class PlainProgress:
-    """Lines that read well in a log file."""
+    """Lines that read well in a log file.
 
-    def __init__(self) -> None:
+    Args:
+        plot: see `progress_for`.
+    """
+
+    def __init__(self, *, plot: bool = False) -> None:
+        self._plot = plot
         self._last: JobView | None = None
         self._said_at = -LINE_S
         self._said = ""
@@ -171,14 +203,21 @@ class PlainProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._last is not None:
-            self._say_stage(self._last, time.monotonic())
+        if self._last is None:
+            return
+        self._say_stage(self._last, time.monotonic())
+        if self._plot and self._last.told:
+            from p2premap.cli.convergence import plot_of
+
+            for line in plot_of(self._last):
+                say(line)
 
     def update(self, view: JobView) -> None:
         """A line for news at once, one for numbers at most every second."""
         now = time.monotonic()
+        view = shown(view)
         before, self._last = self._last, view
-        for text in self._news.of(view):
+        for text in (*self._news.of(view), *self._news.converged(view)):
             say(text)
         if before is not None and len(view.stages) > len(before.stages) and before.stages:
             self._say_stage(before, now, view.stages[len(before.stages) - 1])
@@ -193,10 +232,16 @@ class PlainProgress:
     def _say_stage(self, view: JobView, now: float, stage: StageView | None = None) -> None:
         if not view.stages:
             return
-        text = self._text(stage or view.stages[-1])
+        stage = stage or view.stages[-1]
+        text = self._epochs_text(stage) if view.told and stage.name == "supersteps" else self._text(stage)
         if text != self._said:
             self._said, self._said_at = text, now
             say(text)
+
+    def _epochs_text(self, stage: StageView) -> str:
+        """Of a stage that is done again and again: what of it is done says little."""
+        trouble = trouble_line(stage)
+        return f"{stage.name}: {count(stage.tasks, 'partition')}{', ' if trouble else ''}{trouble}"
 
     def _text(self, stage: StageView) -> str:
         parts = [f"{clean(stage.name)}: {stage.done} of {count(stage.tasks, 'task')}"]

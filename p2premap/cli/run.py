@@ -163,10 +163,36 @@ def run(
         job = hand_in(partial(local, ctx.obj), submission)
         print_json({"id": job.hex()}) if as_json else click.echo(job.hex())
         return
-    with progress_for(as_json=as_json) as progress:
-        job = hand_in(partial(local, ctx.obj), submission)
+    progress = progress_for(as_json=as_json)
+    see_job(ctx.obj, submission, target, progress, started=started, timeout=timeout, output=output, as_json=as_json)
+
+
+def see_job(
+    node: str,
+    submission: Submission,
+    target: Target,
+    progress: Progress,
+    *,
+    started: float,
+    timeout: float | None,
+    output: str | None,
+    as_json: bool,
+) -> None:
+    """Hand a job in, show it to its end, and have its output where it belongs.
+
+    Args:
+        node: see `cli`.
+        started: when the command was, by the monotonic clock.
+        timeout, output, as_json: as given to it.
+
+    Raises:
+        P2PRemapError: the job did not succeed, or cannot be seen through.
+        click.exceptions.Exit: the user interrupted.
+    """
+    with progress as showing:
+        job = hand_in(partial(local, node), submission)
         fetched = None if isinstance(target, UrlDirectory) else target
-        session = Session(partial(anywhere, ctx.obj, insist=False), job, progress, fetched)
+        session = Session(partial(anywhere, node, insist=False), job, showing, fetched)
         try:
             with fetchable(job.hex()[:8], handed_in=True):
                 view = session.run(None if timeout is None else started + timeout)
@@ -174,12 +200,21 @@ def run(
             took_s = time.monotonic() - started
             if as_json and (last := session.last) is not None:
                 ours = {"output": output or "", "bytes_in": submission.bytes_in, "took_s": round(took_s, 3)}
-                print_json({**job_shape(last), **ours})
+                print_json({**job_shape(last), **_told(last), **ours})
     raise_unless_done(view)
     if isinstance(target, PartsDirectory):
         target.deliver()
     if not as_json:
         finish(view, session.collector, target, took_s=took_s, bytes_in=submission.bytes_in)
+
+
+def _told(view: JobView) -> dict[str, object]:
+    """What a vertex job tells beside."""
+    if not view.told:
+        return {}
+    from p2premap.cli.convergence import told_shape  # with the records of a kind that most jobs are not of
+
+    return told_shape(view)
 
 
 def _ways(file: str, kind: str, compat: str | None) -> tuple[Planner, Callable[..., Target]]:
