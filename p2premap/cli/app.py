@@ -26,6 +26,7 @@ COMMANDS = {
     },
     "Jobs": {
         "run": "run:run",
+        "graph": "graph:graph",
         "jobs": "jobs:jobs",
         "watch": "watch:watch",
         "results": "results:results",

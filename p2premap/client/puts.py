@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from blake3 import blake3
@@ -16,7 +16,7 @@ from blake3 import blake3
 from p2premap.client.connection import ANSWER_S, Connection, RequestRefused
 from p2premap.client.jobs import chunks, put_blob
 from p2premap.control.answers import Chunk, Trouble
-from p2premap.control.data import BlobHere, BlobKept, FileStarted, FinishFile, ReadBlob, StartFile
+from p2premap.control.data import BlobHere, BlobKept, FileGrew, FileStarted, FinishFile, ReadBlob, StartFile
 from p2premap.errors import PeerUnreachable, RemoteProtocolError
 from p2premap.ids import Digest, JobId
 from p2premap.node.blobs import WRITE_BYTES, why_unwritable
@@ -30,6 +30,8 @@ _PIECES_MAX: Final = 1_000
 """Of one writev(2)."""
 _BYTES_A_S: Final = 20e6
 """A slow machine's disk: how long to wait for the node."""
+_AHEAD_BYTES: Final = 8 << 20
+"""The node is told how far a file has come each time that so much has been written."""
 _SAME_BYTES: Final = 128 << 10
 
 
@@ -111,7 +113,7 @@ def _put_file(
         connection.files = False
         return None
     try:
-        _write(file, pieces)
+        _write(file, pieces, lambda done: connection.send(lambda n: FileGrew(request=n, file=started, size=done)))
         whole = memoryview(mmap.mmap(file, size, access=mmap.ACCESS_READ))
     except OSError as error:
         text = f"{size} bytes cannot be kept in {os.path.dirname(path)}: {why_unwritable(error)}."
@@ -124,10 +126,10 @@ def _put_file(
     return BlobRef(digest=kept.digest, size=size), whole
 
 
-def _write(file: int, pieces: Sequence[Piece]) -> None:
-    """Raises: OSError: the disk is full, or fails."""
+def _write(file: int, pieces: Sequence[Piece], grew: Callable[[int], object]) -> None:
+    """Tells how far it has come. Raises: OSError: the disk is full, or fails."""
     some: list[memoryview] = []
-    size = 0
+    size = done = told = 0
     for piece in pieces:
         rest = memoryview(piece)
         while rest:
@@ -136,7 +138,11 @@ def _write(file: int, pieces: Sequence[Piece]) -> None:
             size += len(some[-1])
             if size == WRITE_BYTES or len(some) == _PIECES_MAX:
                 _write_some(file, some)
+                done += size
                 some, size = [], 0
+                if done - told >= _AHEAD_BYTES:
+                    grew(done)
+                    told = done
     _write_some(file, some)
 
 

@@ -16,8 +16,8 @@ from p2premap.wire import Message, Registry
 CLIENT_MESSAGES: tuple[type[Message], ...] = (
     jobs.Submit, jobs.Watch, jobs.ListJobs, jobs.Cancel, jobs.Why, jobs.Restart, jobs.FindHome, jobs.AcceptFork,
     jobs.CleanUp,
-    data.PutBlob, data.LookForBlobs, data.StartFile, data.FinishFile, data.ReadBlob, data.ReadPart, data.FindPart,
-    data.ReadLog,
+    data.PutBlob, data.LookForBlobs, data.StartFile, data.FileGrew, data.FinishFile, data.ReadBlob, data.ReadPart,
+    data.FindPart, data.ReadLog,
     calls.OpenCalls, calls.Calls,
     nodes.ListNodes, nodes.GetStatus, nodes.Diagnose, nodes.TryAddresses, nodes.Announce, nodes.Stop, nodes.Drain,
     nodes.CountSole,

@@ -44,6 +44,19 @@ class FileStarted(Message, tag=147, frozen=True, kw_only=True):
     path: FilePath
 
 
+class FileGrew(Message, tag=158, frozen=True, kw_only=True):
+    """So much of the file has been written, and the node may read it already. Not answered.
+
+    Args:
+        file: the number of its `StartFile`.
+        size: in bytes from its start.
+    """
+
+    request: RequestId
+    file: RequestId
+    size: Count
+
+
 class FinishFile(Message, tag=148, frozen=True, kw_only=True):
     """The file is whole. Answered by `BlobKept`.
 

@@ -15,6 +15,7 @@ import errno
 import io
 import itertools
 import os
+import threading
 import time
 from collections.abc import Callable, Container, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -308,6 +309,9 @@ class Writer:
         self._checked = checked
         self._hasher = blake3.blake3()
         self._size = 0
+        self._reader: io.FileIO | None = None
+        self._announced = 0
+        self._reading = threading.Lock()
         try:
             self._file = open(temporary, "xb", buffering=_BUFFER_BYTES)  # noqa: SIM115  (closed in finish or discard)
         except OSError as error:
@@ -355,6 +359,26 @@ class Writer:
             raise BlobCorrupt(f"What came as blob {expected.hex()[:16]} is something else.")
         return self._put_in_place(digest)
 
+    def read_ahead(self, size: int) -> None:
+        """Another process writes to `path`, and has come so far: hash that already, beside its writing.
+
+        Any order of calls will do, from any threads. What goes wrong here is told by `take_in`.
+
+        Args:
+            size: what has been written, in bytes from the start.
+        """
+        self._announced = max(self._announced, size)
+        if self._reading.acquire(blocking=False):  # else the thread that reads goes on to there
+            try:
+                while self._size < (announced := self._announced):
+                    self._read_to(announced)
+                    if self._size < announced:
+                        break  # it is not there yet
+            except (OSError, ValueError):
+                pass
+            finally:
+                self._reading.release()
+
     def take_in(self, size: int) -> BlobRef:
         """As `finish`, of what another process of this user has written to `path`: its name is what its bytes hash to.
 
@@ -366,18 +390,28 @@ class Writer:
             StoreUnwritable: it cannot be read or put in place; it is given up.
         """
         try:
-            with open(self._temporary, "rb", buffering=0) as file:
-                found = os.fstat(file.fileno()).st_size
+            with self._reading:
+                found = os.stat(self._temporary).st_size
                 if found == size:
-                    self._hasher = hashed(file, size)
+                    self._read_to(size)
         except OSError as error:
             self.discard()
             raise _unwritable(self._directory, error) from None
         if found != size:
             self.discard()
             raise BlobCorrupt(f"A file of {size} bytes was announced, and {found} are there: it was not written whole.")
-        self._size = size
         return self._put_in_place(Digest(self._hasher.digest()))
+
+    def _read_to(self, size: int) -> None:
+        """Raises: OSError: the file cannot be read. ValueError: it was given up meanwhile."""
+        if self._reader is None:
+            self._hasher = blake3.blake3(max_threads=blake3.blake3.AUTO if size >= _PARALLEL_BYTES else 1)
+            self._reader = open(self._temporary, "rb", buffering=0)  # noqa: SIM115  (closed in `_close`)
+        # one buffer: the file may be larger than the memory, or be cut short
+        buffer = memoryview(bytearray(min(max(size - self._size, 0), _READ_BYTES)))
+        while self._size < size and (count := self._reader.readinto(buffer[: size - self._size])):
+            self._hasher.update(buffer[:count])
+            self._size += count
 
     def _put_in_place(self, digest: Digest) -> BlobRef:
         path = blob_path(self._directory, digest)
@@ -386,7 +420,7 @@ class Writer:
             if self._durable:
                 os.fsync(self._file.fileno())
             status = os.fstat(self._file.fileno())
-            self._file.close()
+            self._close()
             try:
                 os.rename(self._temporary, path)
             except FileNotFoundError:
@@ -403,21 +437,13 @@ class Writer:
     def discard(self) -> None:
         """Give up what is not finished; does nothing after `finish`."""
         with contextlib.suppress(OSError):  # closing flushes, and the disk is full: the bytes go anyway
-            self._file.close()
+            self._close()
         _gone(self._temporary)
 
-
-def hashed(file: io.FileIO, size: int) -> blake3.blake3:
-    """The hash of a file of this size, read through one buffer: it may be larger than the memory, or be cut short.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    hasher = blake3.blake3(max_threads=blake3.blake3.AUTO if size >= _PARALLEL_BYTES else 1)
-    buffer = memoryview(bytearray(min(size, _READ_BYTES)))
-    while size and (count := file.readinto(buffer)):
-        hasher.update(buffer[:count])
-    return hasher
+    def _close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+        self._file.close()
 
 
 def blob_path(directory: str, digest: Digest) -> str:

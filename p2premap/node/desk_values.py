@@ -3,7 +3,8 @@
 ::
 
     StartFile  --> (here already?) --> BlobKept
-               --> FileStarted(path); the client writes there, then FinishFile --> (read, hashed, renamed) --> BlobKept
+               --> FileStarted(path); the client writes there, and says FileGrew --> (read and hashed so far)
+                   then FinishFile --> (the rest, too; renamed) --> BlobKept
     ReadBlob(here) --> (brought here, if need be) --> BlobHere(path); the client maps it
 
 A blob is named by what this node has read from the file, and not by what the client says; so a file that is torn, or
@@ -19,7 +20,7 @@ from typing import Final
 import trio
 
 from p2premap.control.answers import Trouble
-from p2premap.control.data import BlobHere, BlobKept, FileStarted, FinishFile, ReadBlob, StartFile
+from p2premap.control.data import BlobHere, BlobKept, FileGrew, FileStarted, FinishFile, ReadBlob, StartFile
 from p2premap.ids import Digest, JobId, RequestId
 from p2premap.node.desk import Handler, RequestError, Visit
 from p2premap.node.desk_watch import bring, send_source
@@ -45,6 +46,14 @@ async def start_file(visit: Visit, message: Message, _: bytes) -> None:
     writer = await trio.to_thread.run_sync(blobs.writer)
     visit.files[message.request] = writer, message.job
     await visit.say(FileStarted(request=message.request, path=writer.path))
+
+
+async def read_ahead(visit: Visit, message: Message, _: bytes) -> None:
+    """`FileGrew`: hashing keeps up with writing, where there are two CPUs."""
+    assert isinstance(message, FileGrew)
+    started = visit.files.get(message.file)
+    if started is not None:
+        await trio.to_thread.run_sync(started[0].read_ahead, message.size)
 
 
 async def finish_file(visit: Visit, message: Message, _: bytes) -> None:
@@ -80,4 +89,9 @@ async def read_blob(visit: Visit, message: Message, _: bytes) -> None:
     )
 
 
-HANDLERS: dict[type[Message], Handler] = {StartFile: start_file, FinishFile: finish_file, ReadBlob: read_blob}
+HANDLERS: dict[type[Message], Handler] = {
+    StartFile: start_file,
+    FileGrew: read_ahead,
+    FinishFile: finish_file,
+    ReadBlob: read_blob,
+}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from p2premap.control.answers import Chunk, Done
 from p2premap.control.calls import Calls, CallsEnded, CallsOpened, OpenCalls
-from p2premap.control.data import BlobHere, BlobKept, FileStarted, FinishFile, PutBlob, ReadBlob, StartFile
+from p2premap.control.data import BlobHere, BlobKept, FileGrew, FileStarted, FinishFile, PutBlob, ReadBlob, StartFile
 from p2premap.control.jobs import Submit, Submitted
 from p2premap.control.nodes import ListNodes, Nodes, NodeView
 from p2premap.ids import Digest, JobId, NodeId
@@ -80,7 +80,7 @@ class CallHouse:
             case ListNodes(request=request):
                 view = NodeView(node=NODE, name="pi1", state="alive", pid=1, boot=1, slots=2)
                 yield Nodes(request=request, views=(view,))
-            case PutBlob() | StartFile() | FinishFile() | ReadBlob():
+            case PutBlob() | StartFile() | FileGrew() | FinishFile() | ReadBlob():
                 yield from self._blob(message, payload)
             case Submit(request=request):
                 job = JobId(len(self.jobs).to_bytes(16))
@@ -123,6 +123,8 @@ class CallHouse:
                         begun.discard()  # of a connection that has gone
                     self._files[request] = writer = self.blobs.writer()
                     yield FileStarted(request=request, path=writer.path + ("-hidden" if self.hides_files else ""))
+            case FileGrew(file=file, size=size):
+                self._files[file].read_ahead(size)
             case FinishFile(request=request, file=file, size=size):
                 yield BlobKept(request=request, digest=self._files.pop(file).take_in(size).digest)
             case ReadBlob(request=request, source=source, here=True) if not self.hides_files:

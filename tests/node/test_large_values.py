@@ -19,7 +19,7 @@ from p2premap.client.connection import Connection, RequestRefused, local
 from p2premap.client.private import PrivateCluster
 from p2premap.client.puts import fetch, put_pieces
 from p2premap.control.answers import Done
-from p2premap.control.data import BlobKept, FileStarted, FinishFile, StartFile
+from p2premap.control.data import BlobKept, FileGrew, FileStarted, FinishFile, StartFile
 from p2premap.control.nodes import GetStatus, Status
 from p2premap.ids import RequestId
 from p2premap.node.blobs import BlobStore
@@ -90,6 +90,20 @@ def test_what_is_written_is_what_the_blob_is_called(line: Connection) -> None:
     assert kept.digest == blake3.blake3(b"1" * 2_000_000).digest()
     again = line.ask(lambda n: StartFile(request=n, size=2_000_000, digest=kept.digest), BlobKept)
     assert again.digest == kept.digest, "it is there already"
+
+
+def test_a_file_is_read_while_it_is_written_in_any_order_of_news(line: Connection) -> None:
+    data = os.urandom(3_000_000)
+    number, path = start(line, len(data))
+    with path.open("r+b") as file:
+        for said in (1_000_000, 500_000, 2_000_000, 5_000_000):
+            file.write(data[file.tell() : max(said, file.tell())])
+            file.flush()
+            line.send(lambda n, said=said: FileGrew(request=n, file=number, size=said))  # type: ignore[misc]
+    kept = line.ask(lambda n: FinishFile(request=n, file=number, size=len(data)), BlobKept)
+    assert kept.digest == blake3.blake3(data).digest()
+    line.send(lambda n: FileGrew(request=n, file=number, size=1))
+    assert line.ask(lambda n: GetStatus(request=n), Status).me.node == line.welcome.node, "news come too late"
 
 
 def test_the_file_of_a_client_that_dies_goes_with_it(three_nodes: PrivateCluster) -> None:
