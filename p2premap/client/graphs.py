@@ -23,6 +23,8 @@ from p2premap.tasks.mapreduce_plan import PARTITIONS_MAX, SUFFIXES, InputFile, p
 from p2premap.vertex.loading import ADJACENCY, BOTH, EDGES, INTEGERS, LINES, OUT, STRINGS, Columns, Reading, pack_lines
 from p2premap.vertex.plan import (
     ARRAYS,
+    CREATE,
+    DROP,
     KIND,
     OBJECTS,
     PLAN_VERSION,
@@ -112,10 +114,12 @@ def plan(asked: Asked) -> Submission:
     wish, own = wish_of(asked.given)
     source = pack_file(asked.file)
     chosen = own.pop("program", "")
+    if not source.programs and source.functions:
+        return plan_vertex(functions_of(source.name, source.bundle, own), wish, asked)
     if not source.programs:
         raise JobRejected(
             f"{asked.file} has no vertex program: define a class that derives from p2premap.VertexProgram or "
-            "p2premap.ArrayProgram."
+            "p2premap.ArrayProgram, or functions prepare and compute."
         )
     if chosen not in source.programs and (chosen or len(source.programs) > 1):
         known = ", ".join(source.programs)
@@ -135,6 +139,17 @@ def plan(asked: Asked) -> Submission:
         options=own,
     )
     return plan_vertex(program, wish, asked)
+
+
+def functions_of(name: str, code: bytes, given: Mapping[str, str]) -> Program:
+    """A program of functions `prepare` and `compute`, in remap's form.
+
+    Raises:
+        JobRejected: options are given, and it can have none.
+    """
+    if given:
+        raise JobRejected(f"A vertex job of functions has no option {next(iter(given))!r}: leave it out.")
+    return Program(name=name, code=code, form=OBJECTS, prepares=True)
 
 
 def plan_algorithm(name: str, wish: Wish, options: Mapping[str, object], asked: Asked) -> Submission:
@@ -189,7 +204,7 @@ def plan_vertex(program: Program, wish: Wish, asked: Asked) -> Submission:
         writing=Writing(writer=wish.writer).pack(),
         suffix=SUFFIXES[wish.writer],
         ids=reading.ids,
-        unknown=wish.unknown,
+        unknown=DROP if wish.unknown == CREATE and program.form == ARRAYS else wish.unknown,
         supersteps_max=wish.supersteps_max,
         supersteps=wish.supersteps,
         checkpoint_every=wish.checkpoint_every,
@@ -241,7 +256,7 @@ def _reading(program: Program, wish: Wish, found: Sequence[FoundFile]) -> Readin
         ids=ids,
         view=BOTH if wish.undirected or program.both else OUT,
         undirected=wish.undirected,
-        creates=not adjacency,
+        creates=not adjacency or wish.unknown == CREATE,
         weighted=program.weighted,
         max_bad=wish.max_bad,
     )
@@ -265,9 +280,9 @@ def _columns(wish: Wish, seen: Seen, *, tables: bool) -> Columns:
         else:
             numbers.append(len(numbers))
     source, target, *weight = numbers
-    names = wish.columns if all(not column.isdigit() for column in wish.columns) else ()
+    by_name = wish.columns if all(not column.isdigit() for column in wish.columns) else ()
     weighs = weight[0] if weight else -1
-    return Columns(source=source, target=target, weight=weighs, exact=False, names=names, fields=seen.fields)
+    return Columns(source=source, target=target, weight=weighs, exact=False, names=by_name, fields=seen.fields)
 
 
 def _ranged(reading: Reading, found: Sequence[FoundFile], partitions: int) -> Reading:

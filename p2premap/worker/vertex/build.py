@@ -18,7 +18,7 @@ from p2premap.vertex.plan import BuildParams, BuildReport
 from p2premap.worker.blocks import shorten
 from p2premap.worker.runtime import Context, Result, Segment
 from p2premap.worker.vertex import graphfile
-from p2premap.worker.vertex.graphfile import Array
+from p2premap.worker.vertex.graphfile import Array, Meta
 from p2premap.worker.vertex.owners import Keys
 from p2premap.worker.vertex.partition import VertexError
 from p2premap.worker.vertex.segments import DECLARING, EDGES, NAMES, TURNED, VERTICES, Chunk, chunks_of
@@ -41,7 +41,7 @@ def build(params: bytes, segments: Sequence[Segment], context: Context) -> Resul
     chunks = [chunk for s in segments if s.end > s.start for chunk in chunks_of(context.map(s))]
     arrays = _arrays(chunks, reading)
     vertices, edges = len(arrays["keys"]), len(arrays["targets"])
-    meta = {
+    meta: Meta = {
         "partition": told.partition,
         "partitions": told.settings.partitions,
         "ids": reading.ids,

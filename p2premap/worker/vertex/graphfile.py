@@ -119,7 +119,7 @@ def write(put: Callable[[bytes | memoryview], object], meta: Meta, arrays: Mappi
     put(_FRONT.pack(MAGIC, VERSION, 0, len(head)) + head + _padding(_FRONT.size + len(head)))
     for array in arrays.values():
         if array.size:
-            put(memoryview(np.ascontiguousarray(array)).cast("B"))
+            put(np.ascontiguousarray(array).data.cast("B"))
             put(_padding(array.nbytes))
 
 

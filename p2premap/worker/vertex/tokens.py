@@ -120,9 +120,9 @@ def integers(data: Bytes, starts: Keys, ends: Keys) -> Keys:
         return np.empty(0, np.int64)
     lengths = ends - starts
     longest, shortest = min(int(lengths.max()), DIGITS_MAX), int(lengths.min())
-    kind = np.uint32 if longest <= _NARROW_DIGITS else np.uint64
+    kind: type[np.uint32 | np.uint64] = np.uint32 if longest <= _NARROW_DIGITS else np.uint64
     at = ends - 1
-    values = (data[at] - np.uint8(_ZERO)).astype(kind)
+    values: npt.NDArray[np.uint32 | np.uint64] = (data[at] - np.uint8(_ZERO)).astype(kind)
     for place in range(1, longest):
         at -= 1
         digits = data.take(at, mode="wrap")
