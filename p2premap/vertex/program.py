@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import enum
 import functools
+import inspect
 import operator
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Final, NamedTuple, Protocol
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, cast
 
 from p2premap.vertex.barrier import Globals, VertexError
 
@@ -276,6 +277,14 @@ def _aggregator(name: str, said: str | Reduce | Aggregator) -> Aggregator:
     return said if isinstance(said, Aggregator) else Aggregator(said)
 
 
+def combiner_of(program: VertexProgram) -> str | Reduce | None:
+    """The program's combiner. A function of two arguments that stands in the class is meant as it is, without self."""
+    said = inspect.getattr_static(program, "combiner")
+    if inspect.isfunction(said) and said.__code__.co_argcount == 2:
+        return said
+    return cast("str | Reduce | None", program.combiner)
+
+
 def reduction(said: str | Reduce, whose: str) -> Reduce:
     """The function that a name, or a function, stands for.
 
@@ -296,7 +305,7 @@ def set_options(program: Program, options: Mapping[str, object]) -> None:
         VertexError: it has no such option, or one of another type.
     """
     for name, value in options.items():
-        usual = getattr(program, name, None)
+        usual: object = getattr(program, name, None)
         if name.startswith("_") or callable(usual) or not hasattr(program, name):
             raise VertexError(f"{type(program).__name__} has no option {name!r}.")
         setattr(program, name, _converted(type(program).__name__, name, usual, value))
@@ -308,8 +317,10 @@ def _converted(program: str, name: str, usual: object, value: object) -> object:
     try:
         if isinstance(usual, bool):
             return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[str(value).lower()]
-        if isinstance(usual, (int, float, str)):
-            return type(usual)(value)  # type: ignore[arg-type]
+        if isinstance(usual, int):
+            return int(str(value))
+        if isinstance(usual, float):
+            return float(str(value))
     except (KeyError, TypeError, ValueError):
         pass
     kind = type(usual).__name__

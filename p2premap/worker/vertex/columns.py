@@ -24,17 +24,17 @@ _RADIX: Final = 1 << _RADIX_BITS
 _EMPTY: Final = np.zeros(0, np.int32)
 
 
-def column(values: Sequence[object]) -> Column | None:
+def column(values: Sequence[Any]) -> Column | None:
     """These values as an array, if they are all floats, or all integers of 64 bits; else None.
 
     What comes out of the array again is equal to what went in, of the same type.
     """
     kinds = set(map(type, values))
     if kinds == {float}:
-        return np.frombuffer(array(FLOATS, values), np.float64)  # type: ignore[arg-type]
+        return np.frombuffer(array(FLOATS, values), np.float64)
     if kinds == {int}:
         try:
-            return np.frombuffer(array(INTEGERS, values), np.int64)  # type: ignore[arg-type]
+            return np.frombuffer(array(INTEGERS, values), np.int64)
         except OverflowError:
             return None
     return None

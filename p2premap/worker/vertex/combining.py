@@ -50,7 +50,8 @@ class Combiner:
     def groups(self, values: Column, starts: Longs) -> Column:
         """One value for each group; `starts` says where they begin."""
         assert self._ufunc is not None, "takes() was asked"
-        return self._ufunc.reduceat(values, starts)  # type: ignore[no-any-return]
+        result: Column = self._ufunc.reduceat(values, starts)
+        return result
 
     def pairs(self, left: Column, right: Column) -> Column:
         """One for each pair."""

@@ -17,6 +17,7 @@ attempts tell why.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import struct
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -75,7 +76,12 @@ def drive(epoch: Exchanging[T], gang: Gang) -> T:
     try:
         frames = next(epoch)
         while True:
-            frames = epoch.send(gang.exchange(frames))
+            try:
+                came = gang.exchange(frames)
+            except PeerLost as lost:
+                frames = epoch.throw(lost)
+            else:
+                frames = epoch.send(came)
     except StopIteration as stop:
         result: T = stop.value
         return result
@@ -144,7 +150,8 @@ class Epoch:
         except Exception as error:
             text = f"{type(error).__name__}: {error}"[:_ERROR_CHARACTERS_MAX]
             frame = _frame(ERROR, pickle.dumps(text), ())
-            yield [() if seat == self._seat else frame for seat in range(len(self._seats))]
+            with contextlib.suppress(PeerLost):  # they may be gone as soon as they know
+                yield [() if seat == self._seat else frame for seat in range(len(self._seats))]
             raise
 
     def _run(self) -> Exchanging[End]:
@@ -153,11 +160,16 @@ class Epoch:
         while True:
             for effect in effects:
                 if isinstance(effect, End):
-                    yield from self._exchange(BYE, None, lambda _: ())  # who cannot go on says so here at the latest
-                    return effect
+                    return (yield from self._take_leave(effect))
                 follows = yield from self._perform(effect)
             assert follows is not None, "the last effect has an answer"
             effects = self._barrier.step(self._clock(), follows)
+
+    def _take_leave(self, end: End) -> Exchanging[End]:
+        """The last exchange: who cannot go on says so here at the latest, and all know what was dropped in the end."""
+        pending = sum(self._dropped.values())
+        dropped, _ = yield from self._exchange(BYE, pending, lambda _: ())
+        return end._replace(carried=end.carried._replace(dropped=end.carried.dropped + sum(dropped)))
 
     def _perform(self, effect: Effect) -> Exchanging[Computed | Told | Counted | None]:
         match effect:
@@ -225,7 +237,7 @@ class Epoch:
         return [letter for letter in asked if letter[2]]
 
     def _exchange(
-        self, kind: int, head: Hello | Head | None, outgoing: Callable[[int], Iterable[_Letter]]
+        self, kind: int, head: Hello | Head | int | None, outgoing: Callable[[int], Iterable[_Letter]]
     ) -> Exchanging[tuple[list[Any], list[Mail]]]:
         """Send every process a frame of this kind; all heads in order of seat, and the mail in order of source.
 
@@ -233,7 +245,7 @@ class Epoch:
             PeerLost: a process says that it cannot go on.
             VertexError: a frame of another kind has come.
         """
-        plain = None if head is None else _plain(head)
+        plain = _plain(head)
         packed = pickle.dumps(plain, 5)
         frames: Frames = []
         inbox: list[Mail] = []
@@ -277,11 +289,11 @@ def _order(mail: Mail) -> tuple[int, int]:
     return mail[:2]
 
 
-def _plain(head: Hello | Head) -> tuple[object, ...]:
+def _plain(head: Hello | Head | int | None) -> object:
     """As tuples: classes take longer to pickle than what they hold."""
     if isinstance(head, Head):
         return (head.superstep, tuple(map(tuple, head.shares)), *head[2:])
-    return tuple(head)
+    return tuple(head) if isinstance(head, Hello) else head
 
 
 def _joined(pieces: Sequence[Buffer]) -> memoryview:

@@ -50,7 +50,7 @@ def unpack(source: int, mail: memoryview) -> Letter:
         block = Block(*head)
         targets: Ints | None = None
         if not block.known:
-            targets = np.frombuffer(mail, np.int32, block.count, at)
+            targets = np.frombuffer(mail, np.int32, block.messages, at)
             at += targets.nbytes
         data = mail[at : at + block.size]
         at += block.size
@@ -133,18 +133,18 @@ class Messages(NamedTuple):
         values: of all, one after the other.
         starts: where those of each slot begin; one more than there are slots. None: `slots` have one each.
         slots: those that have one, where each has at most one; ascending.
-        count: of slots.
+        size: how many slots there were.
     """
 
     values: list[Any]
     starts: Longs | None
     slots: Ints | None
-    count: int
+    size: int
 
     def rows(self) -> Mask:
         """Which slots have any."""
         if self.slots is not None:
-            mask = np.zeros(self.count, bool)
+            mask = np.zeros(self.size, bool)
             mask[self.slots] = True
             return mask
         assert self.starts is not None, "one or the other"
@@ -162,8 +162,8 @@ class Messages(NamedTuple):
             return self._ones(self.slots, rows, count)
         assert self.starts is not None, "one or the other"
         starts = self.starts
-        if count > self.count:
-            starts = np.concatenate((starts, np.full(count - self.count, starts[-1])))
+        if count > self.size:
+            starts = np.concatenate((starts, np.full(count - self.size, starts[-1])))
         first, end = (starts[:-1], starts[1:]) if rows is None else (starts[rows], starts[rows + 1])
         return map(self.values.__getitem__, map(slice, first.tolist(), end.tolist()))
 
@@ -256,7 +256,7 @@ def packed(messages: Messages) -> tuple[Any, ...]:
     listed = messages.values if values is None else (kind_of(values), values.tobytes())
     starts = None if messages.starts is None else messages.starts.tobytes()
     slots = None if messages.slots is None else messages.slots.tobytes()
-    return listed, starts, slots, messages.count
+    return listed, starts, slots, messages.size
 
 
 def unpacked(said: tuple[Any, ...]) -> Messages:

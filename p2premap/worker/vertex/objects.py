@@ -19,7 +19,7 @@ import numpy as np
 
 from p2premap.vertex.barrier import Carried, Globals, VertexError
 from p2premap.vertex.plan import CREATE, ERROR, Settings
-from p2premap.vertex.program import Hooks, VertexProgram
+from p2premap.vertex.program import Hooks, VertexProgram, combiner_of
 from p2premap.worker.failure import sentence_of
 from p2premap.worker.gang import Buffer
 from p2premap.worker.vertex import graphfile, inbox
@@ -52,7 +52,8 @@ class ObjectForm:
         self._program = program
         self._settings = settings
         self._ranges = ranges_of(settings)
-        self._combiner = None if program.combiner is None else Combiner(program.combiner)
+        combiner = combiner_of(program)
+        self._combiner = None if combiner is None else Combiner(combiner)
 
     def partition(self, number: int, graph: memoryview | None) -> ObjectPartition:
         """See `p2premap.worker.vertex.partition.Form`."""
@@ -130,7 +131,7 @@ class ObjectPartition:
         self._ranges = ranges
         self._graph = _read_graph(graph, program)
         self._active = np.ones(len(self._graph.vertices), bool)
-        self._messages = inbox.NONE
+        self._messages: Messages = inbox.NONE
         self._letters: list[Letter] = []
         self._ones, self._manies, self._alongs = Ones(), Manies(), Alongs()
         self._context = Context(program, hooks, settings.seed, self._ones, self._manies, self._alongs)
@@ -353,7 +354,7 @@ class ObjectPartition:
             self._active = np.ones(count, bool)
         else:
             self._active = np.unpackbits(np.frombuffer(votes, np.uint8), count=count).astype(bool)
-        self._messages: Messages = inbox.unpacked(messages)
+        self._messages = inbox.unpacked(messages)
         self._topics = topics
         self.renew()
 

@@ -39,14 +39,14 @@ class Block(NamedTuple):
     Args:
         channel: of the batch.
         known: the targets are those of the last block of this channel; else their numbers come first.
-        count: of messages (or, combined, of targets).
+        messages: how many (or, combined, how many targets).
         kind: of values: see `columns`; if objects, they are pickled.
         size: of the values, in bytes.
     """
 
     channel: int
     known: bool
-    count: int
+    messages: int
     kind: str
     size: int
 
@@ -57,12 +57,12 @@ class Batch(NamedTuple):
     Args:
         codes: of the targets; the same array as before where the targets are the same.
         values: each once, however many it goes to.
-        index: which of the values each message is; None: one after the other.
+        which: of the values each message is; None: one after the other.
     """
 
     codes: Ints
     values: list[Any]
-    index: Longs | None
+    which: Longs | None
 
 
 class Codes(dict[Hashable, int]):
@@ -213,17 +213,17 @@ class Outbox:
                 continue
             part = values[start:end]
             kind = kind_of(part)
-            data: Buffer = pickle.dumps(part, 5) if isinstance(part, list) else memoryview(part).cast("B")
+            data: Buffer = pickle.dumps(part, 5) if isinstance(part, list) else part.data.cast("B")
             blocks[to].append(Block(channel, told, end - start, kind, len(data)))
             if not told:
-                pieces[to].append(memoryview(plan.targets[start:end]).cast("B"))
+                pieces[to].append(plan.targets[start:end].data.cast("B"))
             pieces[to].append(data)
 
     def _values(self, batch: Batch, plan: Plan) -> Column | list[Any]:
         """What goes to each partition, one after the other; combined where there is a combiner."""
         values = column(batch.values)
         combiner = self._combiner
-        index = plan.sorted_index(batch.index)
+        index = plan.sorted_index(batch.which)
         if values is not None and (combiner is None or combiner.takes((values,), len(batch.codes))):
             taken = values[index]
             if combiner is None or plan.starts is None:
@@ -290,7 +290,7 @@ class Manies(Ones):
         if self._index is None or self.counts != self._last_counts:
             self._index = np.repeat(np.arange(len(self.counts)), np.array(self.counts, np.int64))
         self._last_counts = self.counts
-        return super().take(codes)._replace(index=self._index)
+        return super().take(codes)._replace(which=self._index)
 
 
 class Alongs:

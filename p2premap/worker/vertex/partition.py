@@ -59,7 +59,7 @@ class Turned(NamedTuple):
 class Sink(Protocol):
     """Where a snapshot goes: a `p2premap.worker.runtime.BlobWriter`, or anything that takes bytes."""
 
-    def write(self, data: Buffer) -> object:
+    def write(self, data: bytes | memoryview) -> object:
         """Append."""
 
 
@@ -129,7 +129,9 @@ class Form(Protocol):
     `p2premap.vertex.plan.Settings`.
     """
 
-    program: Program
+    @property
+    def program(self) -> Program:
+        """The hooks that the barrier calls."""
 
     def partition(self, number: int, graph: memoryview | None) -> Partition:
         """The partition of this number over its graph blob (None: the form keeps no graph blob, or it is empty)."""

@@ -26,6 +26,7 @@ from p2premap.vertex.plan import (
     OutputParams,
     Settings,
 )
+from p2premap.vertex.program import VertexProgram
 from p2premap.worker.gang import Gang
 from p2premap.worker.messages import Order
 from p2premap.worker.runtime import Context, Result, Segment
@@ -84,7 +85,10 @@ class VertexRuntime:
         settings = msgspec.msgpack.decode(params, type=LoadParams).settings
         if unpack_reading(settings.reading).form != LINES:
             return load(params, segments, context)
-        return load(params, segments, context, self._job(settings).program.prepare)
+        program = self._job(settings).program
+        if not isinstance(program, VertexProgram):
+            raise VertexError("Only a VertexProgram makes vertices of lines.")
+        return load(params, segments, context, program.prepare)
 
     def _build(self, params: bytes, segments: Sequence[Segment], context: Context) -> Result:
         from p2premap.worker.vertex.build import build, vertices
