@@ -97,12 +97,14 @@ class Source:
         bundle: the blob for the workers.
         actions: classes that derive from `p2premap.Action`, by name.
         programs: those that derive from `p2premap.VertexProgram` or `p2premap.ArrayProgram`.
+        functions: it has functions `prepare` and `compute`: a vertex job in remap's form.
     """
 
     name: str
     bundle: bytes
     actions: dict[str, ast.ClassDef]
     programs: dict[str, ast.ClassDef]
+    functions: bool = False
 
 
 def kind_of(path: str) -> str:
@@ -112,7 +114,7 @@ def kind_of(path: str) -> str:
         JobRejected: it is no Python file.
     """
     _, tree = parse(Path(path), shown=path)
-    if _derived(tree, *PROGRAMS):
+    if _derived(tree, *PROGRAMS) or _in_functions(tree):
         return "vertex"
     return "action" if _derived(tree, ACTION) else "mapreduce"
 
@@ -127,7 +129,11 @@ def pack_file(path: str) -> Source:
     source, tree = parse(file, shown=path)
     collector = Collector.of(file, tree)
     return Source(
-        file.stem, collector.bundle(file, source), actions=_derived(tree, ACTION), programs=_derived(tree, *PROGRAMS)
+        file.stem,
+        collector.bundle(file, source),
+        actions=_derived(tree, ACTION),
+        programs=_derived(tree, *PROGRAMS),
+        functions=_in_functions(tree),
     )
 
 
@@ -155,6 +161,11 @@ def requires_of(path: str) -> tuple[str, ...]:
             f'{path}, line {value.lineno}: requires must be a list of texts, such as ["gpu", "package numpy >=2"].'
         )
     return requirements.lines_of(found)
+
+
+def _in_functions(tree: ast.Module) -> bool:
+    names = {statement.name for statement in statements(tree.body) if isinstance(statement, ast.FunctionDef)}
+    return {"prepare", "compute"} <= names and "map" not in names
 
 
 def _derived(tree: ast.Module, *bases: str) -> dict[str, ast.ClassDef]:
@@ -196,12 +207,26 @@ def load_adapted(path: str, *, module: str, adapter: Path, adapt: Callable[[ast.
     Raises:
         JobRejected: as `load_job`.
     """
+    collector, text = _adapted(path, module, adapt)
+    return _job_code(path, Path(path), ast.parse(text), collector, collector.bundle(adapter, text))
+
+
+def pack_adapted(path: str, *, module: str, adapter: Path, adapt: Callable[[ast.Module], str]) -> bytes:
+    """As `load_adapted`, for job files of other kinds: the bundle.
+
+    Raises:
+        JobRejected: it is no Python file, or `adapt` refuses.
+    """
+    collector, text = _adapted(path, module, adapt)
+    return collector.bundle(adapter, text)
+
+
+def _adapted(path: str, module: str, adapt: Callable[[ast.Module], str]) -> tuple[Collector, str]:
     file = Path(path)
     source, tree = parse(file, shown=path)
     collector = Collector.of(file, tree)
     collector.modules[module] = Module(name=module, path=str(file.absolute()), source=source)
-    text = adapt(tree)
-    return _job_code(path, file, ast.parse(text), collector, collector.bundle(adapter, text))
+    return collector, adapt(tree)
 
 
 def _job_code(path: str, file: Path, tree: ast.Module, collector: Collector, bundle: bytes) -> JobCode:

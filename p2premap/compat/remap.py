@@ -1,4 +1,4 @@
-"""remap's interface over map/reduce jobs: readers, partitioners and writers, and what runs an application with them.
+"""remap's interface over our jobs: readers, partitioners and writers, and what runs an application with them.
 
 A remap application is a module with functions that make these, and `map` and `reduce`::
 
@@ -12,6 +12,15 @@ A remap application is a module with functions that make these, and `map` and `r
 It becomes a map/reduce job over pairs of (partition, key), in the order of the partitioner's `customkey`. The writer of
 each partition works in a directory of its own on some node; what it leaves there goes into the output directory under
 the same names, such as ``reduce_a2e``.
+
+A vertex application has functions of vertices instead, and becomes a vertex job of two functions
+(`p2premap.worker.vertex.functions`); what it makes of partitions is its own::
+
+    create_vertex_reader(filename)                       -> TextFileReader(filename, yieldkv=False)
+    create_vertex_partitioner(directory, partition, id)  not needed here
+    prepare(line)                                        -> (id, vertex); (None, None): no vertex
+    compute(forward, superstep, vertex, messages)        -> (vertex, halt)
+    compute(forward, subscribe, unsubscribe, superstep, vertex, messages)
 """
 
 from __future__ import annotations
