@@ -222,9 +222,9 @@ def _ways(file: str, kind: str, compat: str | None) -> tuple[Planner, Callable[.
     if compat is None:
         return partial(plan_job, kind or kind_of(file)), output_to
     from p2premap.cli.applications import output_of_application
-    from p2premap.compat.application import plan_application
+    from p2premap.compat.application import is_vertex_application, plan_application
 
-    return plan_application, output_of_application
+    return plan_application, output_to if is_vertex_application(file) else output_of_application
 
 
 def _plan(
