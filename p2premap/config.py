@@ -171,6 +171,9 @@ class NodeConfig(Event, frozen=True, kw_only=True):
         limits: what the machine's owner keeps for other things.
         refused_actions: names of actions that do not run here.
         keep_bytes_max: of results and inputs of jobs, on this node's disk (`p2premap.node.quota`); 0: no limit.
+        http: HTTP is served from the start on (`p2premap.node.webdoor`); else once somebody asks for it.
+        http_lan: then for other machines, too.
+        http_port: for it; this and the next ones are tried.
     """
 
     name: str = ""
@@ -182,6 +185,9 @@ class NodeConfig(Event, frozen=True, kw_only=True):
     limits: OwnerLimits = OwnerLimits()
     refused_actions: tuple[str, ...] = ()
     keep_bytes_max: int = 0
+    http: bool = False
+    http_lan: bool = False
+    http_port: int = 8321
     gossip: GossipConfig = GossipConfig()
     tasks: TasksConfig = TasksConfig()
     election: ElectionConfig = ElectionConfig()

@@ -40,6 +40,7 @@ COMMANDS = {
     "Cluster": {
         "status": "cluster:status",
         "nodes": "cluster:nodes",
+        "dashboard": "dashboard:dashboard",
         "invite": "membership:invite",
         "join": "membership:join",
         "leave": "membership:leave",

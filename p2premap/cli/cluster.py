@@ -28,9 +28,10 @@ def status(node: str, as_json: bool) -> None:
     """Show how this node and its cluster are."""
     with local(node) as connection:
         found = connection.ask(lambda n: GetStatus(request=n), Status)
-        running = [view for view in connection.ask(lambda n: ListJobs(request=n), Jobs).views if not view.phase.over]
+        listed = list(connection.ask(lambda n: ListJobs(request=n), Jobs).views)
+    running = [view for view in listed if not view.phase.over]
     if as_json:
-        print_json(status_shape(found, running))
+        print_json(status_shape(found, listed))
         return
     for label, text in _status_lines(found, running):
         told = fold(f"{label.ljust(LABEL_CHARACTERS)} {text}", " " * (LABEL_CHARACTERS + 1))

@@ -42,6 +42,11 @@ SLOTS_MAX = 1024
 @click.option("--not-on-battery", is_flag=True, help="Work only while it does not run from its battery.")
 @click.option("--refuse-action", "refused", multiple=True, metavar="NAME", help="Run no tasks of this action.")
 @click.option("--keep", type=SIZE, default="0", metavar="SIZE", help="Disk for results: the oldest go. [no limit]")
+@click.option("--http", is_flag=True, help="Serve the page and the API from the start on, not only when asked.")
+@click.option("--http-lan", is_flag=True, help="The same, and to other machines too, under TLS.")
+@click.option(
+    "--http-port", type=click.IntRange(0, 65535), default=8321, metavar="PORT", help="For it. [8321 or next free]"
+)
 @click.option("--until-eof", is_flag=True, hidden=True, help="End when standard input ends.")
 @json_option
 @click.pass_context
@@ -59,6 +64,9 @@ def node(
     not_on_battery: bool,
     refused: tuple[str, ...],
     keep: int,
+    http: bool,
+    http_lan: bool,
+    http_port: int,
     until_eof: bool,
     as_json: bool,
 ) -> None:
@@ -85,6 +93,9 @@ def node(
         ),
         refused_actions=refused,
         keep_bytes_max=keep,
+        http=http or http_lan,
+        http_lan=http_lan,
+        http_port=http_port,
     )
     gc.disable()  # what is loaded now stays: looking through them again and again takes a tenth of the start
     from p2premap.node.daemon import run_node  # 0.3 s of trio that no other command pays

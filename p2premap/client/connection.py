@@ -299,6 +299,18 @@ def answering(paths: Paths) -> Iterator[Connection]:
         raise unavailable(f"No p2premap node answers on this machine: {trouble}" if trouble else NO_NODE)
 
 
+def connect_to(path: str) -> Connection:
+    """A connection to the daemon whose socket this is.
+
+    Raises:
+        PeerUnreachable: it does not answer.
+    """
+    try:
+        return _connect(Path(path))
+    except OSError as error:
+        raise PeerUnreachable(f"The node at {path} does not answer: {error.strerror}.") from None
+
+
 def _is_called(welcome: Welcome, node: str) -> bool:
     return not node or welcome.name == node or (len(node) >= 4 and welcome.node.hex().startswith(node.lower()))
 

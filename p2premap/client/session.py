@@ -62,8 +62,11 @@ def renamed(submission: Submission, name: str) -> Submission:
     return replace(submission, spec=msgspec.structs.replace(submission.spec, name=name[:255]))
 
 
-def hand_in(connect: Connect, submission: Submission) -> JobId:
+def hand_in(connect: Connect, submission: Submission, *, again: bool = False) -> JobId:
     """Put a job's blobs and submit it, at another node where the first goes away: the key makes it one job.
+
+    Args:
+        again: it may have been handed in before.
 
     Raises:
         JobRejected: the job never existed.
@@ -75,7 +78,7 @@ def hand_in(connect: Connect, submission: Submission) -> JobId:
             with connect() as connection:
                 for _, blob in submission.blobs:
                     put_blob(connection, blob)
-                return submit(connection, submission.spec, submission.files, again=left < TRIES - 1)
+                return submit(connection, submission.spec, submission.files, again=again or left < TRIES - 1)
         except PeerUnreachable:
             if not left:
                 raise

@@ -1,16 +1,16 @@
-"""What a client (the CLI, a Python program) and a daemon say to each other. Numbers 100 to 159.
+"""What a client (the CLI, a Python program) and a daemon say to each other. Numbers 100 to 199.
 
 A client connects to the daemon's Unix socket (mode 0600), or over TLS to a member that it remembers. The daemon
 speaks first with `Welcome`. Every request carries a number of the client's choice; every answer repeats it. A
-request has exactly one answer, except `Watch`, whose `JobUpdate`s go on until one shows a job that is over, and
-`ReadPart` / `ReadLog`, whose chunks end with one marked `last`.
+request has exactly one answer, except `Watch`, whose `JobUpdate`s go on until one shows a job that is over, `Follow`,
+whose `News` never end, and `ReadPart` / `ReadLog`, whose chunks end with one marked `last`.
 
 Any node answers any request: what concerns a job led elsewhere is passed on to its leader.
 """
 
 from __future__ import annotations
 
-from p2premap.control import answers, calls, data, jobs, membership, nodes
+from p2premap.control import answers, calls, data, jobs, membership, nodes, web
 from p2premap.wire import Message, Registry
 
 CLIENT_MESSAGES: tuple[type[Message], ...] = (
@@ -23,6 +23,7 @@ CLIENT_MESSAGES: tuple[type[Message], ...] = (
     nodes.CountSole,
     membership.MakeInvite, membership.Join, membership.LeaveCluster,
     membership.Rotate, membership.PrepareSecret, membership.SwitchSecret, membership.DropSecret,
+    web.OpenWeb, web.Follow, web.SetNode, web.RemoveJob, web.ListTasks, web.LookAtJob,
 )  # fmt: skip
 """What a client may say."""
 
@@ -33,6 +34,7 @@ DAEMON_MESSAGES: tuple[type[Message], ...] = (
     calls.CallsOpened, calls.CallsEnded,
     nodes.Nodes, nodes.Status, nodes.Diagnosis, nodes.Tried, nodes.Announced, nodes.Counted,
     membership.Invited, membership.Rotated,
+    web.WebOpened, web.News, web.Tasks, web.JobLooked,
 )  # fmt: skip
 """What a daemon answers."""
 

@@ -21,6 +21,7 @@ class NodeView(Record, frozen=True, kw_only=True):
         since_s: for how long it has been in this state, as far as the node that answers knows.
         held_back: why it offers fewer slots than its owner gave it, as half a sentence; "" where it does not.
         host: what its machine calls itself.
+        refused_actions: of which it runs no tasks.
     """
 
     node: NodeIdField
@@ -43,6 +44,7 @@ class NodeView(Record, frozen=True, kw_only=True):
     since_s: Seconds = 0.0
     held_back: Short = ""
     host: Short = ""
+    refused_actions: tuple[Short, ...] = ()
 
 
 class ListNodes(Message, tag=114, frozen=True, kw_only=True):
@@ -180,10 +182,12 @@ class Drain(Message, tag=137, frozen=True, kw_only=True):
 
     Args:
         wait_s: at most, for what runs and for the copies.
+        node: which; None: the one that is asked.
     """
 
     request: RequestId
     wait_s: Seconds
+    node: NodeIdField | None = None
 
 
 class CountSole(Message, tag=138, frozen=True, kw_only=True):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import trio
@@ -19,6 +20,17 @@ class Bulletin:
     def __init__(self) -> None:
         self._views: dict[JobId, JobView] = {}
         self._changed: dict[JobId, trio.Event] = {}
+        self._followed: list[set[JobId]] = []
+
+    @contextmanager
+    def following(self) -> Iterator[set[JobId]]:
+        """Jobs of which something has changed are put into this set; whoever has looked at them takes them out."""
+        changed: set[JobId] = set()
+        self._followed.append(changed)
+        try:
+            yield changed
+        finally:
+            self._followed[:] = [one for one in self._followed if one is not changed]
 
     def post(self, job: JobId, view: JobView) -> None:
         """A newer view."""
@@ -47,6 +59,11 @@ class Bulletin:
             self._views.pop(job, None)
             self._wake(job)
 
+    def forget(self, job: JobId) -> None:
+        """The job is not listed any more."""
+        self._views.pop(job, None)
+        self._wake(job)
+
     def keep(self, jobs: Iterable[JobId]) -> None:
         """Forget the views of all other jobs; who waits for one of theirs is told so."""
         kept = set(jobs)
@@ -60,6 +77,8 @@ class Bulletin:
         return changed
 
     def _wake(self, job: JobId) -> None:
+        for changed in self._followed:
+            changed.add(job)
         if (event := self._changed.pop(job, None)) is not None:
             event.set()
 

@@ -32,6 +32,7 @@ class Capabilities(Record, frozen=True, kw_only=True):
         host: what the machine calls itself.
         gpus: that the system knows.
         held_back: why it offers fewer slots than its owner gave it, as half a sentence; "" where it does not.
+        refused_actions: of which it runs no tasks.
     """
 
     machine: Annotated[bytes, msgspec.Meta(max_length=32)]
@@ -47,6 +48,7 @@ class Capabilities(Record, frozen=True, kw_only=True):
     held_back: Short = ""
     host: Short = ""
     gpus: Count = 0
+    refused_actions: Annotated[tuple[Short, ...], msgspec.Meta(max_length=TAGS_MAX)] = ()
 
     def encode(self) -> bytes:
         """As the fact's value."""

@@ -40,12 +40,14 @@ from p2premap.node import software
 from p2premap.node.capabilities import FACT, Capabilities
 from p2premap.node.events import (
     BlobsKept,
+    CalledBack,
     CancelJob,
     ExtendJob,
     KeepBlobs,
     NodeEffect,
     NodeEvent,
     PlanRead,
+    RefuseActions,
     RetellEnds,
     SoftwareKnown,
     SubmitJob,
@@ -154,7 +156,7 @@ class NodeCore:
             workers=self._workers,
             candidates=self._candidates,
             forked=self._to_worker_core,
-            names=lambda: {short(node): seat.name for node, seat in self._seats.items()},
+            names=lambda: {short(me): name, **{short(node): seat.name for node, seat in self._seats.items()}},
             faulted=faulted,
         )
         self._inbox: deque[Message] = deque()
@@ -234,8 +236,8 @@ class NodeCore:
                 self._to_worker_core(now, event)
             case tasks.SetSlots() | tasks.SetLimits() | tasks.MachineNow() | tasks.StopTaking():
                 self._offer(now, event)
-            case SoftwareKnown():
-                self._know_software(now, event.software)
+            case RefuseActions() | SoftwareKnown():
+                self._know(now, event)
             case gossip.LinkUp(peer=peer, boot=boot):
                 self._to_gossip(now, event)
                 self._link_up(now, peer, boot)
@@ -249,6 +251,7 @@ class NodeCore:
             case (
                 SubmitJob()
                 | CancelJob()
+                | CalledBack()
                 | ExtendJob()
                 | RetellEnds()
                 | PlanRead()
@@ -277,6 +280,15 @@ class NodeCore:
         offered = msgspec.structs.replace(
             self._capabilities, slots=self.worker.slots, held_back=self.worker.held_back[:255]
         )
+        self._publish(now, offered)
+
+    def _know(self, now: float, event: RefuseActions | SoftwareKnown) -> None:
+        if isinstance(event, RefuseActions):
+            self._publish(now, msgspec.structs.replace(self._capabilities, refused_actions=event.actions))
+        else:
+            self._know_software(now, event.software)
+
+    def _publish(self, now: float, offered: Capabilities) -> None:
         if offered != self._capabilities:
             self._capabilities = offered
             self._to_gossip(now, gossip.SetFact(key=FACT, value=offered.encode()))
@@ -482,6 +494,7 @@ class NodeCore:
             since_s=now - (seat.since if seat is not None else self._born),
             held_back=abilities.held_back,
             host=abilities.host,
+            refused_actions=abilities.refused_actions,
         )
 
 

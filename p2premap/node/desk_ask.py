@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 import trio
@@ -41,6 +41,12 @@ class Asker(Protocol):
     @property
     def house(self) -> House:
         """The node."""
+
+
+class Itself(NamedTuple):
+    """The node, asking for itself."""
+
+    house: House
 
 
 @asynccontextmanager

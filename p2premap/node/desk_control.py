@@ -18,7 +18,7 @@ from p2premap.node import leaving
 from p2premap.node.blobs import BlobError
 from p2premap.node.charter import Charter
 from p2premap.node.desk import Handler, RequestError, Visit
-from p2premap.node.desk_ask import PASSED_ON, ask, ask_all, find, oldest_running_s, over
+from p2premap.node.desk_ask import PASSED_ON, ask, ask_all, find, line_to, next_answer, oldest_running_s, over
 from p2premap.node.endings import Ending
 from p2premap.node.logs import sweep_logs
 from p2premap.node.upkeep import sweep_environments
@@ -148,8 +148,9 @@ async def _clean_here(visit: Visit, message: CleanUp) -> CleanedUp:
 async def drain(visit: Visit, message: Message, _: bytes) -> None:
     """`Drain`: as `stop`, in time."""
     assert isinstance(message, Drain)
-    if not visit.local:
-        raise RequestError(Trouble.USAGE, "Drain a node on its own machine.")
+    if message.node not in (None, visit.house.identity.node):
+        await _drain_there(visit, message, NodeId(message.node))
+        return
     try:
         text = await leaving.drain(visit.house, wait_s=message.wait_s, sole_elsewhere=partial(_sole_elsewhere, visit))
     except trio.Cancelled:
@@ -159,6 +160,16 @@ async def drain(visit: Visit, message: Message, _: bytes) -> None:
         await visit.say(Done(request=message.request, text=text))
     finally:  # also where the client has gone
         visit.house.end(Ending.STOP)
+
+
+async def _drain_there(visit: Visit, message: Drain, node: NodeId) -> None:
+    """Have a member do so; it stays where this visitor hangs up before."""
+    if visit.peer is not None:
+        raise RequestError(Trouble.NOT_FOUND, f"This is not the node {short(node)}.")
+    async with line_to(visit, node, msgspec.structs.replace(message, request=PASSED_ON)) as stream:
+        frame = await next_answer(stream, node)
+    text = frame.message.text if isinstance(frame.message, Done) else ""
+    await visit.say(Done(request=message.request, text=text))
 
 
 async def _sole_elsewhere(visit: Visit) -> int:

@@ -45,10 +45,10 @@ async def announce(visit: Visit, message: Message, _: bytes) -> None:
 async def list_nodes(visit: Visit, message: Message, _: bytes) -> None:
     """`ListNodes`."""
     assert isinstance(message, ListNodes)
-    await visit.say(Nodes(request=message.request, views=tuple(map(_exact, visit.house.nodes()))))
+    await visit.say(Nodes(request=message.request, views=tuple(map(exact, visit.house.nodes()))))
 
 
-def _exact(view: NodeView) -> NodeView:
+def exact(view: NodeView) -> NodeView:
     """The view with this machine's own memory as it is now; members tell each other in eight levels."""
     if not view.me:
         return view
@@ -62,7 +62,7 @@ async def get_status(visit: Visit, message: Message, _: bytes) -> None:
     """`GetStatus`."""
     assert isinstance(message, GetStatus)
     status = visit.house.account.status(message.request)
-    status = msgspec.structs.replace(status, me=_exact(status.me))
+    status = msgspec.structs.replace(status, me=exact(status.me))
     trouble = await trio.to_thread.run_sync(disk_trouble, visit.house.identity.directory)
     if trouble:
         status = msgspec.structs.replace(status, warnings=(trouble, *status.warnings))

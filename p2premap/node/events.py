@@ -46,6 +46,20 @@ class SoftwareKnown(Event, frozen=True, kw_only=True):
     software: Software
 
 
+class CalledBack(Event, frozen=True, kw_only=True):
+    """Answers `tasks.CallBack`; see `tasks.CalledBack`."""
+
+    job: JobId
+    status: int
+    error: str = ""
+
+
+class RefuseActions(Event, frozen=True, kw_only=True):
+    """The owner has this node run no tasks of these actions from now on."""
+
+    actions: tuple[str, ...]
+
+
 class CancelJob(Event, frozen=True, kw_only=True):
     """End a job that is led here; others are not known, and nothing happens."""
 
@@ -93,6 +107,8 @@ NodeEvent: TypeAlias = (
     | PlanRead
     | BlobsKept
     | SoftwareKnown
+    | RefuseActions
+    | CalledBack
     | tasks.SlotReported
     | tasks.AttemptWaits
     | tasks.AttemptGoesOn
@@ -177,6 +193,8 @@ NodeEffect: TypeAlias = (
     | tasks.JobChanged
     | tasks.TasksEnded
     | tasks.Extended
+    | tasks.CallBack
+    | tasks.RemoveJob
     | JobAccepted
     | JobRefused
     | ShareFiles

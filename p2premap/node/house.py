@@ -31,20 +31,24 @@ from p2premap.ids import JobId, NodeId, RequestId, short
 from p2premap.node import (
     desk_calls,
     desk_control,
+    desk_follow,
     desk_jobs,
     desk_node,
     desk_rotate,
     desk_values,
     desk_watch,
+    desk_web,
     desk_why,
     leaving,
     scope,
     upkeep,
 )
 from p2premap.node.account import Account
+from p2premap.node.attempts import Attempts
 from p2premap.node.bring import Bringer
 from p2premap.node.bulk import AllowedFiles, BulkService
 from p2premap.node.bulletin import Bulletin, Warnings
+from p2premap.node.callbacks import Callbacks
 from p2premap.node.callblobs import CallBlobs
 from p2premap.node.core import NodeCore
 from p2premap.node.desk import Desk
@@ -71,9 +75,11 @@ from p2premap.node.parts import Parts
 from p2premap.node.paths import Paths
 from p2premap.node.quota import Quota
 from p2premap.node.search import Search
+from p2premap.node.removal import Remover
 from p2premap.node.secret import ClusterSecret
 from p2premap.node.transport import TrioTransport
 from p2premap.tasks import events as tasks
+from p2premap.node.webdoor import WebDoor
 from p2premap.tasks.job import JobView
 
 HANDLERS: Final = (
@@ -86,6 +92,8 @@ HANDLERS: Final = (
     | desk_node.HANDLERS
     | desk_rotate.HANDLERS
 )
+    | desk_follow.HANDLERS
+    | desk_web.HANDLERS
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +136,11 @@ class House:
         self._farewell = leaving.Farewell(self)
         self.account = Account(self)
         self.quota = Quota(self, config.keep_bytes_max)
+        self.web = WebDoor(self)
+        self.attempts = Attempts(trio.current_time)
+        self.callbacks = Callbacks(self.deliver)
+        self.remover = Remover(self)
+        self.unfit = Unfit(config.refused_actions)
         self._build()
 
     def _build(self) -> None:
@@ -271,11 +284,17 @@ class House:
             now=now,
         )
         self.core = NodeCore(
+                nursery.start_soon(self.web.run)
+                nursery.start_soon(self.callbacks.run)
+                nursery.start_soon(self.remover.run)
             me=self.identity.node,
             name=self.name,
             gossip=self.gossip,
-            capabilities=self._parts.capabilities(
-                blob_directory=Path(self.blobs.directory), slots=self.config.slots, tags=self.config.tags
+            capabilities=replace(
+                self._parts.capabilities(
+                    blob_directory=Path(self.blobs.directory), slots=self.config.slots, tags=self.config.tags
+                ),
+                refused_actions=self.config.refused_actions,
             ),
             directors=self.kinds,
             elections=ElectionCore(
@@ -291,7 +310,7 @@ class House:
             config=self.config.tasks,
             now=now,
             faulted=self._on_fault,
-            unfit=Unfit(self.config.refused_actions),
+            unfit=self.unfit,
         )
         self.driver: Driver[NodeEvent, NodeEffect] = self._parts.driver(
             self.core,
@@ -337,6 +356,7 @@ class House:
             case gossip.MemberChanged(node=node, state=state):
                 self.search.on_member(effect)
                 if state is not gossip.MemberState.ALIVE:
+            self.attempts.hear(event)
                     self.stager.lose(node)
             case gossip.IdentityClash(reason=reason):
                 self._on_clash(reason)
@@ -373,6 +393,7 @@ class House:
             case tasks.TasksEnded() | tasks.Extended():
                 self.calls.hear(effect)
 
+            self.attempts.hear(effect)
     def _on_job(self, job: JobId, view: JobView) -> None:
         self.bulletin.post(job, view)
         if view.phase.over:
@@ -395,6 +416,10 @@ class House:
         self.warnings.add(text)
         self.end(Ending.REOPEN)
 
+            case tasks.CallBack():
+                self.callbacks.perform(effect)
+            case tasks.RemoveJob(job=job):
+                self.remover.put(job)
     def _on_clash(self, reason: str) -> None:
         log.warning("taking a new identity: %s", reason)
         self.warnings.add(f"This node took a new identity: {reason}")

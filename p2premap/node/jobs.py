@@ -27,6 +27,7 @@ from p2premap.errors import JobError
 from p2premap.ids import Ballot, Digest, JobId, NodeId
 from p2premap.node.charter import Charter
 from p2premap.node.events import (
+    CalledBack,
     CancelJob,
     ExtendJob,
     JobMoved,
@@ -47,10 +48,12 @@ from p2premap.wire import Message
 
 if TYPE_CHECKING:
     from p2premap.tasks.coordinator import Coordinator
+    from p2premap.tasks.listing import Rows
 
 JobEvent: TypeAlias = (
     SubmitJob
     | CancelJob
+    | CalledBack
     | ExtendJob
     | RetellEnds
     | PlanRead
@@ -180,7 +183,11 @@ class Jobs:
 
     def views(self, now: float, prefix: bytes = b"") -> list[JobView]:
         """What this node knows of the jobs whose id begins so: those that it leads, replicates, or saw end."""
-        found = {job: dated(self.core, led.view(now)) for job, led in self._led.items() if job.startswith(prefix)}
+        found = {
+            job: dated(self.core, led.view(now), self._names)
+            for job, led in self._led.items()
+            if job.startswith(prefix)
+        }
         for job, (view, heard) in self._concluded.items():
             if job.startswith(prefix):
                 found[job] = msgspec.structs.replace(view, age_s=view.age_s + now - heard)
@@ -199,7 +206,7 @@ class Jobs:
     def _standing_in(self, now: float, fork: JobId) -> JobView | None:
         """A fork that is led here, or has come to its end."""
         if (led := self._led.get(fork)) is not None:
-            return dated(self.core, led.view(now))
+            return dated(self.core, led.view(now), self._names)
         return self._concluded[fork][0] if fork in self._concluded else outline(self.core, fork, self._names)
 
     def blobs_in_use(self) -> set[Digest]:
@@ -225,6 +232,28 @@ class Jobs:
         if (led := self._led.get(self._meant(job))) is not None:
             return led.why(now, stage=stage, task=task)
         return "The node that leads it now has not read its plan yet." if job in self._waiting else ""
+
+    def tasks(
+        self, job: JobId, start: tuple[int, int], count: int, *, stage: int = -1, states: tuple[str, ...] = ()
+    ) -> Rows | None:
+        """Where the tasks of a job are that this node leads, or keeps the end of; None of another one.
+
+        Args:
+            start, count, stage, states: see `p2premap.tasks.listing.list_tasks`.
+        """
+        if (led := self._led.get(self._meant(job))) is not None:
+            return led.tasks(start, count, stage=stage, states=states)
+        view = self._concluded[job][0] if job in self._concluded else outline(self.core, job, self._names)
+        if view is None or not view.phase.over:
+            return None
+        from p2premap.tasks.listing import list_failures
+
+        return list_failures(view.failures, start, count, stage, states)
+
+    def replicas(self, job: JobId) -> tuple[NodeId, ...]:
+        """Who keeps the job's ledger, as far as this node does; else nobody."""
+        state = self.core.job(job)
+        return () if state is None or state.record.gone else tuple(state.record.members)
 
     def sole_results(self, node: NodeId) -> int:
         """Results of the jobs led here that only this node holds, and another will."""
@@ -253,6 +282,8 @@ class Jobs:
                 self._submissions.submit(now, event)
             case CancelJob(job=job, reason=reason):
                 self._tell(now, self._meant(job), tasks.CancelJob(reason=reason))
+            case CalledBack(job=job, status=status, error=error):
+                self._tell(now, job, tasks.CalledBack(status=status, error=error))
             case ExtendJob(job=job, payload=payload, request=request):
                 self._tell(now, self._meant(job), tasks.Extend(payload=payload, request=request))
             case RetellEnds(job=job, first=first):
@@ -429,16 +460,18 @@ class Jobs:
                 case tasks.AppendFacts(batch=batch):
                     self.elect(now, election.Append(job=job.job, batch=batch))
                 case tasks.Conclude(view=view):
-                    view = dated(self.core, view)
+                    view = dated(self.core, view, self._names)
                     self.elect(now, election.Conclude(job=job.job, view=msgspec.msgpack.encode(view)))
                 case tasks.JobChanged(view=view):
-                    view = dated(self.core, view)
+                    view = dated(self.core, view, self._names)
                     self._emit(tasks.JobChanged(job=job.job, view=view))
                     if view.phase.over:
                         self._told.add(job.job)
                     for origin in self._origins(job.job):
                         self._emit(tasks.JobChanged(job=origin, view=as_origin(origin, view)))
                 case tasks.TasksEnded() | tasks.Extended():
+                case tasks.CallBack() | tasks.RemoveJob():
+                    self._emit(effect)
                     # whoever waits may know the job by the name that it had before it was forked
                     for name in (job.job, *self._origins(job.job)):
                         self._emit(msgspec.structs.replace(effect, job=name))

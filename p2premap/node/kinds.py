@@ -94,6 +94,10 @@ class Unfit:
         self._actions = frozenset(actions)
         self._lacking: dict[str, bool] = {}
 
+    def refuse(self, actions: tuple[str, ...]) -> None:
+        """The owner refuses these now."""
+        self._actions = frozenset(actions)
+
     def __call__(self, runtime: str, function: str) -> str:
         """Half a sentence; "" where it does.
 

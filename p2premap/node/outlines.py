@@ -58,10 +58,13 @@ def submitted(core: ElectionCore, job: JobId) -> Charter | None:
     return None if state is None or state.record.gone else Charter.decode(state.record.spec)
 
 
-def dated(core: ElectionCore, view: JobView) -> JobView:
-    """With the time of its submission, which its leader's room does not know."""
+def dated(core: ElectionCore, view: JobView, names: Callable[[], Mapping[str, str]] = dict) -> JobView:
+    """With the time of its submission and its first leader, which its present leader's room does not know."""
     charter = submitted(core, JobId(view.job))
-    return msgspec.structs.replace(view, submitted=charter.submitted if charter is not None else 0.0)
+    if charter is None:
+        return view
+    home = charter.home, names().get(short(charter.home), short(charter.home)), 0.0
+    return msgspec.structs.replace(view, submitted=charter.submitted, history=(home, *view.history))
 
 
 def as_origin(origin: JobId, view: JobView) -> JobView:

@@ -17,14 +17,14 @@ import logging
 import math
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from p2premap.ids import Digest, JobId
 from p2premap.node.blobs import StoreUsage
 from p2premap.node.desk import RequestError
-from p2premap.node.desk_ask import oldest_running_s
+from p2premap.node.desk_ask import Itself, oldest_running_s
 
 if TYPE_CHECKING:
     from p2premap.node.house import House
@@ -35,12 +35,6 @@ COST: Final = 100
 FRESH_S: Final = 600.0
 
 log = logging.getLogger(__name__)
-
-
-class _Asker(NamedTuple):
-    """Who asks the other members."""
-
-    house: House
 
 
 class Quota:
@@ -81,7 +75,7 @@ class Quota:
         if self.used.bytes <= self.bytes_max:
             return
         try:
-            oldest = await oldest_running_s(_Asker(house))
+            oldest = await oldest_running_s(Itself(house))
         except RequestError as error:  # a member is silent: a job that it leads may need anything
             log.info("nothing is removed now: %s", error)
             return

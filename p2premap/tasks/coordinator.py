@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, assert_never
+from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 import msgspec
 
@@ -44,6 +44,7 @@ from p2premap.tasks.backups import Backups
 from p2premap.tasks.copies import Copies
 from p2premap.tasks.director import Director
 from p2premap.tasks.events import (
+    CalledBack,
     CancelJob,
     CellDecided,
     Conclude,
@@ -53,6 +54,7 @@ from p2premap.tasks.events import (
     FactsProtected,
     FromWorker,
     JobChanged,
+    RemoveJob,
     ReplicasKnown,
     Retell,
     Tick,
@@ -72,6 +74,10 @@ from p2premap.tasks.reports import Reports
 from p2premap.tasks.roster import Roster
 from p2premap.tasks.state import JobState
 from p2premap.tasks.takeover import Takeover
+
+if TYPE_CHECKING:
+    from p2premap.tasks.callback import Callback
+    from p2premap.tasks.listing import Rows  # loaded when somebody looks at tasks, or some have failed
 
 
 class _Running:
@@ -106,12 +112,14 @@ class _Ended(NamedTuple):
     view: JobView
     accepted: float
     untold: set[NodeId]
+        callback: somebody outside is to be told before the job is concluded.
     told: set[NodeId] | None
 
 
 class Coordinator:
     """Leads one job.
 
+    callback: Callback | None = None
     Args:
         job: its id.
         spec: what was submitted.
@@ -165,20 +173,20 @@ class Coordinator:
             raise JobFailed(f"What the job's former leaders wrote cannot be read here: {error}.") from None
         self._phase: _Running | _Ended = _Running(state, now if self._taken_over else None)
         if self._taken_over:
-            state.takeovers += 1
+            state.begin_term(now - state.accepted, leader.node)
             state.log.add(journal.Term(leader=leader.node))
 
     # --- the core's face ------------------------------------------------------------------------------------------
 
     @property
     def over(self) -> bool:
-        """Whether the job has ended."""
-        return isinstance(self._phase, _Ended)
+        """Whether the job has ended, and is or can be concluded."""
+        return isinstance(self._phase, _Ended) and self._phase.callback is None
 
     def deadline(self) -> float:
         """When it wants a `Tick`."""
         if isinstance(self._phase, _Ended):
-            return math.inf
+            return math.inf if self._phase.callback is None else self._phase.callback.deadline()
         if self._taken_over and not self._started:
             return self._view_at  # as it was when this leader began: what the history says of the end is not told yet
         running = self._phase
@@ -203,7 +211,8 @@ class Coordinator:
     def step(self, now: float, event: CoordinatorEvent) -> list[CoordinatorEffect]:
         """Take one event; say what is to be done."""
         if isinstance(self._phase, _Ended):
-            return self._after_end(self._phase, event)
+            told = self._tell_outside(self._phase, now, event) if self._phase.callback is not None else []
+            return [*told, *self._after_end(self._phase, event)]
         state, self._unchecked = self._phase.state, True
         if not self._started:
             self._start(state)
@@ -258,6 +267,14 @@ class Coordinator:
         """For tests and the simulator: what must hold after every step."""
         if self._unchecked and isinstance(self._phase, _Running):
             self._unchecked = False
+    def tasks(self, start: tuple[int, int], count: int, *, stage: int = -1, states: tuple[str, ...] = ()) -> Rows:
+        """Where its tasks are; see `p2premap.tasks.listing.list_tasks`. Once the job is over: where some failed."""
+        from p2premap.tasks import listing
+
+        if isinstance(self._phase, _Running):
+            return listing.list_tasks(self._phase.state, start, count, stage, states)
+        return listing.list_failures(self._phase.view.failures, start, count, stage, states)
+
             self._phase.state.check_invariants()
 
     # --- events ---------------------------------------------------------------------------------------------------
@@ -274,7 +291,7 @@ class Coordinator:
     def _take(self, running: _Running, now: float, event: CoordinatorEvent) -> None:
         state, roster = running.state, running.roster
         match event:
-            case Tick():
+            case Tick() | CalledBack():  # the answer to a question of a former life of this leader
                 state.workers.wake_due(now)
                 for node in roster.check_silence(now):
                     running.copies.lost(now, node)
@@ -345,6 +362,21 @@ class Coordinator:
         if takeover.gathering:
             return
         if gathering:
+    def _tell_outside(self, ended: _Ended, now: float, event: CoordinatorEvent) -> list[CoordinatorEffect]:
+        """Somebody outside is still to be told that the job is over."""
+        from p2premap.tasks.callback import Told
+
+        assert ended.callback is not None
+        told = Told.NOT_YET
+        if isinstance(event, CalledBack):
+            told = ended.callback.heard(now, event.status, event.error)
+        if told is not Told.NOT_YET:
+            self._phase = ended._replace(callback=None)
+            remove: list[CoordinatorEffect] = [RemoveJob(job=self.job)] if told is Told.REMOVE else []
+            return [Conclude(job=self.job, view=ended.view), *remove]
+        ask = ended.callback.due(now)
+        return [] if ask is None else [ask]
+
             running.copies.want_all(now)
         if state.cancelling is not None:
             if not any(worker.engaged for worker in state.workers.all.values()):
@@ -387,8 +419,21 @@ class Coordinator:
         view = self.view(now)
         state.effects.append(JobChanged(job=self.job, view=view))
         if over:
-            state.effects.append(Conclude(job=self.job, view=view))
+            callback = self._callback(state, view, now)
+            if callback is None:
+                state.effects.append(Conclude(job=self.job, view=view))
             workers = state.workers.all.values()
             untold = {worker.node for worker in workers if worker.touched and worker.lost}
             told = {worker.node for worker in workers if worker.touched} if self._taken_over else None
-            self._phase = _Ended(view, state.accepted, untold, told)
+            self._phase = _Ended(view, state.accepted, untold, told, callback)
+
+    def _callback(self, state: JobState, view: JobView, now: float) -> Callback | None:
+        if not self.spec.options.callback or state.final is None:
+            return None
+        from p2premap.tasks.callback import Callback
+
+        return Callback(self.job, self.spec.options, state.final, view, now)
+        if over and any(run.facts.failures for run in state.runs):
+            from p2premap.tasks import listing
+
+            view = msgspec.structs.replace(view, failures=listing.failures(state))

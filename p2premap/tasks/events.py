@@ -79,6 +79,18 @@ class CancelJob(Event, frozen=True, kw_only=True):
 
 
 class CellDecided(Event, frozen=True, kw_only=True):
+class CalledBack(Event, frozen=True, kw_only=True):
+    """Answers `CallBack`.
+
+    Args:
+        status: of HTTP; 0: nobody answered.
+        error: then, why.
+    """
+
+    status: int
+    error: str = ""
+
+
     """A cell of the job has a value, for ever; maybe another one than was proposed."""
 
     cell: str
@@ -132,6 +144,7 @@ CoordinatorEvent: TypeAlias = (
     | FromWorker
     | CancelJob
     | CellDecided
+    | CalledBack
     | FactsProtected
     | Extend
     | Retell
@@ -202,13 +215,45 @@ class Extended(Event, frozen=True, kw_only=True):
 
 
 class Conclude(Event, frozen=True, kw_only=True):
+class CallBack(Event, frozen=True, kw_only=True):
+    """Tell somebody outside that the job is over; answered by `CalledBack`.
+
+    Args:
+        secret: signs it; "": nothing does.
+        key: the same each time this end is told.
+        view: the last one.
+    """
+
+    job: JobId
+    url: str
+    secret: str
+    key: str
+    view: JobView
+
+
+class RemoveJob(Event, frozen=True, kw_only=True):
+    """Nobody needs the job any more, nor its results: it is about to be concluded, and may then be removed."""
+
+    job: JobId
+
+
     """The job is over, ``final`` is decided and everything is told: this is its last view, with every part."""
 
     job: JobId
     view: JobView
 
 
-CoordinatorEffect: TypeAlias = ToWorker | JobChanged | ProposeCell | AppendFacts | TasksEnded | Extended | Conclude
+CoordinatorEffect: TypeAlias = (
+    ToWorker
+    | JobChanged
+    | ProposeCell
+    | AppendFacts
+    | TasksEnded
+    | Extended
+    | CallBack
+    | RemoveJob
+    | Conclude
+)
 
 
 # --- worker -------------------------------------------------------------------------------------------------------

@@ -111,6 +111,8 @@ class JobOptions(Record, frozen=True, kw_only=True):
         environment: the lock of what has to be installed where it runs (`p2premap.tasks.environment`).
         output: the URL of a directory that its parts are written to (`p2premap.tasks.delivery`); "": they stay.
         overwrite: parts of an earlier job there are replaced.
+        callback: the URL that is told when the job is over (`p2premap.tasks.callback`); "": nobody.
+        callback_secret: signs what it is told; "": nothing does.
     """
 
     priority: int = 0
@@ -126,6 +128,8 @@ class JobOptions(Record, frozen=True, kw_only=True):
     environment: BlobRef | None = None
     output: Text = ""
     overwrite: bool = False
+    callback: Text = ""
+    callback_secret: Short = ""
 
 
 class JobSpec(Record, frozen=True, kw_only=True):
@@ -281,6 +285,27 @@ class StageView(Record, frozen=True, kw_only=True):
     skipped: Count = 0
 
 
+class Failure(Record, frozen=True, kw_only=True):
+    """An attempt of a job that is over, which ended without a result.
+
+    Args:
+        outcome: by its name, such as "raised".
+        detail: traceback, exit signal, log tail; cut.
+        good: the task had a result in the end.
+    """
+
+    stage: Count
+    stage_name: Short
+    task: Count
+    attempt: Count
+    node: NodeIdField
+    node_name: Short
+    outcome: Short
+    error: Text = ""
+    detail: Text = ""
+    good: bool = False
+
+
 class JobView(Record, frozen=True, kw_only=True):
     """A job as its leader sees it, for people and clients.
 
@@ -307,6 +332,8 @@ class JobView(Record, frozen=True, kw_only=True):
         output: the URL that its parts are written to, or "".
         told: what the kind's own commands are told beside it (`p2premap.tasks.director.Tells`).
         submitted: when it was handed in, by the clock of the machine that took it, in seconds since 1970; 0: unknown.
+        failures: of a job that is over: attempts that failed, the last of them; those of failed tasks first.
+        history: who has led it: (node, name, how old the job was then), the last of them.
     """
 
     job: bytes
@@ -335,9 +362,11 @@ class JobView(Record, frozen=True, kw_only=True):
     submitted: Seconds = 0.0
     unmet: tuple[tuple[Short, Text, Text], ...] = ()
     output: Text = ""
+    history: tuple[tuple[NodeIdField, Short, Seconds], ...] = ()
+    failures: tuple[Failure, ...] = ()
     told: bytes = b""
 
     def brief(self) -> JobView:
         """The same as a line of a list: without what may be long."""
         unmet = self.unmet[:UNMET_BRIEFLY]
-        return msgspec.structs.replace(self, parts=(), detail="", skipped=(), unmet=unmet, told=b"")
+        return msgspec.structs.replace(self, parts=(), detail="", skipped=(), unmet=unmet, told=b"", failures=())

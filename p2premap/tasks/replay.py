@@ -34,7 +34,7 @@ class Replay:
 
     def __init__(self, state: JobState) -> None:
         self._state = state
-        self._now = 0.0
+        self._now = self._age_s = 0.0
 
     def take(self, now: float, history: Iterable[bytes]) -> None:
         """All of it.
@@ -48,6 +48,7 @@ class Replay:
         for data in history:
             batch = journal.decode(data)
             state.accepted = min(state.accepted, now - batch.age_s)
+            self._age_s = batch.age_s
             for fact in batch.facts:
                 self._take(fact)
         for run in state.runs:
@@ -66,8 +67,8 @@ class Replay:
                 state.cancelling = state.cancelling or reason
             case journal.Ending(error=error, detail=detail):
                 state.ending = state.ending or Final(Phase.FAILED, error, detail)
-            case journal.Term():
-                state.takeovers += 1
+            case journal.Term(leader=leader):
+                state.begin_term(self._age_s, leader)
             case journal.Named(node=node, name=name):
                 state.names[node] = name
             case _:

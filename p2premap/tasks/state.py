@@ -34,6 +34,7 @@ from p2premap.wire import Message
 ERROR_CHARACTERS_MAX = 4_000
 DETAIL_CHARACTERS_MAX = 60_000
 
+TERMS_SHOWN_MAX = 50
 ATTEMPTS_A_TERM: Constant = 1_000
 """A leader of term n numbers a task's attempts from n times this, so that those of two leaders never share one."""
 
@@ -107,6 +108,8 @@ class JobState:
         self.takeovers = self.backups = self.copies = 0
         self.fork = self.said = ""
         self.changed = True
+        self.terms: list[tuple[float, NodeId]] = []
+        """Leaders that took the job over, and how old it was then: the last of them."""
         self._last_batch = 0
         self.effects: list[CoordinatorEffect] = []
         self.begin(StageId(0, b""), director.first())
@@ -406,6 +409,7 @@ class JobState:
     def say(self, node: NodeId, message: Message) -> None:
         """Send to a worker node."""
         self.effects.append(ToWorker(node=node, message=message))
+            history=tuple((node, self.names.get(node, short(node)), age_s) for age_s, node in self.terms),
 
     def check_invariants(self) -> None:
         """For tests and the simulator: what must hold after every step of a job that is not over."""
