@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent import futures
 from contextlib import asynccontextmanager
@@ -124,13 +125,11 @@ async def _next(chunks: Iterator[list[T]]) -> list[T] | None:
 async def connect(node: str = "", **options: Any) -> AsyncIterator[Cluster]:  # noqa: ANN401  (those of the other)
     """See `p2premap.connect`."""
     connected = await trio.to_thread.run_sync(partial(blocking.connect, node, **options))
-    done = False
     try:
         yield Cluster(connected)
-        done = True
     finally:
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(partial(connected.shutdown, cancel_futures=not done))
+            await trio.to_thread.run_sync(connected.__exit__, *sys.exc_info())
 
 
 async def as_completed(fs: Iterable[Future[T]]) -> AsyncIterator[Future[T]]:

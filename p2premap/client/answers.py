@@ -129,7 +129,7 @@ class Answers:
                 self._state.packer.apart(pack)
                 return
         error = CallFailed(end.error or "It was stopped.", job=self._state.job.hex(), detail=end.detail)
-        if pack.mapped is not None:
+        if pack.mapped is not None and not pack.mapped.dropped:
             pack.mapped.tell(pack.start, error)
         for call in pack.calls:
             set_exception(call.future, error)

@@ -25,7 +25,7 @@ from p2premap.client.answers import AGAIN_MAX_S, AGAIN_S, TROUBLE, Answers
 from p2premap.client.callstate import CallState, set_exception
 from p2premap.client.future import Future
 from p2premap.client.jobs import Connect
-from p2premap.client.packs import Call, Counts, Mapped
+from p2premap.client.packs import Call, Counts, Mapped, calls_of
 from p2premap.client.references import Shared
 from p2premap.client.sending import Opened, Sender
 from p2premap.control.answers import Done
@@ -216,10 +216,25 @@ class CallLine:
         if flush:
             self._sender.flush()
 
-    def waiting(self) -> list[Call]:
-        """The calls that have not been sent."""
+    def drop(self, *, running: bool) -> None:
+        """Nobody wants the answers of the calls that have not been sent.
+
+        Args:
+            running: nor those of the others: they are stopped.
+        """
+        packer = self._state.packer
         with self._state.lock:
-            return [*self._state.held, *self._state.packer.waiting()]
+            sent = calls_of(packer.under_way.values()) if running else []
+            calls = [*self._state.held, *packer.waiting(), *sent]
+            maps = [mapped for mapped in packer.maps() if running or mapped.waiting]
+        for call in calls:
+            call.future.cancel()
+        for mapped in maps:
+            with self._state.lock:
+                packs = packer.drop_map(mapped)
+                self._sender.cancel(packs if running else ())
+            mapped.tell(-1, CancelledError())
+        self._sender.flush()
 
     def await_idle(self) -> None:
         """Wait until every call has its answer, or the job is over."""

@@ -267,19 +267,26 @@ class Cluster(futures.Executor):
             wait: return only then.
             cancel_futures: do not make calls that have not been sent to the cluster.
         """
-        with self._changing:
-            first, self._shut = not self._shut, True
-            _open.pop(self, None)
-            lines = [self._line, *self._ending]
+        first = self._close()
         if cancel_futures:
-            for call in [call for line in lines for call in line.waiting()]:
-                call.future.cancel()
+            self._drop(running=False)
         if not first:
             return
         if wait:
             self._finish()
         else:
             threading.Thread(target=self._finish, name="p2premap-shutdown").start()
+
+    def _close(self) -> bool:
+        """Take no more calls; False: that was so already."""
+        with self._changing:
+            first, self._shut = not self._shut, True
+            _open.pop(self, None)
+        return first
+
+    def _drop(self, *, running: bool) -> None:
+        for line in (self._line, *list(self._ending)):
+            line.drop(running=running)
 
     def _finish(self) -> None:
         _end_line(self._line)
@@ -322,7 +329,14 @@ class Cluster(futures.Executor):
         return CallLine(self._connect, hand_in(self._connect, job), power.slots)
 
     def __exit__(self, kind: object, value: object, traceback: object) -> None:
-        self.shutdown(wait=True, cancel_futures=kind is not None)
+        """As `shutdown`. Where an exception leaves the block, Ctrl-C too, nobody waits for calls: all are cancelled."""
+        if kind is None:
+            self.shutdown()
+            return
+        first = self._close()
+        self._drop(running=True)
+        if first:
+            self._finish()
 
 
 def _light(line: CallLine, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -112,6 +114,21 @@ def test_a_running_call_is_stopped_when_it_is_cancelled(cluster: Cluster, tmp_pa
 def _write_and_wait(path: str) -> None:
     Path(path).write_text(str(os.getpid()))
     time.sleep(600)
+
+
+def test_a_block_that_an_exception_leaves_waits_for_no_call(
+    three_nodes: PrivateCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("P2PREMAP_HOME", three_nodes.home)
+    with suppress(KeyboardInterrupt), p2premap.connect() as cluster:
+        fs = [cluster.submit(time.sleep, 600) for _ in range(20)]
+        after = cluster.submit(add, fs[0])
+        results = cluster.map(time.sleep, [600] * 20)
+        eventually(lambda: cluster._line.count().under_way > 3)
+        raise KeyboardInterrupt
+    assert all(future.cancelled() for future in (*fs, after))
+    with pytest.raises(CancelledError):
+        next(results)
 
 
 def test_a_script_and_its_modules(three_nodes: PrivateCluster, tmp_path: Path) -> None:
