@@ -9,7 +9,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from p2premap.worker.places import PIECE_BYTES, Found, Missing, UrlError, changed, hidden
 
@@ -99,7 +99,15 @@ class LocalFiles:
 
 
 def _path(url: str) -> str:
-    return unquote(urlsplit(url).path)
+    """The path, in which "?" is a part of a pattern, and no question to a server.
+
+    Raises:
+        UrlError: it is of another machine, or what should be a directory stands in the place of one.
+    """
+    host, slash, path = url.partition("://")[2].partition("/")
+    if host not in ("", "localhost") or not slash:
+        raise UrlError(f"{url} names no file: write file:/// and then the path from the root on.")
+    return unquote(f"/{path}")
 
 
 def _url(path: str) -> str:

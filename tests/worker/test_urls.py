@@ -164,6 +164,19 @@ def test_a_file_that_cannot_be_written_leaves_nothing(place: str, tmp_path: Path
 # --- what is missing ----------------------------------------------------------------------------------------------
 
 
+def test_paths_of_file_urls_begin_at_the_root_and_may_be_patterns(tmp_path: Path) -> None:
+    for name in ("a1", "b1", "what?#"):
+        (tmp_path / name).write_text(name)
+    assert [Path(found.url).name for found in urls.find(f"file://{tmp_path}/?1")] == ["a1", "b1"]
+    for url in (f"file://{tmp_path}/what%3F%23", f"file://localhost{tmp_path}/what?#"):
+        assert content(urls.find(url)[0]) == b"what?#"
+    for url in ("file://out", "file://out/part", f"file://ada{tmp_path}/a1"):
+        with pytest.raises(UrlError, match="write file:///"):
+            urls.find(url)
+        with pytest.raises(UrlError, match="write file:///"):
+            urls.send(tmp_path / "a1", urls.below(url, "part"))
+
+
 def test_a_missing_package_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(urls, "_places", {})
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
