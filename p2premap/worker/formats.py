@@ -30,7 +30,7 @@ from p2premap.worker.blocks import shorten
 from p2premap.worker.jobfile import JobFile
 from p2premap.worker.merge import Run
 from p2premap.worker.pairs import JobCodeError, Key, Pair, Value
-from p2premap.worker.readers import Records, read_records
+from p2premap.worker.readers import Records, decoded, read_records
 from p2premap.worker.runtime import InputLost, Segment
 from p2premap.worker.streams import opened
 
@@ -118,17 +118,7 @@ def _numbered(name: str, values: Iterable[Value]) -> Iterator[Pair]:
 
 
 def _text(data: bytes, name: str, job: JobFile) -> str | bytes:
-    return data if job.encoding is None else _decoded(data, 0, name, job.encoding, job.errors)
-
-
-def _decoded(data: bytes, offset: int, name: str, encoding: str, errors: str) -> str:
-    try:
-        return data.decode("utf-8-sig" if encoding == "utf-8" and not offset else encoding, errors)
-    except UnicodeDecodeError as error:
-        raise JobCodeError(
-            f"{name} is not {encoding} text: byte {offset + error.start} is 0x{data[error.start]:02x}; say encoding = "
-            '"latin-1" or encoding = None in the job file, or leave the file out.'
-        ) from None
+    return data if job.encoding is None else decoded(data, 0, name, job.encoding, job.errors)
 
 
 # --- rows ---------------------------------------------------------------------------------------------------------
@@ -142,14 +132,14 @@ def _csv(stream: BinaryIO, start: int, name: str, head: bytes, job: JobFile) -> 
     def lines() -> Iterator[str]:
         nonlocal at
         for line in stream:
-            text = _decoded(line, at, name, encoding, job.errors)
+            text = decoded(line, at, name, encoding, job.errors)
             at += len(line)
             yield text
 
     rows = csv.reader(lines(), delimiter=job.delimiter, strict=True)
     names: list[str] | None = None
     if job.header:
-        first = csv.reader([_decoded(head, 0, name, encoding, job.errors)], delimiter=job.delimiter)
+        first = csv.reader([decoded(head, 0, name, encoding, job.errors)], delimiter=job.delimiter)
         names = next(first, None) if start else next(rows, None)
     while True:
         begins = at

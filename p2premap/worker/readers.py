@@ -101,8 +101,8 @@ class Blocks(Iterator[Value]):
 
 
 def _block(piece: memoryview, offset: int, name: str, job: JobFile) -> Records:
-    values = [bytes(piece)] if job.encoding is None else [_decode(piece, offset, name, job)]
-    return Records(lambda: iter(((name, offset),)), values)
+    whole = bytes(piece) if job.encoding is None else decoded(piece, offset, name, job.encoding, job.errors)
+    return Records(lambda: iter(((name, offset),)), [whole])
 
 
 def _lines(piece: memoryview, offset: int, name: str, job: JobFile) -> Records:
@@ -110,7 +110,7 @@ def _lines(piece: memoryview, offset: int, name: str, job: JobFile) -> Records:
     raw: Sequence[str] | Sequence[bytes]
     lines: Sequence[str] | Sequence[bytes]
     if job.encoding == "utf-8":
-        text = _decode(piece, offset, name, job)
+        text = decoded(piece, offset, name, job.encoding, job.errors)
         raw = lines = _without_end(text.split("\n"))
         if "\r" in text:
             lines = [line.removesuffix("\r") for line in lines]
@@ -121,8 +121,8 @@ def _lines(piece: memoryview, offset: int, name: str, job: JobFile) -> Records:
         raw = _without_end(bytes(piece).split(b"\n"))
         lines = [line.removesuffix(b"\r") for line in raw]
         if job.encoding is not None:
-            keys = _keys(name, offset, raw)
-            lines = [_decode(line, start, name, job) for line, (_, start) in zip(lines, keys, strict=False)]
+            starts = zip(lines, _keys(name, offset, raw), strict=False)
+            lines = [decoded(line, start, name, job.encoding, job.errors) for line, (_, start) in starts]
     return Records(lambda: _keys(name, offset, raw), lines)
 
 
@@ -142,14 +142,20 @@ def _without_end(lines: list[_Line]) -> list[_Line]:
     return lines
 
 
-def _decode(data: memoryview | bytes, offset: int, name: str, job: JobFile) -> str:
-    assert job.encoding is not None
+def decoded(data: memoryview | bytes, offset: int, name: str, encoding: str, errors: str) -> str:
+    """The text of a file from `offset` on; a byte order mark at its beginning is none of it.
+
+    Raises:
+        JobCodeError: bytes that are not of the encoding.
+    """
+    if not offset and encoding == "utf-8" and bytes(data[: len(_BOM)]) == _BOM:
+        data, offset = data[len(_BOM) :], len(_BOM)
     try:
-        return str(data, job.encoding, job.errors)
+        return str(data, encoding, errors)
     except UnicodeDecodeError as error:
         at = offset + error.start
         raise JobCodeError(
-            f"{name} is not {job.encoding} text: byte {at} is 0x{data[error.start]:02x}; say encoding = "
+            f"{name} is not {encoding} text: byte {at} is 0x{data[error.start]:02x}; say encoding = "
             '"latin-1" or errors = "replace" in the job file, or leave the file out.'
         ) from None
 
