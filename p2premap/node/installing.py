@@ -15,6 +15,8 @@ import sys
 import venv
 from collections.abc import Iterator
 from importlib import metadata
+from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +24,7 @@ import p2premap
 from p2premap.errors import P2PRemapError
 from p2premap.node import pip
 from p2premap.node.paths import LINKS_NAME
-from p2premap.plugins import MODULES
+from p2premap.plugins import MODULES, find
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
 
@@ -56,14 +58,27 @@ def link_own(directory: Path) -> None:
     links = directory / LINKS_NAME
     links.mkdir()
     (links / "p2premap").symlink_to(Path(p2premap.__file__).parent, target_is_directory=True)
-    for distribution in _needed():
-        for file in distribution.files or ():
-            top = file.parts[0]
-            target = Path(str(distribution.locate_file(top)))
-            if top not in ("..", "__pycache__") and not top.endswith(".pth") and not (links / top).exists():
-                (links / top).symlink_to(target, target_is_directory=target.is_dir())
+    for target in chain(_own_kinds(), *map(_tops, _needed())):
+        if not (links / target.name).exists():
+            (links / target.name).symlink_to(target, target_is_directory=target.is_dir())
     (site,) = directory.glob("lib/python3*/site-packages")
     (site / "p2premap.pth").write_text(f"{links}\n")
+
+
+def _tops(distribution: metadata.Distribution) -> Iterator[Path]:
+    """What it has put beside other packages."""
+    for top in dict.fromkeys(file.parts[0] for file in distribution.files or ()):
+        if top not in ("..", "__pycache__") and not top.endswith(".pth"):
+            yield Path(str(distribution.locate_file(top)))
+
+
+def _own_kinds() -> Iterator[Path]:
+    """Packages that bring kinds of jobs, wherever they are: those installed for editing list no files."""
+    for plugin in find(MODULES).values():
+        spec = find_spec(plugin.target.partition(":")[0].partition(".")[0])
+        places = [] if spec is None else [*(spec.submodule_search_locations or ()), spec.origin or ""]
+        if places and places[0]:
+            yield Path(places[0])
 
 
 def _needed() -> Iterator[metadata.Distribution]:

@@ -18,9 +18,10 @@ from blake3 import blake3
 
 from p2premap.errors import PeerUnreachable
 from p2premap.ids import Digest, NodeId
-from p2premap.node import pip
+from p2premap.node import installing, pip
 from p2premap.node.blobs import BlobStore
 from p2premap.node.environments import Environments
+from p2premap.node.paths import LINKS_NAME
 from p2premap.node.staging import Stager
 from p2premap.tasks.environment import LOCK_VERSION, Lock, Wheel
 from p2premap.tasks.events import EnvironmentTold, MakeEnvironment
@@ -92,6 +93,22 @@ def lock_of(*files: Path, store: BlobStore | None = None, options: tuple[str, ..
         digest, sha = blake3(data).digest(), sha256(data).digest()
         wheels.append(Wheel(name=file.name, digest=digest, size=len(data), sha256=sha))
     return Lock(version=LOCK_VERSION, python="3.11", wheels=tuple(wheels), options=options)
+
+
+def test_a_kind_that_is_installed_for_editing_is_found_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package, installed = tmp_path / "source" / "odd_kind", tmp_path / "installed" / "odd_kind-1.0.dist-info"
+    for directory in (package, installed, tmp_path / "made" / "lib" / "python3.11" / "site-packages"):
+        directory.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: odd-kind\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[p2premap.modules]\nodd = odd_kind.director:Odd\n")
+    (installed / "RECORD").write_text("__editable__.odd_kind.pth,,\nodd_kind-1.0.dist-info/METADATA,,\n")
+    for directory in (package.parent, installed.parent):
+        monkeypatch.syspath_prepend(directory)
+    installing.link_own(tmp_path / "made")
+    links = tmp_path / "made" / LINKS_NAME
+    assert (links / "odd_kind").resolve() == package
+    assert {"p2premap", "msgspec", "odd_kind-1.0.dist-info"} <= {link.name for link in links.iterdir()}
 
 
 @pytest.mark.trio
