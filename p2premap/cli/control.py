@@ -7,10 +7,11 @@ import os
 import click
 
 from p2premap.cli.jobs import job_bytes, task_of
+from p2premap.cli.output import refuse_earlier
 from p2premap.cli.show import DURATION, clean, count, duration, json_option, print_json, say, size
 from p2premap.client.connection import only
 from p2premap.client.reach import anywhere
-from p2premap.control.jobs import CleanedUp, CleanUp, Jobs, ListJobs, Restart, Submitted, Why
+from p2premap.control.jobs import CleanedUp, CleanUp, Jobs, JobUpdate, ListJobs, Restart, Submitted, Watch, Why
 from p2premap.control.nodes import Drain
 from p2premap.errors import ConfigError
 from p2premap.tasks.job import JobView
@@ -46,15 +47,20 @@ def why(node: str, what: str, task: str | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("job")
+@click.option("--overwrite", is_flag=True, help="Replace what is at the URL that the job writes to.")
 @json_option
 @click.pass_obj
-def restart(node: str, job: str, as_json: bool) -> None:
+def restart(node: str, job: str, overwrite: bool, as_json: bool) -> None:
     """Run a job again.
 
     With the same code, inputs and options, as a new job whose id is printed.
     """
     wanted, key = job_bytes(job), os.urandom(KEY_BYTES)
     with anywhere(node, told=say) as connection:
+        if not overwrite:
+            view = connection.ask(lambda n: Watch(request=n, job=wanted, once=True), JobUpdate).view
+            if view.output:
+                refuse_earlier(view.output)
         found = connection.ask(lambda n: Restart(request=n, job=wanted, key=key), Submitted, timeout_s=RESTART_S)
     if as_json:
         print_json({"id": found.job.hex(), "copies": found.copies})

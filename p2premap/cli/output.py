@@ -7,10 +7,11 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+import weakref
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias
+from typing import IO, TypeAlias
 
 import msgspec
 
@@ -22,6 +23,8 @@ from p2premap.worker import urls
 from p2premap.worker.places import Unlisted, UrlError
 from p2premap.worker.urls import PARTS
 
+MEMORY_BYTES_MAX = 16 << 20
+_PIECE_BYTES = 1 << 20
 _SKIPPED_SHOWN_MAX = 3
 
 PROBE = ".p2premap"
@@ -65,6 +68,20 @@ class PartsDirectory:
             os.rmdir(tempfile.mkdtemp(prefix=".p2premap-", dir=place))  # access(2) says yes to root everywhere
         except OSError:
             raise ConfigError(f"Cannot write the output to {path}: {place} is not writable.") from None
+
+    def refuse_old_as_input(self, files: Collection[str]) -> None:
+        """See to it that a job does not read what it is to replace, as ``run job.py . -o out --overwrite`` would.
+
+        Args:
+            files: absolute paths of its inputs.
+
+        Raises:
+            ConfigError: it would.
+        """
+        both = {str(old.absolute()) for old in self._old}.intersection(files)
+        if both:
+            said = f"The input {min(both)} is output that would be replaced"
+            raise ConfigError(f"{said}: leave {self.path}/ out of the inputs.")
 
     def write(self, part: Part, pieces: Iterator[bytes]) -> int:
         """Take one whole part.
@@ -124,16 +141,13 @@ class UrlDirectory:
     def __init__(self, url: str, *, overwrite: bool = False) -> None:
         self.path = url.rstrip("/")
         self._ours: set[str] | None = set() if overwrite else None
+        if not overwrite:
+            refuse_earlier(url, "name another, or ")
         try:
-            if not overwrite and (old := urls.parts_in(url)):
-                said = f"{url} holds the output of an earlier job ({old[0]})"
-                raise ConfigError(f"{said}; name another, or say --overwrite to replace it.")
             with tempfile.NamedTemporaryFile() as probe:
                 urls.send(Path(probe.name), urls.below(url, PROBE))
             with suppress(UrlError):  # who may write need not be allowed to remove
                 urls.remove(urls.below(url, PROBE))
-        except Unlisted as error:
-            raise ConfigError(f"{error} Say --overwrite to write there whatever there is.") from None
         except UrlError as error:
             raise ConfigError(f"The output cannot go to {url}: {error}") from None
 
@@ -167,23 +181,66 @@ class UrlDirectory:
             raise OutputFailed(str(error)) from None
 
 
-class StandardOutput:
-    """Keeps the parts until all are here: a pipe must not see half the result of a job that then fails."""
+def refuse_earlier(url: str, instead: str = "") -> None:
+    """See to it that no output is replaced unasked.
 
-    def __init__(self) -> None:
-        self._kept: dict[int, bytes] = {}
+    Args:
+        instead: what else than to overwrite it can be done, as a part of a sentence.
+
+    Raises:
+        ConfigError: there are parts of an earlier job, or nobody can tell whether there are.
+    """
+    try:
+        old = urls.parts_in(url)
+    except Unlisted as error:
+        raise ConfigError(f"{error} Say --overwrite to write there whatever there is.") from None
+    except UrlError as error:
+        raise ConfigError(f"The output cannot go to {url}: {error}") from None
+    if old:
+        said = f"{url} holds the output of an earlier job ({old[0]})"
+        raise ConfigError(f"{said}; {instead}say --overwrite to replace it.")
+
+
+class StandardOutput:
+    """Keeps the parts until all are here: a pipe must not see half the result of a job that then fails.
+
+    Args:
+        saved: files that were saved beside results are wanted, too.
+    """
+
+    def __init__(self, *, saved: bool = False) -> None:
+        self._saved = saved
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(MEMORY_BYTES_MAX)  # noqa: SIM115  (until this one goes)
+        weakref.finalize(self, self._file.close)
+        self._end = 0
+        self._kept: dict[int, tuple[int, int]] = {}
+        """Where each part is in the file, and its size."""
 
     def write(self, part: Part, pieces: Iterator[bytes]) -> int:
-        """Take one whole part; files that were saved beside results have no place here."""
-        data = b"".join(pieces)
-        if part.number < SAVED_PARTS_FIRST:
-            self._kept[part.number] = data
-        return len(data)
+        """Take one whole part.
+
+        Raises:
+            OutputFailed: there is no room for it.
+        """
+        if part.number >= SAVED_PARTS_FIRST and not self._saved:
+            return sum(map(len, pieces))
+        try:
+            self._file.seek(self._end)
+            size = sum(self._file.write(piece) for piece in pieces)
+        except OSError as error:
+            raise OutputFailed(f"The output cannot be kept in {tempfile.gettempdir()}: {error.strerror}.") from None
+        self._kept[part.number] = self._end, size
+        self._end += size
+        return size
 
     def flush(self) -> None:
         """Write the parts in order."""
-        for part in sorted(self._kept):
-            sys.stdout.buffer.write(self._kept[part])
+        for number in sorted(self._kept):
+            start, left = self._kept[number]
+            self._file.seek(start)
+            while left and (piece := self._file.read(min(left, _PIECE_BYTES))):
+                sys.stdout.buffer.write(piece)
+                left -= len(piece)
         sys.stdout.buffer.flush()
 
 

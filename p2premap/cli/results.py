@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from functools import partial
-from typing import IO
 
 import click
 import msgspec
@@ -26,7 +21,6 @@ from p2premap.tasks.job import JobView, Part
 
 KNOWN_S = 10.0
 """A job that nobody leads just now is soon led again, and then its parts are known."""
-MEMORY_BYTES_MAX = 16 << 20
 
 
 @click.command()
@@ -55,9 +49,9 @@ def results(node: str, job: str, part: str | None, output: str | None, overwrite
         if not as_json:
             say(f"{count(collector.parts, 'part')}, {size(collector.size_bytes)}, in {target.path}/.")
     elif part is not None and not as_json:
-        with Pipe() as pipe:
-            _fetch(connect, wanted, pipe)
-            pipe.flush()
+        pipe = StandardOutput(saved=True)
+        _fetch(connect, wanted, pipe)
+        pipe.flush()
     if as_json or (target is None and part is None):
         _show(view, parts, _names(connect), output or "", as_json=as_json)
 
@@ -136,28 +130,3 @@ def _show(view: JobView, parts: tuple[Part, ...], names: dict[NodeId, str], outp
         say(f"Job {name} has no output{'' if view.phase.over else ' yet'}.")
     elif view.output:
         say(f"They are written to {clean(view.output)}.")
-
-
-class Pipe:
-    """Standard output, for one part: a pipe must not see half of it."""
-
-    def __init__(self) -> None:
-        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(MEMORY_BYTES_MAX)  # noqa: SIM115  (closed at the end)
-
-    def __enter__(self) -> Pipe:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-
-    def write(self, part: Part, pieces: Iterator[bytes]) -> int:
-        """Take one whole part."""
-        self._file.seek(0)
-        self._file.truncate()
-        return sum(self._file.write(piece) for piece in pieces)
-
-    def flush(self) -> None:
-        """Write it."""
-        self._file.seek(0)
-        shutil.copyfileobj(self._file, sys.stdout.buffer)
-        sys.stdout.buffer.flush()

@@ -157,8 +157,7 @@ def run(
             options = made.of(options)
             submission = _plan(connection, planner, file, paths, _pairs(given), partitions, options)
             submission = with_blob(submission, made.blob)
-    if name:
-        submission = renamed(submission, name)
+    submission = _ready(submission, name, target)
     if detach:
         job = hand_in(partial(local, ctx.obj), submission)
         print_json({"id": job.hex()}) if as_json else click.echo(job.hex())
@@ -247,6 +246,17 @@ def _plan(
         options=options,
     )
     return planner(asked)
+
+
+def _ready(submission: Submission, name: str, target: Target) -> Submission:
+    """The job under the name that the user gave it, if any.
+
+    Raises:
+        ConfigError: it would read what it is to replace.
+    """
+    if isinstance(target, PartsDirectory):
+        target.refuse_old_as_input(submission.files)
+    return renamed(submission, name) if name else submission
 
 
 def _pairs(given: tuple[str, ...]) -> dict[str, str]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from p2premap.cli import output
 from p2premap.cli.output import PartsDirectory, output_to
 from p2premap.client.private import PrivateCluster
 from p2premap.errors import ConfigError
 from p2premap.ids import Digest
-from p2premap.tasks.job import Part, Source
+from p2premap.tasks.job import SAVED_PARTS_FIRST, Part, Source
 from tests.cluster import job_file, p2premap
 
 SOURCE = Source(digest=Digest(bytes(32)), start=0, end=3, holders=())
@@ -48,11 +50,42 @@ def test_an_earlier_output_stays_until_the_new_one_is_whole(tmp_path: Path) -> N
     assert seen == {"part-00000": "newer", "words/part-00000.jsonl": "new", "notes.txt": "old"}
 
 
+def test_a_job_does_not_read_what_it_is_to_replace(
+    three_nodes: PrivateCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "part-00000").write_text("old\n")
+    monkeypatch.chdir(tmp_path)
+    source = job_file(tmp_path, "def map(key, line): yield line, 1\n")
+    done = p2premap(three_nodes.home, "run", source, ".", "-o", "out", "--overwrite")
+    assert done.exit_code == 2
+    assert "out/part-00000 is output that would be replaced: leave out/ out of the inputs." in done.stderr
+
+
 @pytest.mark.parametrize("name", ["../out", "/etc/x", "a/../../b"])
 def test_what_other_nodes_say_does_not_lead_out_of_the_directory(tmp_path: Path, name: str) -> None:
     target = PartsDirectory(str(tmp_path / "in"))
     target.write(part(3, name), iter([b"new"]))
     assert tree(tmp_path) == {"in/part-00003": "new"}
+
+
+def test_standard_output_gets_each_part_once_in_order_and_nothing_before_the_end(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    monkeypatch.setattr(output, "MEMORY_BYTES_MAX", 8)
+    target, saved = output.StandardOutput(), part(SAVED_PARTS_FIRST, "page.png")
+    with pytest.raises(RuntimeError, match="torn"):
+        target.write(part(0), torn())
+    for one, data in ((part(1), b"second\n"), (part(0), b"x"), (saved, b"png"), (part(0), b"first\n")):
+        assert target.write(one, iter([data[:2], data[2:]])) == len(data)
+    assert capfdbinary.readouterr().out == b""
+    target.flush()
+    assert capfdbinary.readouterr().out == b"first\nsecond\n"
+
+
+def torn() -> Iterator[bytes]:
+    yield b"half"
+    raise RuntimeError("torn")
 
 
 def test_overwrite_needs_a_directory() -> None:

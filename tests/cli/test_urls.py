@@ -45,6 +45,22 @@ def test_from_the_web_to_a_url(three_nodes: PrivateCluster, tmp_path: Path) -> N
     assert counts(out) == plain(tmp_path / "text")
 
 
+def test_a_job_that_writes_to_a_url_does_not_replace_its_output_unasked(
+    three_nodes: PrivateCluster, tmp_path: Path
+) -> None:
+    home, out = three_nodes.home, tmp_path / "out"
+    (tmp_path / "text").write_text("a b\n")
+    job = json.loads(p2premap(home, "run", WORDCOUNT, str(tmp_path / "text"), "-o", f"file://{out}", "--json").stdout)
+    (out / "part-00000").write_text("precious\n")
+    refused = p2premap(home, "restart", job["id"])
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "holds the output of an earlier job (part-00000); say --overwrite" in refused.stderr
+    again = p2premap(home, "restart", job["id"], "--overwrite")
+    assert again.exit_code == 0, again.stderr
+    assert p2premap(home, "watch", again.stdout.strip()).exit_code == 0
+    assert counts(out) == plain(tmp_path / "text")
+
+
 def test_a_file_that_changed_on_the_web_fails_the_job(three_nodes: PrivateCluster, tmp_path: Path) -> None:
     with serving(**{"t.txt": TEXT.encode(), "now": b"."}) as server:
         server.change = "/now", "/t.txt", b"x\n" * len(TEXT)
