@@ -52,26 +52,27 @@ def is_table(name: str) -> bool:
     return not unpacked_name(name).lower().endswith(_BINARY)
 
 
-def look(files: Sequence[FoundFile], *, delimiter: str | None, adjacency: bool, named: bool) -> Seen:
+def look(files: Sequence[FoundFile], *, delimiter: str | None, adjacency: bool, columns: Sequence[str]) -> Seen:
     """Look at the first file that says anything.
 
     Args:
         delimiter: as the user said; None: nothing.
         adjacency: a line is a vertex and all its neighbours.
-        named: the user named columns by the names in the first row.
+        columns: of the two ids, by numbers from 1 or by names in the first row; (): the first ones.
 
     Raises:
         JobRejected: a file cannot be read or unpacked.
     """
     for file in files:
         if not is_table(file.input.name):
-            if (found := _ids_within(file)) is not None:
+            if (found := _ids_within(file, columns)) is not None:
                 return Seen(integers=found)
             continue
         head = head_of(file)
         lines = [line for line in head[: head.rfind(b"\n") + 1].splitlines() if _is_data(line)][:_LINES]
         if lines:
-            return _seen(lines, file.input.name, delimiter, adjacency, named)
+            given = _delimiter(lines[0], file.input.name) if delimiter is None else delimiter
+            return _seen([_fields(line, given) for line in lines], given, adjacency, columns[:2])
     return Seen(delimiter=delimiter or "")
 
 
@@ -112,19 +113,19 @@ def _is_data(line: bytes) -> bool:
     return bool(line) and not line.startswith(_COMMENTS)
 
 
-def _seen(lines: Sequence[bytes], name: str, delimiter: str | None, adjacency: bool, named: bool) -> Seen:
-    if delimiter is None:
-        delimiter = _delimiter(lines[0], name)
-    rows = [_fields(line, delimiter) for line in lines]
-    ids = [row if adjacency else row[:2] for row in rows]
-    numbers = [all(map(_is_id, row)) for row in ids]
-    header: tuple[str, ...] = ()
-    if named or (not adjacency and _is_header(rows, numbers)):
-        header = tuple(field.decode("utf-8", "replace") for field in rows[0])
-        numbers = numbers[1:]
-        rows = rows[1:] or rows
+def _seen(rows: Sequence[Sequence[bytes]], delimiter: str, adjacency: bool, columns: Sequence[str]) -> Seen:
+    places = [int(column) - 1 for column in columns if column.isdigit()] or [0, 1]
+    names = tuple(field.decode("utf-8", "replace") for field in rows[0])
+    named = len(places) < len(columns) or (bool(columns) and not columns[0].isdigit())
+    if named:
+        places = [names.index(column) for column in columns if column in names]
+    ids = [row if adjacency else [row[place] for place in places if place < len(row)] for row in rows]
+    numbers = [all(map(_is_id, fields)) for fields in ids]
+    header = named or (not adjacency and _is_header(rows, numbers))
+    if header:
+        numbers, rows = numbers[1:], rows[1:] or rows
     integers = 2 * sum(numbers) >= len(numbers)
-    return Seen(delimiter=delimiter, header=header, fields=len(rows[0]), integers=integers)
+    return Seen(delimiter=delimiter, header=names if header else (), fields=len(rows[0]), integers=integers)
 
 
 def _delimiter(line: bytes, name: str) -> str:
@@ -154,7 +155,7 @@ def _is_header(rows: Sequence[Sequence[bytes]], numbers: Sequence[bool]) -> bool
     return known > 1 or (len(rows) > 1 and all(numbers[1:]))
 
 
-def _ids_within(file: FoundFile) -> bool | None:
+def _ids_within(file: FoundFile, columns: Sequence[str]) -> bool | None:
     """Whether the ids of a file with a form of its own are integers; None: it is hard to tell here."""
     path, name = file.input.path, unpacked_name(file.input.name).lower()
     if not path or packing_of(file.input.name):
@@ -163,7 +164,9 @@ def _ids_within(file: FoundFile) -> bool | None:
         if name.endswith((".parquet", ".parq")):
             from pyarrow import parquet, types
 
-            return bool(types.is_integer(parquet.read_schema(path).field(0).type))
+            schema = parquet.read_schema(path)
+            source = columns[0] if columns else "source" if "source" in schema.names else 0
+            return bool(types.is_integer(schema.field(source).type))
         first = next(_first_pairs(file), None)
     except Exception:  # whoever reads all of it says what is wrong
         return None
@@ -196,7 +199,7 @@ def sampled_ids(files: Sequence[FoundFile], delimiter: str, looks: int, size: in
                 "--partition-by out, or unpack it into a file of this machine."
             )
         reading = look_into(file.input)
-        pieces = max(looks * file.size // total, 1)
+        pieces = max(min(looks * file.size // total, file.size // size), 1)
         for number in range(pieces):
             lines = io.BytesIO(reading(size, number * file.size // pieces)).readlines()
             for line in lines[(1 if number else 0) : -1] or lines:

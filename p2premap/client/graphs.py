@@ -242,11 +242,10 @@ def _reading(program: Program, wish: Wish, found: Sequence[FoundFile]) -> Readin
     if program.prepares:
         return Reading(form=LINES, ids=STRINGS, max_bad=wish.max_bad)
     adjacency = wish.format == ADJACENCY
-    named = any(not column.isdigit() for column in wish.columns)
     given = None if wish.delimiter == AUTO else _DELIMITERS.get(wish.delimiter, wish.delimiter)
     if given is not None and len(given.encode()) > 1:
         raise JobRejected(f"delimiter is {given!r}; say one character, or tab, space, comma or semicolon.")
-    seen = look(found, delimiter=given, adjacency=adjacency, named=named)
+    seen = look(found, delimiter=given, adjacency=adjacency, columns=wish.columns)
     ids = wish.ids if wish.ids != AUTO else INTEGERS if seen.integers else STRINGS
     return Reading(
         form=ADJACENCY if adjacency else EDGES,
