@@ -23,7 +23,7 @@ from tests.cluster import p2premap as command
 
 FUTURE = "import platform; platform.python_version = lambda: '3.99.1'; from p2premap.cli import main; main()"
 MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
-NEEDED = "import blake3, cbor2, click, cloudpickle, cryptography, msgspec, psutil, rich, tblib, trio, zeroconf"
+NEEDED = "import blake3, cbor2, click, cloudpickle, cryptography, msgspec, psutil, rich, trio, zeroconf"
 
 JOB = """
 import sys
