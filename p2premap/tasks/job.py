@@ -362,9 +362,9 @@ class JobView(Record, frozen=True, kw_only=True):
     submitted: Seconds = 0.0
     unmet: tuple[tuple[Short, Text, Text], ...] = ()
     output: Text = ""
+    told: bytes = b""
     history: tuple[tuple[NodeIdField, Short, Seconds], ...] = ()
     failures: tuple[Failure, ...] = ()
-    told: bytes = b""
 
     def brief(self) -> JobView:
         """The same as a line of a list: without what may be long."""
