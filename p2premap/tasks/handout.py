@@ -51,7 +51,7 @@ class HandOut:
                 continue  # what it began with may be lost yet, and other tasks have these numbers
             if run.pending and self._state.going_on and not run.abandoned:
                 given = self._of_stage(now, run) or given
-        return given or self._repairing or (not self._state.runs[-1].pinned and self._state.runs[-1].complete)
+        return given or self._repairing
 
     def _of_stage(self, now: float, run: StageRun) -> bool:
         """One batch for each node with room. Whether any was given."""
@@ -161,7 +161,7 @@ class HandOut:
             if source.blob is not None:
                 holders = tuple(self._state.locations.readable(source.blob, source.holders))
                 if not holders:
-                    parked = self._repair(source) or parked
+                    parked = self._repair(run, source) or parked
                 elif holders != source.holders:
                     source = Source(
                         digest=source.digest, start=source.start, end=source.end, holders=holders, blob=source.blob
@@ -172,13 +172,17 @@ class HandOut:
         run.parked[task] = None
         return None
 
-    def _repair(self, source: Source) -> bool:
-        """Have a blob that cannot be read made again. False: nobody here makes it; whoever needs it may try."""
+    def _repair(self, reader: StageRun, source: Source) -> bool:
+        """Have a blob that cannot be read made again. False: nobody here makes it; whoever needs it may try.
+
+        Args:
+            reader: the stage that needs it, whose own tasks may have made it where it grows.
+        """
         assert source.blob is not None, "files are not made by tasks"
         if self._state.locations.known(source.blob, source.holders):
             return True  # a doubtful holder: gossip will know soon
         for run in self._state.runs:
-            if (task := run.producer(source.blob)) is not None:  # of a stage that grows, other tasks read it, too
+            if (run.pinned or run is reader) and (task := run.producer(source.blob)) is not None:
                 if run.pinned and run.adopt(task, self._state.locations):
                     self._state.abandon_after(run)
                 elif run.is_settled(task):
