@@ -224,7 +224,7 @@ class ObjectPartition:
         if self._manies.targets:
             batches.append((MANY, self._manies.take(codes)))
         if self._alongs.rows:
-            batches.append((ALONG, self._alongs.take(codes, self._graph.edges())))
+            batches.append((ALONG, self._alongs.take(codes, self._graph.edges)))
         for channel in (self._ones, self._manies, self._alongs):
             channel.drop()
         filled: list[tuple[int, Batch]] = [(channel, batch) for channel, batch in batches if len(batch.codes)]

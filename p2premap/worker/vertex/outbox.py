@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import pickle
 import struct
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
@@ -311,9 +311,10 @@ class Alongs:
         """Nothing has been sent."""
         self.rows, self.values = [], []
 
-    def take(self, codes: Codes, edges: Sequence[Sequence[Hashable]]) -> Batch:
-        """What has been sent, along these edges of each row."""
+    def take(self, codes: Codes, edges_of: Callable[[], Sequence[Sequence[Hashable]]]) -> Batch:
+        """What has been sent, along the edges of each row."""
         if self._edges is None:
+            edges = edges_of()
             degrees = np.fromiter(map(len, edges), np.int64, len(edges))
             flat = codes.of(list(chain.from_iterable(edges)))
             self._edges = flat, np.concatenate((np.zeros(1, np.int64), np.cumsum(degrees)))
