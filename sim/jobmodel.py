@@ -1,6 +1,7 @@
 """What a walk over a job's cores checks: a model that knows messages and events, and nothing of how the cores work.
 
 - an attempt is given out once, by any leader, to a node that is not lost or doubted, within the node's places;
+- a meeting is handed out once, whole; and not while there is one whose results are known, and can be read, all of them;
 - a task that is known to be finished is not given out again, unless nobody can read its result (P4); known means
   protected, where a new leader has taken the job over;
 - a report is confirmed to its worker only when what was made of it is protected;
@@ -19,6 +20,7 @@ from p2premap.ids import Digest, NodeId
 from p2premap.tasks import journal, messages
 from p2premap.tasks.job import JobView, Outcome, Phase, StageId
 from p2premap.tasks.ledger import FINAL_CELL
+from p2premap.tasks.meeting import Meeting
 from p2premap.wire import Message
 
 if TYPE_CHECKING:
@@ -36,7 +38,8 @@ class _Finished:
         serial: the batch of the present leader that is to be protected first; 0: it is already.
     """
 
-    def __init__(self, node: NodeId, blobs: tuple[Digest, ...], serial: int) -> None:
+    def __init__(self, node: NodeId, blobs: tuple[Digest, ...], serial: int, attempt: int) -> None:
+        self.attempt = attempt
         self.node = node
         self.blobs = blobs
         self.serial = serial
@@ -49,6 +52,7 @@ class Model:
         self._walk = walk
         self._given: dict[tuple[StageId, int, int], NodeId] = {}
         self._finished: dict[tuple[StageId, int], list[_Finished]] = {}
+        self._seats: dict[bytes, set[int]] = {}
         self._missed: set[tuple[Digest, NodeId]] = set()
         self._reported: dict[NodeId, dict[int, int]] = {}
         self._cancelled_in = 0
@@ -81,18 +85,41 @@ class Model:
             if key in self._given:
                 raise Violated(f"attempt {key} is given out twice")
             self._given[key] = node.id
-            self._check_needed(message.stage, spec.task)
+            if message.meeting is None:
+                self._check_needed(message.stage, spec.task)
+        if message.meeting is not None:
+            self._check_meeting(message, message.meeting)
 
     def _check_heard(self, node: Node, heard: int) -> None:
         for serial, batch in self._reported.get(node.id, {}).items():
             if serial <= heard and batch > self._walk.quorum.protected:
                 raise Violated(f"report {serial} of {node.id[:1]!r} is confirmed, and batch {batch} is not protected")
 
+    def _check_meeting(self, message: messages.Assign, meeting: Meeting) -> None:
+        if tuple(spec.task for spec in message.attempts) != meeting.seats[meeting.seat][1]:
+            raise Violated("a seat is given other tasks than all others are told")
+        taken = self._seats.setdefault(meeting.id, set())
+        if meeting.seat in taken:
+            raise Violated("a meeting is handed out twice")
+        taken.add(meeting.seat)
+        tasks = [task for _, tasks in meeting.seats for task in tasks]
+        known = [self._finished.get((message.stage, task), []) for task in tasks]
+        for attempt in {finished.attempt for finished in known[0]}:
+            if all(self._is_readable_of(results, attempt) for results in known):
+                raise Violated(f"{message.stage} runs again, and all that its meeting {attempt} yielded is there")
+        self.reruns += any(known)
+
+    def _is_readable_of(self, results: list[_Finished], attempt: int) -> bool:
+        same = {finished.blobs for finished in results if finished.attempt == attempt}
+        return any(finished.blobs in same and not self._is_gone(finished) for finished in results)
+
+    def _is_gone(self, finished: _Finished) -> bool:
+        lost = self._walk.is_silent(self._walk.node(finished.node))
+        return lost or any((blob, finished.node) in self._missed for blob in finished.blobs)
+
     def _check_needed(self, stage: StageId, task: int) -> None:
         for finished in self._finished.get((stage, task), ()):
-            lost = self._walk.is_silent(self._walk.node(finished.node))
-            missed = any((blob, finished.node) in self._missed for blob in finished.blobs)
-            if not finished.blobs or not (lost or missed):
+            if not finished.blobs or not self._is_gone(finished):
                 holder = finished.node[:1]
                 raise Violated(f"the finished task {task} of {stage} runs again; {holder!r} holds its result")
         self.reruns += (stage, task) in self._finished
@@ -153,7 +180,8 @@ class Model:
                 blobs = tuple(b.digest for b in end.blobs)
                 self._missed -= {(digest, node.id) for digest in blobs}
                 serial = len(self._walk.quorum.stream) + 1
-                self._finished.setdefault((message.stage, end.task), []).append(_Finished(node.id, blobs, serial))
+                known = self._finished.setdefault((message.stage, end.task), [])
+                known.append(_Finished(node.id, blobs, serial, end.attempt))
             self._missed.update((digest, other.id) for digest in end.missing for other in self._walk.nodes)
 
     def taken(self, node: Node, message: Message) -> None:
@@ -168,8 +196,8 @@ class Model:
     def kept(self, node: Node, blobs: tuple[Digest, ...]) -> None:
         """The leader hears that the node has a copy of these."""
         for results in self._finished.values():
-            if any(result.blobs == blobs for result in results):
-                results.append(_Finished(node.id, blobs, len(self._walk.quorum.stream) + 1))
+            if same := [result for result in results if result.blobs == blobs]:
+                results.append(_Finished(node.id, blobs, len(self._walk.quorum.stream) + 1, same[0].attempt))
 
     def lost(self, node: Node) -> None:
         """The leader does not count on the node any more."""

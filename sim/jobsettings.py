@@ -68,6 +68,14 @@ SMALL: Final = (
     Shape(2, 3, map_s=0.3, steady=False),
 )
 
+GANGS: Final = (
+    Shape(4, 2, epochs=2, steady=False),
+    Shape(6, epochs=3, steady=False),
+    Shape(5, 3, epochs=1),
+    Shape(3, epochs=4, steady=False),
+)
+"""With stages whose tasks share slots and talk to each other."""
+
 SHORT_STEPS: Final = 60
 """Enough for most small jobs to end."""
 

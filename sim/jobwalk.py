@@ -5,7 +5,8 @@ in any way, facts become protected, cells are decided; a node dies, comes back w
 taken for dead by mistake; a link breaks and takes with it what was under way. The leader dies, or is deposed and does
 not know it: another node leads, with the history that a quorum would have (`p2premap.sim.quorum`), while the orders of
 the old one are still in flight. Time only moves when somebody's deadline is the next thing. Then a liveness phase, in
-which nothing more goes wrong: the job must end.
+which nothing more goes wrong: the job must end. Batches of a gang get nowhere before all of them run at once
+(`p2premap.sim.gangs`).
 
 What must hold is in `p2premap.sim.jobmodel`.
 """
@@ -18,9 +19,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
+import msgspec
+
 from p2premap.config import TasksConfig
 from p2premap.election.ballot import Fence
 from p2premap.ids import Ballot, Digest, JobId, NodeId
+from p2premap.sim.gangs import Gangs
 from p2premap.sim.jobmodel import Model, Violated
 from p2premap.sim.jobsettings import SHORT, SHORT_TAKEOVERS, SMALL, Faults
 from p2premap.sim.quorum import Quorum
@@ -97,6 +101,7 @@ class Walk:
         self.disks_lost = 0
         self.quorum = Quorum(self.random)
         self.model = Model(self)
+        self.gangs = Gangs(self)
         self.zombies: dict[NodeId, Coordinator] = {}
         """Deposed, and not aware of it."""
         self.nodes = [Node(NodeId(bytes([65 + n]) * 16), slots, None) for n in range(nodes)]
@@ -169,8 +174,8 @@ class Walk:
         choices: list[tuple[float, str, Callable[[], None]]] = []
         if self._deliverable():
             choices.append((100.0, "deliver", self._deliver))
-        if any(node.core and any(node.queues.values()) for node in self.nodes):
-            choices.append((100.0, "attempt", lambda: self._attempt(faults)))
+        if busy := self._busy():
+            choices.append((100.0, "attempt", lambda: self._attempt(*self.random.choice(busy), faults)))
         if any(node.core and node.stopping for node in self.nodes):
             choices.append((50.0, "stopped", self._stopped))
         if (when := self._deadline()) < math.inf:
@@ -290,6 +295,7 @@ class Walk:
                 case events.ToLeader(node=leader, message=message):
                     node.reports.append((leader, message))
                 case events.RunBatch():
+                    self.gangs.came(effect)
                     queue = node.queues.setdefault(effect.slot, deque())
                     queue.append(Running(effect, deque(range(len(effect.attempts)))))
                     if len(queue) > self.config.queue_batches:
@@ -303,18 +309,41 @@ class Walk:
 
     # --- executors ------------------------------------------------------------------------------------------------
 
-    def _attempt(self, faults: Faults) -> None:
-        busy = [(n, s) for n in self.nodes if n.core for s, queue in n.queues.items() if queue]
-        node, slot = self.random.choice(busy)
+    def _busy(self) -> list[tuple[Node, int]]:
+        """Slots at whose head something can happen."""
+        queues = [(node, slot, queue) for node in self.nodes if node.core for slot, queue in node.queues.items()]
+        return [(node, slot) for node, slot, queue in queues if queue and self.gangs.goes_on(queue[0].batch)]
+
+    def _attempt(self, node: Node, slot: int, faults: Faults) -> None:
         head = node.queues[slot][0]
-        ends = []
-        for _ in range(self.random.choice((1, 1, 2, len(head.left)))):
-            if head.left:
-                ends.append(self._end(node, head, faults))
-        if ends[-1].outcome is Outcome.CRASHED:
-            ends += [self._stop(head) for _ in range(len(head.left))]
+        if head.batch.meeting is not None:
+            ends = self._gang_ends(node, head, faults)
+        else:
+            ends = []
+            for _ in range(self.random.choice((1, 1, 2, len(head.left)))):
+                if head.left:
+                    ends.append(self._end(node, head, faults))
+            if ends[-1].outcome is Outcome.CRASHED:
+                ends += [self._stop(head) for _ in range(len(head.left))]
         self.now += 0.001 * len(ends)
         self._report(node, slot, ends)
+
+    def _gang_ends(self, node: Node, head: Running, faults: Faults) -> list[AttemptEnd]:
+        """A process of a gang ends: all its tasks alike, where one yields nothing."""
+        if not self.gangs.has_met(head.batch):
+            return [self._stop(head) for _ in range(len(head.left))]
+        ends = [self._end(node, head, faults) for _ in range(len(head.left))]
+        for end in ends:
+            if end.outcome in (Outcome.CRASHED, Outcome.REFUSED):
+                return [msgspec.structs.replace(end, task=other.task, attempt=other.attempt) for other in ends]
+        if all(end.outcome is Outcome.DONE for end in ends):
+            return ends
+        return [
+            msgspec.structs.replace(end, outcome=Outcome.STOPPED, value=b"", blobs=(), error="another one was stopped")
+            if end.outcome is Outcome.DONE
+            else end
+            for end in ends
+        ]
 
     def _end(self, node: Node, head: Running, faults: Faults) -> AttemptEnd:
         spec = head.batch.attempts[head.left.popleft()]

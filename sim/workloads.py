@@ -3,6 +3,9 @@
 A `Shape` is a job of map tasks that make a blob each, and reduce tasks that read all of them. What a reduce task yields
 names what it read, so that a checker sees whether lineages were mixed. A job whose tasks are not steady yields
 something else in each attempt, as a task that draws random numbers does.
+
+Between the two it may have epochs: stages whose tasks share slots, each of which reads what it yielded in the epoch
+before. What it yields names the meetings that it has been in.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ class Shape(NamedTuple):
         map_s, reduce_s: virtual seconds of one attempt.
         steady: the same task always yields the same; else no two attempts do.
         inline: map tasks yield small values instead of blobs, and reduces read nothing.
+        epochs: stages of as many tasks as there are map tasks, which run together and share slots.
     """
 
     maps: int
@@ -39,6 +43,12 @@ class Shape(NamedTuple):
     reduce_s: float = 0.05
     steady: bool = True
     inline: bool = False
+    epochs: int = 0
+
+    @property
+    def stages(self) -> int:
+        """How many there are."""
+        return 1 + self.epochs + bool(self.reduces)
 
     def encode(self) -> bytes:
         """As the plan of a job."""
@@ -75,18 +85,23 @@ class ShapeDirector:
         if not isinstance(fields, list):
             raise JobRejected("The plan of this job is not a shape.", job=job.hex())
         self.shape = Shape(*fields)
-        self._maps: tuple[Pinned, ...] = ()
+        self._results: dict[int, tuple[Pinned, ...]] = {}
 
     def first(self) -> StagePlan:
         """The map stage."""
-        return StagePlan(name="map", function="map", tasks=self.shape.maps, final=not self.shape.reduces)
+        return StagePlan(name="map", function="map", tasks=self.shape.maps, final=self.shape.stages == 1)
 
     def next(self, number: int, results: Sequence[Pinned]) -> StagePlan | None:
-        """The reduce stage after the map stage."""
-        if number or not self.shape.reduces:
+        """The epochs after the map stage, then the reduce stage."""
+        shape, last = self.shape, number + 2 == self.shape.stages
+        if number + 1 == shape.stages:
             return None
-        self._maps = tuple(results)
-        return StagePlan(name="reduce", function="reduce", tasks=self.shape.reduces, final=True)
+        self._results[number] = tuple(results)
+        if number < shape.epochs:
+            name = f"epoch{number + 1}"
+            together = {"together": True, "shared": True, "copied": True}
+            return StagePlan(name=name, function=name, tasks=shape.maps, final=last, **together)
+        return StagePlan(name="reduce", function="reduce", tasks=shape.reduces, final=True)
 
     def extend(self, payload: bytes) -> Extension:
         """No stage is open.
@@ -97,16 +112,18 @@ class ShapeDirector:
         raise JobError("Jobs of this kind take no more tasks once they run.")
 
     def task(self, stage: StageId, task: int) -> TaskInput:
-        """A reduce task reads every blob."""
-        seconds = self.shape.reduce_s if stage.number else self.shape.map_s
+        """A reduce task reads every blob, one of an epoch its own."""
+        reduces = stage.number > self.shape.epochs
+        seconds = self.shape.reduce_s if reduces else self.shape.map_s
         params = cbor2.dumps((task, self.shape.steady, self.shape.inline, seconds))
         if stage.number == 0 or self.shape.inline:
             return TaskInput(params=params)
+        before = self._results[stage.number - 1]
         return TaskInput(
             params=params,
             sources=tuple(
                 Source(digest=blob.digest, start=0, end=blob.size, holders=pinned.holders, blob=blob.digest)
-                for pinned in self._maps
+                for pinned in (before if reduces else before[task : task + 1])
                 for blob in pinned.blobs
             ),
         )
@@ -155,6 +172,9 @@ def run_shape(
         )
     salt = b"" if steady else f"/{spec.attempt}".encode()
     came = blake3(b"".join(content or b"" for _, content in contents)).hexdigest() if contents else ""
+    if batch.meeting is not None:
+        (before,) = (content.split(b"/")[2] for _, content in contents if content is not None)
+        came, salt = blake3(before + (b"" if steady else batch.meeting.id)).hexdigest(), b""
     result = f"{batch.function}/{task}/{came}".encode() + salt
     return AttemptEnd(
         task=spec.task,

@@ -12,7 +12,7 @@ import logging
 import socket
 import ssl
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -26,6 +26,7 @@ from p2premap.node.bulk import BULK
 from p2premap.node.greeting import ForeignSeen, Greeter
 from p2premap.node.handshake import Channel, TlsStream, foreign_certificate, hear_hello
 from p2premap.node.hello import Purpose, Reason, Refused, hello_frame, refusal_frame, secret_frame
+from p2premap.node.introduction import PREFACE as GANG
 from p2premap.node.invite import PREFACE, Inviter
 from p2premap.node.links import Links
 from p2premap.node.listeners import address_from, tune
@@ -56,6 +57,7 @@ class Acceptor:
         config: limits and intervals.
         serve_control, serve_bulk: the services.
         inviter: serves guests.
+        serve_gang: passes on to worker processes what is for them; whether it was.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Acceptor:
         serve_control: StreamHandler,
         serve_bulk: StreamHandler,
         inviter: Inviter,
+        serve_gang: Callable[[trio.SocketStream], Awaitable[bool]],
     ) -> None:
         self._greeter = greeter
         self._counts = greeter.counts
@@ -77,6 +80,7 @@ class Acceptor:
         self._serve_control = serve_control
         self._serve_bulk = serve_bulk
         self._inviter = inviter
+        self._serve_gang = serve_gang
         self._strangers: OrderedDict[int, trio.CancelScope] = OrderedDict()
         self._members = 0
         self._number = 0
@@ -170,6 +174,8 @@ class Acceptor:
             if first == PREFACE[:1] and self._inviter.is_open and await _starts_with(tcp, PREFACE):
                 self._counts["guests"] += 1
                 await self._inviter.serve(tcp)
+            elif first == GANG[:1] and await self._serve_gang(tcp):
+                self._counts["gangs"] += 1
             else:
                 self._counts["strangers_noise"] += 1
             return None

@@ -86,8 +86,7 @@ class Batch:
         if key in self._again or key not in self.left:
             return False
         self._again.add(key)
-        for digest in end.missing:
-            self._stager.distrust(digest)
+        self.distrust(end)
         for source in self.left[key].sources:
             if source.digest in end.missing:
                 self._at_hand.pop(source, None)
@@ -95,6 +94,11 @@ class Batch:
         self.unsent.append(key)
         self._notify()
         return True
+
+    def distrust(self, end: AttemptEnd) -> None:
+        """What an attempt could not read is fetched afresh the next time."""
+        for digest in end.missing:
+            self._stager.distrust(digest)
 
     def ready(self) -> bool:
         """Whether everything is at hand already, so that `bring_sources` is not needed."""

@@ -33,6 +33,8 @@ from p2premap.tasks.job import Outcome
 
 if TYPE_CHECKING:
     from p2premap.node.slots import Running, Slot
+    from p2premap.tasks.meeting import Meeting
+    from p2premap.worker.messages import Table
 
 
 class ExecutorStatistics(msgspec.Struct, frozen=True):
@@ -60,6 +62,7 @@ class Executor:
         deliver: is called with every report, never from within `perform`.
         log_bytes_max: of what one attempt prints, this much is kept.
         interpreter: the Python of an environment (`p2premap.node.environments`).
+        table: whom the process of a gang meets (`p2premap.node.gangs`).
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Executor:
         deliver: Callable[[SlotReported | AttemptWaits | AttemptGoesOn], None],
         log_bytes_max: int = LOG_BYTES_MAX,
         interpreter: Callable[[Digest], str] = lambda digest: "",
+        table: Callable[[Meeting], Table] | None = None,
     ) -> None:
         self._counters = Counters()
         self._around = Surroundings(
@@ -82,6 +86,7 @@ class Executor:
             deliver=deliver,
             counters=self._counters,
             interpreter=interpreter,
+            table=table,
         )
         self._slots: dict[int, Slot] = {}
         self._nursery: trio.Nursery | None = None

@@ -65,6 +65,7 @@ from p2premap.node.events import (
     ShareFiles,
     Tick,
 )
+from p2premap.node.gangs import Gangs
 from p2premap.node.identity import PEERS, Identity
 from p2premap.node.invite import Inviter
 from p2premap.node.keys import Keys
@@ -74,12 +75,12 @@ from p2premap.node.orders import Orders
 from p2premap.node.parts import Parts
 from p2premap.node.paths import Paths
 from p2premap.node.quota import Quota
-from p2premap.node.search import Search
 from p2premap.node.removal import Remover
+from p2premap.node.search import Search
 from p2premap.node.secret import ClusterSecret
 from p2premap.node.transport import TrioTransport
-from p2premap.tasks import events as tasks
 from p2premap.node.webdoor import WebDoor
+from p2premap.tasks import events as tasks
 from p2premap.tasks.job import JobView
 
 HANDLERS: Final = (
@@ -91,9 +92,9 @@ HANDLERS: Final = (
     | desk_why.HANDLERS
     | desk_node.HANDLERS
     | desk_rotate.HANDLERS
-)
     | desk_follow.HANDLERS
     | desk_web.HANDLERS
+)
 
 log = logging.getLogger(__name__)
 
@@ -135,26 +136,35 @@ class House:
         self._started = started
         self._farewell = leaving.Farewell(self)
         self.account = Account(self)
-        self.quota = Quota(self, config.keep_bytes_max)
         self.web = WebDoor(self)
         self.attempts = Attempts(trio.current_time)
         self.callbacks = Callbacks(self.deliver)
         self.remover = Remover(self)
         self.unfit = Unfit(config.refused_actions)
+        self.quota = Quota(self, config.keep_bytes_max)
         self._build()
 
     def _build(self) -> None:
         """Make the parts; nothing runs yet."""
+        self._build_memory()
+        self._build_network()
+        self._build_work()
+        self.keys.on_change(self._rekey)
+
+    def _build_memory(self) -> None:
+        """What is kept on disk, and what hands it out."""
         state = self.identity.directory
         self._records = self._parts.ledger(state / "ledger.db", self.identity.boot)
         self.warnings.add(self._records.warning)
         self.ledger = Ledger(store=self._records, deliver=self.deliver, damaged=self._on_damage)
-        self.orders = Orders(self.deliver, trouble=lambda: self.ledger.trouble, wall_s=self._parts.wall_s)
         self.store = self._parts.store(state / PEERS)
         self.warnings.add(self.store.warning)
         self.blobs = self._parts.blobs(state / "blobs")
         self.files = AllowedFiles()
         self.bulk = BulkService(blobs=self.blobs, files=self.files)
+
+    def _build_network(self) -> None:
+        """What speaks to clients and members, and finds these."""
         self.inviter = Inviter(
             secret=self.keys.secret,
             credentials=self.identity.credentials,
@@ -162,6 +172,13 @@ class House:
             randomness=self._parts.randomness,
         )
         self.desk = Desk(self, HANDLERS)
+        self.gangs = Gangs(
+            me=self.identity.node,
+            secret=lambda: self.keys.secret,
+            directory=lambda: self.paths.sockets(self.keys.secret.place),
+            addresses_of=lambda node: self.search.addresses_of(node),
+            is_neighbour=lambda node: self._neighbour_blobs(node) is not None,
+        )
         self.transport: TrioTransport = self._parts.transport(
             identity=self.identity,
             keys=self.keys,
@@ -170,6 +187,7 @@ class House:
             addresses_of=lambda node: self.search.addresses_of(node),
             serve_control=self.desk.serve,
             serve_bulk=self.bulk.serve_bulk,
+            serve_gang=self.gangs.serve,
             hello_name=self.name,
             version=__version__,
             inviter=self.inviter,
@@ -177,6 +195,23 @@ class House:
             clashed=self._on_clash,
             randomness=self._parts.randomness,
         )
+        self.search: Search = self._parts.search(
+            me=self.identity.node,
+            name=self.name,
+            keys=self.keys,
+            user=self.user,
+            paths=self.paths,
+            config=self.config,
+            transport=self.transport,
+            store=self.store,
+            post=self.deliver,
+            warnings=self.warnings,
+        )
+
+    def _build_work(self) -> None:
+        """What jobs are led and worked for with."""
+        state = self.identity.directory
+        self.orders = Orders(self.deliver, trouble=lambda: self.ledger.trouble, wall_s=self._parts.wall_s)
         self.stager = self._parts.stager(
             me=self.identity.node,
             blobs=self.blobs,
@@ -197,6 +232,7 @@ class House:
             stager=self.stager,
             deliver=self._on_slot,
             interpreter=self.environments.interpreter,
+            table=self.gangs.table,
         )
         self.call_blobs = CallBlobs()
         self.calls = desk_calls.CallLines(self.deliver, self.slots, self.led_jobs)
@@ -209,19 +245,6 @@ class House:
             share=self.files.allow_files,
             deliver=self.deliver,
         )
-        self.search: Search = self._parts.search(
-            me=self.identity.node,
-            name=self.name,
-            keys=self.keys,
-            user=self.user,
-            paths=self.paths,
-            config=self.config,
-            transport=self.transport,
-            store=self.store,
-            post=self.deliver,
-            warnings=self.warnings,
-        )
-        self.keys.on_change(self._rekey)
 
     def _rekey(self, _: Sequence[NodeId] | None) -> None:
         """The cluster has another secret; the transport has heard of it before."""
@@ -261,6 +284,9 @@ class House:
                 nursery.start_soon(upkeep.keep_load, self, self._parts.load())
                 nursery.start_soon(upkeep.keep_tidy, self)
                 nursery.start_soon(self.quota.run)
+                nursery.start_soon(self.web.run)
+                nursery.start_soon(self.callbacks.run)
+                nursery.start_soon(self.remover.run)
                 nursery.start_soon(upkeep.look_for_software, self, self._parts.software)
                 await self._farewell.due.wait()
                 await self._farewell.say()
@@ -284,9 +310,6 @@ class House:
             now=now,
         )
         self.core = NodeCore(
-                nursery.start_soon(self.web.run)
-                nursery.start_soon(self.callbacks.run)
-                nursery.start_soon(self.remover.run)
             me=self.identity.node,
             name=self.name,
             gossip=self.gossip,
@@ -333,6 +356,7 @@ class House:
     def _on_slot(self, event: tasks.SlotReported | tasks.AttemptWaits | tasks.AttemptGoesOn) -> None:
         if isinstance(event, tasks.SlotReported):
             self.call_blobs.hear(event)
+            self.attempts.hear(event)
         self.deliver(event)
 
     def hint(self, hint: gossip.Hinted) -> None:
@@ -356,7 +380,6 @@ class House:
             case gossip.MemberChanged(node=node, state=state):
                 self.search.on_member(effect)
                 if state is not gossip.MemberState.ALIVE:
-            self.attempts.hear(event)
                     self.stager.lose(node)
             case gossip.IdentityClash(reason=reason):
                 self._on_clash(reason)
@@ -370,6 +393,7 @@ class House:
     def _perform_on_slots(self, effect: tasks.RunBatch | tasks.StopSlot | tasks.EndJob) -> None:
         if isinstance(effect, tasks.RunBatch):
             self.call_blobs.hear(effect)
+            self.attempts.hear(effect)
         self.executor.perform(effect)
 
     def _perform_for_jobs(self, effect: NodeEffect) -> None:
@@ -392,8 +416,11 @@ class House:
                 self.orders.answered(effect)
             case tasks.TasksEnded() | tasks.Extended():
                 self.calls.hear(effect)
+            case tasks.CallBack():
+                self.callbacks.perform(effect)
+            case tasks.RemoveJob(job=job):
+                self.remover.put(job)
 
-            self.attempts.hear(effect)
     def _on_job(self, job: JobId, view: JobView) -> None:
         self.bulletin.post(job, view)
         if view.phase.over:
@@ -416,10 +443,6 @@ class House:
         self.warnings.add(text)
         self.end(Ending.REOPEN)
 
-            case tasks.CallBack():
-                self.callbacks.perform(effect)
-            case tasks.RemoveJob(job=job):
-                self.remover.put(job)
     def _on_clash(self, reason: str) -> None:
         log.warning("taking a new identity: %s", reason)
         self.warnings.add(f"This node took a new identity: {reason}")

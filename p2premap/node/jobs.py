@@ -143,8 +143,8 @@ class Jobs:
         self._submissions = Submissions(
             me=me,
             find=core.find,
-            copies=self._copies,
             submitted=self.submitted,
+            copies=self._copies,
             check=self._check,
             plans=self._plans,
             candidates=candidates,
@@ -418,6 +418,7 @@ class Jobs:
                 now=now,
                 history=lead.history,
                 decided=lead.decided,
+                origin=JobId(lead.record.origin) if lead.record.origin else None,
             )
         except JobError as error:
             self._waiting[job] = waiting
@@ -469,9 +470,9 @@ class Jobs:
                         self._told.add(job.job)
                     for origin in self._origins(job.job):
                         self._emit(tasks.JobChanged(job=origin, view=as_origin(origin, view)))
-                case tasks.TasksEnded() | tasks.Extended():
                 case tasks.CallBack() | tasks.RemoveJob():
                     self._emit(effect)
+                case tasks.TasksEnded() | tasks.Extended():
                     # whoever waits may know the job by the name that it had before it was forked
                     for name in (job.job, *self._origins(job.job)):
                         self._emit(msgspec.structs.replace(effect, job=name))

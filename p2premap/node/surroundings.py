@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -12,6 +12,10 @@ from p2premap.node.blobs import BlobStore
 from p2premap.node.staging import Stager
 from p2premap.tasks.events import AttemptGoesOn, AttemptWaits, SlotReported
 from p2premap.tasks.job import Outcome
+
+if TYPE_CHECKING:
+    from p2premap.tasks.meeting import Meeting
+    from p2premap.worker.messages import Table
 
 
 class Counters(msgspec.Struct):
@@ -34,6 +38,7 @@ class Surroundings(NamedTuple):
         deliver: is told what ended.
         counters: of the executor.
         interpreter: of an environment; "": it has been removed.
+        table: whom the process of a gang meets.
     """
 
     blobs: BlobStore
@@ -44,3 +49,4 @@ class Surroundings(NamedTuple):
     deliver: Callable[[SlotReported | AttemptWaits | AttemptGoesOn], None]
     counters: Counters
     interpreter: Callable[[Digest], str]
+    table: Callable[[Meeting], Table] | None = None

@@ -4,6 +4,7 @@
 
     a TCP connection comes:   first byte 0x16 --> TLS 1.3 mutual --> hello --> LINK | PROBE | CONTROL, CLIENT | BULK
                               an invite's first line --> `p2premap.node.invite`, while an invite is open
+                              a gang's first line --> the worker process that it is for (`p2premap.node.gangs`)
                               anything else --> closed and counted
     a datagram comes:         opened (`p2premap.node.seal`) --> decoded --> delivered; anything else counted
 
@@ -18,7 +19,7 @@ import errno
 import logging
 import socket
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -74,6 +75,7 @@ class TrioTransport:
         serve_control: serves the control service to members and remote clients.
         serve_bulk: serves the bulk service to members.
         inviter: serves guests.
+        serve_gang: passes on to worker processes the connections that are for them.
         hello_name: this node's name for people.
         version: of the software, for people.
         foreign: told when somebody of another cluster was met; sync.
@@ -92,6 +94,7 @@ class TrioTransport:
         serve_control: StreamHandler,
         serve_bulk: StreamHandler,
         inviter: Inviter,
+        serve_gang: Callable[[trio.SocketStream], Awaitable[bool]],
         hello_name: str,
         version: str,
         foreign: Callable[[ForeignSeen], None],
@@ -141,6 +144,7 @@ class TrioTransport:
             serve_control=serve_control,
             serve_bulk=serve_bulk,
             inviter=inviter,
+            serve_gang=serve_gang,
         )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

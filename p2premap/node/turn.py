@@ -11,6 +11,8 @@ was stopped on request               STOPPED                       STOPPED
 
 An attempt that began just after the one for which its process was stopped is run again: it has done no wrong.
 
+Attempts of a gang run at once, and end alike: what becomes of their process becomes of all of them.
+
 Of a process that is being ended nothing is reported before nothing of its tree is left: whoever hears that an attempt
 was stopped may rely on it that nothing of it goes on.
 """
@@ -18,6 +20,7 @@ was stopped may rely on it that nothing of it goes on.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -33,7 +36,18 @@ from p2premap.node.watch import Watch
 from p2premap.tasks.events import AttemptGoesOn, AttemptWaits, SlotReported
 from p2premap.tasks.job import AttemptEnd, Outcome
 from p2premap.wire import Frame
-from p2premap.worker.messages import Ended, GoesOn, Load, Order, Run, Waits, decode_ends, encode_orders
+from p2premap.worker.messages import (
+    Ended,
+    GoesOn,
+    Load,
+    Order,
+    Run,
+    RunTogether,
+    Waits,
+    decode_ends,
+    encode_orders,
+    encode_together,
+)
 
 _ORDERS_MAX: Final = 1_024
 _ORDER_BYTES_MAX: Final = 4 << 20
@@ -113,6 +127,8 @@ class Turn:
         self._around = around
         self._step_aside = step_aside
         self._late: dict[Key, AttemptEnd] = {}
+        self._door = ""
+        """Where other processes of its gang find it."""
         self.watch: Final = Watch(process, batch.run.limits, log_bytes_max=around.log_bytes_max, harvest=self._take)
 
     async def run(self) -> Exit | None:
@@ -124,23 +140,31 @@ class Turn:
         try:
             await self._load()
             # what an idle process takes without blocking needs nobody to watch over it
-            if orders := self._batch.ready_orders(_FIRST_ORDERS_MAX, _FIRST_BYTES_MAX):
+            if not self._gang and (orders := self._batch.ready_orders(_FIRST_ORDERS_MAX, _FIRST_BYTES_MAX)):
                 await self._send(orders)
             await self._listen_first()
             if not self._batch.left and not self._process.condemned:
                 return None
             async with trio.open_nursery() as nursery:
                 self._reporter.on_over = nursery.cancel_scope.cancel
-                nursery.start_soon(self._feed)
+                nursery.start_soon(self._feed_gang if self._gang else self._feed)
                 nursery.start_soon(self.watch.run)
                 nursery.start_soon(self._stop_on_request)
                 await self._listen()
                 nursery.cancel_scope.cancel()
         finally:
             self._reporter.on_over = None
+            if self._door:
+                with contextlib.suppress(OSError):
+                    os.unlink(self._door)  # of a process that died on its way to the meeting
         if not self._batch.left and not self._process.condemned:
             return None
         return await self._bury()
+
+    @property
+    def _gang(self) -> bool:
+        """Whether the attempts run at once."""
+        return self._batch.run.meeting is not None
 
     async def _listen_first(self) -> None:
         """What is quick is over before anybody need watch it, feed it or stop it."""
@@ -175,7 +199,7 @@ class Turn:
     def _on_waits(self, number: int) -> None:
         """The attempt that runs waits for other tasks: everything else of its batch goes to other places."""
         key = self._process.answers.get(number)
-        if self._process.condemned or self._process.page.running != number or key not in self._batch.left:
+        if self._gang or self._process.condemned or self._process.page.running != number or key not in self._batch.left:
             return
         assert key is not None
         if not self._batch.aside:
@@ -192,6 +216,29 @@ class Turn:
                 self._reporter.report(ends)
             if orders := [order for order in decided if isinstance(order, Order)]:
                 await self._send(orders)
+
+    async def _feed_gang(self) -> None:
+        """Send all attempts at once, when all sources are here."""
+        orders: list[Order] = []
+        while self._batch.unsent:
+            for decided in await self._batch.next_orders(_ORDERS_MAX, _ORDER_BYTES_MAX):
+                if isinstance(decided, AttemptEnd):
+                    self._reporter.report((decided,))
+                else:
+                    orders.append(decided)
+        if len(orders) < len(self._batch.run.attempts):
+            text = "It was stopped: an input of another task of its gang is not to be had here."
+            self._reporter.report_rest(Outcome.STOPPED, text)
+            return
+        meeting, table = self._batch.run.meeting, self._around.table
+        assert meeting is not None, "it is a gang"
+        assert table is not None, "a node that has no network is in no gang"
+        made = table(meeting)
+        self._door = made.path
+        keys = [(order.task, order.attempt) for order in orders]
+        run = self._batch.run
+        message = RunTogether(first=self._process.number(keys), stage=run.stage, function=run.function)
+        await self._tell(message, encode_together(made, orders), keys)
 
     async def _load(self) -> None:
         if self._process.loaded:
@@ -214,8 +261,11 @@ class Turn:
     async def _send(self, orders: list[Order]) -> None:
         keys = [(order.task, order.attempt) for order in orders]
         message = Run(first=self._process.number(keys), stage=self._batch.run.stage, function=self._batch.run.function)
+        await self._tell(message, encode_orders(orders), keys)
+
+    async def _tell(self, message: Run | RunTogether, payload: bytes, keys: list[Key]) -> None:
         try:
-            await self._process.send(message, encode_orders(orders))
+            await self._process.send(message, payload)
         except (LocalProtocolError, UnicodeError) as error:
             # one attempt's description is larger than a frame, or names a file that is not text
             text = f"It cannot be sent to a worker process: {error}."
@@ -245,7 +295,9 @@ class Turn:
         for number, end in told:
             if self._process.answers.get(number) != (end.task, end.attempt):
                 continue
-            if end.outcome is Outcome.INPUT_LOST and self._batch.worth_again(end):
+            if end.outcome is Outcome.INPUT_LOST and self._gang:
+                self._batch.distrust(end)
+            elif end.outcome is Outcome.INPUT_LOST and self._batch.worth_again(end):
                 continue
             ends.append(self._explain_stop(end) if end.outcome is Outcome.STOPPED else end)
         if self._process.condemned:
@@ -259,8 +311,10 @@ class Turn:
         cause = self.watch.cause
         if self._batch.stop is not None:
             return msgspec.structs.replace(end, error=self._batch.stop.reason)
-        if cause is not None and self._process.answers.get(cause.number) == (end.task, end.attempt):
+        if cause is not None and (self._gang or self._process.answers.get(cause.number) == (end.task, end.attempt)):
             return msgspec.structs.replace(end, outcome=cause.outcome, error=cause.text)
+        if self._gang:
+            return end  # it has lost another process of its gang
         return msgspec.structs.replace(end, outcome=Outcome.CRASHED, error=_BY_SOMEBODY)
 
     async def _bury(self) -> Exit:
@@ -295,6 +349,8 @@ class Turn:
             peak_bytes=max(how.peak_bytes, self.watch.peak_bytes(number)),
         )
         self._reporter.report((end,))
+        if self._gang:
+            self._reporter.report_rest(outcome, text)
 
     def _keep_output(self, key: Key) -> str:
         """Make what the attempt printed its log; its tail. Runs in a thread."""

@@ -98,6 +98,11 @@ class _Running:
         self.backups = Backups(state, self.hand_out)
         self.growth = Growth(state)
 
+    def may_pin(self, now: float) -> bool:
+        """Whether the last stage has all its results, and they are where they are to be."""
+        run = self.state.runs[-1]
+        return run.complete and not run.pinned and (not run.plan.copied or self.copies.are_made(now, run))
+
 
 class _Ended(NamedTuple):
     """What is kept of a job that is over; a daemon keeps many.
@@ -107,19 +112,19 @@ class _Ended(NamedTuple):
         accepted: when the job was.
         untold: nodes that worked for it and were dead at the end.
         told: nodes that know; None where no other can have worked for it.
+        callback: somebody outside is to be told before the job is concluded.
     """
 
     view: JobView
     accepted: float
     untold: set[NodeId]
-        callback: somebody outside is to be told before the job is concluded.
     told: set[NodeId] | None
+    callback: Callback | None = None
 
 
 class Coordinator:
     """Leads one job.
 
-    callback: Callback | None = None
     Args:
         job: its id.
         spec: what was submitted.
@@ -130,6 +135,7 @@ class Coordinator:
         now: when it begins.
         history: the batches of facts of all leaders so far, in the order in which they applied them.
         decided: the cells that are decided so far.
+        origin: of a fork, the job that it was forked from.
 
     Raises:
         JobError: the director cannot plan a stage, or a newer version wrote the history; it cannot be led here.
@@ -147,6 +153,7 @@ class Coordinator:
         now: float,
         history: Iterable[bytes] = (),
         decided: Mapping[str, bytes] | None = None,
+        origin: JobId | None = None,
     ) -> None:
         self.job = job
         self.spec = spec
@@ -164,6 +171,7 @@ class Coordinator:
             config=config,
             now=now,
             decided=decided or {},
+            origin=origin,
         )
         history = tuple(history)
         self._taken_over = bool(history or decided or ballot.n or ballot.epoch)
@@ -259,14 +267,6 @@ class Coordinator:
             return why.why_task(state, now, stage, task)
         return (self._phase.copies.note() if state.going_on else "") or why.why_job(state, now, gathering=gathering)
 
-    def sole_results(self, node: NodeId) -> int:
-        """Results that only this node holds, and another is to keep too."""
-        return 0 if isinstance(self._phase, _Ended) else self._phase.copies.sole(node)
-
-    def check_invariants(self) -> None:
-        """For tests and the simulator: what must hold after every step."""
-        if self._unchecked and isinstance(self._phase, _Running):
-            self._unchecked = False
     def tasks(self, start: tuple[int, int], count: int, *, stage: int = -1, states: tuple[str, ...] = ()) -> Rows:
         """Where its tasks are; see `p2premap.tasks.listing.list_tasks`. Once the job is over: where some failed."""
         from p2premap.tasks import listing
@@ -275,6 +275,14 @@ class Coordinator:
             return listing.list_tasks(self._phase.state, start, count, stage, states)
         return listing.list_failures(self._phase.view.failures, start, count, stage, states)
 
+    def sole_results(self, node: NodeId) -> int:
+        """Results that only this node holds, and another is to keep too."""
+        return 0 if isinstance(self._phase, _Ended) else self._phase.copies.sole(node)
+
+    def check_invariants(self) -> None:
+        """For tests and the simulator: what must hold after every step."""
+        if self._unchecked and isinstance(self._phase, _Running):
+            self._unchecked = False
             self._phase.state.check_invariants()
 
     # --- events ---------------------------------------------------------------------------------------------------
@@ -354,14 +362,6 @@ class Coordinator:
             case _:
                 return []
 
-    def _go_on(self, running: _Running, now: float) -> None:
-        """What follows from what has changed: decisions, and work for who has room."""
-        state, takeover = running.state, running.takeover
-        gathering = takeover.gathering
-        takeover.check(now)
-        if takeover.gathering:
-            return
-        if gathering:
     def _tell_outside(self, ended: _Ended, now: float, event: CoordinatorEvent) -> list[CoordinatorEffect]:
         """Somebody outside is still to be told that the job is over."""
         from p2premap.tasks.callback import Told
@@ -377,6 +377,14 @@ class Coordinator:
         ask = ended.callback.due(now)
         return [] if ask is None else [ask]
 
+    def _go_on(self, running: _Running, now: float) -> None:
+        """What follows from what has changed: decisions, and work for who has room."""
+        state, takeover = running.state, running.takeover
+        gathering = takeover.gathering
+        takeover.check(now)
+        if takeover.gathering:
+            return
+        if gathering:
             running.copies.want_all(now)
         if state.cancelling is not None:
             if not any(worker.engaged for worker in state.workers.all.values()):
@@ -387,9 +395,10 @@ class Coordinator:
             state.look_at_results()
             running.growth.unfold()
             running.growth.tend(now)
-            state.pin_complete()
+            running.copies.go()
+            state.pin_complete(may_pin=running.may_pin(now))
             self._take_early(running, now)
-            more = state.going_on and running.hand_out.all(now)
+            more = state.going_on and (running.hand_out.all(now) or running.may_pin(now))
         if state.going_on:
             running.backups.look(now)
             running.copies.go()
@@ -417,6 +426,10 @@ class Coordinator:
         state.changed = False
         self._view_at = now + self._config.view_s
         view = self.view(now)
+        if over and any(run.facts.failures for run in state.runs):
+            from p2premap.tasks import listing
+
+            view = msgspec.structs.replace(view, failures=listing.failures(state))
         state.effects.append(JobChanged(job=self.job, view=view))
         if over:
             callback = self._callback(state, view, now)
@@ -433,7 +446,3 @@ class Coordinator:
         from p2premap.tasks.callback import Callback
 
         return Callback(self.job, self.spec.options, state.final, view, now)
-        if over and any(run.facts.failures for run in state.runs):
-            from p2premap.tasks import listing
-
-            view = msgspec.structs.replace(view, failures=listing.failures(state))

@@ -31,6 +31,9 @@ ORDERS_MAX: Final = 2
 
 LATE_MAX: Final = 1_000
 
+COPY_PATIENCE_S: Final = 10.0
+"""A stage that is to have second copies before it is pinned does without where none has been made for so long."""
+
 PATIENCE_S: Final = 60.0
 """A job whose work is done ends where not one copy has been made for so long: it has to end, whatever disks do."""
 
@@ -145,7 +148,7 @@ class Copies:
             self._state.locations.made(now, blob.digest, keeper)
         if not run.is_settled(task):
             run.recover(task, self._state.locations)
-            self._state.runs[-1].reconsider()
+            self._state.reconsider()
 
     # --- nodes come and go ----------------------------------------------------------------------------------------
 
@@ -203,8 +206,17 @@ class Copies:
             return True
         return self._certain() and (not self._unkept() or now >= self._moved + PATIENCE_S)
 
+    def are_made(self, now: float, run: StageRun) -> bool:
+        """Whether all results of a stage have two holders, as far as they can."""
+        mine = sum(wanted.run is run for wanted in (*self._outputs, *self._others))
+        mine += sum(order.wanted.run is run and self._sole(order.wanted) is not None for order in self._orders.values())
+        return not mine or now >= self._moved + COPY_PATIENCE_S
+
     def deadline(self) -> float:
         """When a job whose work is done ends with copies missing."""
+        last = self._state.runs[-1]
+        if last.plan.copied and last.complete and not last.pinned:
+            return self._moved + COPY_PATIENCE_S
         waits = self._state.all_there and self._unkept() and self._certain()
         return self._moved + PATIENCE_S if waits else math.inf
 

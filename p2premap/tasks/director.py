@@ -48,6 +48,9 @@ class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
         open: more tasks may come (`Director.extend`); it is complete only once it has been closed.
         grows: of an open stage: its own results may add tasks (`Unfolds.unfold` is asked about each).
         together: its tasks run side by side, all of them or none.
+        shared: of a stage with `together`: any number of slots will do, a process runs all tasks that are dealt to its
+            slot at once, and the processes talk to each other (`p2premap.tasks.shared`).
+        copied: it is pinned only once each of its results has two holders, where there are two nodes.
         each_node: of an open stage: each node that can work is met with a task of its own (`Lasting.meet`), those that
             come as long as it is open, too.
         lasts_s: an open stage is closed so long after the job began (`Lasting.close`); of one with `each_node`, once
@@ -62,6 +65,8 @@ class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
     open: bool = False
     grows: bool = False
     together: bool = False
+    shared: bool = False
+    copied: bool = False
     each_node: bool = False
     lasts_s: float = math.inf
 

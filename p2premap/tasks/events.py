@@ -12,6 +12,7 @@ from p2premap.config import OwnerLimits
 from p2premap.event import Event
 from p2premap.ids import Digest, JobId, NodeId
 from p2premap.tasks.job import AttemptEnd, AttemptSpec, JobView, Limits, Source, StageId
+from p2premap.tasks.meeting import Meeting
 from p2premap.tasks.placement import Facts
 from p2premap.wire import Message
 
@@ -78,7 +79,6 @@ class CancelJob(Event, frozen=True, kw_only=True):
     reason: str
 
 
-class CellDecided(Event, frozen=True, kw_only=True):
 class CalledBack(Event, frozen=True, kw_only=True):
     """Answers `CallBack`.
 
@@ -91,6 +91,7 @@ class CalledBack(Event, frozen=True, kw_only=True):
     error: str = ""
 
 
+class CellDecided(Event, frozen=True, kw_only=True):
     """A cell of the job has a value, for ever; maybe another one than was proposed."""
 
     cell: str
@@ -143,8 +144,8 @@ CoordinatorEvent: TypeAlias = (
     | Woke
     | FromWorker
     | CancelJob
-    | CellDecided
     | CalledBack
+    | CellDecided
     | FactsProtected
     | Extend
     | Retell
@@ -214,7 +215,6 @@ class Extended(Event, frozen=True, kw_only=True):
     error: str = ""
 
 
-class Conclude(Event, frozen=True, kw_only=True):
 class CallBack(Event, frozen=True, kw_only=True):
     """Tell somebody outside that the job is over; answered by `CalledBack`.
 
@@ -237,6 +237,7 @@ class RemoveJob(Event, frozen=True, kw_only=True):
     job: JobId
 
 
+class Conclude(Event, frozen=True, kw_only=True):
     """The job is over, ``final`` is decided and everything is told: this is its last view, with every part."""
 
     job: JobId
@@ -386,6 +387,8 @@ class RunBatch(Event, frozen=True, kw_only=True):
     Args:
         batch: its number, of which this core never gives another; for `StopSlot`.
         environment: in which the process runs, by the digest of its lock; None: the node's own.
+        meeting: the attempts run all at once and not one after the other, together with those of other batches; how
+            one ends without a result, all do.
     """
 
     slot: int
@@ -398,6 +401,7 @@ class RunBatch(Event, frozen=True, kw_only=True):
     limits: Limits
     attempts: tuple[AttemptSpec, ...]
     environment: Digest | None = None
+    meeting: Meeting | None = None
 
 
 class StopSlot(Event, frozen=True, kw_only=True):

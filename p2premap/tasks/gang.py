@@ -5,22 +5,29 @@ whenever what is kept for it changes (`Reserved`), or why a node does not run su
 for every task that waits, they are handed out, one to a slot. If then one comes back without a result (its node is
 lost, it crashed, or an older job had taken the slot meanwhile), the others are stopped, and all of them wait again:
 they need each other, and whoever holds a part of what it needs holds up everybody.
+
+Where tasks share slots (`StagePlan.shared`) it is enough when everybody keeps all that it has; where that takes long,
+when somebody keeps anything. Then they are dealt out over what is kept (`p2premap.tasks.meeting.deal`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from p2premap.ids import NodeId
 from p2premap.tasks import messages
 from p2premap.tasks.job import Source
+from p2premap.tasks.shared import SharedRun
 from p2premap.tasks.stage import StageRun
 from p2premap.tasks.state import JobState
 from p2premap.tasks.workers import Worker
 
 Give = Callable[[float, Worker, StageRun, int], bool]
 """Gives a worker a batch of so many tasks; whether it could."""
+
+Meet = Callable[[float, SharedRun, Mapping[NodeId, int]], bool]
+"""Deals all tasks out over these slots; whether it could."""
 
 
 class Gang:
@@ -29,23 +36,25 @@ class Gang:
     Args:
         state: of the job.
         give: hands out.
+        meet: hands out what shares slots.
         environment: in which the tasks run; None: the nodes' own.
     """
 
-    def __init__(self, state: JobState, give: Give, environment: Source | None) -> None:
+    def __init__(self, state: JobState, give: Give, meet: Meet, environment: Source | None) -> None:
         self._state = state
         self._give = give
+        self._meet = meet
         self._environment = environment
         self._kept: dict[NodeId, int] = {}
         self._asked: set[NodeId] = set()
         self._stopped: set[int] = set()
-        self._again = math.inf
+        self._again = self._patient_until = math.inf
 
     def deadline(self) -> float:
         """When reservations are to be renewed."""
         state = self._state
-        waits = bool(self._asked and state.going_on and state.cancelling is None and state.runs[-1].pending)
-        return self._again if waits else math.inf
+        waits = bool(self._asked) and state.going_on and state.cancelling is None
+        return self._again if waits and any(run.pending for run in state.runs) else math.inf
 
     def reserved(self, worker: Worker, slots: int) -> None:
         """A node says how many idle slots it keeps for the job."""
@@ -59,21 +68,66 @@ class Gang:
 
     def hand_out(self, now: float, run: StageRun) -> bool:
         """Hand out all tasks that wait, if they can start at once. Whether any was given."""
-        if run.parked or self._some_run(run):
+        if self._cannot(now, run):
             return False
-        wanted = run.pending
         able = {w.node: w for w in self._state.workers.all.values() if w.eligible}
-        kept = {node: slots for node, slots in self._kept.items() if node in able and slots}
-        if sum(kept.values()) < wanted:
-            self._ask(now, run, list(able.values()), wanted)
+        kept = self._gather(now, run, able, run.pending)
+        if kept is None:
             return False
         given = False
         for node, slots in sorted(kept.items(), key=lambda pair: (-pair[1], pair[0])):
             for _ in range(min(slots, run.pending)):
                 given = self._give(now, able[node], run, 1) or given
         self._release(run)
-        self._stopped.clear()
         return given
+
+    def tend(self, now: float, run: SharedRun) -> bool:
+        """See to a stage whose tasks share slots. Whether there may be more to do."""
+        state = self._state
+        run.resume(state.locations)
+        if not run.complete:
+            if run.holds(state.locations):
+                if run.runs:
+                    return False
+                if run.close(state.locations):
+                    state.abandon_after(run)
+                return True
+            if run.find_whole(state.locations):
+                return True
+            run.disperse()
+        if self._cannot(now, run) or run.complete:
+            return False
+        kept = self._gather(now, run, *self._wanted(run))
+        if kept is None or not self._meet(now, run, kept):
+            return False
+        self._release(run)
+        return True
+
+    def _wanted(self, run: SharedRun) -> tuple[dict[NodeId, Worker], int]:
+        """Who may run the stage's tasks, and how many slots of theirs it could use."""
+        able = {w.node: w for w in self._state.workers.all.values() if w.eligible}
+        avoided = {node for nodes in run.avoid.values() for node in nodes}
+        able = {node: worker for node, worker in able.items() if node not in avoided} or able
+        limit = self._state.spec.options.parallel_max or run.tasks
+        return able, min(limit, run.tasks, sum(worker.slots for worker in able.values()))
+
+    def _cannot(self, now: float, run: StageRun) -> bool:
+        """Whether the stage is to wait: its inputs cannot be read, or something of it runs still, and is stopped."""
+        if not (run.parked or self._some_run(run)):
+            return False
+        if self._again <= now:
+            self._again = now + self._state.config.reserve_s / 4
+        return True
+
+    def _gather(
+        self, now: float, run: StageRun, able: Mapping[NodeId, Worker], wanted: int
+    ) -> dict[NodeId, int] | None:
+        """The slots that are kept, if they are enough; else more are asked for."""
+        kept = {node: slots for node, slots in self._kept.items() if node in able and slots}
+        if kept and (sum(kept.values()) >= wanted or (run.plan.shared and now >= self._patient_until)):
+            return kept
+        self._ask(now, run, list(able.values()), wanted)
+        return None
 
     def _some_run(self, run: StageRun) -> bool:
         """Whether tasks of the stage still run; they are stopped."""
@@ -94,7 +148,8 @@ class Gang:
             self._say(node, run, 0)
         self._asked.clear()
         self._kept.clear()
-        self._again = math.inf
+        self._stopped.clear()
+        self._again = self._patient_until = math.inf
 
     def _ask(self, now: float, run: StageRun, able: list[Worker], wanted: int) -> None:
         fresh = [worker for worker in able if worker.node not in self._asked]
@@ -105,6 +160,7 @@ class Gang:
             worker.touched = True
             self._say(worker.node, run, min(wanted, worker.slots), now)
         self._again = now + self._state.config.reserve_s / 4
+        self._patient_until = min(self._patient_until, self._again)
 
     def _say(self, node: NodeId, run: StageRun, slots: int, now: float = 0.0) -> None:
         state = self._state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
@@ -13,6 +14,8 @@ from p2premap.tasks.batches import Batch, assign_bytes
 from p2premap.tasks.director import TaskInput
 from p2premap.tasks.gang import Gang
 from p2premap.tasks.job import AttemptSpec, BlobRef, Phase, Source
+from p2premap.tasks.meeting import Meeting, deal, name_of
+from p2premap.tasks.shared import SharedRun
 from p2premap.tasks.stage import Backup, StageRun
 from p2premap.tasks.state import JobState
 from p2premap.tasks.workers import Worker
@@ -35,7 +38,9 @@ class HandOut:
         self._code = _held_by(leader, spec.code)
         environment = spec.options.environment
         self._environment = None if environment is None else _held_by(leader, environment)
-        self.gang = Gang(state, self._give, self._environment)
+        self.gang = Gang(state, self._give, self._meet, self._environment)
+        self._sat: dict[int, NodeId] = {}
+        """Where the tasks of the last stage that shared slots were."""
 
     def all(self, now: float) -> bool:
         """Give batches to who has room: idle slots first, then the next batch of busy ones.
@@ -49,7 +54,12 @@ class HandOut:
         for run in list(self._state.runs):
             if run.numbered_here and not self._state.log.protected:
                 continue  # what it began with may be lost yet, and other tasks have these numbers
-            if run.pending and self._state.going_on and not run.abandoned:
+            if not self._state.going_on or run.abandoned:
+                continue
+            if isinstance(run, SharedRun):
+                if run.runs or not run.complete:
+                    given = self.gang.tend(now, run) or given
+            elif run.pending:
                 given = self._of_stage(now, run) or given
         return given or self._repairing
 
@@ -88,6 +98,28 @@ class HandOut:
         self._send(now, worker, run, number, specs)
         return True
 
+    def _meet(self, now: float, run: SharedRun, slots: Mapping[NodeId, int]) -> bool:
+        """Deal out all tasks of the stage over these slots, to talk to each other. Whether that was possible."""
+        state = self._state
+        looked = [self._look(run, task) for task in range(run.tasks)]
+        inputs = [input for input in looked if input is not None]
+        if len(inputs) < run.tasks or run.complete or run.abandoned or not state.going_on:
+            return False
+        seats = deal(inputs, slots, state.workers.machine_of, self._sat)
+        attempt = run.convene()
+        name = name_of(state.job, run.id, state.ballot, attempt)
+        for seat, (node, tasks) in enumerate(seats):
+            number = state.new_batch()
+            specs = []
+            for task in tasks:
+                run.out[task] = number
+                self._sat[task] = node
+                input = inputs[task]
+                specs.append(AttemptSpec(task=task, attempt=attempt, params=input.params, sources=input.sources))
+            meeting = Meeting(id=name, seats=seats, seat=seat)
+            self._send(now, state.workers.all[node], run, number, specs, meeting)
+        return True
+
     def second(self, now: float, worker: Worker, run: StageRun, task: int) -> bool:
         """Have a task that is out run here too. Whether that was possible."""
         input = None if self._at_limit() else self._look(run, task)
@@ -104,7 +136,15 @@ class HandOut:
         self._send(now, worker, run, number, [spec])
         return True
 
-    def _send(self, now: float, worker: Worker, run: StageRun, number: int, specs: list[AttemptSpec]) -> None:
+    def _send(
+        self,
+        now: float,
+        worker: Worker,
+        run: StageRun,
+        number: int,
+        specs: list[AttemptSpec],
+        meeting: Meeting | None = None,
+    ) -> None:
         if not worker.batches:
             worker.last_word = now
         tasks = array("I", [spec.task for spec in specs])
@@ -128,6 +168,7 @@ class HandOut:
                 priority=self._state.spec.options.priority,
                 heard=worker.heard,
                 environment=self._environment,
+                meeting=meeting,
             ),
         )
 

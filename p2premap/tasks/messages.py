@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from p2premap.ids import Ballot
 from p2premap.tasks.job import AttemptEnd, AttemptSpec, Limits, Source, StageId
+from p2premap.tasks.meeting import Meeting
 from p2premap.wire import Count, JobIdField, Message, Seconds, Short, Text
 
 
@@ -42,6 +43,7 @@ class Assign(Message, tag=40, frozen=True, kw_only=True):
         priority: of the job, for the node's own choice between jobs.
         heard: the leader has every `AttemptsEnded` of this node and job up to this number.
         environment: the lock of what has to be installed.
+        meeting: the attempts run all at once, with those of other batches.
     """
 
     job: JobIdField
@@ -55,6 +57,7 @@ class Assign(Message, tag=40, frozen=True, kw_only=True):
     priority: int = 0
     heard: Count = 0
     environment: Source | None = None
+    meeting: Meeting | None = None
 
 
 class Busy(Message, tag=41, frozen=True, kw_only=True):
@@ -122,6 +125,8 @@ class Recount(Message, tag=45, frozen=True, kw_only=True):
         heard: as in `Assign`.
         number: 1, 2, 3... for this node and job; repeated in what is said from then on.
         census: a new leader asks: `Holding` comes first.
+        origin: of a fork, the job that it was forked from: what the node has of that, while nobody leads it, is the
+            fork's. b"" else.
     """
 
     job: JobIdField
@@ -131,6 +136,7 @@ class Recount(Message, tag=45, frozen=True, kw_only=True):
     heard: Count = 0
     number: Count = 0
     census: bool = False
+    origin: bytes = b""
 
 
 class Holding(Message, tag=46, frozen=True, kw_only=True):

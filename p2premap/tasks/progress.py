@@ -167,7 +167,7 @@ def note(runs: list[StageRun], workers: Workers, cancelling: str | None) -> str:
         return _silent(workers)
     if not workers.eligible():
         return _nobody(workers)
-    if runs[-1].plan.together and runs[-1].pending > workers.slots:
+    if runs[-1].plan.together and not runs[-1].plan.shared and runs[-1].pending > workers.slots:
         stage = runs[-1]
         return f"Stage {stage.plan.name} needs {stage.pending} worker slots at once; there are {workers.slots}."
     parked = sum(len(run.parked) for run in runs)

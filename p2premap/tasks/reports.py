@@ -154,7 +154,7 @@ class Reports:
         if end.blobs:
             self._copies.want(now, run, task)
         if state.going_on and (run.parked or run is not state.runs[-1]):
-            state.runs[-1].reconsider()
+            state.reconsider()
         return True
 
     def _check_size(self, run: StageRun) -> None:

@@ -27,14 +27,15 @@ from p2premap.tasks.locations import Locations
 from p2premap.tasks.log import Log
 from p2premap.tasks.placement import NOTHING, Requirements
 from p2premap.tasks.progress import Progress
+from p2premap.tasks.shared import SharedRun
 from p2premap.tasks.stage import StageRun
 from p2premap.tasks.workers import Worker, Workers
 from p2premap.wire import Message
 
 ERROR_CHARACTERS_MAX = 4_000
 DETAIL_CHARACTERS_MAX = 60_000
-
 TERMS_SHOWN_MAX = 50
+
 ATTEMPTS_A_TERM: Constant = 1_000
 """A leader of term n numbers a task's attempts from n times this, so that those of two leaders never share one."""
 
@@ -74,8 +75,10 @@ class JobState:
         config: TasksConfig,
         now: float,
         decided: Mapping[str, bytes],
+        origin: JobId | None = None,
     ) -> None:
         self.job = job
+        self.origin = origin
         self.spec = spec
         self.ballot = ballot
         self.leader = leader
@@ -105,11 +108,11 @@ class JobState:
         self.tally: dict[NodeId, int] = {}
         """Tasks done by each node."""
         self.names: dict[NodeId, str] = {}
+        self.terms: list[tuple[float, NodeId]] = []
+        """Leaders that took the job over, and how old it was then: the last of them."""
         self.takeovers = self.backups = self.copies = 0
         self.fork = self.said = ""
         self.changed = True
-        self.terms: list[tuple[float, NodeId]] = []
-        """Leaders that took the job over, and how old it was then: the last of them."""
         self._last_batch = 0
         self.effects: list[CoordinatorEffect] = []
         self.begin(StageId(0, b""), director.first())
@@ -126,7 +129,16 @@ class JobState:
 
     def skips(self, run: StageRun) -> bool:
         """Whether a task of this stage may fail for good without failing the job."""
-        return run.id not in self._deliveries and (self.spec.options.skip_failed or self.director.streams)
+        return (
+            run.id not in self._deliveries
+            and not run.plan.shared
+            and (self.spec.options.skip_failed or self.director.streams)
+        )
+
+    def begin_term(self, age_s: float, leader: NodeId) -> None:
+        """Another node leads the job from now on."""
+        self.takeovers += 1
+        self.terms = [*self.terms[1 - TERMS_SHOWN_MAX :], (age_s, leader)]
 
     # --- attempts -------------------------------------------------------------------------------------------------
 
@@ -166,6 +178,12 @@ class JobState:
         if not run.abandoned and not run.is_settled(task):
             run.push(task)
 
+    def reconsider(self) -> None:
+        """A result is there that was missing: look again at what waits for such, in whatever stage."""
+        for run in self.runs:
+            if run.parked or run is self.runs[-1]:
+                run.reconsider()
+
     def stop_others(self, run: StageRun, task: int, *, raced: bool = False) -> None:
         """The task is settled: whoever still runs it may stop.
 
@@ -194,7 +212,8 @@ class JobState:
 
     def begin(self, id: StageId, plan: StagePlan) -> StageRun:
         """Run a stage."""
-        run = StageRun(id, plan, self.config, self.log, first_attempt=self.ballot.n * ATTEMPTS_A_TERM)
+        make = SharedRun if plan.shared else StageRun
+        run = make(id, plan, self.config, self.log, first_attempt=self.ballot.n * ATTEMPTS_A_TERM)
         self.runs.append(run)
         self.by_id[id] = run
         self.changed = True
@@ -245,10 +264,10 @@ class JobState:
                     self.decide(Phase.FAILED, str(error))
                     return
 
-    def pin_complete(self) -> None:
-        """Have the results of the last stage decided once it has all of them, and they are protected."""
+    def pin_complete(self, *, may_pin: bool) -> None:
+        """Have the results of the last stage decided, if there is nothing more to wait for, once they are protected."""
         run = self.runs[-1]
-        if run.complete and not run.pinned:
+        if may_pin:
             self.log.add(journal.Pin(stage=run.id, generation=run.generation))
             run.pin(self.log.next)
         self._take_decided(run)
@@ -390,6 +409,7 @@ class JobState:
             unprotected=self.log.unprotected,
             unprotected_s=0.0 if oldest is None else max(0.0, now - oldest),
             takeovers=self.takeovers,
+            history=tuple((node, self.names.get(node, short(node)), age_s) for age_s, node in self.terms),
             backups=self.backups,
             fork=self.fork,
         )
@@ -409,7 +429,6 @@ class JobState:
     def say(self, node: NodeId, message: Message) -> None:
         """Send to a worker node."""
         self.effects.append(ToWorker(node=node, message=message))
-            history=tuple((node, self.names.get(node, short(node)), age_s) for age_s, node in self.terms),
 
     def check_invariants(self) -> None:
         """For tests and the simulator: what must hold after every step of a job that is not over."""

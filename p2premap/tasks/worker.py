@@ -297,6 +297,7 @@ class WorkerCore:
                 limits=order.limits,
                 attempts=attempts,
                 environment=None if order.environment is None else order.environment.digest,
+                meeting=order.meeting,
             )
         )
 

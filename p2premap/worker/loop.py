@@ -14,24 +14,41 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from p2premap.ids import JobId
 from p2premap.node.blobs import BlobStore
 from p2premap.node.logs import log_path
 from p2premap.tasks.delivery import DELIVER
-from p2premap.tasks.job import INLINE_BYTES_MAX, AttemptEnd, AttemptKey, Outcome
+from p2premap.tasks.job import AttemptEnd, AttemptKey, Outcome
 from p2premap.wire import FrameDecoder, Message, encode_frame
-from p2premap.worker import waiting
+from p2premap.worker import together, waiting
 from p2premap.worker.capture import Capture
 from p2premap.worker.context import AttemptContext
 from p2premap.worker.failure import Stopped, end_of
 from p2premap.worker.measure import Directory, PeakMemory
-from p2premap.worker.messages import WORKER, Ended, GoesOn, Load, Order, Run, Waits, decode_orders, encode_end
+from p2premap.worker.messages import (
+    WORKER,
+    Ended,
+    GoesOn,
+    Load,
+    Order,
+    Run,
+    RunTogether,
+    Table,
+    Waits,
+    decode_orders,
+    decode_together,
+    encode_end,
+)
 from p2premap.worker.page import Page
 from p2premap.worker.runtime import Result, Runtime
+from p2premap.worker.together import check
+
+if TYPE_CHECKING:
+    from p2premap.worker.mesh import Mesh
 
 FLUSH_S: Final = 0.05
 _READ_BYTES: Final = 256 << 10
@@ -82,6 +99,8 @@ class Worker:
                             self._job = _Job(message)
                         case Run() as message:
                             self._run_orders(message, decode_orders(frame.payload))
+                        case RunTogether() as message:
+                            self._run_together(message, *decode_together(frame.payload))
             self._flush()
             status = 0
         except Stopped:
@@ -129,7 +148,7 @@ class Worker:
             result = perform(order.params, order.segments, context)
             self._interruptible = False
             seconds = time.perf_counter() - start
-            _check(result)
+            check(result)
             end = AttemptEnd(
                 task=order.task,
                 attempt=order.attempt,
@@ -150,6 +169,37 @@ class Worker:
         if not self._forked:
             job.clean_up(context)
         return end
+
+    def _run_together(self, message: RunTogether, table: Table, orders: tuple[Order, ...]) -> None:
+        """Run attempts at once; they end at once, and alike where there is no result."""
+        job = self._job
+        assert job is not None, "the executor sends Load first"
+        keys = [AttemptKey(job.id, message.stage, order.task, order.attempt) for order in orders]
+        contexts = [AttemptContext(key, job.scratch, job.store) for key in keys]
+        self._page.begin(message.first, time.monotonic())
+        start = time.perf_counter()
+        try:
+            self._interruptible = True
+            perform = job.performing_together(message.function, contexts[0])
+            job.capture.begin()
+            start = time.perf_counter()
+            results = perform(table, orders, contexts)
+            self._interruptible = False
+            seconds = time.perf_counter() - start
+            ends = together.done(orders, results, contexts, seconds=seconds, peak=job.peak.of_attempt(seconds))
+        except BaseException as error:
+            # whatever user code raises is an answer
+            self._interruptible = False
+            job.leave_gang()
+            seconds = time.perf_counter() - start
+            peak = job.peak.of_attempt(seconds)
+            ends = [job.failed(end, seconds=seconds / len(orders), peak=peak) for end in together.failed(orders, error)]
+        if self._forked:
+            os._exit(0)  # user code forked, and its child came back here
+        for context in contexts:
+            job.clean_up(context)
+        for number, end in enumerate(ends, message.first):
+            self._tell(number, end)
 
     @contextlib.contextmanager
     def _waiting(self) -> Iterator[None]:
@@ -216,6 +266,7 @@ class _Job:
         self._load = load
         self._broken: Exception | None = None
         self._scratch_files = Directory(self.scratch)
+        self._mesh: Mesh | None = None
 
     def performing(self, function: str, context: AttemptContext) -> Callable[..., Result]:
         """What runs the attempts of a stage.
@@ -229,6 +280,32 @@ class _Job:
             return deliver
         runtime = self.runtime if self.runtime is not None else self.make_runtime(context)
         return partial(runtime.run, function)
+
+    def performing_together(self, function: str, context: AttemptContext) -> Callable[..., Sequence[Result]]:
+        """What runs the attempts of a stage whose tasks share slots.
+
+        Raises:
+            Exception: see `make_runtime`.
+            TypeError: the job's kind has no such stages.
+        """
+        from p2premap.worker.mesh import Mesh  # few jobs need it
+
+        runtime = self.runtime if self.runtime is not None else self.make_runtime(context)
+        run_together = getattr(runtime, "run_together", None)
+        if run_together is None:
+            raise TypeError(f"{type(runtime).__name__} has no run_together, and the job's kind plans stages that share")
+        mesh = self._mesh = self._mesh or Mesh(self._load.directory)
+
+        def perform(table: Table, orders: Sequence[Order], contexts: Sequence[AttemptContext]) -> Sequence[Result]:
+            made: Sequence[Result] = run_together(function, orders, mesh.meet(table), contexts)
+            return made
+
+        return perform
+
+    def leave_gang(self) -> None:
+        """Something went wrong, and the others are to know."""
+        if self._mesh is not None:
+            self._mesh.close()
 
     def make_runtime(self, context: AttemptContext) -> Runtime:
         """Load the job's code, once.
@@ -274,13 +351,3 @@ class _Job:
             key = context.attempt
             self.capture.store(log_path(self._load.logs, key.stage, key.task, key.attempt))
         self._scratch_files.clear()
-
-
-def _check(result: object) -> None:
-    """Raises:
-    TypeError: the runtime did not keep its contract.
-    """
-    if not isinstance(result, Result):
-        raise TypeError(f"the job's kind returned {type(result).__name__} where a Result is due")
-    if len(result.value) > INLINE_BYTES_MAX:
-        raise TypeError(f"a result value of {len(result.value)} bytes is over {INLINE_BYTES_MAX}: it must be a blob")

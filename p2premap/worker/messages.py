@@ -5,6 +5,7 @@
     executor                                       worker process
       | Load(job, runtime, code, directories) ------->|
       | Run(first, stage, function) + orders -------->|   again and again; the worker runs them in turn
+      | RunTogether(...) + table, orders ------------>|   or at once, with other processes (`p2premap.worker.mesh`)
       |<------------------------ Ended + ends --------|   in groups: when idle, when many, or every 50 ms
       |<---------- Waits(number), GoesOn(number) -----|   the attempt that runs waits for other tasks, or no more
 
@@ -22,7 +23,7 @@ import msgspec
 
 from p2premap.errors import RemoteProtocolError
 from p2premap.tasks.job import AttemptEnd, StageId
-from p2premap.wire import Count, JobIdField, Message, Record, Registry
+from p2premap.wire import Count, JobIdField, Message, NodeIdField, Record, Registry
 from p2premap.worker.runtime import Segment
 
 
@@ -55,6 +56,14 @@ class Run(Message, frozen=True, tag=201, kw_only=True):
     function: str
 
 
+class RunTogether(Message, frozen=True, tag=205, kw_only=True):
+    """Run the orders in the payload at once, numbered from `first`; with them comes whom to talk to meanwhile."""
+
+    first: Count
+    stage: StageId
+    function: str
+
+
 class Ended(Message, frozen=True, tag=202, kw_only=True):
     """The payload holds ends of attempts, in the order in which they ended."""
 
@@ -80,11 +89,47 @@ class Order(Record, frozen=True, kw_only=True):
     segments: tuple[Segment, ...] = ()
 
 
-WORKER: Final = Registry((Load, Run, Ended, Waits, GoesOn), header_bytes_max=64 << 10)
+class Peer(Record, frozen=True, kw_only=True):
+    """A process of a gang.
+
+    Args:
+        node: where it is.
+        tasks: that it runs.
+        path: its door, for processes of the same machine; "": it is on another one.
+        addresses: of its node's daemon.
+    """
+
+    node: NodeIdField
+    tasks: tuple[Count, ...]
+    path: str = ""
+    addresses: tuple[tuple[str, Count], ...] = ()
+
+
+class Table(Record, frozen=True, kw_only=True):
+    """Whom a process meets.
+
+    Args:
+        meeting: its name (`p2premap.tasks.meeting`).
+        key: that all who are asked to it know.
+        seat: of this process, an index into `peers`.
+        path: where its own door is to be.
+        peers: all processes.
+    """
+
+    meeting: bytes
+    key: bytes
+    seat: Count
+    path: str
+    peers: tuple[Peer, ...]
+
+
+WORKER: Final = Registry((Load, Run, RunTogether, Ended, Waits, GoesOn), header_bytes_max=64 << 10)
 """What the socketpair carries, in both directions."""
 
 _orders_out = msgspec.msgpack.Encoder()
 _orders_in = msgspec.msgpack.Decoder(tuple[Order, ...])
+_together_out = msgspec.msgpack.Encoder()
+_together_in = msgspec.msgpack.Decoder(tuple[Table, tuple[Order, ...]])
 _ends_out = msgspec.msgpack.Encoder()
 _ends_in = msgspec.msgpack.Decoder(AttemptEnd)
 _RECORD_HEAD: Final = struct.Struct(">IQ")
@@ -98,6 +143,16 @@ def encode_orders(orders: Sequence[Order]) -> bytes:
 def decode_orders(payload: bytes) -> tuple[Order, ...]:
     """The orders in the payload of `Run`."""
     return _orders_in.decode(payload)
+
+
+def encode_together(table: Table, orders: Sequence[Order]) -> bytes:
+    """The payload of `RunTogether`."""
+    return _together_out.encode((table, orders))
+
+
+def decode_together(payload: bytes) -> tuple[Table, tuple[Order, ...]]:
+    """Table and orders in the payload of `RunTogether`."""
+    return _together_in.decode(payload)
 
 
 def encode_end(number: int, end: AttemptEnd) -> bytes:

@@ -7,11 +7,15 @@ runtime sees local files only: the node has brought every source here before the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
 from p2premap.tasks.job import AttemptKey, BlobRef
+
+if TYPE_CHECKING:
+    from p2premap.worker.gang import Gang
+    from p2premap.worker.messages import Order
 
 
 class Segment(NamedTuple):
@@ -90,6 +94,29 @@ class Result(msgspec.Struct, frozen=True):
 
     value: bytes = b""
     blobs: tuple[BlobRef, ...] = ()
+
+
+class Together(Protocol):
+    """What a runtime has besides, whose kind has stages with `p2premap.tasks.director.StagePlan.shared`."""
+
+    def run_together(
+        self, function: str, orders: Sequence[Order], gang: Gang, contexts: Sequence[Context]
+    ) -> Sequence[Result]:
+        """Run attempts at once, together with the other processes of their gang.
+
+        Args:
+            orders: task, attempt, params and segments of each.
+            gang: how to talk to the others.
+            contexts: one an order.
+
+        Returns:
+            One result an order.
+
+        Raises:
+            PeerLost: let through: all of them end as STOPPED, at no cost.
+            Exception: whatever user code raises: all of them end as RAISED.
+            InputLost: those end so that read it, the others as STOPPED.
+        """
 
 
 class Runtime(Protocol):

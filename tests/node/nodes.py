@@ -97,6 +97,7 @@ async def node(
     addresses_of: Callable[[NodeId], Sequence[Address]] = lambda _: (),
     serve_control: Callable[[FrameStream], object] = unserved,
     serve_bulk: Callable[[FrameStream], object] = unserved,
+    serve_gang: Callable[[trio.SocketStream], object] = unserved,
     identity: Identity | None = None,
     ring: Path | None = None,
 ) -> AsyncIterator[Node]:
@@ -118,6 +119,7 @@ async def node(
         addresses_of=addresses_of,
         serve_control=serve_control,
         serve_bulk=serve_bulk,
+        serve_gang=serve_gang,
         inviter=inviter,
         hello_name="test",
         version="1.2.3",

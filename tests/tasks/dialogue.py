@@ -257,6 +257,11 @@ class Led:
             )
         )
 
+    def reserved(self, letter: str, slots: int) -> list[str]:
+        """The node keeps so many slots."""
+        message = messages.Reserved(job=JOB, ballot=self.ballot, slots=slots)
+        return self.hear(events.FromWorker(node=node(letter), message=message))
+
     def busy(self, letter: str, *tasks: int, free: int = 0, reason: str = "no room", stage: StageId = MAP) -> list[str]:
         """The node does not take these tasks."""
         pairs = tuple((t, self.given[stage, t][1]) for t in tasks)
@@ -314,6 +319,8 @@ class Led:
                 return f"{to}: forget"
             case messages.Keep():
                 return ""  # goes on in the background
+            case messages.Reserve(slots=slots):
+                return f"{to}: reserve {slots}"
             case other:
                 raise AssertionError(f"not said by leaders: {other}")
 
