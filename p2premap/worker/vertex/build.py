@@ -21,7 +21,7 @@ from p2premap.worker.vertex import graphfile
 from p2premap.worker.vertex.graphfile import Array, Meta
 from p2premap.worker.vertex.owners import Keys
 from p2premap.worker.vertex.partition import VertexError
-from p2premap.worker.vertex.segments import DECLARING, EDGES, NAMES, TURNED, VERTICES, Chunk, chunks_of
+from p2premap.worker.vertex.segments import DECLARING, EDGES, NAMES, TURNED, VERTICES, Chunk, chunks_of, distinct
 from p2premap.worker.writers import read_pairs
 
 _TABLE_A_KEY: Final = 8
@@ -122,7 +122,7 @@ def _rows(sources: Keys, declared: Keys) -> tuple[Keys, Keys, npt.NDArray[np.int
         rows, keys = table[sources - least], (found + least).astype(np.int64)
         order = _order(rows, len(keys))
     else:
-        keys = np.union1d(sources, declared)
+        keys = distinct(np.concatenate([sources, declared]))
         rows = np.searchsorted(keys, sources).astype(np.uint32)
         order = _order(rows, len(keys))
     indptr = np.zeros(len(keys) + 1, np.int64)

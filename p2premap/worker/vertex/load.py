@@ -115,7 +115,7 @@ class _EdgeLoader:
 
     def finish(self) -> int:
         """The last edges are shared out; how many there were."""
-        self._sorter.flush()
+        self._sorter.finish()
         return self._sorter.edges
 
     def _read_text(self, segment: Segment, name: str, before: int | None) -> None:

@@ -43,8 +43,10 @@ SORTED_EDGES: Final = 1 << 19
 _HEAD: Final = struct.Struct("<BBBxIQ")
 _ALIGN: Final = 8
 _NARROW: Final = 1 << 32
-_SEEN_MAX: Final = 1 << 26
-"""Vertices with smaller ids are remembered by a byte each."""
+_BYTE: Final = 256
+_TABLE_MIN: Final = 1 << 16
+_TABLE_MAX: Final = 1 << 25
+"""Vertices with smaller ids are remembered."""
 _COPY_BYTES: Final = 1 << 20
 
 _Array: TypeAlias = npt.NDArray[Any]
@@ -154,7 +156,7 @@ class EdgeSorter:
         self._turned, self._creates = turned, creates
         self._waiting: list[Edges] = []
         self._count = 0
-        self._seen = np.zeros(1 << 16, np.bool_)
+        self._met = _Ends() if creates and not turned else None
         self.edges = 0
 
     def add(self, edges: Edges) -> None:
@@ -162,10 +164,15 @@ class EdgeSorter:
         self._waiting.append(edges)
         self._count += len(edges.sources) + (0 if edges.own is None else len(edges.own))
         if self._count >= SORTED_EDGES:
-            self.flush()
+            self._flush()
 
-    def flush(self) -> None:
-        """Put what is waiting into the buffer."""
+    def finish(self) -> None:
+        """Put everything into the buffer."""
+        self._flush()
+        if self._met is not None and not self._names:
+            self._share_vertices(self._met.only_targets())
+
+    def _flush(self) -> None:
         some, self._waiting, self._count = self._waiting, [], 0
         if not some:
             return
@@ -187,8 +194,8 @@ class EdgeSorter:
             self._share_vertices(np.concatenate(own))
         if self._names:
             self._share_names()
-        elif self._creates and not self._turned:
-            self._share_vertices(self._new(targets))
+        elif self._met is not None:
+            self._share_vertices(self._met.add(sources, targets))
 
     def _share_edges(self, sources: Keys, targets: Keys, weights: Weights | None, flags: int) -> None:
         if not len(sources):
@@ -224,7 +231,7 @@ class EdgeSorter:
                 yield 0, list(columns)
             return
         owners = owner(keys, self._partitions, self._ranges)
-        order = np.argsort(owners, kind="stable")
+        order = np.argsort(owners.astype(np.uint8) if self._partitions <= _BYTE else owners, kind="stable")
         ends = np.cumsum(np.bincount(owners, minlength=self._partitions))
         columns = [column[order] for column in columns]
         start = 0
@@ -240,20 +247,46 @@ class EdgeSorter:
         head = _HEAD.pack(kind, columns[0].itemsize, flags, count, len(body))
         self._buffer.add(partition, head + body + bytes(-len(body) % _ALIGN))
 
-    def _new(self, keys: Keys) -> Keys:
-        """Those that have not been met yet; large ones perhaps again."""
-        if not len(keys):
-            return keys
-        top = int(keys.max())
-        if int(keys.min()) < 0 or top >= _SEEN_MAX:
-            return np.unique(keys)
-        if top >= len(self._seen):
-            seen = np.zeros(min(2 * top, _SEEN_MAX), np.bool_)
-            seen[: len(self._seen)] = self._seen
-            self._seen = seen
-        new = np.unique(keys[~self._seen[keys]])
-        self._seen[new] = True
-        return new
+
+class _Ends:
+    """Which vertices are met as targets and not as sources: nobody else says that they exist.
+
+    Small ids are remembered in two tables; of large ones, all targets are told again and again.
+    """
+
+    def __init__(self) -> None:
+        self._sources, self._targets = np.zeros(_TABLE_MIN, np.bool_), np.zeros(_TABLE_MIN, np.bool_)
+
+    def add(self, sources: Keys, targets: Keys) -> Keys:
+        """Take the ends of edges; returns targets that will not be remembered."""
+        if not len(sources):
+            return targets
+        least = min(int(sources.min()), int(targets.min()))
+        top = max(int(sources.max()), int(targets.max()))
+        if least < 0 or top >= _TABLE_MAX:
+            return distinct(targets)
+        if top >= len(self._sources):
+            size = min(2 * top, _TABLE_MAX)
+            self._sources, self._targets = (_grown(table, size) for table in (self._sources, self._targets))
+        self._sources[sources] = True
+        self._targets[targets] = True
+        return targets[:0]
+
+    def only_targets(self) -> Keys:
+        """What is remembered."""
+        return np.flatnonzero(self._targets & ~self._sources)
+
+
+def _grown(table: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.bool_]:
+    grown = np.zeros(max(size, len(table)), np.bool_)
+    grown[: len(table)] = table
+    return grown
+
+
+def distinct(keys: Keys) -> Keys:
+    """As `numpy.unique`, which is ten times as slow since it hashes."""
+    ordered = np.sort(keys)
+    return ordered[np.append(True, ordered[1:] != ordered[:-1])]
 
 
 def _narrow(*columns: Keys) -> bool:
