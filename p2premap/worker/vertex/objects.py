@@ -33,7 +33,7 @@ from p2premap.worker.vertex.outbox import ALONG, MANY, ONE, Alongs, Batch, Manie
 from p2premap.worker.vertex.owners import Keys, ranges_of
 from p2premap.worker.vertex.partition import Did, Sink, Turned
 
-Row = tuple[Hashable, Any, Sequence[Hashable], Sequence[Any] | None]
+Row = tuple[Hashable, Any, Sequence[Hashable] | None, Sequence[Any] | None]
 """A vertex as it is loaded: id, value, edges, edge values."""
 
 _PROTOCOL: Final = 5
@@ -76,7 +76,7 @@ def write_graph(rows: Iterable[Row], graph: Sink, state: Sink) -> tuple[int, int
     for id, value, targets, weights in rows:
         ids.append(id)
         values.append(value)
-        edges.append(tuple(targets))
+        edges.append(() if targets is None else tuple(targets))
         edge_values.append(None if weights is None else list(weights))
     if len(set(ids)) < len(ids):
         seen: set[Hashable] = set()
