@@ -77,9 +77,44 @@ def test_without_o_a_remap_application_prints_what_its_writers_wrote(
     assert sorted(done.stdout.splitlines()) == ["does,1", "dog,1", "fox,1", "so,1", "the,2", "wakes,1"]
 
 
+PAGES = "a b c\nb c\nc a\n\nd c\n"
+
+
+def test_a_vertex_application_of_remap_ranks_pages(three_nodes: PrivateCluster, tmp_path: Path) -> None:
+    (tmp_path / "pages.txt").write_text(PAGES)
+    out = tmp_path / "ranks"
+    _remap(three_nodes.home, str(EXAMPLES / "remap_pagerank.py"), str(tmp_path / "pages.txt"), "-o", str(out))
+    links = {line.split()[0]: line.split()[1:] for line in PAGES.splitlines() if line}
+    expected = dict.fromkeys(links, 1.0)
+    for _ in range(30):
+        given = {page: [expected[by] / len(links[by]) for by in links if page in links[by]] for page in links}
+        expected = {page: 0.15 + 0.85 * sum(given[page]) for page in links}
+    lines = [line.split("\t") for part in out.iterdir() for line in part.read_text().splitlines()]
+    assert {page: float(rank) for page, rank, _ in lines} == pytest.approx(expected, rel=1e-12)
+    assert {page: targets for page, _, targets in lines} == {page: str(targets) for page, targets in links.items()}
+
+
+def test_a_vertex_application_of_remap_subscribes_to_other_vertices(
+    three_nodes: PrivateCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "values.txt").write_text("a 3 b\nb 9 c\n\nc 2 d\nd 5 a\ne 1\nf 4 e\n")
+    source = str(EXAMPLES / "remap_highest.py")
+    done = p2premap(
+        three_nodes.home, "run", "--compat", "remap", source, str(tmp_path / "values.txt"), "--partitions", "4"
+    )
+    assert done.exit_code == 0, done.stderr
+    found = {line.split("\t")[0]: int(line.split("\t")[2]) for line in done.stdout.splitlines()}
+    assert found == {"a": 9, "b": 9, "c": 9, "d": 9, "e": 1, "f": 4}
+    assert "All vertices have halted after" in done.stderr
+
+
 REFUSED = [
     ("def map(key, value):\n    yield 1\n", "is no remap application: it lacks create_mapper_reader"),
-    ("def prepare(line): pass\ndef compute(*a): pass\n", "is a vertex application"),
+    ("def prepare(line): pass\ndef compute(*a): pass\n", "is no vertex application of remap: it lacks create_vertex"),
+    (
+        "def create_vertex_reader(f): return Mine(f)\ndef prepare(line): pass\ndef compute(*a): pass\n",
+        "must return a remap.TextFileReader",
+    ),
     ("print 'two'\n", "line 1"),
 ]
 
