@@ -105,7 +105,7 @@ async def list_tasks(visit: Visit, message: Message, _: bytes) -> None:
     view = await find(visit, message.job)
     job, start = JobId(view.job), (message.stage_first, message.first)
     count = min(message.count, TASKS_MAX)
-    rows = house.core.jobs.tasks(job, start, count, stage=message.stage, states=message.states)
+    rows = house.core.jobs.list_tasks(job, start, count, stage=message.stage, states=message.states)
     if rows is not None:
         found = tuple(_task_view(row, attempts=message.attempts) for row in rows.rows)
         await visit.say(Tasks(request=message.request, tasks=found, next=rows.next))

@@ -233,7 +233,7 @@ class Jobs:
             return led.why(now, stage=stage, task=task)
         return "The node that leads it now has not read its plan yet." if job in self._waiting else ""
 
-    def tasks(
+    def list_tasks(
         self, job: JobId, start: tuple[int, int], count: int, *, stage: int = -1, states: tuple[str, ...] = ()
     ) -> Rows | None:
         """Where the tasks of a job are that this node leads, or keeps the end of; None of another one.
