@@ -108,14 +108,12 @@ class Head(NamedTuple):
         shares: of its partitions.
         ends: the epoch ends with this superstep (the first process's word counts).
         digest: of what the master hook has said before this superstep.
-        error: it cannot go on: half a sentence.
     """
 
     superstep: int
     shares: tuple[Share, ...] = ()
     ends: bool = False
     digest: bytes = b""
-    error: str = ""
 
 
 class Hello(NamedTuple):
@@ -125,13 +123,11 @@ class Hello(NamedTuple):
         superstep: the next one.
         fresh: agreements are to be made anew.
         counts: (partition, vertices, edges) of each of its partitions.
-        error: as in `Head`.
     """
 
     superstep: int
     fresh: bool
     counts: tuple[tuple[int, int, int], ...]
-    error: str = ""
 
 
 class Carried(NamedTuple):
@@ -304,8 +300,6 @@ class Barrier:
         vertices = edges = 0
         partitions: list[int] = []
         for seat, hello in enumerate(hellos):
-            if hello.error:
-                raise VertexError(f"Process {seat} of the job cannot go on: {hello.error}.")
             if hello.superstep != self.superstep:
                 raise VertexError(f"Process {seat} is at superstep {hello.superstep}, others at {self.superstep}.")
             for partition, more, links in hello.counts:
@@ -336,8 +330,6 @@ class Barrier:
 
     def _told(self, now: float, heads: tuple[Head, ...]) -> list[Effect]:
         for seat, head in enumerate(heads):
-            if head.error:
-                raise VertexError(f"Process {seat} of the job cannot go on: {head.error}.")
             if head.superstep != self.superstep:
                 raise VertexError(f"Process {seat} is at superstep {head.superstep}, others at {self.superstep}.")
             if head.digest != heads[0].digest:
