@@ -47,7 +47,7 @@ _VALUES_MAX: Final = 4_096
 """Of a block with lists."""
 _PROCESS_BYTES: Final = 32 << 20
 """What a worker process takes before it has anything to do."""
-_LIMIT_SHARE: Final = 4
+_LIMIT_SHARE: Final = 2
 """What is held is estimated, and there are tables, blocks and garbage beside it."""
 
 
@@ -118,9 +118,14 @@ class MapOutput:
         self._memory_bytes = memory_bytes or budget(params.memory_bytes)
         self._grouping = grouping_for(job.combine, yields=job.combine_yields)
         self._spills: list[tuple[str, list[plan.Segment]]] = []
-        self._added, self._look_at = 0, 1
+        self._added, self._look_at, self._adds = 0, 1, 0
         self._chunk = max(min(_FIRST_PAIRS, CHUNK_PAIRS, self._memory_bytes // _LARGE_BYTES), 1)
         self._held_before = self._looks = 0
+
+    @property
+    def bytes_held(self) -> int:
+        """About how many; see `p2premap.worker.grouping.Grouping`."""
+        return self._grouping.bytes_held()
 
     def add(self, pairs: Iterator[Pair]) -> None:
         """Take these pairs.
@@ -158,20 +163,22 @@ class MapOutput:
     def _take_stock(self) -> None:
         """Look, now and then, how much is held; combine or spill what is too much.
 
-        Looking is not free, so the next look comes when half of what is left would be used at the present rate.
+        Looking is not free, so the next look comes when half of what is left would be used at the present rate, or at
+        that since the last spill where this is higher: the add before may have been one pair, the end of a piece.
         """
         self._added += 1
         if self._added < self._look_at:
             return
-        held = self._grouping.bytes_held()
-        rate = max(held - self._held_before, 1) // self._added + 1
+        held = self.bytes_held
+        self._adds += self._added
+        rate = max((held - self._held_before) // self._added, held // self._adds) + 1
         full = held + rate > self._memory_bytes
         if full:
             self._grouping.shrink()
             held = self._grouping.bytes_held()
         if full and held > self._memory_bytes // 2:
             self._spill()
-            held = 0
+            held = self._adds = 0
         self._added, self._held_before = 0, held
         self._looks += 1
         left = self._memory_bytes - held
