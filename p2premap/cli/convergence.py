@@ -43,7 +43,8 @@ class Convergence:
         if told.loaded != before.loaded and told.loaded.bad:
             lines += bad_lines(told)
         if told.vertices and not before.vertices:
-            lines.append(f"graph: {count_of(told.vertices, 'vertex', 'vertices')}, {count(told.edges, 'edge')}")
+            edges = count(told.loaded.edges or told.edges, "edge")  # not those that were turned round as well
+            lines.append(f"graph: {count_of(told.vertices, 'vertex', 'vertices')}, {edges}")
         known = before.supersteps
         lines += [row_text(row) for row in told.rows if row.superstep >= known]
         if told.why and told.why != before.why:

@@ -232,9 +232,9 @@ class PlainProgress:
     def _say_stage(self, view: JobView, now: float, stage: StageView | None = None) -> None:
         if not view.stages:
             return
-        stage = stage or view.stages[-1]
-        text = self._epochs_text(stage) if view.told and stage.name == "supersteps" else self._text(stage)
-        if text != self._said:
+        epochs = view.told and (stage or view.stages[-1]).name == "supersteps"
+        text = (self._epochs_text if epochs else self._text)(stage or view.stages[-1])
+        if text != self._said and not (epochs and stage is not None):  # what came of it stands there, row by row
             self._said, self._said_at = text, now
             say(text)
 

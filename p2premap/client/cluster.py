@@ -18,7 +18,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
 
 from p2premap.client.callline import CallLine
 from p2premap.client.connection import Connection, NodeSilent, local
@@ -42,6 +44,11 @@ from p2premap.worker.waiting import waiting
 JOB_BYTES_MAX = 128 << 20
 MINOR: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
 """What a script defines travels as bytecode, which only the same minor version of Python can run."""
+
+if TYPE_CHECKING:
+    from p2premap.client.vertices import VertexResult
+    from p2premap.tasks.job import JobView
+    from p2premap.vertex.program import ArrayProgram, VertexProgram
 
 T = TypeVar("T")
 
@@ -259,6 +266,40 @@ class Cluster(futures.Executor):
         if not feed.over:
             feed.fill(0)
         return results, feed, until, give_up
+
+    def run_vertex(
+        self,
+        program: str | os.PathLike[str] | type[VertexProgram] | type[ArrayProgram],
+        inputs: Any,  # noqa: ANN401  (paths, or a graph of networkx or scipy)
+        *,
+        partitions: int = 0,
+        seen: Callable[[JobView], None] = lambda view: None,
+        **options: Any,  # noqa: ANN401  (of the job and of the program)
+    ) -> VertexResult:
+        """Run a vertex job, and wait for what it comes to: a dict of ids and values.
+
+        Args:
+            program: the name of an algorithm, such as "pagerank"; the path of a job file; or a class derived from
+                `p2premap.VertexProgram` or `p2premap.ArrayProgram`.
+            inputs: a path or URL, or several; or a graph of networkx, or a square sparse matrix of scipy.
+            partitions: of the graph; 0: two for each slot.
+            seen: called with the job's view whenever that has changed.
+            options: as on the command line, such as ``undirected=True`` or ``max_bad=3``, and the program's own, such
+                as ``damping=0.9``. Of a graph of networkx, ``weights`` may name the attribute that is the weight.
+
+        Raises:
+            JobRejected: something makes no sense; nothing was started.
+            JobFailed: with the remote traceback.
+            JobCancelled: somebody ended it.
+        """
+        from p2premap.client.vertices import run_vertex  # few programs have graphs
+
+        # a job file runs in any minor version, unlike the calls of this program
+        requires = tuple(line for line in self._options.requires if line != f"python {MINOR}")
+        asked = msgspec.structs.replace(self._options, requires=requires)
+        return run_vertex(
+            self._connect, program, inputs, partitions=partitions, options=asked, seen=seen, given=options
+        )
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the job end once every call has its result.

@@ -32,10 +32,11 @@ EDGES: Final = "edges"
 ADJACENCY: Final = "adjacency"
 PARQUET: Final = "parquet"
 PARTS: Final = "parts"
+ARRAYS: Final = "arrays"
 LINES: Final = "lines"
-FORMS: Final = (EDGES, ADJACENCY, PARQUET, PARTS, LINES)
+FORMS: Final = (EDGES, ADJACENCY, PARQUET, PARTS, ARRAYS, LINES)
 """What an input may be: a line an edge; a line a vertex with all its targets; rows of a Parquet file; output parts of
-an earlier job; lines for the program's own `prepare`."""
+an earlier job; arrays of another library; lines for the program's own `prepare`."""
 
 INTEGERS: Final = "int"
 STRINGS: Final = "str"
@@ -116,7 +117,7 @@ class Loaded(Record, frozen=True, kw_only=True):
 
     Args:
         lines: that were read, or rows.
-        edges: that were found.
+        edges: that were found; 0 where lines are vertices.
         bad: lines that could not be read.
         first_bad: the first of them, as sentences with file and line.
     """

@@ -6,6 +6,7 @@
     adjacency    text, a line a vertex and all that it points to
     parquet      a row an edge
     parts        pairs or JSON lines of an earlier job: (source, target), or (source, list of targets)
+    arrays       a graph of networkx or scipy, as a client wrote it
     lines        whatever the program's `prepare(line)` makes vertices of
 """
 
@@ -19,7 +20,7 @@ import msgspec
 import numpy as np
 
 from p2premap.tasks.mapreduce_plan import PAIRS_SUFFIX, MapParams, unpacked_name
-from p2premap.vertex.loading import BOTH, EDGES, LINES, PARQUET, PARTS, STRINGS, Loaded, Reading, unpack_reading
+from p2premap.vertex.loading import ARRAYS, BOTH, EDGES, LINES, PARQUET, PARTS, STRINGS, Loaded, Reading, unpack_reading
 from p2premap.vertex.plan import LoadParams
 from p2premap.worker.blocks import Columns, encode_block, shorten
 from p2premap.worker.readers import LINES_PIECE_BYTES, read_pieces
@@ -65,7 +66,7 @@ def load(params: bytes, segments: Sequence[Segment], context: Context, prepare: 
         sorter = EdgeSorter(
             buffer, settings.partitions, ranges, names, turned=reading.view == BOTH, creates=reading.creates
         )
-        loader = _EdgeLoader(reading, sorter, names, bad)
+        loader = _EdgeLoader(reading, sorter, names, bad, context)
     inputs: Iterable[Segment] = segments
     if given.urls:
         from p2premap.worker.remote import with_fetched
@@ -73,8 +74,9 @@ def load(params: bytes, segments: Sequence[Segment], context: Context, prepare: 
         inputs = with_fetched(given, segments, context)
     for segment, name, before in zip(inputs, given.names, told.lines or itertools.repeat(None), strict=False):
         loader.read(segment, name, before)
-    edges = loader.finish()
-    context.count(records_in=loader.lines, records_out=edges)
+    found = loader.finish()
+    context.count(records_in=loader.lines, records_out=found)
+    edges = 0 if reading.form == LINES else found
     loaded = Loaded(lines=loader.lines, edges=edges, bad=bad.count, first_bad=tuple(bad.first))
     return buffer.finish(msgspec.msgpack.encode(loaded))
 
@@ -98,8 +100,9 @@ class _EdgeLoader:
         lines: lines or rows that were read.
     """
 
-    def __init__(self, reading: Reading, sorter: EdgeSorter, names: Names, bad: BadLines) -> None:
+    def __init__(self, reading: Reading, sorter: EdgeSorter, names: Names, bad: BadLines, context: Context) -> None:
         self._reading, self._sorter, self._names, self._bad = reading, sorter, names, bad
+        self._context = context
         self._text = TextReader(reading, names, bad)
         self.lines = 0
 
@@ -110,6 +113,8 @@ class _EdgeLoader:
             self._read_parquet(segment, name)
         elif form == PARTS:
             self._read_parts(segment, name)
+        elif form == ARRAYS:
+            self._read_arrays(segment)
         else:
             self._read_text(segment, name, before)
 
@@ -135,6 +140,14 @@ class _EdgeLoader:
                 pass
             raise
         self.lines += first
+
+    def _read_arrays(self, segment: Segment) -> None:
+        from p2premap.worker.vertex.foreign import read
+
+        names, pieces = read(self._context.map(segment))
+        self._names.keys_of(names)
+        for edges in pieces:
+            self._sorter.add(edges)
 
     def _read_parts(self, segment: Segment, name: str) -> None:
         from p2premap.worker.vertex.earlier import records as earlier  # few inputs are parts
@@ -304,6 +317,8 @@ def form_of(name: str, form: str) -> str:
         return PARQUET
     if form == EDGES and plain.endswith((PAIRS_SUFFIX, ".jsonl")):
         return PARTS
+    if form == EDGES and plain.endswith(".p2pa"):
+        return ARRAYS
     return form
 
 

@@ -286,7 +286,9 @@ def _grown(table: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.bool_]:
 def distinct(keys: Keys) -> Keys:
     """As `numpy.unique`, which is ten times as slow since it hashes."""
     ordered = np.sort(keys)
-    return ordered[np.append(True, ordered[1:] != ordered[:-1])]
+    first: npt.NDArray[np.bool_] = np.append(True, ordered[1:] != ordered[:-1])
+    found: Keys = ordered[first]
+    return found
 
 
 def _narrow(*columns: Keys) -> bool:

@@ -1,0 +1,128 @@
+"""Graphs of networkx and scipy as files of arrays, which the load stage reads without parsing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from p2premap.errors import JobRejected
+from p2premap.worker.vertex import graphfile
+from p2premap.worker.vertex.graphfile import Array
+from p2premap.worker.vertex.owners import Keys, key_of
+from p2premap.worker.vertex.text import Edges, Weights
+
+SUFFIX: Final = ".p2pa"
+_AT_ONCE: Final = 1 << 18
+
+
+class Foreign(NamedTuple):
+    """A graph.
+
+    Args:
+        vertices: the keys of all of them, also of those without edges.
+        names: of the vertices, in their order, where ids are text.
+    """
+
+    sources: Keys
+    targets: Keys
+    weights: Weights | None
+    vertices: Keys
+    names: Sequence[bytes] = ()
+
+
+def of_networkx(graph: Any, weight: str | None) -> Foreign:  # noqa: ANN401  (networkx need not be installed)
+    """A graph of networkx, whose nodes are integers or text.
+
+    Args:
+        weight: the attribute of edges that is their weight; one that lacks it has 1. None: they have none.
+
+    Raises:
+        JobRejected: nodes are of other types, or a weight is no number.
+    """
+    nodes = list(graph.nodes)
+    kinds = set(map(type, nodes))
+    integers = kinds <= {int} and all(-(1 << 63) <= node < 1 << 63 for node in nodes)
+    if not integers and not kinds <= {str}:
+        shown = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise JobRejected(
+            f"Nodes of this graph are of the types {shown}: relabel them as integers or as text "
+            "(networkx.convert_node_labels_to_integers)."
+        )
+    keys = dict(zip(nodes, map(key_of, nodes), strict=True))
+    edges = graph.edges(data=weight, default=1.0) if weight is not None else graph.edges()
+    rows = list(edges)
+    try:
+        weights = np.array([row[-1] for row in rows], np.float64) if weight is not None else None
+    except (TypeError, ValueError) as error:
+        raise JobRejected(f"The attribute {weight!r} of an edge is no number: {error}.") from None
+    return Foreign(
+        np.fromiter((keys[row[0]] for row in rows), np.int64, len(rows)),
+        np.fromiter((keys[row[1]] for row in rows), np.int64, len(rows)),
+        weights,
+        np.fromiter(keys.values(), np.int64, len(keys)),
+        () if integers else [str(node).encode("utf-8", "surrogatepass") for node in nodes],
+    )
+
+
+def of_scipy(matrix: Any, *, weighted: bool) -> Foreign:  # noqa: ANN401  (scipy need not be installed)
+    """A square sparse matrix: an entry in row i and column j is an edge from i to j, and perhaps its weight.
+
+    Raises:
+        JobRejected: it is not square.
+    """
+    if matrix.shape[0] != matrix.shape[1]:
+        rows, columns = matrix.shape
+        raise JobRejected(f"A matrix of {rows} rows and {columns} columns is no graph: give a square one.")
+    entries = matrix.tocoo()
+    return Foreign(
+        entries.row.astype(np.int64),
+        entries.col.astype(np.int64),
+        entries.data.astype(np.float64) if weighted else None,
+        np.arange(matrix.shape[0], dtype=np.int64),
+    )
+
+
+def write(path: Path, graph: Foreign) -> None:
+    """As a file that `read` reads.
+
+    Raises:
+        JobRejected: a weight is not finite.
+    """
+    arrays: dict[str, Array] = {"sources": graph.sources, "targets": graph.targets, "vertices": graph.vertices}
+    if graph.weights is not None:
+        if not np.isfinite(graph.weights).all():
+            raise JobRejected("A weight of this graph is no finite number.")
+        arrays["weights"] = graph.weights
+    if graph.names:
+        lengths = np.fromiter(map(len, graph.names), np.int64, len(graph.names))
+        arrays["names_ends"] = np.cumsum(lengths)
+        arrays["names_bytes"] = np.frombuffer(b"".join(graph.names), np.uint8)
+    with path.open("wb") as file:
+        graphfile.write(file.write, {}, arrays)
+
+
+def read(data: memoryview) -> tuple[list[bytes], Iterator[Edges]]:
+    """The names of vertices, if they have any, and the graph piece by piece.
+
+    Raises:
+        JobError: it is no such file.
+    """
+    arrays = graphfile.read(data).arrays
+    names: list[bytes] = []
+    if "names_ends" in arrays:
+        text, ends = arrays["names_bytes"].tobytes(), arrays["names_ends"].tolist()
+        names = [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    return names, _pieces(arrays["sources"], arrays["targets"], arrays.get("weights"), arrays["vertices"])
+
+
+def _pieces(sources: Keys, targets: Keys, weights: Weights | None, vertices: Keys) -> Iterator[Edges]:
+    none = np.empty(0, np.int64)
+    for start in range(0, len(vertices), _AT_ONCE):
+        no_weights = None if weights is None else np.empty(0)
+        yield Edges(none, none, no_weights, vertices[start : start + _AT_ONCE])
+    for start in range(0, len(sources), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        yield Edges(sources[part], targets[part], None if weights is None else weights[part])
