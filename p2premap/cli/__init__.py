@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 from typing import Final
 
+from p2premap.lean import load_msgspec
+
 __all__ = ["main"]
 
 _GC_THRESHOLD: Final = 20_000
@@ -14,6 +16,7 @@ def main() -> None:
     """The console script."""
     # Nothing of what a start imports is garbage; looking for some all the time was a twentieth of it.
     gc.set_threshold(_GC_THRESHOLD, *gc.get_threshold()[1:])
+    load_msgspec()
     from p2premap.cli.app import cli
 
     cli.main(prog_name="p2premap")

@@ -10,6 +10,8 @@ import gc
 import os
 import sys
 
+from p2premap.lean import load_msgspec
+
 
 def main(socket: int, page: int) -> None:
     """Part into supervisor and worker."""
@@ -25,6 +27,7 @@ def main(socket: int, page: int) -> None:
         supervisor.supervise(worker_pid, lifeline=socket, page=page, wake=wake)
     else:
         supervisor.leave(wake, supervisor_pid)
+        load_msgspec()
         from p2premap.worker.loop import Worker
 
         Worker(socket, page).run()
