@@ -21,6 +21,7 @@ from tests.soak.abuse import ABUSES, abuse, gibibyte
 from tests.soak.freezer import Freezer
 from tests.soak.nodes import Cluster, ManyMachines, Node, OneMachine
 from tests.soak.trial import Parts, Trial
+from tests.soak.vertices import kill_in_supersteps
 
 AGREE_S = 15.0
 """From the job's end, or from the healing, until every node tells the same."""
@@ -87,6 +88,18 @@ def kill_other(trial: Trial) -> None:
     trial.struck(victim.kill(), victim)
     trial.see_through()
     trial.judge()
+    agree(trial)
+
+
+def kill_vertex_leader(trial: Trial) -> None:
+    """SIGKILL to the leader of a vertex job at a random superstep."""
+    kill_in_supersteps(trial, lead=True)
+    agree(trial)
+
+
+def kill_vertex_other(trial: Trial) -> None:
+    """The same to a node that only works for it."""
+    kill_in_supersteps(trial, lead=False)
     agree(trial)
 
 
@@ -412,6 +425,8 @@ CASES: dict[str, Case] = {
         Case("two-first", kill_leader, nodes=2, repeat=50),
         Case("two-second", kill_other, nodes=2, repeat=50),
         Case("other-3", kill_other, repeat=20),
+        Case("vertex-leader", kill_vertex_leader, repeat=25),
+        Case("vertex-other", kill_vertex_other, repeat=25),
         Case("cut-3", cut_leader, machines=True, targets=SLOW),
         Case("frozen-3", freeze_leader, machines=True, targets=SLOW),
         Case("cut-other", cut_other, machines=True),
