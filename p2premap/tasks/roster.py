@@ -155,6 +155,7 @@ class Roster:
                         heard=worker.heard,
                         number=worker.recounts,
                         census=worker.census,
+                        origin=(self._state.origin or b"") if worker.census else b"",
                     ),
                 )
         if self._state.cancelling is not None:

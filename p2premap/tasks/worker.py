@@ -17,8 +17,9 @@ with an `Assign` or a `Recount` that it has heard them (`p2premap.tasks.unheard`
 attempts that a leader asks about and this core does not know end as REFUSED. A job whose leader is dead (`LeaderLost`)
 is an orphan: what it has here runs on, and how it ends is kept and said to nobody, until a leader speaks; after
 `orphan_s` without a word it is forgotten, and what still runs for it is stopped. Where a fork stands in for it
-(`JobForked`) it all belongs to that, under a new name and a first ballot. A job of which nothing was heard and
-nothing runs for `idle_job_s` is dropped, its worker processes ended; the next `Assign` starts it anew.
+(`JobForked`, or a census of the fork's leader where this node keeps no ledger of it) it all belongs to that, under a
+new name and a first ballot. A job of which nothing was heard and nothing runs for `idle_job_s` is dropped, its worker
+processes ended; the next `Assign` starts it anew.
 """
 
 from __future__ import annotations
@@ -248,10 +249,16 @@ class WorkerCore:
                 for led in [j for j in self._jobs.values() if j.leader == node]:
                     self._orphan(now, led)
             case JobForked(job=job, fork=fork):
-                orphan = self._jobs.get(job)
-                if orphan is not None and orphan.orphaned and fork not in self._jobs:
-                    orphan.ballot = NO_BALLOT
-                    self._shares.rename(orphan, fork)
+                self._inherit(job, fork)
+
+    def _inherit(self, job: JobId, fork: JobId) -> LedJob | None:
+        """What this node has for a job that nobody leads is the fork's; None where there is nothing."""
+        orphan = self._jobs.get(job)
+        if orphan is None or not orphan.orphaned or fork in self._jobs:
+            return None
+        orphan.ballot = NO_BALLOT
+        self._shares.rename(orphan, fork)
+        return orphan
 
     def _on_assign(self, now: float, led: LedJob | None, order: messages.Assign) -> None:
         if led is None or led.forgotten:
@@ -336,6 +343,8 @@ class WorkerCore:
             self._teller.disown(now, led, order.stage, sorted(unknown), Outcome.STOPPED)
 
     def _on_recount(self, now: float, led: LedJob | None, order: messages.Recount) -> None:
+        if led is None and order.origin and (led := self._inherit(JobId(order.origin), order.job)) is not None:
+            self._led_by(led, order)
         if led is None or led.forgotten:
             led = self._start(now, led, order.job, order.ballot, order.stage, order.heard)
         led.unheard.heard(order.heard)

@@ -26,12 +26,16 @@ async def hand_in(
 
 
 async def run_job(
-    daemons: DaemonWorld, meanwhile: Callable[[JobId], Awaitable[None]] | None = None, *, shape: Shape = SHAPE
+    daemons: DaemonWorld,
+    meanwhile: Callable[[JobId], Awaitable[None]] | None = None,
+    *,
+    shape: Shape = SHAPE,
+    options: JobOptions | None = None,
 ) -> tuple[JobView, Visitor]:
     """A job from its submission to the bytes of its parts, while something happens."""
     visitor = Visitor(daemons)
     with trio.fail_after(300.0):
-        job = await hand_in(visitor, shape)
+        job = await hand_in(visitor, shape, options=options)
         async with trio.open_nursery() as nursery:
             if meanwhile is not None:
                 nursery.start_soon(meanwhile, job)

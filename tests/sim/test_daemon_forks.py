@@ -10,7 +10,7 @@ from p2premap.sim.daemon.houses import DaemonWorld, simulate
 from p2premap.sim.daemon.visitor import Visitor
 from p2premap.sim.machines import Disk, Seat
 from p2premap.tasks.events import RunBatch
-from p2premap.tasks.job import Phase
+from p2premap.tasks.job import JobOptions, Phase
 from tests.sim.stories import hand_in, leader_of, run_job
 
 AT_ONCE_S = 0.5
@@ -35,6 +35,29 @@ class Runs:
 
     def fault(self, seat: Seat, word: str) -> None:
         pass
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_nodes_without_the_ledger_run_for_a_dead_leader_is_the_forks(seed: int) -> None:
+    async def story(daemons: DaemonWorld) -> None:
+        await daemons.start_all()
+        runs = Runs()
+        daemons.world.observe(runs)
+
+        async def lose_the_first(job: JobId) -> None:
+            await trio.sleep(daemons.random.uniform(0.4, 1.0))
+            seat = leader_of(daemons, job)
+            assert seat is not None
+            daemons.world.crash(seat)
+            await trio.sleep_forever()
+
+        view, _ = await run_job(daemons, lose_the_first, options=JobOptions(copies=2))
+        assert (view.phase, view.fork != "") == (Phase.DONE, True)
+        for seat in daemons.world.live():
+            there = [task for _, at, task in runs.seen if at is seat]
+            assert len(there) == len(set(there)), "what ran there when the leader died ran twice"
+
+    simulate(story, nodes=4, seed=seed)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -130,6 +130,29 @@ def test_a_fork_inherits_what_runs_and_what_ended_unheard() -> None:
     assert node.forget(job="f", leader=C, ballot=Ballot(0, 1, C)) == ["end f", "end j"]
 
 
+def test_a_fork_inherits_from_a_node_that_keeps_no_ledger_of_it_when_its_leader_asks() -> None:
+    node = Working(slots=2)
+    node.assign(0)
+    node.assign(1)
+    node.hear(LOST)
+    node.report(0, 0)
+    assert node.recount(job="f", origin="j", leader=B, ballot=Ballot(0, 1, B), census=True) == [
+        "B: holding 0 1 free 3",
+        "B: ended 0 free 3 serial 1",
+        "B: ended  free 3 serial 0",
+    ]
+    assert node.report(1, 1) == ["B: ended 1 free 4 serial 2"]
+    assert node.forget(job="f", leader=B, ballot=Ballot(0, 1, B)) == ["end f", "end j"]
+
+
+def test_a_forks_leader_that_asks_gets_nothing_of_a_job_that_is_led() -> None:
+    node = Working(slots=2)
+    node.assign(0)
+    said = node.recount(job="f", origin="j", leader=B, ballot=Ballot(0, 1, B), census=True)
+    assert said == ["B: holding  free 3", "B: ended  free 3 serial 0"]
+    assert node.report(0, 0) == ["A: ended 0 free 4 serial 1"]
+
+
 def test_the_forks_ballots_begin_anew_and_the_old_leader_finds_nothing() -> None:
     node = Working(slots=2)
     node.recount(leader=A, ballot=Ballot(3, 9, A), census=True)
