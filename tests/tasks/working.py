@@ -124,6 +124,7 @@ class Working:
         leader: NodeId = A,
         ballot: Ballot | None = None,
         census: bool = False,
+        origin: str = "",
     ) -> list[str]:
         """A leader wants to hear again what it may have missed; a new one, what there is at all."""
         pairs = tuple((t, 0) for t in tasks)
@@ -136,6 +137,7 @@ class Working:
                 heard=heard,
                 number=number,
                 census=census,
+                origin=job_of(origin) if origin else b"",
             ),
             leader=leader,
         )
