@@ -156,6 +156,8 @@ class Walk:
                 self._lose(node)
             elif node.core is not None and node.told != "seen":
                 self._see(node)
+        if not any(node.slots for node in self.nodes):
+            self._resize(self.nodes[0], 1)
         calm = 0
         while not self.coordinator.over:
             calm += 1
@@ -479,8 +481,10 @@ class Walk:
             node.reports.clear()
         self._lead(events.WorkerUnlinked(node=node.id))
 
-    def _resize(self, node: Node) -> None:
-        node.slots = self.random.choice((0, 1, 2, 3))
+    def _resize(self, node: Node, slots: int | None = None) -> None:
+        node.slots = self.random.choice((0, 1, 2, 3)) if slots is None else slots
+        if node.core is None:
+            return
         self._work(node, events.SetSlots(slots=node.slots))
         if node.told == "seen":
             self._see(node)

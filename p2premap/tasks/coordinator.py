@@ -347,6 +347,7 @@ class Coordinator:
             case WorkerUnlinked(node=node):
                 running.roster.unlinked(now, node)
                 running.copies.unlinked(node)
+                running.hand_out.gang.unlinked(node)
 
     def _after_end(self, ended: _Ended, event: CoordinatorEvent) -> list[CoordinatorEffect]:
         """The job is over: whoever still works for it has not heard so."""

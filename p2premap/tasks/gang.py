@@ -54,7 +54,7 @@ class Gang:
         """When reservations are to be renewed."""
         state = self._state
         waits = bool(self._asked) and state.going_on and state.cancelling is None
-        return self._again if waits and any(run.pending for run in state.runs) else math.inf
+        return self._again if waits and any(run.plan.together and run.pending for run in state.runs) else math.inf
 
     def reserved(self, worker: Worker, slots: int) -> None:
         """A node says how many idle slots it keeps for the job."""
@@ -65,6 +65,11 @@ class Gang:
         """A node is dead, or does not answer."""
         self._kept.pop(node, None)
         self._asked.discard(node)
+
+    def unlinked(self, node: NodeId) -> None:
+        """What was under way to a node may be lost: it is told again to stop."""
+        if (worker := self._state.workers.all.get(node)) is not None:
+            self._stopped.difference_update(worker.batches)
 
     def hand_out(self, now: float, run: StageRun) -> bool:
         """Hand out all tasks that wait, if they can start at once. Whether any was given."""
@@ -178,5 +183,6 @@ class Gang:
                 runtime=state.director.runtime,
                 function=run.plan.function,
                 environment=self._environment,
+                heard=state.workers.all[node].heard,
             ),
         )

@@ -173,12 +173,13 @@ class HandOut:
         )
 
     def _look(self, run: StageRun, task: int) -> TaskInput | None:
-        """A task's input with the holders as they are now; None: it is parked until its sources can be read."""
+        """A task's input with the holders as they are now; None: parked until these can be read, or settled."""
         state = self._state
         if not state.going_on:
             return None
         if run.pinned and run.adopt(task, state.locations):
             state.abandon_after(run)  # meanwhile another result of it has come back
+            return None
             return None
         try:
             input = state.input_of(run.id, task)

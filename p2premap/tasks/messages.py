@@ -188,6 +188,7 @@ class Reserve(Message, tag=49, frozen=True, kw_only=True):
         age_s: since it was submitted: of equal priority, the older job takes slots from the younger.
         runtime, function, environment: as of `Assign`: a node that does not run such keeps nothing, and says why. ""
             of an earlier release.
+        heard: as in `Assign`: a node that has started again numbers its reports on from there.
     """
 
     job: JobIdField
@@ -199,6 +200,7 @@ class Reserve(Message, tag=49, frozen=True, kw_only=True):
     runtime: Short = ""
     function: Short = ""
     environment: Source | None = None
+    heard: Count = 0
 
 
 class Reserved(Message, tag=50, frozen=True, kw_only=True):

@@ -217,7 +217,7 @@ class WorkerCore:
                 self._on_recount(now, led, message)
             case messages.Reserve():
                 if led is None or led.forgotten:
-                    led = self._start(now, led, message.job, message.ballot, message.stage, 0)
+                    led = self._start(now, led, message.job, message.ballot, message.stage, message.heard)
                 self._on_reserve(now, led, message)
             case _:
                 assert_never(message)
