@@ -262,6 +262,27 @@ def test_mail_to_unknown_vertices_is_dropped_and_counted_or_creates_them_or_ends
         run(Stray(), graph([(1, 2)]), partitions=partitions, unknown="error")
 
 
+class Arriving(VertexProgram):
+    """A vertex that mail makes sends along its edges, of which it has none, like all others."""
+
+    def create(self, id: Hashable) -> Any:
+        return 0
+
+    def compute(self, ctx: Any, vertex: Any, messages: Any) -> None:
+        vertex.value += sum(messages)
+        if ctx.superstep < 3:
+            ctx.send.all(1)
+            ctx.send(5 + ctx.superstep, 1)
+        else:
+            ctx.halt()
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_vertices_that_mail_has_made_are_like_others(partitions: int) -> None:
+    found = run(Arriving(), [(1, 0, [1], None)], partitions=partitions, unknown="create")
+    assert found == {1: 3, 5: 1, 6: 2, 7: 3}
+
+
 def test_an_empty_graph_and_isolated_vertices() -> None:
     assert run(Smallest(), []) == {}
     assert run(Smallest(), [(n, n, (), None) for n in range(4)], partitions=7) == {n: n for n in range(4)}

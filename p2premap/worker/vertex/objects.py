@@ -313,6 +313,7 @@ class ObjectPartition:
 
     def _appear(self, id: Hashable, slot: int) -> None:
         self._tables.appear(id, slot)
+        self._alongs.forget()
         if slot >= len(self._active):
             grown = np.zeros(max(slot + 1, len(self._graph.vertices)), bool)
             grown[: len(self._active)] = self._active

@@ -7,7 +7,7 @@ the next, and where the next order names the state that it has itself just writt
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -30,7 +30,7 @@ from p2premap.vertex.program import VertexProgram
 from p2premap.worker.gang import Gang
 from p2premap.worker.messages import Order
 from p2premap.worker.runtime import Context, Result, Segment
-from p2premap.worker.vertex.engine import Epoch, drive, split_state, state_head
+from p2premap.worker.vertex.engine import Epoch, Exchanging, drive, split_state, state_head
 from p2premap.worker.vertex.jobcode import JobCode, job_code
 from p2premap.worker.vertex.partition import Form, Partition
 
@@ -43,9 +43,14 @@ class _Kept(NamedTuple):
 
 
 class VertexRuntime:
-    """Runs the attempts of one vertex job; see `p2premap.worker.runtime.Runtime`."""
+    """Runs the attempts of one vertex job; see `p2premap.worker.runtime.Runtime`.
+
+    Attributes:
+        clock: seconds; only their differences count.
+    """
 
     def __init__(self, bundle: bytes, directory: str) -> None:
+        self.clock: Callable[[], float] = time.monotonic
         self._bundle = bundle
         self._code: JobCode | None = None
         self._form: Form | None = None
@@ -142,13 +147,24 @@ class VertexRuntime:
             VertexError, Exception: what user code raises.
             InputLost: a blob is not what it was announced to be.
         """
+        return drive(self.epoch(function, orders, gang.seat, gang.seats, contexts), gang)
+
+    def epoch(
+        self,
+        function: str,
+        orders: Sequence[Order],
+        seat: int,
+        seats: Sequence[Sequence[int]],
+        contexts: Sequence[Context],
+    ) -> Exchanging[Sequence[Result]]:
+        """The same for whoever carries the frames (see `p2premap.worker.vertex.engine`)."""
         if function != SUPERSTEPS:
             raise VertexError(f"Vertex jobs have no function {function!r} that runs together.")
         told = [msgspec.msgpack.decode(order.params, type=EpochParams) for order in orders]
         settings = told[0].settings
         form = self._forms(settings)
         kept, self._kept = self._kept, {}
-        change_s = time.monotonic() - self._ended if self._ended else 0.0
+        change_s = self.clock() - self._ended if self._ended else 0.0
         self._ended = 0.0
         partitions: dict[int, Partition] = {}
         fresh = False
@@ -161,8 +177,8 @@ class VertexRuntime:
                 fresh = True
         kept.clear()
         epoch = Epoch(
-            seat=gang.seat,
-            seats=gang.seats,
+            seat=seat,
+            seats=seats,
             settings=settings,
             program=form.program,
             partitions=partitions,
@@ -170,10 +186,10 @@ class VertexRuntime:
             superstep=told[0].superstep,
             carried=self._carried,
             change_s=0.0 if fresh else change_s,
-            clock=time.monotonic,
+            clock=self.clock,
         )
-        end = drive(epoch.run(), gang)
-        self._ended = time.monotonic()
+        end = yield from epoch.run()
+        self._ended = self.clock()
         self._carried = end.carried
         return [
             self._result(one.partition, partitions[one.partition], end, c)
