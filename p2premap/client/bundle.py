@@ -11,7 +11,8 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -97,6 +98,7 @@ class Source:
         bundle: the blob for the workers.
         actions: classes that derive from `p2premap.Action`, by name.
         programs: those that derive from `p2premap.VertexProgram` or `p2premap.ArrayProgram`.
+        per_vertex: those of them that derive from `p2premap.VertexProgram`.
         functions: it has functions `prepare` and `compute`: a vertex job in remap's form.
     """
 
@@ -104,6 +106,7 @@ class Source:
     bundle: bytes
     actions: dict[str, ast.ClassDef]
     programs: dict[str, ast.ClassDef]
+    per_vertex: frozenset[str]
     functions: bool = False
 
 
@@ -133,6 +136,7 @@ def pack_file(path: str) -> Source:
         collector.bundle(file, source),
         actions=_derived(tree, ACTION),
         programs=_derived(tree, *PROGRAMS),
+        per_vertex=frozenset(_derived(tree, PROGRAMS[0])),
         functions=_in_functions(tree),
     )
 
@@ -170,14 +174,32 @@ def _in_functions(tree: ast.Module) -> bool:
 
 def _derived(tree: ast.Module, *bases: str) -> dict[str, ast.ClassDef]:
     """The classes of a job file that derive from one of p2premap's, by name."""
-    classes = [statement for statement in statements(tree.body) if isinstance(statement, ast.ClassDef)]
-    return {found.name: found for found in classes if any(base_of(base) in bases for base in found.bases)}
+    names = {"p2premap": "p2premap", **{base: base for base in bases}}
+    classes = []
+    for statement in statements(tree.body):
+        match statement:
+            case ast.ClassDef():
+                classes.append(statement)
+            case ast.Import(names=aliases):
+                names |= {alias.asname: alias.name for alias in aliases if alias.asname}
+            case ast.ImportFrom(module=module, names=aliases, level=0):
+                other = module in sys.stdlib_module_names  # argparse.Action, say
+                names |= {alias.asname or alias.name: "" if other else alias.name for alias in aliases}
+            case _:
+                pass
+    return {found.name: found for found in classes if any(_base_of(base, names) in bases for base in found.bases)}
 
 
-def base_of(base: ast.expr) -> str:
-    """The name of a base class that may be p2premap's; "" of any other expression."""
+def _base_of(base: ast.expr, names: Mapping[str, str]) -> str:
+    """The name of a base class that may be p2premap's; "" of any other expression.
+
+    Args:
+        names: what names mean that the job file has imported.
+    """
     match base:
-        case ast.Name(id=name) | ast.Attribute(value=ast.Name(id="p2premap"), attr=name):
+        case ast.Name(id=name):
+            return names.get(name, "")
+        case ast.Attribute(value=ast.Name(id=module), attr=name) if names.get(module) == "p2premap":
             return name
         case _:
             return ""

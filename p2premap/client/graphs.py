@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from p2premap.client.bundle import base_of, pack_file
+from p2premap.client.bundle import pack_file
 from p2premap.client.graphlook import Seen, is_table, look, sampled_ids
 from p2premap.client.graphwish import AUTO, RANGE, Wish, check, wish_of
 from p2premap.client.splits import FoundFile, cut_files, find_files
@@ -126,8 +126,7 @@ def plan(asked: Asked) -> Submission:
         raise JobRejected(f"{asked.file} has the vertex programs {known}: say --option program=NAME with one of these.")
     name = chosen or next(iter(source.programs))
     found = source.programs[name]
-    per_vertex = any(base_of(base) == "VertexProgram" for base in found.bases)
-    constants = _constants(found)
+    per_vertex, constants = name in source.per_vertex, _constants(found)
     program = Program(
         name=source.name,
         code=source.bundle,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from p2premap.client.bundle import load_job
+from p2premap.client.bundle import kind_of, load_job
 from p2premap.errors import JobRejected
 from p2premap.tasks.bundle import JOB_MODULE, unpack_bundle
 from p2premap.tasks.mapreduce_plan import EACH_KEY, EACH_NODE, ENDLESS
@@ -186,3 +186,20 @@ def test_a_file_in_another_declared_encoding(tmp_path: Path) -> None:
     (tmp_path / "old.py").write_bytes(b"# -*- coding: latin-1 -*-\nname = '\xe9'\n" + GOOD.encode())
     (main, *_) = unpack_bundle(load_job(str(tmp_path / "old.py")).bundle)
     assert "name = '\u00e9'" in main.source
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        ("import p2premap\nclass A(p2premap.Action): pass", "action"),
+        ("import p2premap as p2\nclass A(p2.Action): pass", "action"),
+        ("from p2premap import Action\nclass A(Action): pass", "action"),
+        ("from p2premap import Action as Base\nclass A(Base): pass", "action"),
+        ("from mine import Action\nclass A(Action): pass", "action"),
+        ("from p2premap import VertexProgram as V\nclass A(V): pass", "vertex"),
+        ("import argparse\nclass A(argparse.Action): pass", "mapreduce"),
+        ("from argparse import Action\nclass A(Action): pass", "mapreduce"),
+    ],
+)
+def test_the_kind_is_told_by_what_a_class_derives_from(tmp_path: Path, source: str, kind: str) -> None:
+    assert kind_of(job(tmp_path, source)) == kind
