@@ -145,7 +145,7 @@ def _unpicklable(columns: Columns, error: Exception) -> Exception:
                 pickle.dumps(thing, protocol=5)
             except Exception as reason:
                 return JobCodeError(
-                    f"map gave a {what} that cannot travel to another process, for the key {shorten(key)}: "
+                    f"A {what} cannot travel to another process, for the key {shorten(key)}: "
                     f"{type(thing).__qualname__} cannot be pickled ({reason})."
                 )
     return error

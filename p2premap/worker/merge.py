@@ -132,7 +132,7 @@ def merge(runs: Sequence[Run]) -> Iterator[Window]:
 
     Raises:
         InputLost: see `Run`.
-        JobCodeError: keys that do not compare with each other.
+        JobCodeError: keys that do not compare with each other, or have no order.
     """
     runs = list(runs)
     while True:
@@ -154,6 +154,11 @@ def merge(runs: Sequence[Run]) -> Iterator[Window]:
             yield window
             continue
         key = min(bounds)
+        if not any(run.front[0].keys[0] == key for run in runs):  # else nothing would ever be taken
+            raise JobCodeError(
+                f"map gave a key that has no place among others, {shorten(key)}: it must be equal to itself, and in "
+                "an order with all others."
+            )
         values = (value for run in runs for value in run.stream(key))
         yield Window((key,), {key: values})
         for _ in values:  # what the consumer left

@@ -12,7 +12,7 @@ from typing import Final
 from zlib import crc32
 
 from p2premap.worker.blocks import shorten
-from p2premap.worker.pairs import JobCodeError, Key
+from p2premap.worker.pairs import JobCodeError, Key, as_plain
 
 _U32: Final = struct.Struct("<I")
 _F64: Final = struct.Struct("<d")
@@ -28,16 +28,21 @@ def partitions_of(keys: Sequence[Key], n: int, chosen: Callable[[Key, int], int]
     Raises:
         JobCodeError: a key of a kind that has no stable hash, or `partition` gave something else than 0..n-1.
     """
+    strings = set(map(type, keys)) <= {str}
     if chosen is not None:
+        for key in () if strings else keys:
+            _refuse_nan(key)
         return [_checked(chosen(key, n), key, n) for key in keys]
-    if n == 1:
-        return [0] * len(keys)
-    if set(map(type, keys)) == {str}:
+    if strings:
+        if n == 1:
+            return [0] * len(keys)
         try:
             return [crc32(data) % n for data in map(str.encode, keys)]
         except UnicodeEncodeError:  # a lone surrogate
             pass
-    return [stable_hash(key) % n for key in keys]
+    return [
+        stable_hash(key) % n for key in keys
+    ]  # also of one partition: what is a key must not depend on their number
 
 
 def stable_hash(key: Key) -> int:
@@ -58,9 +63,7 @@ def stable_hash(key: Key) -> int:
         case float() if key == key:
             return crc32(_F64.pack(key))
         case float():
-            raise JobCodeError(
-                "map gave the key nan, which is not equal to itself; give a string for it, or leave it out."
-            )
+            raise _nan()
         case None:
             return 0
         case tuple():
@@ -69,10 +72,25 @@ def stable_hash(key: Key) -> int:
                 state = crc32(_U32.pack(stable_hash(item)), state)
             return state
         case _:
+            if isinstance(plain := as_plain(key), int | float):
+                return stable_hash(plain)
             raise JobCodeError(
                 f"map gave the key {shorten(key)}, a {type(key).__qualname__}: keys are strings, bytes, numbers, None "
                 "or tuples of these, unless the job file has its own partition(key, n)."
             )
+
+
+def _refuse_nan(key: Key) -> None:
+    """Raises: JobCodeError: it holds a number that is not equal to itself, and so is in no order with others."""
+    if isinstance(key, tuple):
+        for item in key:
+            _refuse_nan(item)
+    elif isinstance(key, float) and key != key:
+        raise _nan()
+
+
+def _nan() -> JobCodeError:
+    return JobCodeError("map gave the key nan, which is not equal to itself; give a string for it, or leave it out.")
 
 
 def _checked(partition: object, key: Key, n: int) -> int:

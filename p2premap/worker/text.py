@@ -13,11 +13,12 @@ from typing import Final
 import msgspec
 
 from p2premap.worker.output import BufferedOutput
-from p2premap.worker.pairs import Key, Value
+from p2premap.worker.pairs import Key, Value, in_json
 
 _IN_KEY: Final = "\t\n\r"
 _IN_VALUE: Final = "\n\r"
 _PLAIN: Final = frozenset((str, int, float))
+_json: Final = msgspec.json.Encoder(enc_hook=in_json).encode
 
 
 class TextOutput(BufferedOutput):
@@ -37,11 +38,11 @@ class TextOutput(BufferedOutput):
 
 def _field(thing: Value, breaking: str) -> str:
     if isinstance(thing, str):
-        return thing if not any(c in thing for c in breaking) else msgspec.json.encode(thing).decode()
+        return thing if not any(c in thing for c in breaking) else _json(thing).decode()
     if type(thing) in _PLAIN:
         return str(thing)
     try:
-        return msgspec.json.encode(thing).decode()
+        return _json(thing).decode()
     except Exception:
         text = repr(thing)
-        return text if not any(c in text for c in breaking) else msgspec.json.encode(text).decode()
+        return text if not any(c in text for c in breaking) else _json(text).decode()

@@ -23,7 +23,7 @@ from p2premap.worker.blocks import Columns, encode_block, shorten
 from p2premap.worker.jobfile import JobFile
 from p2premap.worker.merge import Run
 from p2premap.worker.output import BufferedOutput, ChunkedOutput, PartOutput
-from p2premap.worker.pairs import JobCodeError, Key, Pair, Value
+from p2premap.worker.pairs import JobCodeError, Key, Pair, Value, in_json
 from p2premap.worker.runtime import BlobWriter, Context, Result, Segment
 from p2premap.worker.text import TextOutput
 
@@ -62,7 +62,7 @@ class JsonOutput(BufferedOutput):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._encoder = msgspec.json.Encoder()
+        self._encoder = msgspec.json.Encoder(enc_hook=in_json)
 
     def add_columns(self, keys: Sequence[Key], values: Sequence[Value]) -> None:
         """See `PartOutput`."""
@@ -184,6 +184,8 @@ class ParquetOutput(ChunkedOutput):
         values = self._values
         if self._file is None and values and all(isinstance(value, dict) for value in values):
             self._fields = list(dict.fromkeys(name for value in values for name in value if name != "key"))
+        if self._fields is not None:
+            self._refuse_unwritten(self._fields)
         try:
             if self._fields is None:
                 columns = {"key": self._keys, "value": values}
@@ -200,6 +202,21 @@ class ParquetOutput(ChunkedOutput):
                 "of one type that Parquet has."
             ) from None
         self._keys, self._values = [], []
+
+    def _refuse_unwritten(self, fields: Sequence[str]) -> None:
+        """Raises: JobCodeError: something of a result has no column."""
+        known = {"key", *fields}
+        for key, value in zip(self._keys, self._values, strict=True):
+            if isinstance(value, dict) and (more := value.keys() - known):
+                raise JobCodeError(
+                    f"The result of the key {shorten(key)} has the field {min(more, key=str)!r}, which none of "
+                    f"the first {_ROW_GROUP_ROWS} has: give all the same fields, with None where there is nothing."
+                )
+            if isinstance(value, dict) and "key" in value and value["key"] != key:
+                raise JobCodeError(
+                    f"The result of the key {shorten(key)} has the field 'key', which is the column of keys, with "
+                    "another value: name it otherwise."
+                )
 
 
 class OwnOutput(ChunkedOutput):

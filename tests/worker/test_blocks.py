@@ -116,5 +116,5 @@ def test_plain_columns_do_not_need_pickle() -> None:
 def test_what_cannot_be_pickled_is_named_with_its_key() -> None:
     with pytest.raises(JobCodeError, match="for the key 'bad': lock cannot be pickled"):
         encode_block(Columns(["good", "bad"], [1, threading.Lock()], False), "none")
-    with pytest.raises(JobCodeError, match=r"map gave a value .* for the key 'bad': function cannot be pickled"):
+    with pytest.raises(JobCodeError, match=r"A value cannot .* for the key 'bad': function cannot be pickled"):
         encode_block(Columns(["bad"], [[1, lambda: 0]], True), "none")

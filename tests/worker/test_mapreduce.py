@@ -394,7 +394,7 @@ BAD = [
     ("def map(key, line):\n    return [('x', 1)] if line == 'ab' else ['lo']", r""),
     ("def map(key, line): yield [line], 1", r"a key that cannot be one \(unhashable type: 'list'\) for the record"),
     ("def map(key, line): yield {1}, 1", r"map gave a key that cannot be one"),
-    ("def map(key, line): yield line, lambda: 1", r"map gave a value that cannot travel .* for the key 'cdef'"),
+    ("def map(key, line): yield line, lambda: 1", r"A value cannot travel .* for the key 'cdef'"),
     ("def map(key, line): yield (1 if line == 'ab' else 'x'), 1", r"not compare with each other, such as 1 \(int\)"),
     ("def map(key, line): yield frozenset(line), 1", r"map gave the key frozenset.*keys are strings"),
     ("def map(key, line): yield 1, 1\ndef partition(key, n): return n", r"partition gave 2 for the key 1"),

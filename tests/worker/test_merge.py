@@ -116,5 +116,14 @@ def test_keys_that_do_not_compare_are_named(tmp_path: Path) -> None:
         merged([Run(one), Run(other)])
 
 
+@pytest.mark.timeout(10)
+def test_keys_without_an_order_end_in_a_sentence(tmp_path: Path) -> None:
+    nan = float("nan")
+    runs: list[Pairs] = [[(nan, n) for n in range(4)], [(nan, n) for n in range(4)]]  # type: ignore[misc]
+    made = [Run(write_run(tmp_path / f"r{n}", run, 2, grouped=False)) for n, run in enumerate(runs)]
+    with pytest.raises(JobCodeError, match="has no place among others, nan"):
+        merged(made)
+
+
 def test_a_merge_of_nothing_is_nothing() -> None:
     assert merged([]) == []

@@ -85,3 +85,25 @@ def test_a_job_files_own_partition() -> None:
     for wrong in (3, -1, None, 1.0, "0"):
         with pytest.raises(JobCodeError, match=r"partition gave .* for the key 'a': it must be one of 0 to 2"):
             partitions_of(["a"], 3, lambda key, n, wrong=wrong: wrong)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("key", [float("nan"), ("a", float("nan")), frozenset("a"), ("a", ["b"])])
+def test_what_cannot_be_a_key_is_none_whatever_the_number_of_partitions(n: int, key: object) -> None:
+    with pytest.raises(JobCodeError, match="map gave the key"):
+        partitions_of(["a", key], n, None)
+
+
+def test_a_partition_of_ones_own_gets_no_key_that_is_not_equal_to_itself() -> None:
+    assert partitions_of([frozenset("a"), 1.0], 2, lambda key, n: 1) == [1, 1]
+    for key in (float("nan"), (1, (float("nan"), 2))):
+        with pytest.raises(JobCodeError, match="not equal to itself"):
+            partitions_of([key], 2, lambda key, n: 1)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    numpy = pytest.importorskip("numpy")
+    for made in (numpy.int64(7), numpy.uint8(7), numpy.float64(7), numpy.float32(7), numpy.bool_(1)):
+        assert stable_hash(made) == stable_hash(made.item())
+    with pytest.raises(JobCodeError, match="a ndarray"):
+        stable_hash(numpy.array([1]))

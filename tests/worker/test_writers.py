@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from p2premap.worker import writers
+from p2premap.worker import output, writers
 from p2premap.worker.pairs import JobCodeError
 from tests.worker.jobs import run_source
 
@@ -33,6 +33,17 @@ def test_what_json_cannot_say_is_one_sentence(tmp_path: Path) -> None:
         run_source(tmp_path, source, b"a\nb\n")
 
 
+def test_what_numpy_has_is_written_as_pythons_own(tmp_path: Path) -> None:
+    pytest.importorskip("numpy")
+    source = "import numpy\ndef map(key, line): yield numpy.int64(3), {'n': numpy.ones(2), 'x': numpy.float32(0.5)}\n"
+    for writer, said in (
+        ("text", b'3\t{"n":[1.0,1.0],"x":0.5}\n'),
+        ("jsonl", b'{"key":3,"value":{"n":[1.0,1.0],"x":0.5}}\n'),
+    ):
+        outcome = run_source(tmp_path / writer, f"writer = {writer!r}\n{source}", b"a\n")
+        assert outcome.parts == [said]
+
+
 @pytest.mark.parametrize("rows", [10, 1_000])
 def test_parquet(tmp_path: Path, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pyarrow")
@@ -49,6 +60,18 @@ def test_parquet(tmp_path: Path, rows: int, monkeypatch: pytest.MonkeyPatch) -> 
     found = [row for part in outcome.parts for row in parquet.read_table(io.BytesIO(part)).to_pylist()]
     assert found == [{"key": n, "half": n / 2, "text": str(n)} for n in range(rows)]
     assert all(name.endswith(".parquet") for name in outcome.names)
+
+
+@pytest.mark.parametrize("value", ["{'n': 1, 'late': 2} if key[1] > 8 else {'n': 1}", "{'key': 1}"])
+def test_no_field_is_left_out_of_a_table_in_silence(
+    tmp_path: Path, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyarrow")
+    monkeypatch.setattr(writers, "_ROW_GROUP_ROWS", 2)
+    monkeypatch.setattr(output, "_CHUNK_PAIRS", 2)
+    source = f'writer = "parquet"\ndef map(key, line): yield line, {value}\n'
+    with pytest.raises(JobCodeError, match=r"the field '(late|key)'"):
+        run_source(tmp_path, source, b"a\n" * 9, slots=1)
 
 
 @pytest.mark.parametrize("value", ["object()", "(1 if key[1] else 'x')"])
