@@ -47,6 +47,8 @@ class PartsDirectory:
     """
 
     def __init__(self, path: str, *, overwrite: bool = False) -> None:
+        if not path:
+            raise ConfigError("The output directory has no name; say -o . for this one.")
         self.path = Path(path)
         self._ours: set[Path] = set()
         try:

@@ -88,6 +88,11 @@ def torn() -> Iterator[bytes]:
     raise RuntimeError("torn")
 
 
+def test_no_name_is_not_this_directory() -> None:
+    with pytest.raises(ConfigError, match="has no name"):
+        PartsDirectory("")
+
+
 def test_overwrite_needs_a_directory() -> None:
     with pytest.raises(ConfigError, match="name it with -o DIR"):
         output_to(None, as_json=False, overwrite=True)
