@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
@@ -85,10 +85,10 @@ class Desk:
 
     Args:
         house: the node.
-        handlers: who answers which request; see `desk_jobs.HANDLERS`, `desk_node.HANDLERS`.
+        handlers: who answers which request; see `p2premap.node.handlers`.
     """
 
-    def __init__(self, house: House, handlers: dict[type[Message], Handler]) -> None:
+    def __init__(self, house: House, handlers: Mapping[type[Message], Handler]) -> None:
         self._house = house
         self._handlers = handlers
 
@@ -138,8 +138,8 @@ class Desk:
 
     async def _answer(self, visit: Visit, message: Message, payload: bytes) -> None:
         request: RequestId = getattr(message, "request", RequestId(0))
-        handler = self._handlers.get(type(message))
         try:
+            handler = self._handlers.get(type(message))
             if handler is None:
                 raise RequestError(Trouble.USAGE, f"This node does not know the request {type(message).__name__}.")
             await handler(visit, message, payload)

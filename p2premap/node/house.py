@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
 
 import trio
 from msgspec.structs import replace
@@ -28,21 +27,7 @@ from p2premap.election.core import ElectionCore
 from p2premap.gossip import events as gossip
 from p2premap.gossip.core import GossipCore
 from p2premap.ids import JobId, NodeId, RequestId, short
-from p2premap.node import (
-    desk_calls,
-    desk_control,
-    desk_follow,
-    desk_jobs,
-    desk_node,
-    desk_rotate,
-    desk_values,
-    desk_watch,
-    desk_web,
-    desk_why,
-    leaving,
-    scope,
-    upkeep,
-)
+from p2premap.node import desk_calls, leaving, scope, upkeep
 from p2premap.node.account import Account
 from p2premap.node.attempts import Attempts
 from p2premap.node.bring import Bringer
@@ -63,9 +48,11 @@ from p2premap.node.events import (
     NodeEvent,
     ReadPlan,
     ShareFiles,
+    ShedBlobs,
     Tick,
 )
 from p2premap.node.gangs import Gangs
+from p2premap.node.handlers import Handlers
 from p2premap.node.identity import PEERS, Identity
 from p2premap.node.invite import Inviter
 from p2premap.node.keys import Keys
@@ -82,19 +69,6 @@ from p2premap.node.transport import TrioTransport
 from p2premap.node.webdoor import WebDoor
 from p2premap.tasks import events as tasks
 from p2premap.tasks.job import JobView
-
-HANDLERS: Final = (
-    desk_jobs.HANDLERS
-    | desk_watch.HANDLERS
-    | desk_calls.HANDLERS
-    | desk_values.HANDLERS
-    | desk_control.HANDLERS
-    | desk_why.HANDLERS
-    | desk_node.HANDLERS
-    | desk_rotate.HANDLERS
-    | desk_follow.HANDLERS
-    | desk_web.HANDLERS
-)
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +145,7 @@ class House:
             addresses=lambda: self.transport.addresses,
             randomness=self._parts.randomness,
         )
-        self.desk = Desk(self, HANDLERS)
+        self.desk = Desk(self, Handlers())
         self.gangs = Gangs(
             me=self.identity.node,
             secret=lambda: self.keys.secret,
@@ -404,6 +378,8 @@ class House:
                 self.ledger.load_batches(effect)
             case election.Bring() | ReadPlan() | KeepBlobs():
                 self.bringer.perform(effect)
+            case ShedBlobs(blobs=blobs):
+                self.bringer.remove(blobs)
             case tasks.JobChanged(job=job, view=view):
                 self._on_job(job, view)
             case JobMoved(job=job):

@@ -8,7 +8,6 @@ import pytest
 
 from p2premap.client.connection import Connection, RequestRefused, local
 from p2premap.client.private import PrivateCluster
-from p2premap.control import CLIENT_MESSAGES
 from p2premap.control.answers import Done, Trouble
 from p2premap.control.data import PutBlob, ReadPart
 from p2premap.control.jobs import Cancel, Submit, Watch
@@ -16,7 +15,6 @@ from p2premap.control.membership import Join, LeaveCluster, MakeInvite
 from p2premap.control.nodes import GetStatus, Status, Stop
 from p2premap.ids import Address, Digest, JobId
 from p2premap.node import remote, secret
-from p2premap.node.house import HANDLERS
 from p2premap.tasks.job import BlobRef, JobSpec
 from p2premap.wire import Message
 
@@ -30,10 +28,6 @@ def from_another_machine(cluster: PrivateCluster) -> Connection:
     host, _, port = address.rpartition(":")
     stream, _ = remote.connect_member(known, Address(host, int(port)), name="laptop", version="test")
     return Connection(stream, address)
-
-
-def test_every_request_of_the_protocol_has_a_handler() -> None:
-    assert set(HANDLERS) == set(CLIENT_MESSAGES)
 
 
 @pytest.mark.parametrize(
