@@ -125,6 +125,8 @@ def _seen(rows: Sequence[Sequence[bytes]], delimiter: str, adjacency: bool, colu
     if header:
         numbers, rows = numbers[1:], rows[1:] or rows
     integers = 2 * sum(numbers) >= len(numbers)
+    if integers and delimiter == "\t":
+        delimiter = ""  # as good between numbers, and a line with blanks in their place can be read
     return Seen(delimiter=delimiter, header=names if header else (), fields=len(rows[0]), integers=integers)
 
 

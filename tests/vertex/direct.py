@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from p2premap.client.graphs import plan, plan_algorithm
 from p2premap.client.graphwish import wish_of
 from p2premap.client.planning import Asked
@@ -17,6 +19,7 @@ from p2premap.node.blobs import BlobStore
 from p2premap.tasks.director import Pinned, StagePlan
 from p2premap.tasks.job import AttemptKey, Source, StageId
 from p2premap.vertex.director import VertexDirector
+from p2premap.vertex.plan import EpochParams
 from p2premap.vertex.told import Told, unpack_told
 from p2premap.worker.context import AttemptContext
 from p2premap.worker.messages import Order
@@ -95,6 +98,9 @@ class DirectJob:
     def _together(self, stage: StageId, plan: StagePlan) -> list[Pinned]:
         seats = [seat for seat in (range(at, plan.tasks, self._seats) for at in range(self._seats)) if seat]
         pinned: dict[int, Pinned] = {}
+        settings = msgspec.msgpack.decode(self.director.task(stage, 0).params, type=EpochParams).settings
+        for runtime in self._runtimes:
+            runtime._forms(settings)  # threads must not load a bundle side by side: a process does so once
 
         def work(gang: LocalGang) -> None:
             tasks = gang.seats[gang.seat]
@@ -125,27 +131,27 @@ class DirectJob:
 
 
 def planned(
-    program: str | Path, inputs: Sequence[str | Path], *, slots: int = 2, partitions: int = 3, **options: Any
+    algorithm: str | Path, inputs: Sequence[str | Path], *, slots: int = 2, partitions: int = 3, **options: Any
 ) -> Submission:
     """A job of an algorithm by its name, or of a job file by its path."""
     given = {name: str(value) for name, value in options.items() if value is not False}
     asked = Asked(
-        file=str(program), inputs=[str(path) for path in inputs], slots=slots, partitions=partitions, given=given
+        file=str(algorithm), inputs=[str(path) for path in inputs], slots=slots, partitions=partitions, given=given
     )
-    if isinstance(program, Path):
+    if isinstance(algorithm, Path):
         return plan(asked)
     wish, _ = wish_of(given)
     own = {name: options[name] for name in ("damping", "tolerance", "iterations", "source") if name in options}
-    return plan_algorithm(program, wish, own, asked)
+    return plan_algorithm(algorithm, wish, own, asked)
 
 
-def job(directory: Path, texts: Mapping[str, bytes], program: str | Path = "pagerank", **options: Any) -> DirectJob:
+def job(directory: Path, texts: Mapping[str, bytes], algorithm: str | Path = "pagerank", **options: Any) -> DirectJob:
     """A job over these files."""
     inputs = directory / "inputs"
     inputs.mkdir()
     for name, data in texts.items():
         (inputs / name).write_bytes(data)
-    return DirectJob(planned(program, [inputs], **options), directory)
+    return DirectJob(planned(algorithm, [inputs], **options), directory)
 
 
 def edges_of(graphs: Sequence[graphfile.Graph]) -> tuple[list[Any], list[tuple[Any, ...]]]:

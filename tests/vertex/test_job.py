@@ -1,0 +1,141 @@
+"""Whole vertex jobs without nodes: what algorithms and job files come to, and how what is wrong ends them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from p2premap.errors import JobRejected
+from p2premap.worker.vertex.partition import VertexError
+from tests.vertex.direct import job
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TRIANGLE = b"1 2\n2 3\n3 1\n3 4\n"
+
+
+def program(directory: Path, source: str) -> Path:
+    path = directory / "job.py"
+    path.write_text(dedent(source))
+    return path
+
+
+def test_an_empty_graph(tmp_path: Path) -> None:
+    assert job(tmp_path, {"a.txt": b"# nothing\n"}).run() == {}
+
+
+def test_vertices_without_edges(tmp_path: Path) -> None:
+    assert job(tmp_path, {"a.txt": b"7\n8\n"}, "components", format="adjacency").run() == {"7": "7", "8": "8"}
+
+
+def test_ids_that_are_text(tmp_path: Path) -> None:
+    found = job(tmp_path, {"a.csv": "Zoë,Ada\nBob,Ada\nEve,Eve\n".encode()}, "degrees").run()
+    assert found == {"Zoë": "0\t1", "Ada": "2\t0", "Bob": "0\t1", "Eve": "1\t1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "options", "said"),
+    [
+        ("sssp", b"1 2 1\n2 3 -1\n", {"source": "1", "weights": True}, "An edge of vertex 2 has the weight -1.0"),
+        ("bfs", TRIANGLE, {"source": "77"}, "77"),
+        ("kcore", TRIANGLE, {"supersteps_max": 1}, "superstep"),
+        ("pagerank", b"1 2\n1\n", {}, "line 2: '1' has 1 field"),
+    ],
+)
+def test_what_ends_a_job(tmp_path: Path, name: str, data: bytes, options: dict[str, object], said: str) -> None:
+    with pytest.raises(VertexError) as told:
+        job(tmp_path, {"a.txt": data}, name, **options).run()
+    assert said in str(told.value)
+
+
+def test_a_program_of_lines(tmp_path: Path) -> None:
+    source = """
+        import p2premap
+
+        class Reached(p2premap.VertexProgram):
+            def prepare(self, line):
+                if not line.strip():
+                    return None
+                name, *others = line.split()
+                return name, 0, others
+
+            def compute(self, ctx, vertex, messages):
+                vertex.value += len(messages)
+                if ctx.superstep == 0:
+                    ctx.send.all(None)
+                ctx.halt()
+    """
+    texts = {"a.txt": b"ada bob eve\n\nbob eve\neve\n"}
+    assert job(tmp_path, texts, program(tmp_path, source)).run() == {"ada": "0", "bob": "1", "eve": "2"}
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return int(line)", r"invalid literal for int\(\) with base 10: 'x'"),
+        ("return line", r"a.txt, line 1: prepare gave '1': it must give \(id, value\)"),
+        ("return [], 1", r"a.txt, line 1: prepare gave the id \[\], which is not hashable"),
+        ("return 'same', 1", r"Two lines are of the vertex 'same'"),
+    ],
+)
+def test_a_prepare_that_goes_wrong(tmp_path: Path, body: str, said: str) -> None:
+    source = f"""
+        import p2premap
+
+        class Wrong(p2premap.VertexProgram):
+            def prepare(self, line):
+                {body if body != "return int(line)" else "return int(line), 0"}
+
+            def compute(self, ctx, vertex, messages):
+                ctx.halt()
+    """
+    with pytest.raises(Exception, match=said) as told:
+        job(tmp_path, {"a.txt": b"1\nx\n"}, program(tmp_path, source)).run()
+    if "invalid" in said:
+        assert told.value.__notes__ == [f"prepare was given {tmp_path}/inputs/a.txt, line 2: 'x'"]
+
+
+def test_lines_that_prepare_cannot_read_may_be_left_out(tmp_path: Path) -> None:
+    source = """
+        import p2premap
+
+        class Some(p2premap.VertexProgram):
+            def prepare(self, line):
+                return int(line), 0
+
+            def compute(self, ctx, vertex, messages):
+                ctx.halt()
+    """
+    made = job(tmp_path, {"a.txt": b"1\nx\n2\n"}, program(tmp_path, source), max_bad=1)
+    assert made.run() == {"1": "0", "2": "0"}
+    assert made.told.loaded.bad == 1
+    assert "line 2: prepare raised ValueError" in made.told.loaded.first_bad[0]
+
+
+def test_a_job_file_with_several_programs(tmp_path: Path) -> None:
+    path = program(
+        tmp_path,
+        """
+        from p2premap import ArrayProgram, VertexProgram
+
+        class One(VertexProgram):
+            def compute(self, ctx, vertex, messages):
+                vertex.value = 1
+                ctx.halt()
+
+        class Two(VertexProgram):
+            def compute(self, ctx, vertex, messages):
+                vertex.value = 2
+                ctx.halt()
+        """,
+    )
+    with pytest.raises(JobRejected, match=r"has the vertex programs One, Two: say --option program=NAME"):
+        job(tmp_path, {"a.txt": b"1 2\n"}, path)
+    (tmp_path / "again").mkdir()
+    assert job(tmp_path / "again", {"a.txt": b"1 2\n"}, path, program="Two").run() == {"1": "2", "2": "2"}
+
+
+def test_an_option_that_a_program_has_not(tmp_path: Path) -> None:
+    with pytest.raises(VertexError, match="RankPages has no option 'dampng'"):
+        job(tmp_path, {"a.txt": TRIANGLE}, EXAMPLES / "rank_pages.py", dampng=0.9).run()
