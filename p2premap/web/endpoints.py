@@ -103,6 +103,7 @@ def document(endpoints: list[Endpoint], origin: str) -> Json:
     ordered = sorted(types | {ProblemShape}, key=lambda one: one.__name__)
     schemas, components = msgspec.json.schema_components(ordered, ref_template=_REFERENCES)
     schema_of = dict(zip(ordered, schemas, strict=True))
+    components = _plain_patterns(components)
     paths: dict[str, Json] = {}
     for endpoint in endpoints:
         plain = _PARAMETER.sub(r"{\1}", endpoint.path)
@@ -118,6 +119,16 @@ def document(endpoints: list[Endpoint], origin: str) -> Json:
         },
         "security": [{"token": []}],
     }
+
+
+def _plain_patterns(schema: Any) -> Any:  # noqa: ANN401  (JSON)
+    """The same with ends of patterns as JSON Schema, which has ECMAScript's, writes them."""
+    if isinstance(schema, dict):
+        return {
+            key: value.replace(r"\Z", "$") if key == "pattern" and isinstance(value, str) else _plain_patterns(value)
+            for key, value in schema.items()
+        }
+    return [_plain_patterns(one) for one in schema] if isinstance(schema, list) else schema
 
 
 def _operation(endpoint: Endpoint, schema_of: dict[type, Json], components: Json) -> Json:
@@ -178,5 +189,6 @@ def _answer(kind: type | Media, schema_of: dict[type, Json]) -> Json:
 
 def _content(kind: type | Media, schema_of: dict[type, Json]) -> Json:
     if isinstance(kind, Media):
-        return {kind.type: {"schema": {"type": "string", "format": "binary"}}}
+        plain = {"type": "object"} if kind.type == "application/json" else {"type": "string", "format": "binary"}
+        return {kind.type: {"schema": plain}}
     return {"application/json": {"schema": schema_of[kind]}}

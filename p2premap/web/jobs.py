@@ -11,7 +11,9 @@ from typing import Annotated, Final
 import msgspec
 from starlette.responses import Response
 
+from p2premap.client.connection import RequestRefused
 from p2premap.client.shapes import JobShape, Shape
+from p2premap.control.answers import Trouble
 from p2premap.control.jobs import AcceptFork, Cancel, Jobs, JobUpdate, ListJobs, Restart, Submitted, Watch, Why
 from p2premap.control.web import JobLooked, ListTasks, LookAtJob, RemoveJob, TaskAttempt, Tasks, TaskView
 from p2premap.errors import JobLost, P2PRemapError, RemoteProtocolError
@@ -19,13 +21,19 @@ from p2premap.ids import JobId, short
 from p2premap.tasks.job import JobOptions, JobView, Part
 from p2premap.web.cluster import TextShape
 from p2premap.web.endpoints import NOTHING, Call, Endpoint, Media
-from p2premap.web.problems import Problem
+from p2premap.web.problems import Problem, problem_of
 from p2premap.web.service import Page, page, reply
 
 PHASES: Final = ("waiting", "running", "done", "failed", "cancelled")
 STATES: Final = ("waiting", "running", "done", "failed")
 CANCEL_S: Final = 30.0
 KEY_BYTES: Final = 16
+
+
+def some_of(words: tuple[str, ...]) -> str:
+    """A pattern: some of these words with commas between, or none."""
+    one = "|".join(words)
+    return rf"^(({one})(,({one}))*)?\Z"
 
 
 class ReplicaShape(Shape, frozen=True, kw_only=True):
@@ -160,7 +168,7 @@ class TasksPage(Shape, frozen=True, kw_only=True):
 class JobsQuery(Page, frozen=True, kw_only=True):
     """Which jobs: in these phases, of this kind, with this in the name."""
 
-    phase: Annotated[str, msgspec.Meta(max_length=100)] = ""
+    phase: Annotated[str, msgspec.Meta(pattern=some_of(PHASES))] = ""
     kind: Annotated[str, msgspec.Meta(max_length=100)] = ""
     name: Annotated[str, msgspec.Meta(max_length=255)] = ""
 
@@ -168,8 +176,9 @@ class JobsQuery(Page, frozen=True, kw_only=True):
 class TasksQuery(Page, frozen=True, kw_only=True):
     """Which tasks: of this stage (-1: any), in these states."""
 
+    cursor: Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,4}\.[0-9]{1,9})?\Z")] = ""
     stage: Annotated[int, msgspec.Meta(ge=-1, le=9999)] = -1
-    state: Annotated[str, msgspec.Meta(max_length=100)] = ""
+    state: Annotated[str, msgspec.Meta(pattern=some_of(STATES))] = ""
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -240,7 +249,7 @@ async def answer_job(call: Call, view: JobView, status: int = HTTPStatus.OK) -> 
 async def list_jobs(call: Call) -> Response:
     """Jobs."""
     query: JobsQuery = call.query
-    phases = _words(query.phase, PHASES)
+    phases = query.phase.split(",") if query.phase else PHASES
     found = await call.web.daemon.ask(lambda n: ListJobs(request=n), Jobs)
     shapes = [
         JobShape.of(view)
@@ -251,14 +260,6 @@ async def list_jobs(call: Call) -> Response:
     still = [msgspec.structs.replace(item, age_s=0.0, unprotected_s=0.0) for item in items]
     shape = JobsPage(items=items, next=following, silent=found.silent)
     return reply(call, shape, same=msgspec.structs.replace(shape, items=still))
-
-
-def _words(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    """Those that are named, with commas between; all of them where none is."""
-    named = tuple(word for word in text.split(",") if word)
-    if unknown := [word for word in named if word not in known]:
-        raise Problem(HTTPStatus.BAD_REQUEST, f"{unknown[0][:64]!r} is none of {', '.join(known)}.")
-    return named or known
 
 
 async def get_job(call: Call) -> Response:
@@ -275,10 +276,8 @@ async def why_job(call: Call) -> Response:
 async def list_tasks(call: Call) -> Response:
     """Tasks of a job."""
     query: TasksQuery = call.query
-    states = _words(query.state, STATES) if query.state else ()
+    states = tuple(query.state.split(",")) if query.state else ()
     stage, _, task = query.cursor.partition(".")
-    if query.cursor and not (stage.isdecimal() and task.isdecimal() and query.cursor.isascii()):
-        raise Problem(HTTPStatus.BAD_REQUEST, "The cursor is none that was given out here.")
     ask = partial(
         ListTasks,
         job=prefix_of(call),
@@ -342,7 +341,11 @@ async def answer_new(call: Call, job: JobId) -> Response:
 async def accept_fork(call: Call) -> Response:
     """Make a fork the job."""
     fork = prefix_of(call)
-    text = await call.web.daemon.do(lambda n: AcceptFork(request=n, fork=fork))
+    try:
+        text = await call.web.daemon.do(lambda n: AcceptFork(request=n, fork=fork))
+    except RequestRefused as error:
+        status = HTTPStatus.CONFLICT if error.trouble is Trouble.USAGE else problem_of(error).status
+        raise Problem(status, str(error)) from None
     return reply(call, TextShape(text=text))
 
 
@@ -374,7 +377,14 @@ ENDPOINTS: Final = [
         fails={**_GONE, **_NOT_NOW},
     ),
     Endpoint("POST", f"{_JOB}/restart", restart_job, "Run it again.", {201: OneJobShape}, fails={**_GONE, **_NOT_NOW}),
-    Endpoint("POST", f"{_JOB}/accept", accept_fork, "Make a fork the job.", {200: TextShape}, fails=_GONE),
+    Endpoint(
+        "POST",
+        f"{_JOB}/accept",
+        accept_fork,
+        "Make a fork the job.",
+        {200: TextShape},
+        fails={**_GONE, 409: "it is no fork"},
+    ),
     Endpoint(
         "GET", f"{_JOB}/tasks", list_tasks, "Its tasks.", {200: TasksPage, 304: _NOT_MODIFIED}, TasksQuery, fails=_GONE
     ),

@@ -23,7 +23,7 @@ from p2premap.client.shapes import Shape
 from p2premap.control.answers import Chunk
 from p2premap.control.data import BlobHere, ReadBlob, ReadLog
 from p2premap.control.jobs import JobUpdate, Watch
-from p2premap.errors import RemoteProtocolError
+from p2premap.errors import P2PRemapError, RemoteProtocolError
 from p2premap.ids import short
 from p2premap.tasks.job import Part, Source
 from p2premap.web.endpoints import Call, Endpoint, Media
@@ -64,7 +64,7 @@ class ResultsShape(Shape, frozen=True, kw_only=True):
 class LogQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which log: of this task ("0.17"); the last so many lines (0: all); on until the job is over."""
 
-    task: Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,4}\.[0-9]{1,9})?$")] = ""
+    task: Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,4}\.[0-9]{1,9})?\Z")] = ""
     tail: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
     follow: bool = False
 
@@ -122,7 +122,7 @@ class Streaming(Response):
                     async for piece in pieces:
                         await self._one(send, {"type": "http.response.body", "body": piece, "more_body": True})
                 await self._one(send, {"type": "http.response.body", "body": b""})
-            except (TimeoutError, Problem, OSError, RemoteProtocolError):
+            except (TimeoutError, OSError, P2PRemapError):
                 # what has been promised cannot be kept: the client must not take it for the end
                 self._web.hang_up(scope)
 
@@ -151,7 +151,20 @@ async def read_logs(call: Call) -> Response:
         pieces = _followed(call, job, ask)
     elif query.tail:
         pieces = _tail(pieces, query.tail)
-    return Streaming(call.web, pieces, media_type="text/plain; charset=utf-8")
+    return Streaming(call.web, await _begun(pieces), media_type="text/plain; charset=utf-8")
+
+
+async def _begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same, once the first one is here: so that what is refused is refused, and not broken off."""
+    first = await anext(pieces, b"")
+
+    async def all_of_them() -> AsyncIterator[bytes]:
+        async with contextlib.aclosing(pieces):  # type: ignore[type-var]  # an async generator
+            yield first
+            async for piece in pieces:
+                yield piece
+
+    return all_of_them()
 
 
 async def _phase_over(call: Call, job: bytes) -> bool:

@@ -56,7 +56,7 @@ MEMORY_LIMIT_MIN: Final = 32_000_000
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 Word = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
-Id = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+Id = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
 
 
 class Uploaded(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -123,7 +123,7 @@ class JobFilesPage(Shape, frozen=True, kw_only=True):
 class UploadQuery(msgspec.Struct, frozen=True, kw_only=True):
     """What it is called."""
 
-    name: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\Z")]
 
 
 # --- installed job files ------------------------------------------------------------------------------------------
@@ -389,6 +389,7 @@ ENDPOINTS: Final = [
         {201: UploadShape},
         UploadQuery,
         Media("application/octet-stream"),
+        optional_body=True,
         fails={409: "too much was uploaded, or a full disk"},
     ),
 ]

@@ -1,0 +1,114 @@
+// The page's one state: the world, whether it is live, and what the API is asked.
+import { useEffect, useState } from "./vendor/preact-htm.js";
+import { apply, newWorld } from "./world.js";
+
+export const world = newWorld();
+export const link = { state: "connecting", since: Date.now() };
+const listeners = new Set();
+let pending = false;
+let port = null;
+
+function changed() {
+  if (pending) return;
+  pending = true;
+  requestAnimationFrame(() => {
+    pending = false;
+    for (const listener of listeners) listener();
+  });
+}
+
+function take({ data }) {
+  if (data.type === "state") {
+    if (link.state !== data.state) link.since = Date.now();
+    link.state = data.state;
+  } else {
+    apply(world, data.type, data.event);
+  }
+  changed();
+}
+
+export function connect() {
+  if (typeof SharedWorker === "undefined") {
+    return connectAlone();
+  }
+  const worker = new SharedWorker(new URL("feed.js", import.meta.url), { type: "module", name: "p2premap" });
+  port = worker.port;
+  port.onmessage = take;
+  addEventListener("pagehide", () => port.postMessage("close"));
+  addEventListener("pageshow", (event) => event.persisted && location.reload());
+}
+
+function connectAlone() {
+  let source = null;
+  const open = () => {
+    source?.close();
+    source = new EventSource("api/v1/events");
+    source.onopen = () => take({ data: { type: "state", state: "live" } });
+    source.onerror = () =>
+      take({ data: { type: "state", state: source.readyState === EventSource.CLOSED ? "refused" : "lost" } });
+    for (const kind of ["snapshot", "update"]) {
+      source.addEventListener(kind, (message) => take({ data: { type: kind, event: JSON.parse(message.data) } }));
+    }
+  };
+  port = { postMessage: (text) => (text === "again" ? open() : source.close()) };
+  open();
+}
+
+export function again() {
+  port.postMessage("again");
+}
+
+// Draw again whenever the world has changed, at most once a frame.
+export function useWorld() {
+  const [, draw] = useState(0);
+  useEffect(() => {
+    const listener = () => draw((n) => n + 1);
+    listeners.add(listener);
+    return () => listeners.delete(listener);
+  }, []);
+  return world;
+}
+
+export class Refused extends Error {}
+
+// Ask the API; what it refuses becomes a sentence.
+export async function ask(method, path, body) {
+  let answer;
+  try {
+    answer = await fetch(path, {
+      method,
+      headers: body === undefined ? {} : { "content-type": "application/json" },
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+  } catch {
+    throw new Refused("The node that serves this page does not answer.");
+  }
+  const isJson = (answer.headers.get("content-type") ?? "").includes("json");
+  const data = isJson ? await answer.json() : await answer.text();
+  if (!answer.ok) throw new Refused((isJson && data.detail) || `${answer.status} ${answer.statusText}`);
+  return data;
+}
+
+// Ask for something now, and again every so many seconds while it is looked at.
+export function useAnswer(path, every_s = 0) {
+  const [answer, set] = useState({ data: null, error: "" });
+  useEffect(() => {
+    let gone = false;
+    let timer = 0;
+    const look = async () => {
+      try {
+        const data = await ask("GET", path);
+        if (!gone) set({ data, error: "" });
+      } catch (error) {
+        if (!gone) set((before) => ({ data: before.data, error: error.message }));
+      }
+      if (!gone && every_s) timer = setTimeout(look, every_s * 1000);
+    };
+    look();
+    return () => {
+      gone = true;
+      clearTimeout(timer);
+    };
+  }, [path, every_s]);
+  return answer;
+}
