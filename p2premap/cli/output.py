@@ -10,6 +10,7 @@ import tempfile
 import weakref
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import IO, TypeAlias
 
@@ -52,7 +53,8 @@ class PartsDirectory:
         self.path = Path(path)
         self._ours: set[Path] = set()
         try:
-            self._old = [file for pattern in PARTS for file in self.path.glob(pattern)] if self.path.exists() else []
+            found = chain.from_iterable(map(self.path.glob, PARTS)) if self.path.exists() else ()
+            self._old = [file for file in found if not file.is_dir()]
         except OSError as error:
             raise ConfigError(f"Cannot read the output directory {path}: {error.strerror}.") from None
         if self._old and not overwrite:
@@ -121,6 +123,9 @@ class PartsDirectory:
         try:
             for old in self._old:
                 old.unlink(missing_ok=True)
+                with suppress(OSError):  # other files may be in it
+                    if old.parent != self.path:
+                        old.parent.rmdir()
             for file in sorted(self._ours):
                 final = self.path / file.relative_to(self._place)
                 final.parent.mkdir(exist_ok=True)

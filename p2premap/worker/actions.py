@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +35,7 @@ from p2premap.worker.runtime import Context, InputLost, Result, Segment
 from p2premap.worker.urls import NAME_MAX
 
 _PIECE_BYTES: Final = 1 << 20
+_SHOWN_CHARACTERS: Final = 60
 _NAMED: Final = re.compile(r"p2premap:([0-9a-f]{64})/(\d+)/")
 
 
@@ -65,7 +66,7 @@ class ActionRuntime:
             raise ActionError(f"merge must be defined in the class {params.action} itself.")
         with _inside(made.directory):
             if params.splits and _defines(action, "split"):
-                for input in doing.split():
+                for input in _inputs(doing.split(), params.action):
                     made.add(input)
                 return made.result(b"")
             value = doing.process()
@@ -216,6 +217,15 @@ def _results(
         else:
             found.append(value)
     return found, rest
+
+
+def _inputs(split: object, action: str) -> Iterable[object]:
+    if isinstance(split, str | bytes | Mapping) or not isinstance(split, Iterable):
+        given = str(split)[:_SHOWN_CHARACTERS]
+        raise ActionError(
+            f"split of the action {action} gave {given!r}: it must return a list of inputs, or yield them."
+        )
+    return split
 
 
 def _named(value: bytes) -> Iterator[tuple[Digest, int]]:

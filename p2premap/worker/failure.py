@@ -43,9 +43,9 @@ def end_of(task: int, attempt: int, error: BaseException) -> AttemptEnd:
         case P2PRemapError():
             # its sentence was written for people; where no user code was running there is nothing to add to it
             outcome, text = Outcome.RAISED, str(error)
-            cause = error.__cause__
-            if _last_user_frame(error.__traceback__) or (cause is not None and _last_user_frame(cause.__traceback__)):
-                detail = traceback_of(error)
+            shown = error if _last_user_frame(error.__traceback__) else error.__cause__
+            if shown is not None and _last_user_frame(shown.__traceback__):
+                detail = _way_to(shown) if shown is error else traceback_of(shown)
         case OSError(errno=number) if number in _DISK_OF_THIS_NODE:
             # in user code, or where it prints: another node's disk may do
             outcome, text, detail = Outcome.REFUSED, sentence_of(error), traceback_of(error)
@@ -92,6 +92,17 @@ def _last_user_frame(traceback: TracebackType | None) -> str:
 def traceback_of(error: BaseException) -> str:
     """The traceback as Python prints it, without the frames of p2premap that called user code, and not too long."""
     return _encodable(_shorten(_user_traceback(error)))
+
+
+def _way_to(error: P2PRemapError) -> str:
+    """Where user code was when it got this sentence, which is told beside it: its frames alone."""
+    from traceback import StackSummary, extract_tb, format_exception
+
+    frames = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith(_LOADERS)]
+    text = "Traceback (most recent call last):\n" + "".join(StackSummary.from_list(frames).format())
+    if error.__cause__ is not None:
+        text = "".join(format_exception(error.__cause__)) + "\nThat led to:\n\n" + text
+    return _encodable(_shorten(text))
 
 
 def _user_traceback(error: BaseException) -> str:

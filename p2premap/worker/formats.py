@@ -80,8 +80,10 @@ def _parsed(segment: Segment, name: str, head: bytes, job: JobFile) -> Iterator[
                 raise
             except Exception as error:
                 place = f"record {number} (counted from 0)" + (f", after {shorten(last)}" if number else "")
-                what = f"The reader {job.reader}" if isinstance(job.reader, str) else "reader"
-                raise JobCodeError(f"{what} failed at {place} of {name}: {_said(error)}.") from error
+                ours = isinstance(job.reader, str)
+                what = f"The reader {job.reader}" if ours else "reader"
+                text = f"{what} failed at {place} of {name}: {_said(error)}."
+                raise JobCodeError(text) from (None if ours else error)
             if record is None:
                 return
             last = record[0]

@@ -20,8 +20,9 @@ from p2premap.worker.places import Found, Places, Unlisted, UrlError
 _URL: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 _SAFE: Final = re.compile(r"[^\w.,=+-]+")
 NAME_MAX: Final = 150
-PARTS: Final = ("part-*", "*/part-*")
-"""Names of output parts in their directory; those of sets are in one of their own."""
+PARTS: Final = ("part-*", "*/part-*", f"{5 * '[0-9]'}*/*")
+"""Names of output parts in their directory; those of sets, and what a unit of an action has saved, are in one of their
+own."""
 
 _EXTRAS: Final = {"s3": "s3", "s3a": "s3"}
 _PACKAGES: Final = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "abfss": "adlfs"}

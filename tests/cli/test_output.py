@@ -26,7 +26,7 @@ def tree(directory: Path) -> dict[str, str]:
     return {str(file.relative_to(directory)): file.read_text() for file in directory.rglob("*") if file.is_file()}
 
 
-@pytest.mark.parametrize("old", ["part-00007", "words/part-00000.jsonl"])
+@pytest.mark.parametrize("old", ["part-00007", "words/part-00000.jsonl", "00003/page.png"])
 def test_an_earlier_output_is_refused(tmp_path: Path, old: str) -> None:
     (tmp_path / old).parent.mkdir(exist_ok=True)
     (tmp_path / old).write_text("precious")
@@ -37,17 +37,22 @@ def test_an_earlier_output_is_refused(tmp_path: Path, old: str) -> None:
 
 
 def test_an_earlier_output_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
-    for name in ("part-00000", "part-00001", "notes.txt"):
+    for name in ("part-00000", "part-00001", "notes.txt", "00003/page.png", "other/page.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("old")
     target = PartsDirectory(str(tmp_path), overwrite=True)
     target.write(part(0), iter([b"n", b"ew"]))
     target.write(part(1, "words/part-00000.jsonl"), iter([b"new"]))
     target.write(part(0), iter([b"newer"]))
     seen = {name: text for name, text in tree(tmp_path).items() if not name.startswith(".")}
-    assert seen == {"part-00000": "old", "part-00001": "old", "notes.txt": "old"}
+    assert len(seen) == 5
+    assert set(seen.values()) == {"old"}
     target.deliver()
     seen = {name: text for name, text in tree(tmp_path).items() if not name.startswith(".")}
-    assert seen == {"part-00000": "newer", "words/part-00000.jsonl": "new", "notes.txt": "old"}
+    assert seen == {
+        "part-00000": "newer", "words/part-00000.jsonl": "new", "notes.txt": "old", "other/page.png": "old",
+    }  # fmt: skip
+    assert not (tmp_path / "00003").exists()
 
 
 def test_a_job_does_not_read_what_it_is_to_replace(

@@ -183,6 +183,13 @@ def test_what_an_action_must_not_do_is_said_in_a_sentence(
         attempts.unit(5, splits=False)
 
 
+@pytest.mark.parametrize("given", ["None", "5", "'text'", "{}"])
+def test_a_split_that_gives_no_list_is_said(make: Make, given: str) -> None:
+    attempts = make(f"def split(self):\n    return {given}\ndef process(self):\n    return 1")
+    with pytest.raises(ActionError, match="it must return a list of inputs, or yield them"):
+        attempts.unit(5, splits=True)
+
+
 def test_files_come_from_urls_and_go_to_them(make: Make, tmp_path: Path) -> None:
     (tmp_path / "in put.txt").write_text("from there")
     source, target = (tmp_path / "in put.txt").as_uri(), (tmp_path / "deep" / "out.txt").as_uri()

@@ -91,4 +91,18 @@ def test_our_sentence_about_user_code_comes_with_its_traceback() -> None:
     broken.__cause__ = raised(ValueError("bad header"))
     end = end_of(0, 0, broken)
     assert end.error == "reader failed at record 3 of a.bin."
-    assert "ValueError: bad header" in end.detail
+    assert end.detail.endswith("ValueError: bad header\n")
+    assert "JobCodeError" not in end.detail, "it is said once, and without the name of a class of ours"
+
+
+def test_a_sentence_that_user_code_got_from_us_is_not_repeated_in_the_traceback() -> None:
+    def user() -> None:
+        raise JobCodeError("This cannot be.")
+
+    with pytest.raises(JobCodeError) as caught:
+        user()
+    end = end_of(0, 0, caught.value)
+    assert end.error == "This cannot be."
+    assert "in user" in end.detail
+    assert end.detail.count("This cannot be.") == 1, "in the line that was run, and not at the end"
+    assert "JobCodeError: " not in end.detail
