@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from p2premap.ids import NodeId
 from p2premap.tasks import messages
@@ -22,6 +23,8 @@ from p2premap.tasks.shared import SharedRun
 from p2premap.tasks.stage import StageRun
 from p2premap.tasks.state import JobState
 from p2premap.tasks.workers import Worker
+
+TOLD_S: Final = 2.0
 
 Give = Callable[[float, Worker, StageRun, int], bool]
 """Gives a worker a batch of so many tasks; whether it could."""
@@ -49,12 +52,17 @@ class Gang:
         self._asked: set[NodeId] = set()
         self._stopped: set[int] = set()
         self._again = self._patient_until = math.inf
+        self._told_by = math.inf
+        """When a new leader waits no more for who has not said what it runs."""
 
     def deadline(self) -> float:
         """When reservations are to be renewed."""
         state = self._state
-        waits = bool(self._asked) and state.going_on and state.cancelling is None
-        return self._again if waits and any(run.plan.together and run.pending for run in state.runs) else math.inf
+        waiting = [run for run in state.runs if run.plan.together and run.pending]
+        if not waiting or not state.going_on or state.cancelling is not None:
+            return math.inf
+        told_by = self._told_by if self._told_by > 0 and any(run.plan.shared for run in waiting) else math.inf
+        return min(self._again, told_by) if self._asked else told_by
 
     def reserved(self, worker: Worker, slots: int) -> None:
         """A node says how many idle slots it keeps for the job."""
@@ -99,6 +107,8 @@ class Gang:
                 return True
             if run.find_whole(state.locations):
                 return True
+            if self._may_be_told(now):
+                return False
             run.disperse()
         if self._cannot(now, run) or run.complete:
             return False
@@ -107,6 +117,15 @@ class Gang:
             return False
         self._release(run)
         return True
+
+    def _may_be_told(self, now: float) -> bool:
+        """Whether nodes have yet to say what they run: a former leader's gang is not to begin anew in the meantime."""
+        silent = any(w.census and not (w.lost or w.estranged) for w in self._state.workers.all.values())
+        if silent and self._told_by == math.inf:
+            self._told_by = now + TOLD_S
+        if not silent or now >= self._told_by:
+            self._told_by = -math.inf  # from now on nobody is waited for
+        return self._told_by > now
 
     def _wanted(self, run: SharedRun) -> tuple[dict[NodeId, Worker], int]:
         """Who may run the stage's tasks, and how many slots of theirs it could use."""

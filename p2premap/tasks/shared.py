@@ -46,7 +46,7 @@ class SharedRun(StageRun):
     @property
     def pending(self) -> int:
         """How many tasks could be handed out."""
-        return len(self.waiting()) - len(self.parked)
+        return 0 if self.complete else len(self.waiting()) - len(self.parked)
 
     def waiting(self) -> set[int]:
         """All that neither run nor have a result."""
