@@ -121,15 +121,11 @@ def run(
     if compat == "mincemeat":
         _run_script(ctx, file, paths)
         return
-    if detach and compat is not None:
-        raise ConfigError("--detach would leave the output in parts, of which only `run` makes files: wait for it.")
     to_url = output is not None and is_url(output)
     if to_url and compat is not None:
         raise ConfigError("The files of such an application are written by `run` on this machine: name a directory.")
-    if detach and not to_url and (output is not None or overwrite):
-        raise ConfigError("--detach does not wait: fetch the output later with `p2premap watch JOB -o DIR`.")
-    if detach and timeout is not None:
-        raise ConfigError("--detach does not wait: there is nobody to end the job when --timeout is over.")
+    if detach:
+        _check_detached(compat, to_parts=not to_url and (output is not None or overwrite), timeout=timeout)
     options = JobOptions(
         priority=priority,
         retries=retries,
@@ -147,23 +143,31 @@ def run(
     started = time.monotonic()
     planner, to = _ways(file, kind, compat)
     target = None if detach and not to_url else to(output, as_json=as_json, overwrite=overwrite)
-    with local(ctx.obj) as connection:  # the inputs are files of this machine: its own node hands them out
-        if with_requirements is None:
-            submission = _plan(connection, planner, file, paths, _pairs(given), partitions, options)
-        else:
-            from p2premap.client import environment  # few jobs ask for one
-
-            made = environment.prepare(connection, with_requirements, told=say)
-            options = made.of(options)
-            submission = _plan(connection, planner, file, paths, _pairs(given), partitions, options)
-            submission = with_blob(submission, made.blob)
-    submission = _ready(submission, name, target)
+    plan = partial(_plan, planner=planner, file=file, paths=paths, given=_pairs(given), partitions=partitions)
+    submission = _ready(_submission(ctx.obj, plan, options, with_requirements), name, target)
     if detach:
         job = hand_in(partial(local, ctx.obj), submission)
         print_json({"id": job.hex()}) if as_json else click.echo(job.hex())
         return
     progress = progress_for(as_json=as_json)
     see_job(ctx.obj, submission, target, progress, started=started, timeout=timeout, output=output, as_json=as_json)
+
+
+def _check_detached(compat: str | None, *, to_parts: bool, timeout: float | None) -> None:
+    """What needs somebody who waits for the job.
+
+    Args:
+        to_parts: its output is to be in a directory here.
+
+    Raises:
+        ConfigError: something does.
+    """
+    if compat is not None:
+        raise ConfigError("--detach would leave the output in parts, of which only `run` makes files: wait for it.")
+    if to_parts:
+        raise ConfigError("--detach does not wait: fetch the output later with `p2premap watch JOB -o DIR`.")
+    if timeout is not None:
+        raise ConfigError("--detach does not wait: there is nobody to end the job when --timeout is over.")
 
 
 def see_job(
@@ -226,14 +230,28 @@ def _ways(file: str, kind: str, compat: str | None) -> tuple[Planner, Callable[.
     return plan_application, output_to if is_vertex_application(file) else output_of_application
 
 
+def _submission(
+    node: str, plan: Callable[[Connection, JobOptions], Submission], options: JobOptions, with_requirements: str | None
+) -> Submission:
+    """The job, with what it wants installed."""
+    with local(node) as connection:  # the inputs are files of this machine: its own node hands them out
+        if with_requirements is None:
+            return plan(connection, options)
+        from p2premap.client import environment  # few jobs ask for one
+
+        made = environment.prepare(connection, with_requirements, told=say)
+        return with_blob(plan(connection, made.of(options)), made.blob)
+
+
 def _plan(
     connection: Connection,
+    options: JobOptions,
+    *,
     planner: Planner,
     file: str,
     paths: tuple[str, ...],
     given: dict[str, str],
     partitions: int,
-    options: JobOptions,
 ) -> Submission:
     power = strength(connection)
     asked = Asked(
