@@ -21,7 +21,9 @@ BENCHMARKS = {
     "tasks": "20,000 calls that do nothing, beside Ray, Dask and pools; a job of a million tasks",
     "items": "map over 100,000 small items, beside ProcessPoolExecutor, Pool and joblib",
     "arrays": "an array of 100 MB for eight tasks, beside Ray and Dask",
+    "exchange": "two processes of a gang: an empty exchange, and 8 MB each way",
     "sort": "1 GB of lines with 256 MB of memory, beside GNU sort",
+    "graphs": "PageRank, components and BFS on R-MAT and a web graph, beside scipy's sparse product",
     "gossip_sim": "the gossip in the simulator: detection, false alarms, healing, bytes",
 }
 

@@ -132,7 +132,7 @@ def plan(asked: Asked) -> Submission:
         code=source.bundle,
         target=f":{name}",
         form=OBJECTS if per_vertex else ARRAYS,
-        both=constants.get("view") == "both",
+        both=constants.get("view") in ("both", "simple"),
         weighted=constants.get("weighted") is True,
         prepares=per_vertex and any(isinstance(one, ast.FunctionDef) and one.name == "prepare" for one in found.body),
         options=own,

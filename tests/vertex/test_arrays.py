@@ -86,10 +86,9 @@ class Gather(ArrayProgram):
         part.state["seen"] = np.zeros(part.n, np.int64)
 
     def compute(self, part: Part, inbox: Inbox) -> bool:
-        offsets, values = inbox.lists()
-        assert len(offsets) == part.n + 1
+        starts, counts, values = inbox.lists()
         for number in range(part.n):
-            came = values[offsets[number] : offsets[number + 1]]
+            came = values[starts[number] : starts[number] + counts[number]]
             part.state["seen"][number] += 1000 * len(came) + came.sum()
         for slots, letters in inbox.letters:
             np.add.at(part.state["seen"], slots, letters)

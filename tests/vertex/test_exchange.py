@@ -105,7 +105,8 @@ def test_without_a_combiner_every_edge_brings_its_value(
     for part in parts:
         columns, there = part.columns()
         for slot, key in enumerate(part.keys.tolist()):
-            along = part.pulled.columns[part.pulled.offsets[slot] : part.pulled.offsets[slot + 1]]
+            starts, counts = part.pulled.spans()
+            along = part.pulled.columns[starts[slot] : starts[slot] + counts[slot]]
             got = sorted(columns[column] for column in along if there is None or there[column])
             assert got == sorted(s for s, t in edges if t == key and (mask is None or mask[s]))
 

@@ -17,7 +17,7 @@ from p2premap.vertex.program import ArrayProgram, Hooks
 from p2premap.worker.gang import Buffer
 from p2premap.worker.vertex import graphfile
 from p2premap.worker.vertex.exchange import ALONG_EDGES, Exchange, unpack
-from p2premap.worker.vertex.kernels import Array, Block, Edges, Keys, Mask, Slots, reducer, simple
+from p2premap.worker.vertex.kernels import Array, Block, Edges, Keys, Mask, Slots, matrices, reducer, simple
 from p2premap.worker.vertex.letters import Letters
 from p2premap.worker.vertex.owners import key_of, ranges_of
 from p2premap.worker.vertex.partition import Did, Globals, Sink, Turned, VertexError
@@ -58,17 +58,19 @@ class Inbox:
         """Which vertices got mail."""
         return np.asarray(self.values != self._identity)
 
-    def lists(self) -> tuple[Keys, Array]:
-        """Without a combiner: where each vertex's values begin (one more than there are vertices), and the values."""
+    def lists(self) -> tuple[Keys, Keys, Array]:
+        """Without a combiner: where each vertex's values begin, how many it has, and the values."""
         block = self.block
         if block is None or self.column_values is None:
-            return np.zeros(self._n + 1, np.int64), np.empty(0, np.int64)
+            return np.zeros(self._n, np.int64), np.zeros(self._n, np.int64), np.empty(0, np.int64)
+        starts, counts = block.spans()
         if self.column_mask is None:
-            return block.offsets, self.column_values[block.columns]
+            return starts, counts, self.column_values[block.columns]
         along = self.column_mask[block.columns]
         passed = np.zeros(block.edges + 1, np.int64)
         np.cumsum(along, out=passed[1:])
-        return passed[block.offsets], self.column_values[block.columns[along]]
+        first = passed[starts]
+        return first, passed[starts + counts] - first, self.column_values[block.columns[along]]
 
 
 class Part:
@@ -228,6 +230,7 @@ class ArrayPartition:
     def renew(self) -> None:
         """See there."""
         self._telling = self._exchange()
+        matrices()  # takes a fifth of a second to import
 
     def counts(self) -> tuple[int, int]:
         """See there."""

@@ -6,10 +6,10 @@ Of each pair of partitions, the one that has the edges decides how values cross,
   which adds up what arrives.
 - *combine*: one value for each vertex there that has an edge from here, added up on this side. The edges stay.
 
-It is the smaller of the two: a hub that a million vertices point to costs one value, and so does one that points to a
-million. After that a superstep's mail is the values alone, in the order agreed upon (dense), or places and values where
-few vertices have something to say (sparse). A partition is its own neighbour like any other, and reduces in order of
-source: the bits of a result do not depend on how partitions lie on processes.
+They are combined where that makes it much less: a hub that a million vertices point to costs one value, and so does
+one that points to a million. After that a superstep's mail is the values alone, in the order agreed upon (dense), or
+places and values where few vertices have something to say (sparse). A partition is its own neighbour like any other,
+and reduces in order of source: the bits of a result do not depend on how partitions lie on processes.
 
 Mail is *sections*: a kind, and arrays with their types. Programs that combine nothing want every value by itself, so
 there all pairs mirror.
@@ -44,6 +44,8 @@ ALONG_EDGES: Final = (DENSE, SPARSE, ROWS)
 """Kinds of sections, of those that follow plans."""
 _MIRROR: Final = 0
 _COMBINE: Final = 1
+MUCH: Final = 2
+"""Values are combined where that makes so many times fewer of them. Else those who get them do the work, evenly."""
 FEW: Final = 20
 """Edges are gone over one by one where less than a twentieth of them have something to carry (Ligra)."""
 _SECTION: Final = struct.Struct("<BB6x")
@@ -196,7 +198,7 @@ class Exchange:
             self._sorted = None
         counts = np.bincount(sources, minlength=len(self.keys))
         here = np.flatnonzero(counts)
-        if self.how is not None and len(there) < len(here):
+        if self.how is not None and len(there) * MUCH < len(here):
             self._out[partition] = _Out(None, self._pushed.width, len(there))
             self._pushed.add(places + self._pushed.width, sources, weights)
             self._pushed.width += len(there)

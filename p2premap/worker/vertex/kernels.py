@@ -137,30 +137,32 @@ class Block:
 
     def __init__(self, rows: Array, columns: Array, height: int, width: int, weights: Array | None = None) -> None:
         self.height, self.width, self.edges = height, width, len(rows)
-        keys, bits = _joined(rows, columns, width)
+        counts = np.bincount(rows, minlength=height)
+        # those with the most edges first: the processor guesses well when a row ends if the last ones were as long
+        order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
+        ranks = np.empty(height, np.int32)
+        ranks[order] = np.arange(len(order), dtype=np.int32)
+        keys, bits = _joined(ranks[rows], columns, width)
         if weights is None:
             keys.sort()
         else:
-            order = np.argsort(keys, kind="stable")
-            keys, weights = keys[order], weights[order]
+            along = np.argsort(keys, kind="stable")
+            keys, weights = keys[along], weights[along]
         self.weights = weights
         self.columns: Slots = (keys & ((1 << bits) - 1)).astype(np.int32)
-        keys >>= bits
-        counts = np.bincount(keys, minlength=height)
-        self.rows: Keys = np.flatnonzero(counts)
-        """Those that have edges."""
+        self.rows: Keys = order
+        """Those that have edges, in the order in which these are kept."""
         self.starts = np.zeros(len(self.rows) + 1, np.int64)
         """Where their edges begin in `columns`."""
-        np.cumsum(counts[self.rows], out=self.starts[1:])
+        np.cumsum(counts[order], out=self.starts[1:])
         self._products: dict[bool, Any] = {}
         self._pushed: tuple[Keys, Slots, Array | None] | None = None
 
-    @functools.cached_property
-    def offsets(self) -> Keys:
-        """Where each row's edges begin in `columns`; one more than there are rows."""
-        counts = np.zeros(self.height + 1, np.int64)
-        counts[self.rows + 1] = np.diff(self.starts)
-        return np.cumsum(counts)
+    def spans(self) -> tuple[Keys, Keys]:
+        """Where each row's edges begin in `columns`, and how many it has."""
+        starts, counts = np.zeros(self.height, np.int64), np.zeros(self.height, np.int64)
+        starts[self.rows], counts[self.rows] = self.starts[:-1], np.diff(self.starts)
+        return starts, counts
 
     @functools.cached_property
     def degrees(self) -> Keys:
@@ -185,8 +187,7 @@ class Block:
         """
         weighs = edge is not None
         if how.ufunc is np.add and values.dtype == np.float64 and edge in (None, np.multiply) and matrices():
-            summed: Array = self._product(weighs) @ values
-            return summed
+            return self._placed(how, self._product(weighs) @ values)
         reduced = np.empty(len(self.rows), values.dtype)
         for chunk, gathered in self.gather(values):
             if edge is not None:
@@ -194,9 +195,12 @@ class Block:
                 edge(gathered, self.weights[chunk.start : chunk.end], out=gathered, casting="unsafe")
             starts = self.starts[chunk.first : chunk.last] - chunk.start
             how.ufunc.reduceat(gathered, starts, out=reduced[chunk.first : chunk.last])
-        if len(reduced) == self.height:
-            return reduced
-        result = np.full(self.height, how.identity, values.dtype)
+        return self._placed(how, reduced)
+
+    def _placed(self, how: Reducer, reduced: Array) -> Array:
+        """Values of rows that have edges, as values of all rows."""
+        whole = len(self.rows) == self.height
+        result = np.empty(self.height, reduced.dtype) if whole else np.full(self.height, how.identity, reduced.dtype)
         result[self.rows] = reduced
         return result
 
@@ -214,7 +218,7 @@ class Block:
     def _product(self, weighs: bool) -> Any:  # noqa: ANN401  (a sparse matrix)
         """As a sparse matrix; edges that are repeated become one entry."""
         if weighs not in self._products:
-            columns, starts = self.columns, self.offsets
+            columns, starts = self.columns, self.starts
             data = self.weights if weighs else np.ones(self.edges)
             again = np.zeros(self.edges, np.bool_)
             np.equal(columns[1:], columns[:-1], out=again[1:])
@@ -225,7 +229,7 @@ class Block:
                 columns, starts = columns[kept], np.searchsorted(kept, starts)
             if len(columns) < 1 << 31:
                 starts = starts.astype(np.int32)
-            shape = (self.height, self.width)
+            shape = (len(self.rows), self.width)
             self._products[weighs] = matrices().csr_array((data, columns, starts), shape=shape, copy=False)
         return self._products[weighs]
 
@@ -269,7 +273,7 @@ class Block:
         arrays: list[Array | None] = [self.columns, self.weights, self.rows, self.starts, *(self._pushed or ())]
         for product in self._products.values():
             arrays += [product.data, product.indptr, product.indices]
-        arrays += [self.__dict__.get("offsets"), self.__dict__.get("degrees")]
+        arrays.append(self.__dict__.get("degrees"))
         owned = {id(array): array.nbytes for array in arrays if array is not None}
         return sum(owned.values())
 

@@ -46,6 +46,7 @@ class PageRank(ArrayProgram):
             raise VertexError("iterations and tolerance must not be negative.")
         part.state["rank"] = np.full(part.n, 1.0 / max(1, part.globals.vertices))
         part.state["share"] = 1.0 / np.maximum(part.degrees, 1)
+        part.state["dangling"] = np.flatnonzero(part.degrees == 0)
 
     def compute(self, part: Part, inbox: Inbox) -> bool:
         """One iteration a superstep, the first one to send only."""
@@ -61,7 +62,7 @@ class PageRank(ArrayProgram):
             part.state["rank"] = rank = new
         if part.superstep == (self.iterations or ITERATIONS_MAX):
             return True
-        part.aggregate("dangling", float(rank[part.degrees == 0].sum()))
+        part.aggregate("dangling", float(rank[part.state["dangling"]].sum()))
         part.send_all(rank * part.state["share"])
         return False
 
