@@ -124,6 +124,10 @@ class Cluster(futures.Executor):
         """The id of this program's job, as the command line shows and takes it, such as for `p2premap watch`."""
         return self._line.job.hex()
 
+    def __reduce__(self) -> tuple[Callable[[], Cluster], tuple[()]]:
+        """In a call it is the cluster that the call's process is connected to."""
+        return current, ()
+
     def __repr__(self) -> str:
         if self._shut:
             return f"<Cluster, shut down, job {self.job[:8]}>"

@@ -116,6 +116,13 @@ def _write_and_wait(path: str) -> None:
     time.sleep(600)
 
 
+def test_a_function_that_names_the_cluster_uses_it_where_it_runs(cluster: Cluster) -> None:
+    def more(other: Cluster, n: int) -> int:
+        return cluster.submit(add, n).result() + sum(other.map(add, range(n)))
+
+    assert cluster.submit(more, cluster, 3).result(60) == 4 + 6
+
+
 def test_a_block_that_an_exception_leaves_waits_for_no_call(
     three_nodes: PrivateCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
