@@ -24,7 +24,7 @@ GOSSIP = Registry(gossip.MESSAGES, header_bytes_max=64 << 10)
 
 TASKS: tuple[type, ...] = (
     tasks.Assign, tasks.Busy, tasks.AttemptsEnded, tasks.StopAttempts, tasks.ForgetJob, tasks.Recount,
-    tasks.Holding, tasks.Keep, tasks.Kept, tasks.Reserve, tasks.Reserved,
+    tasks.Holding, tasks.Keep, tasks.Kept, tasks.Reserve, tasks.Reserved, tasks.Shed,
 )  # fmt: skip
 
 LINK = Registry((*gossip.MESSAGES, *TASKS, *election.MESSAGES))

@@ -224,6 +224,9 @@ class Walk:
             sender, message = node.orders.popleft()
             if isinstance(message, messages.Keep):
                 self._keep(node, message)
+            elif isinstance(message, messages.Shed):
+                for digest in message.blobs:
+                    node.disk.pop(digest, None)
             else:
                 self._work(node, events.FromLeader(node=sender, message=message))
             return

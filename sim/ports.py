@@ -17,7 +17,7 @@ from p2premap.gossip.messages import MESSAGES as GOSSIP_MESSAGES
 from p2premap.ids import Digest, NodeId, starts_of
 from p2premap.node.capabilities import Capabilities
 from p2premap.node.core import NodeCore
-from p2premap.node.events import JobAccepted, JobRefused, KeepBlobs, NodeEvent, ReadPlan, Tick
+from p2premap.node.events import JobAccepted, JobRefused, KeepBlobs, NodeEvent, ReadPlan, ShedBlobs, Tick
 from p2premap.ports import FrameReceived
 from p2premap.sim.checkers import ENDS, Quiet
 from p2premap.sim.disks import FULL, LedgerDisk
@@ -185,6 +185,9 @@ class NodeHost:
                 self._desk.answers.append(effect)
             case election.Persist() | election.LoadBatches() | election.Bring() | ReadPlan() | KeepBlobs():
                 self._storage.perform(effect)
+            case ShedBlobs(blobs=blobs):
+                for digest in blobs:
+                    self._desk.blobs.pop(digest, None)
             case _:
                 pass
 

@@ -49,6 +49,7 @@ from p2premap.node.events import (
     PlanRead,
     RefuseActions,
     RetellEnds,
+    ShedBlobs,
     SoftwareKnown,
     SubmitJob,
     Tick,
@@ -453,6 +454,8 @@ class NodeCore:
             self.jobs.report(now, sender, message.job, message.ballot, message)
         elif isinstance(message, messages.Keep):
             self._effects.append(KeepBlobs(node=sender, order=message))
+        elif isinstance(message, messages.Shed):
+            self._effects.append(ShedBlobs(blobs=message.blobs))
         elif isinstance(message, LEDGER):
             self.jobs.elect(now, election.FromReplica(node=sender, message=message))
         else:

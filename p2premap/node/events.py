@@ -7,7 +7,7 @@ from typing import TypeAlias
 from p2premap.election import events as election
 from p2premap.event import Event
 from p2premap.gossip import events as gossip
-from p2premap.ids import JobId, NodeId
+from p2premap.ids import Digest, JobId, NodeId
 from p2premap.node.software import Software
 from p2premap.ports import FrameReceived
 from p2premap.tasks import events as tasks
@@ -171,6 +171,12 @@ class KeepBlobs(Event, frozen=True, kw_only=True):
     order: messages.Keep
 
 
+class ShedBlobs(Event, frozen=True, kw_only=True):
+    """These blobs may go from this node's store, unless a job is known here that needs them."""
+
+    blobs: tuple[Digest, ...]
+
+
 class JobMoved(Event, frozen=True, kw_only=True):
     """Another node leads the job now, or nobody for a moment: who watches it here must look for it anew."""
 
@@ -200,6 +206,7 @@ NodeEffect: TypeAlias = (
     | ShareFiles
     | ReadPlan
     | KeepBlobs
+    | ShedBlobs
     | JobMoved
     | election.Persist
     | election.LoadBatches

@@ -99,7 +99,7 @@ class Copies:
         """Of a job that was taken over: whatever has one holder only."""
         self._moved = now
         for run in self._state.runs:
-            if run.facts.any_blobs and not self._off:
+            if run.facts.any_blobs and not (self._off or run.shed):
                 for task in range(run.tasks):
                     if len(self._living(run, task)) == 1:
                         self._queue(_Wanted(now, run, task))
@@ -191,7 +191,7 @@ class Copies:
     def _want_held(self, now: float, node: NodeId) -> None:
         if not self._off:
             for run in self._state.runs:
-                for task in run.facts.held_by(node):
+                for task in () if run.shed else run.facts.held_by(node):
                     self._queue(_Wanted(now, run, task))
 
     # --- the end of the job ---------------------------------------------------------------------------------------
@@ -271,7 +271,7 @@ class Copies:
         """The one copy of a result that is worth another; None: there are two by now, or none, or it counts no more."""
         run, task = wanted.run, wanted.task
         living = self._living(run, task)
-        if len(living) != 1 or run.abandoned or not run.is_settled(task):
+        if len(living) != 1 or run.abandoned or run.shed or not run.is_settled(task):
             return None
         chosen = run.facts.chosen(task)
         fact = next(f for f in run.facts.facts(task) if f.node == living[0] and f.result == chosen)

@@ -51,6 +51,8 @@ class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
         shared: of a stage with `together`: any number of slots will do, a process runs all tasks that are dealt to its
             slot at once, and the processes talk to each other (`p2premap.tasks.shared`).
         copied: it is pinned only once each of its results has two holders, where there are two nodes.
+        passing: only the next stage reads its blobs; they go when two stages more have been pinned, and it is not shown
+            any more (`p2premap.tasks.shedding`). For jobs with any number of stages.
         each_node: of an open stage: each node that can work is met with a task of its own (`Lasting.meet`), those that
             come as long as it is open, too.
         lasts_s: an open stage is closed so long after the job began (`Lasting.close`); of one with `each_node`, once
@@ -67,6 +69,7 @@ class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
     together: bool = False
     shared: bool = False
     copied: bool = False
+    passing: bool = False
     each_node: bool = False
     lasts_s: float = math.inf
 

@@ -312,7 +312,7 @@ class JobView(Record, frozen=True, kw_only=True):
     Args:
         leader, leader_name, leader_pid: who leads it.
         age_s: since it was accepted.
-        stages: those planned so far.
+        stages: those planned so far, but for results of which nobody needs any more (`p2premap.tasks.shedding`).
         parts: output parts committed so far, where the view is asked for with them.
         nodes: tasks done by each node: (node name, count).
         error, detail: for FAILED.

@@ -30,7 +30,7 @@ from __future__ import annotations
 from p2premap.ids import Ballot
 from p2premap.tasks.job import AttemptEnd, AttemptSpec, Limits, Source, StageId
 from p2premap.tasks.meeting import Meeting
-from p2premap.wire import Count, JobIdField, Message, Seconds, Short, Text
+from p2premap.wire import Count, DigestField, JobIdField, Message, Seconds, Short, Text
 
 
 class Assign(Message, tag=40, frozen=True, kw_only=True):
@@ -177,6 +177,13 @@ class Kept(Message, tag=48, frozen=True, kw_only=True):
     ballot: Ballot
     number: Count
     error: Text = ""
+
+
+class Shed(Message, tag=51, frozen=True, kw_only=True):
+    """These blobs of the job nobody needs any more: they may go. Not answered."""
+
+    job: JobIdField
+    blobs: tuple[DigestField, ...]
 
 
 class Reserve(Message, tag=49, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import Final as Constant
 
 from p2premap.errors import JobError
-from p2premap.ids import JobId, NodeId, short
+from p2premap.ids import JobId, short
 from p2premap.tasks import placement
 from p2premap.tasks.director import Director, Tells
 from p2premap.tasks.inputs import dependence, depends_on
@@ -89,7 +89,7 @@ class Progress:
             leader_name=self._leader.name,
             leader_pid=self._leader.pid,
             age_s=0.0,
-            stages=tuple(_stage_view(run, workers, all_there) for run in runs),
+            stages=tuple(_stage_view(run, workers, all_there) for run in runs if not run.shed),
             parts=parts,
             nodes=tuple(done),
             error=final.error if final is not None else "",

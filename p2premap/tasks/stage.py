@@ -71,6 +71,8 @@ class StageRun(Waiting):
         self.proposed = False
         self.generation = 0
         self.abandoned = False
+        self.shed = False
+        """Its blobs have gone: see `p2premap.tasks.shedding`."""
         """Planned from results that had to be replaced: nothing of it counts any more."""
         self.raised: dict[int, int] = {}
         self.input_losses: dict[int, int] = {}

@@ -28,6 +28,7 @@ from p2premap.tasks.log import Log
 from p2premap.tasks.placement import NOTHING, Requirements
 from p2premap.tasks.progress import Progress
 from p2premap.tasks.shared import SharedRun
+from p2premap.tasks.shedding import shed
 from p2premap.tasks.stage import StageRun
 from p2premap.tasks.workers import Worker, Workers
 from p2premap.wire import Message
@@ -217,6 +218,7 @@ class JobState:
         self.runs.append(run)
         self.by_id[id] = run
         self.changed = True
+        shed(self)
         return run
 
     def extend(self, payload: bytes) -> Grown:

@@ -127,6 +127,7 @@ class VertexDirector:
             together=True,
             shared=True,
             copied=True,
+            passing=True,
         )
         return self._noted(stage)
 

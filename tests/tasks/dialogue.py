@@ -317,7 +317,7 @@ class Led:
                 return f"{to}: recount {' '.join(f'{t}' for t, _ in pairs)} heard {heard}"
             case messages.ForgetJob():
                 return f"{to}: forget"
-            case messages.Keep():
+            case messages.Keep() | messages.Shed():
                 return ""  # goes on in the background
             case messages.Reserve(slots=slots):
                 return f"{to}: reserve {slots}"

@@ -76,7 +76,9 @@ def test_stages_follow_one_another_and_each_epoch_reads_what_the_last_one_left()
     assert build is not None
     assert (build.name, build.tasks) == ("build", 2)
     assert [source.size for source in made.task(StageId(1, b""), 1).sources] == [6]
-    gang = StagePlan(name="supersteps", function="supersteps", tasks=2, together=True, shared=True, copied=True)
+    gang = StagePlan(
+        name="supersteps", function="supersteps", tasks=2, together=True, shared=True, copied=True, passing=True
+    )
     assert made.next(1, built()) == gang
     told = made.task(StageId(2, b""), 1)
     params = msgspec.msgpack.decode(told.params, type=EpochParams)
