@@ -80,6 +80,7 @@ def _counters(house: House) -> dict[str, int]:
         ("stager", house.stager.statistics()),
         ("ledger", house.ledger.statistics()),
         ("discovery", house.search.discovery.statistics()),
+        ("jobs", {"led": house.core.jobs.led, "kept": len(house.core.jobs.core.jobs())}),
     ):
         _flatten(name, part, counters)
     return counters

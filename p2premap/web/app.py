@@ -16,7 +16,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from p2premap.node.webdoor import WebSettings
-from p2premap.web import cluster, jobs, output, server, submit
+from p2premap.web import cluster, jobs, metrics, output, server, submit
 from p2premap.web.endpoints import Call, Endpoint, Media, document
 from p2premap.web.gate import Gate
 from p2premap.web.passes import Passes
@@ -38,6 +38,7 @@ ENDPOINTS: Final[list[Endpoint]] = [
     *jobs.ENDPOINTS,
     *submit.ENDPOINTS,
     *output.ENDPOINTS,
+    *metrics.ENDPOINTS,
     Endpoint(
         "GET",
         "/api/v1/openapi.json",
@@ -68,6 +69,7 @@ class Site:
         lines = server.Lines()
         self.web.hang_up = lambda scope: lines.cut(scope.get("client"))
         self._gate = Gate(_starlette(self.web), origins=self.origins, cookie=self.web.cookie, passes=passes)
+        self.web.refused = lambda: self._gate.refused
         self._server = server.make(self._gate, lines)
 
     @property

@@ -61,6 +61,8 @@ class Service:
         self.background: set[asyncio.Task[None]] = set()
         self.hang_up: Callable[[Scope], None] = lambda scope: None
         """Cut the connection that a request came on, whatever waits in it."""
+        self.refused: Callable[[], int] = lambda: 0
+        """How many requests the gate has refused."""
 
     async def names(self) -> dict[bytes, str]:
         """What the nodes are called."""

@@ -1,0 +1,169 @@
+// What every slot has done in the last minute: a canvas, because there are hundreds of attempts a second.
+import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
+import { seconds, short } from "./format.js";
+import { Graph, colour } from "./graphs.js";
+import { useWorld, world } from "./store.js";
+import { sortedNodes } from "./world.js";
+
+const WINDOW_S = 60;
+const LANE = 14;
+const GAP = 8;
+const LEFT = 110;
+const BAD = new Set(["raised", "crashed", "time_limit", "memory_limit", "input_lost"]);
+const KINDS = ["run", "fetch", "retry", "backup", "failed"];
+
+export function Stream() {
+  const seen = useWorld();
+  const { graph } = seen;
+  return html`<section aria-labelledby="stream-title">
+    <h1 id="stream-title">Task stream</h1>
+    <p class="legend">
+      ${KINDS.map((kind) => html`<span><i class="swatch ${kind}"></i>${kind === "fetch" ? "waiting for inputs" : kind}</span>`)}
+    </p>
+    <${Chart} />
+    ${seen.leftOut ? html`<p class="small">${seen.leftOut} attempts came too fast to be shown.</p>` : ""}
+    <div class="columns">
+      <${Graph} label="Tasks done in a second" columns=${[graph.at, graph.rate]} series=${[{ label: "tasks/s", colour: "--run" }]} />
+      <${Graph}
+        label="Tasks that run and that wait"
+        columns=${[graph.at, graph.running, graph.waiting]}
+        series=${[
+          { label: "running", colour: "--run" },
+          { label: "waiting", colour: "--fetch" },
+        ]}
+      />
+    </div>
+  </section>`;
+}
+
+function Chart() {
+  const canvas = useRef(null);
+  const [pointed, point] = useState(null);
+  useEffect(() => {
+    const palette = {};
+    const dark = matchMedia("(prefers-color-scheme: dark)");
+    const paint = () => {
+      for (const name of [...KINDS, "ink", "quiet", "line"]) palette[name] = colour(`--${name}`);
+    };
+    paint();
+    dark.addEventListener("change", paint);
+    let frame = 0;
+    const draw = () => {
+      frame = requestAnimationFrame(draw);
+      drawStream(canvas.current, palette);
+    };
+    draw();
+    return () => {
+      cancelAnimationFrame(frame);
+      dark.removeEventListener("change", paint);
+    };
+  }, []);
+  const look = (event) => {
+    const box = canvas.current.getBoundingClientRect();
+    point(taskAt(canvas.current, event.clientX - box.left, event.clientY - box.top));
+  };
+  return html`<div class="scroll">
+      <canvas ref=${canvas} role="img" aria-label=${spoken()} onMouseMove=${look} onMouseLeave=${() => point(null)}></canvas>
+    </div>
+    <p class="small" aria-live="off">${pointed ? told(pointed) : "Point at an attempt to read what it is."}</p>`;
+}
+
+function spoken() {
+  let running = 0;
+  for (const task of world.tasks.values()) running += task.ended_at === null ? 1 : 0;
+  return `Attempts of the last minute by node and slot; ${running} run now.`;
+}
+
+function told(task) {
+  const job = world.jobs.get(task.job);
+  const node = world.nodes.get(task.node);
+  const took = task.ended_at === null ? "runs" : `${task.outcome} after ${seconds(task.ended_at - task.began_at)}`;
+  const many = task.tasks > 1 ? ` and ${task.tasks - 1} more` : "";
+  return `${job?.name ?? short(task.job)} ${task.stage}.${task.task}${many}, attempt ${task.attempt} on ${node?.name ?? "?"}: ${took}. ${task.error ?? ""}`;
+}
+
+// One lane a slot, nodes in order of name: node -> its first lane.
+function lanes() {
+  const first = new Map();
+  let lane = 0;
+  for (const node of sortedNodes(world)) {
+    if (node.state === "left" || (node.state === "dead" && !node.slots)) continue;
+    first.set(node.id, { lane, node });
+    lane += Math.max(node.slots, 1);
+  }
+  return { first, count: lane };
+}
+
+function place(canvas) {
+  const { first, count } = lanes();
+  const nodes = first.size;
+  const top = (id, slot) => {
+    const at = first.get(id);
+    if (!at) return -1;
+    const index = [...first.keys()].indexOf(id);
+    return (at.lane + Math.min(slot, Math.max(at.node.slots, 1) - 1)) * LANE + index * GAP;
+  };
+  return { first, top, height: Math.max(count * LANE + nodes * GAP, 40), width: canvas.parentElement.clientWidth };
+}
+
+function drawStream(canvas, palette) {
+  const { first, height, width } = place(canvas);
+  const scale = devicePixelRatio;
+  if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
+    canvas.width = Math.round(width * scale);
+    canvas.height = Math.round(height * scale);
+    canvas.style.width = `${width}px`;
+    canvas.style.height = `${height}px`;
+  }
+  const pen = canvas.getContext("2d");
+  pen.setTransform(scale, 0, 0, scale, 0, 0);
+  pen.clearRect(0, 0, width, height);
+  const now = Date.now() / 1000 + world.skew;
+  const left = width < 500 ? 60 : LEFT;
+  const perSecond = (width - left) / WINDOW_S;
+  pen.font = "12px system-ui, sans-serif";
+  pen.textBaseline = "middle";
+  const tops = new Map();
+  let index = 0;
+  for (const [id, { lane, node }] of first) {
+    const top = lane * LANE + index * GAP;
+    tops.set(id, { top, slots: Math.max(node.slots, 1) });
+    pen.fillStyle = node.state === "alive" ? palette.ink : palette.quiet;
+    pen.fillText(node.name, 0, top + (Math.max(node.slots, 1) * LANE) / 2, left - 8);
+    pen.fillStyle = palette.line;
+    pen.fillRect(left, top + Math.max(node.slots, 1) * LANE + GAP / 2 - 1, width - left, 1);
+    index += 1;
+  }
+  for (const task of world.tasks.values()) {
+    const row = tops.get(task.node);
+    if (!row) continue;
+    const end = Math.min(task.ended_at ?? now, now);
+    const begin = task.began_at - (task.fetch_s ?? 0);
+    if (end < now - WINDOW_S) continue;
+    const y = row.top + Math.min(task.slot, row.slots - 1) * LANE;
+    const x0 = left + Math.max(begin - now + WINDOW_S, 0) * perSecond;
+    const x1 = left + Math.max(task.began_at - now + WINDOW_S, 0) * perSecond;
+    const x2 = left + Math.max(end - now + WINDOW_S, 0) * perSecond;
+    if (x1 > x0 + 0.5) {
+      pen.fillStyle = palette.fetch;
+      pen.fillRect(x0, y + 3, x1 - x0, LANE - 6);
+    }
+    pen.fillStyle = palette[BAD.has(task.outcome) ? "failed" : task.kind] ?? palette.run;
+    pen.fillRect(x1, y + 1, Math.max(x2 - x1, 1), LANE - 2);
+  }
+}
+
+function taskAt(canvas, x, y) {
+  const { top, width } = place(canvas);
+  const left = width < 500 ? 60 : LEFT;
+  if (x < left) return null;
+  const now = Date.now() / 1000 + world.skew;
+  const at = now - WINDOW_S + (x - left) / ((width - left) / WINDOW_S);
+  const slack = (1.5 * WINDOW_S) / (width - left);
+  for (const task of world.tasks.values()) {
+    const row = top(task.node, task.slot);
+    if (row < 0 || y < row || y >= row + LANE) continue;
+    if (task.began_at - slack <= at && at <= (task.ended_at ?? now) + slack) return task;
+  }
+  return null;
+}
