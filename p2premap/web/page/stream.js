@@ -9,6 +9,7 @@ const WINDOW_S = 60;
 const LANE = 14;
 const GAP = 8;
 const LEFT = 110;
+const PADDING = 10; // of the box around it, see style.css
 const BAD = new Set(["raised", "crashed", "time_limit", "memory_limit", "input_lost"]);
 const KINDS = ["run", "fetch", "retry", "backup", "failed"];
 
@@ -103,7 +104,7 @@ function place(canvas) {
     const index = [...first.keys()].indexOf(id);
     return (at.lane + Math.min(slot, Math.max(at.node.slots, 1) - 1)) * LANE + index * GAP;
   };
-  return { first, top, height: Math.max(count * LANE + nodes * GAP, 40), width: canvas.parentElement.clientWidth };
+  return { first, top, height: Math.max(count * LANE + nodes * GAP, 40), width: canvas.parentElement.clientWidth - 2 * PADDING };
 }
 
 function drawStream(canvas, palette) {
