@@ -33,11 +33,10 @@ if TYPE_CHECKING:
     from p2premap.client.future import Future, as_completed, gather
     from p2premap.client.progress import progress
     from p2premap.client.remote import remote
-    from p2premap.vertex.program import STOP, Aggregator, ArrayProgram, VertexProgram
+    from p2premap.vertex.program import Aggregator, ArrayProgram, Verdict, VertexProgram
     from p2premap.worker.action import Action, CommandFailed
 
 __all__ = [
-    "STOP",
     "Action",
     "Aggregator",
     "ArrayProgram",
@@ -61,6 +60,7 @@ __all__ = [
     "PeerUnreachable",
     "ProtocolError",
     "RemoteProtocolError",
+    "Verdict",
     "VertexProgram",
     "__version__",
     "as_completed",
@@ -79,7 +79,7 @@ _LATER = {
     "progress": "p2premap.client.progress",
     "remote": "p2premap.client.remote",
     **dict.fromkeys(("Action", "CommandFailed"), "p2premap.worker.action"),
-    **dict.fromkeys(("STOP", "Aggregator", "ArrayProgram", "VertexProgram"), "p2premap.vertex.program"),
+    **dict.fromkeys(("Aggregator", "ArrayProgram", "Verdict", "VertexProgram"), "p2premap.vertex.program"),
 }
 
 

@@ -50,6 +50,8 @@ _OWN: Final[Mapping[str, tuple[Callable[[F], F], ...]]] = {
 }
 """Options of single algorithms."""
 
+_OWN_NAMES: Final = ("damping", "tolerance", "iterations", "source")
+
 _COMMON: Final[tuple[Callable[[F], F], ...]] = (
     click.option("-o", "--output", metavar="DIR|URL", help="Where the parts go. [standard output]"),
     click.option(
@@ -119,7 +121,7 @@ def _run(name: str, node: str, inputs: tuple[str, ...], given: dict[str, Any]) -
         raise ConfigError("--detach does not wait: leave -o DIR, --timeout and --plot out, and use `p2premap watch`.")
     said = {wish: str(given[wish]) for wish in _WISHES if given.get(wish) not in (None, False)}
     wish, _ = wish_of(said)
-    own: dict[str, object] = {option: given[option] for option in ("damping", "tolerance", "iterations", "source") if option in given}
+    own: dict[str, object] = {option: given[option] for option in _OWN_NAMES if option in given}
     options = JobOptions(
         priority=given["priority"],
         copies=given["copies"],

@@ -203,21 +203,12 @@ def see_job(
             took_s = time.monotonic() - started
             if as_json and (last := session.last) is not None:
                 ours = {"output": output or "", "bytes_in": submission.bytes_in, "took_s": round(took_s, 3)}
-                print_json({**job_shape(last), **_told(last), **ours})
+                print_json({**job_shape(last), **ours})
     raise_unless_done(view)
     if isinstance(target, PartsDirectory):
         target.deliver()
     if not as_json:
         finish(view, session.collector, target, took_s=took_s, bytes_in=submission.bytes_in)
-
-
-def _told(view: JobView) -> dict[str, object]:
-    """What a vertex job tells beside."""
-    if not view.told:
-        return {}
-    from p2premap.cli.convergence import told_shape  # with the records of a kind that most jobs are not of
-
-    return told_shape(view)
 
 
 def _ways(file: str, kind: str, compat: str | None) -> tuple[Planner, Callable[..., Target]]:

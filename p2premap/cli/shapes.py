@@ -30,4 +30,9 @@ def finding_shape(finding: Finding) -> Json:
 
 def job_shape(view: JobView) -> Json:
     """One object of ``jobs --json``, and what ``watch --json`` and ``run --json`` print."""
-    return cast("Json", msgspec.to_builtins(JobShape.of(view)))
+    shape = cast("Json", msgspec.to_builtins(JobShape.of(view)))
+    if not view.told:
+        return shape
+    from p2premap.cli.convergence import told_shape  # with the records of a kind that most jobs are not of
+
+    return {**shape, **told_shape(view)}
