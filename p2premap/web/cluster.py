@@ -26,7 +26,7 @@ OPEN_S: Final = 30.0
 DRAIN_MARGIN_S: Final = 30.0
 
 _IN: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>p2premap</title>
-<meta http-equiv="refresh" content="0;url=/"><p><a href="/">Logged in; go on.</a></p></html>"""
+<script type="module" src="/page/enter.js"></script><p><a href="/">Logged in; go on.</a></p></html>"""
 _OUT: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>p2premap</title>
 <p>This link is not good any more: each works once, for ten minutes.
 Run <code>p2premap dashboard</code> for another.</p></html>"""

@@ -46,6 +46,7 @@ function App() {
   }, [name]);
   const here = hash.startsWith("#/jobs") ? "#/" : hash;
   return html`<a class="skip" href="#main" onClick=${(e) => (e.preventDefault(), document.getElementById("main").focus())}>To the content</a>
+    <div class="top">
     <header>
       <a class="brand" href="#/">p2premap</a>
       <nav aria-label="Views">
@@ -54,6 +55,7 @@ function App() {
       <span class="link ${link.state}" title=${link.state}>${link.state === "live" ? name : link.state}</span>
     </header>
     <${Banner} />
+    </div>
     <main id="main" tabindex="-1"><${View} hash=${hash} /></main>`;
 }
 
