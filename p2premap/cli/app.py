@@ -136,9 +136,20 @@ class App(click.Group):
             # what is still buffered must not be written at interpreter exit, where it would raise again
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return Exit.PIPE
+        except UnicodeEncodeError as error:
+            odd = _not_utf8(args if args is not None else sys.argv[1:])
+            if not odd:
+                return _tell(error)
+            _complain(f"{odd!r} is not UTF-8 text, which this must be.")
+            return Exit.USAGE
         except Exception as error:  # the boundary: whatever comes must end in a sentence
             return _tell(error)
         return code if isinstance(code, int) else Exit.OK
+
+
+def _not_utf8(args: Sequence[str]) -> str:
+    """The first argument that no message could carry, or ""; names of files may be such ones."""
+    return next((arg for arg in args if arg != arg.encode(errors="replace").decode()), "")
 
 
 def _tell(error: Exception) -> Exit:

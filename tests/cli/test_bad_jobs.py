@@ -149,6 +149,20 @@ def test_the_node_goes_on_after_all_of_them(node: PrivateCluster, tmp_path: Path
     assert (done.exit_code, done.stdout) == (0, "one\t1\nthree\t1\ntwo\t2\n"), done.stderr
 
 
+@pytest.mark.parametrize(
+    "args", [("--name", "n\udcff"), ("--kind", "action", '"\udcff"'), ("-o", "file:///tmp/\udcff")]
+)
+def test_text_that_is_not_utf8_is_the_users_to_mend(
+    node: PrivateCluster, tmp_path: Path, words: Path, args: tuple[str, ...]
+) -> None:
+    """As a shell gives it: any bytes."""
+    action = "import p2premap\nclass A(p2premap.Action):\n    def process(self): return self.input\n"
+    source = job_file(tmp_path, action if "action" in args else "def map(key, line): yield line, 1\n")
+    done = p2premap(node.home, "run", source, str(words), *args)
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert r"\udcff" in done.stderr
+
+
 def test_an_output_that_exists_is_refused_and_stays(node: PrivateCluster, tmp_path: Path, words: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
