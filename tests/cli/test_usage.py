@@ -83,9 +83,9 @@ def test_every_command_has_json_and_help(home: Path) -> None:
         for name in names:
             result = invoke(name, "--help")
             assert result.exit_code == 0
-            assert "--json" in result.stdout or name == "service"
-    for name in ("install", "uninstall", "status"):
-        assert "--json" in invoke("service", name, "--help").stdout
+            assert "--json" in result.stdout or name in ("graph", "service")
+    for group, name in (("service", "install"), ("service", "uninstall"), ("service", "status"), ("graph", "bfs")):
+        assert "--json" in invoke(group, name, "--help").stdout
 
 
 def test_the_bare_command_shows_the_help(home: Path) -> None:
