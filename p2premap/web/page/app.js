@@ -20,7 +20,8 @@ function useHash() {
   useEffect(() => {
     const look = () => {
       set(location.hash || "#/");
-      document.getElementById("main")?.focus();
+      scrollTo(0, 0);
+      document.getElementById("main")?.focus({ preventScroll: true });
     };
     addEventListener("hashchange", look);
     return () => removeEventListener("hashchange", look);

@@ -3,11 +3,11 @@ import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
 import { bytes, clock, count, plural, seconds, short } from "./format.js";
 import { Graph } from "./graphs.js";
 import { Act, Bar, Fact, Phase } from "./parts.js";
-import { ask, useAnswer, useWorld } from "./store.js";
+import { ask, useAnswer, useWorld, world } from "./store.js";
 import { isOver, pace } from "./world.js";
 
 export function Job({ id }) {
-  const world = useWorld();
+  useWorld();
   const path = `api/v1/jobs/${id}`;
   const over = world.jobs.has(id) && isOver(world.jobs.get(id));
   const { data, error } = useAnswer(path, over ? 0 : 1);
@@ -52,6 +52,7 @@ function Actions({ job, path }) {
 }
 
 function Failure({ job }) {
+  if (job.phase === "cancelled") return html`<p class="note">${job.error}</p>`;
   return html`<div class="failure" role="alert">
     <p>${job.error}</p>
     ${job.detail ? html`<pre tabindex="0" aria-label="traceback">${job.detail}</pre>` : ""}
@@ -128,10 +129,14 @@ function Attempts({ path, task }) {
   if (!data) return html`<p>${error || "Looking…"}</p>`;
   return html`<p>${data.why}</p>
     ${data.attempts.map(
-      (attempt) => html`<p class="small">Attempt ${attempt.attempt} on ${attempt.node}: ${attempt.outcome}. ${attempt.error}</p>
+      (attempt) => html`<p class="small">Attempt ${attempt.attempt}${on(attempt.node)}: ${attempt.outcome}. ${attempt.error}</p>
         ${attempt.detail ? html`<pre tabindex="0" aria-label="traceback">${attempt.detail}</pre>` : ""}`,
     )}
     <${Log} path=${path} over=${true} task=${`${task.stage}.${task.task}`} />`;
+}
+
+function on(node) {
+  return node ? ` on ${world.nodes.get(node)?.name ?? node}` : "";
 }
 
 function Skipped({ job }) {

@@ -22,6 +22,7 @@ async function collect() {
       tickets.delete(node.id);
     }
   }
+  document.documentElement.dataset.ways = [...tickets.values()].filter((ticket) => ticket.url).length;
 }
 
 async function isThere(ticket) {

@@ -1,0 +1,98 @@
+"""The page in a browser, on a real cluster: hand in, watch, open a failure, cancel, lose the node that serves it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from p2premap.client.private import PrivateCluster
+from tests.cluster import private
+from tests.web.browser import Browser, browser, log_in
+
+SLOW = '''
+"""Says each line, slowly."""
+import time
+def map(key, line):
+    while not line.startswith("go"):
+        time.sleep(0.05)
+    yield line, 1
+'''
+BROKEN = '''
+"""Divides by nothing."""
+def map(key, line):
+    print("looking at", line)
+    yield line, 1 / 0
+'''
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[PrivateCluster]:
+    with private(("ada", "bob", "carl"), slots=2) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def window() -> Iterator[Browser]:
+    with browser() as window:
+        yield window
+
+
+def hand_in(window: Browser, file: Path, inputs: Path, name: str) -> None:
+    window.go("#/new")
+    window.find("h1", "Hand a job in")
+    for label, text in (("Path on the node", str(file)), ("Inputs", str(inputs)), ("Name", name)):
+        window.find("label", label).find_element("css selector", "input, textarea").send_keys(text)
+    window.click("button", "Hand in")
+    window.reads(name, "Who has led it")
+
+
+def test_a_job_is_handed_in_watched_opened_where_it_failed_cancelled_and_outlives_the_node_of_the_page(
+    cluster: PrivateCluster, window: Browser, tmp_path: Path
+) -> None:
+    slow, broken, text = tmp_path / "slow.py", tmp_path / "broken.py", tmp_path / "text.txt"
+    slow.write_text(SLOW)
+    broken.write_text(BROKEN)
+    text.write_text("wait for me\n")
+    log_in(window, cluster, "ada")
+    window.reads("No jobs yet")
+    window.picture("1-empty")
+
+    hand_in(window, broken, text, "broken")
+    window.reads("failed", "ZeroDivisionError: division by zero", "the end of its output", "looking at wait for me")
+    window.click("summary", "ZeroDivisionError")
+    window.reads("Attempt 0")
+    window.picture("2-failure")
+
+    hand_in(window, slow, text, "slow")
+    window.reads("running", "0 of 1", "Cancel")
+    window.picture("3-running")
+    window.go("#/stream")
+    window.reads("Task stream", "Tasks done in a second")
+    window.picture("4-stream")
+    window.go("#/nodes")
+    window.reads("3 alive, 0 dead", "1 of 6 busy", "carl")
+    window.picture("5-nodes")
+
+    window.go("#/")
+    window.click("a", "slow")
+    window.click("button", "Cancel")
+    window.driver.switch_to.alert.accept()
+    window.reads("◼ cancelled")
+    window.picture("6-cancelled")
+    assert window.complaints() == []
+
+    where = window.place.partition("#")[2]
+    window.until(lambda: window.driver.execute_script("return document.documentElement.dataset.ways > 0"))
+    window.phone(dark=True)
+    cluster.kill("ada")
+    window.reads("does not answer")
+    window.picture("7-lost")
+    window.until(lambda: "//ada" not in window.place)
+    window.reads("cancelled", "slow")
+    assert window.place.endswith(where), "it shows what it showed"
+    window.picture("8-moved")
+    window.go("#/nodes")
+    window.reads("2 alive")
+    window.picture("9-nodes-phone")
