@@ -130,7 +130,7 @@ class HouseHost:
             "blobs": functools.partial(VirtualBlobs, self),
             "transport": functools.partial(VirtualTransport, self),
             "stager": functools.partial(VirtualStager, self),
-            "executor": functools.partial(VirtualExecutor, self, self._daemons.runtimes),
+            "executor": functools.partial(VirtualExecutor, self, self._daemons.runtimes, self._daemons.meetings),
             "search": functools.partial(VirtualSearch, self),
             "software": Software,
             "load": VirtualLoad,

@@ -23,6 +23,7 @@ from p2premap.sim.daemon import determinism
 from p2premap.sim.daemon.clock import TrioClock
 from p2premap.sim.daemon.diary import Diary
 from p2premap.sim.daemon.host import HouseHost
+from p2premap.sim.daemon.meetings import Meetings
 from p2premap.sim.daemon.shell import (
     BlobDisk,
 )
@@ -77,6 +78,7 @@ class DaemonWorld:
         self.directory = directory
         self.pace = pace or Pace()
         self.runtimes = Runtimes()
+        self.meetings = Meetings()
         self.counts: Counter[str] = Counter()
         self.runs: Counter[tuple[JobId, int, int]] = Counter()
         self.slow: set[int] = set()

@@ -35,6 +35,8 @@ from p2premap.sim.world import World
 from p2premap.tasks.job import BlobRef, Source
 from p2premap.tasks.mapreduce import KIND as MAPREDUCE
 from p2premap.tasks.mapreduce import MapReduce
+from p2premap.vertex.director import VertexDirector
+from p2premap.vertex.plan import KIND as VERTEX
 from p2premap.wire import FrameDecoder, Message, Registry
 from p2premap.worker.runtime import Segment
 
@@ -253,7 +255,11 @@ class VirtualLoad:
 class VirtualKinds(Kinds):
     """The built-in kinds of jobs, and the simulator's own."""
 
-    _own: Final[Mapping[str, MakeDirector]] = {KIND: ShapeDirector, MAPREDUCE: MapReduce}
+    _own: Final[Mapping[str, MakeDirector]] = {
+        KIND: ShapeDirector,
+        MAPREDUCE: MapReduce,
+        VERTEX: VertexDirector,
+    }
 
     def __getitem__(self, kind: str) -> MakeDirector:
         return self._own[kind]

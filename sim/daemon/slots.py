@@ -18,18 +18,23 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from p2premap.ids import Digest
+from p2premap.ids import Digest, JobId
 from p2premap.node.batches import Batch, ended_alike
 from p2premap.node.blobs import BlobStore
 from p2premap.node.executor import ExecutorStatistics
 from p2premap.node.staging import Stager
+from p2premap.sim.daemon.meetings import Hall, Meetings
 from p2premap.sim.workloads import ShapeDirector, run_shape, seconds_of
 from p2premap.tasks.events import EndJob, RunBatch, SlotReported, StopSlot
 from p2premap.tasks.job import AttemptEnd, AttemptKey, BlobRef, Outcome, Source
+from p2premap.tasks.meeting import Meeting
+from p2premap.worker import together
 from p2premap.worker.context import AttemptContext
 from p2premap.worker.failure import end_of
+from p2premap.worker.gang import PeerLost
 from p2premap.worker.messages import Order
 from p2premap.worker.runtime import Runtime
+from p2premap.worker.vertex.runtime import VertexRuntime
 
 if TYPE_CHECKING:
     from p2premap.sim.daemon.host import HouseHost
@@ -46,12 +51,14 @@ class Pace:
         task_s: what one takes, on average; a shape's attempts say so themselves.
         crash: the chance of an attempt to crash its worker process.
         jitter: durations vary by this part of themselves.
+        superstep_s: what one exchange of a gang takes, at most.
         slow: so many times slower at a node that is slow.
     """
 
     task_s: float = 0.1
     crash: float = 0.0
     jitter: float = 0.5
+    superstep_s: float = 0.1
     slow: float = 10.0
 
 
@@ -78,7 +85,7 @@ class VirtualExecutor:
 
     Args:
         host: whose.
-        runtimes: shared by all nodes.
+        runtimes, meetings: shared by all nodes.
         state, blobs, stager, deliver: as there.
     """
 
@@ -86,6 +93,7 @@ class VirtualExecutor:
         self,
         host: HouseHost,
         runtimes: Runtimes,
+        meetings: Meetings,
         *,
         state: Path,
         blobs: BlobStore,
@@ -96,6 +104,7 @@ class VirtualExecutor:
         self.logs = str(state / "logs")
         self._host = host
         self._runtimes = runtimes
+        self._meetings = meetings
         self._state = state
         self._blobs = blobs
         self._stager = stager
@@ -158,11 +167,11 @@ class VirtualExecutor:
                 slot.wake = trio.Event()
                 await slot.wake.wait()
             batch = slot.queue[0]
-            await self._turn(batch)
+            await self._turn(slot, batch)
             batch.close()
             slot.queue.popleft()
 
-    async def _turn(self, batch: Batch) -> None:
+    async def _turn(self, slot: _Slot, batch: Batch) -> None:
         """Answer every attempt of a batch."""
         if not batch.left:
             self._report(batch, ())
@@ -172,10 +181,13 @@ class VirtualExecutor:
             return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_when_asked, batch, nursery.cancel_scope)
+            if batch.run.meeting is not None:
+                await self._together(slot, batch, batch.run.meeting)
             while batch.left:
                 await self._next(batch)
             nursery.cancel_scope.cancel()
         if batch.left:
+            slot.own = None
             assert batch.stop is not None
             stopped = AttemptEnd(task=0, attempt=0, outcome=Outcome.STOPPED, error=batch.stop.reason)
             self._report(batch, ended_alike(tuple(batch.left), stopped))
@@ -207,6 +219,69 @@ class VirtualExecutor:
             end = self._run(batch, order, seconds)
             if not (end.outcome is Outcome.INPUT_LOST and batch.worth_again(end)):
                 self._report(batch, (end,))
+
+    # --- a gang ---------------------------------------------------------------------------------------------------
+
+    async def _together(self, slot: _Slot, batch: Batch, meeting: Meeting) -> None:
+        """Run the attempts of a gang's process at once."""
+        orders: list[Order] = []
+        while len(orders) < len(batch.left):
+            for order in await batch.next_orders(len(batch.left), 1 << 30):
+                if isinstance(order, AttemptEnd):
+                    self._report(batch, (order,))
+                else:
+                    orders.append(order)
+        if len(orders) < len(batch.run.attempts):
+            text = "It was stopped: an input of another task of its gang is not to be had here."
+            stopped = AttemptEnd(task=0, attempt=0, outcome=Outcome.STOPPED, error=text)
+            self._report(batch, ended_alike(tuple(batch.left), stopped))
+            return
+        hall = self._meetings.of(meeting)
+        hall.enter(meeting.seat, self._host)
+        begun = trio.current_time()
+        try:
+            ends = await self._meet(slot, batch, meeting, hall, orders)
+        finally:
+            hall.leave(meeting.seat)
+        if all(end.outcome is Outcome.DONE for end in ends):
+            for end in ends:
+                self._host.ran(batch.run.job, batch.run.stage, end.task, begun)
+        self._report(batch, ends)
+
+    async def _meet(
+        self, slot: _Slot, batch: Batch, meeting: Meeting, hall: Hall, orders: list[Order]
+    ) -> list[AttemptEnd]:
+        run, begun = batch.run, trio.current_time()
+        keys = [AttemptKey(run.job, run.stage, order.task, order.attempt) for order in orders]
+        contexts = [AttemptContext(key, str(self._state / "scratch"), self._blobs) for key in keys]
+        code = batch.code
+        assert code is not None
+        seats = tuple(tasks for _, tasks in meeting.seats)
+        try:
+            epoch = slot.process(run, contexts[0].read(code)).epoch(run.function, orders, meeting.seat, seats, contexts)
+            frames = next(epoch)
+            while True:
+                await trio.sleep(self._random.uniform(0.5, 1.0) * self._host.pace.superstep_s)
+                await self._host.awake()
+                if self._host.worker_crashes() or self._random.random() < self._host.pace.crash:
+                    slot.own = None
+                    self._host.count("worker crash")
+                    error = "The worker process was killed by SIGSEGV."
+                    crashed = AttemptEnd(task=0, attempt=0, outcome=Outcome.CRASHED, error=error)
+                    return list(ended_alike(tuple(batch.left), crashed))
+                try:
+                    came = await hall.exchange(meeting.seat, frames)
+                except PeerLost as lost:
+                    frames = epoch.throw(lost)
+                else:
+                    frames = epoch.send(came)
+        except StopIteration as stop:
+            return together.done(orders, stop.value, contexts, seconds=trio.current_time() - begun, peak=0)
+        except Exception as error:
+            return together.failed(orders, error)
+        finally:
+            for context in contexts:
+                context.close()
 
     def _seconds(self, batch: Batch, order: Order) -> float:
         pace = self._host.pace
@@ -274,6 +349,16 @@ class _Slot:
     def __init__(self) -> None:
         self.queue: deque[Batch] = deque()
         self.wake = trio.Event()
+        self.own: tuple[JobId, VertexRuntime] | None = None
+        """What the worker process has that runs gangs: it keeps things from one to the next."""
+
+    def process(self, run: RunBatch, code: bytes) -> VertexRuntime:
+        """The runtime in the slot's worker process."""
+        if self.own is None or self.own[0] != run.job:
+            runtime = VertexRuntime(code, "")
+            runtime.clock = trio.current_time
+            self.own = run.job, runtime
+        return self.own[1]
 
 
 async def _stop_when_asked(batch: Batch, scope: trio.CancelScope) -> None:
