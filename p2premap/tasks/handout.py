@@ -180,7 +180,6 @@ class HandOut:
         if run.pinned and run.adopt(task, state.locations):
             state.abandon_after(run)  # meanwhile another result of it has come back
             return None
-            return None
         try:
             input = state.input_of(run.id, task)
         except JobError as error:

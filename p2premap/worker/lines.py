@@ -39,6 +39,7 @@ _SPARES: Final = 2
 _TAG_BYTES: Final = 16
 _SIZE: Final = struct.Struct("<Q")
 _RECORD: Final = struct.Struct("<I")
+_OVERHEAD_BYTES: Final = _RECORD.size + _TAG_BYTES
 
 
 class LineBroken(Exception):
@@ -167,7 +168,9 @@ class Line:
         if keys is not None:
             self._seal, self._open = AESGCM(keys[0]), AESGCM(keys[1])
         self._sealed = self._opened = 0
-        self._raw = bytearray()
+        self._raw = memoryview(bytearray(2 * (RECORD_BYTES + _OVERHEAD_BYTES) if keys is not None else 0))
+        self._start = self._end = 0
+        """What has come and has not been opened yet lies between these."""
 
     def fileno(self) -> int:
         """Its descriptor."""
@@ -266,32 +269,37 @@ class Line:
             count = self._socket.recv_into(room)
             self._intake.put(count)
             return count
-        data = self._socket.recv(RECORD_BYTES)
-        self._raw += data
-        return len(data)
+        if len(self._raw) - self._end < _OVERHEAD_BYTES + RECORD_BYTES:
+            left = self._end - self._start
+            self._raw[:left] = bytes(self._raw[self._start : self._end])
+            self._start, self._end = 0, left
+        count = self._socket.recv_into(self._raw[self._end :])
+        self._end += count
+        return count
 
     def _open_record(self) -> bool:
         """Open the next record; False where it is not here yet."""
-        if len(self._raw) < _RECORD.size:
+        if self._end - self._start < _RECORD.size:
             return False
-        (size,) = _RECORD.unpack_from(self._raw)
+        (size,) = _RECORD.unpack_from(self._raw, self._start)
         if not _TAG_BYTES < size <= RECORD_BYTES + _TAG_BYTES:
             raise LineBroken("a record of an impossible size")
-        end = _RECORD.size + size
-        if len(self._raw) < end:
+        end = self._start + _RECORD.size + size
+        if self._end < end:
             return False
         assert self._open is not None
-        nonce, room = _nonce(self._opened), self._intake.body_left
+        nonce, sealed, room = _nonce(self._opened), self._raw[end - size : end], self._intake.body_left
         try:
-            with memoryview(self._raw) as raw, raw[_RECORD.size : end] as sealed:
-                if len(room) >= size - _TAG_BYTES:
-                    self._intake.put(self._open.decrypt_into(nonce, sealed, None, room[: size - _TAG_BYTES]))
-                else:
-                    self._intake.feed(memoryview(self._open.decrypt(nonce, sealed, None)))
+            if len(room) >= size - _TAG_BYTES:
+                self._intake.put(self._open.decrypt_into(nonce, sealed, None, room[: size - _TAG_BYTES]))
+            else:
+                self._intake.feed(memoryview(self._open.decrypt(nonce, sealed, None)))
         except InvalidTag:
             raise LineBroken("somebody has meddled with what it said") from None
         self._opened += 1
-        del self._raw[:end]
+        self._start = end
+        if end == self._end:
+            self._start = self._end = 0
         return True
 
 

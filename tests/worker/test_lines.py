@@ -35,6 +35,15 @@ def connected(scratch: Path, *, sealed: bool) -> tuple[Line, Line]:
     return Line(ends[0], str(scratch), keys[0]), Line(ends[1], str(scratch), keys[1])
 
 
+def closed_at_end(request: pytest.FixtureRequest) -> tuple[socket.socket, socket.socket]:
+    """Two ends that do not block."""
+    ends = socket.socketpair()
+    for end in ends:
+        end.setblocking(False)
+        request.addfinalizer(end.close)
+    return ends
+
+
 def swap(one: Line, two: Line, first: list[bytes], second: list[bytes]) -> tuple[bytes, bytes]:
     """One frame each way, at the same time."""
     left = {one: one.say(first), two: two.say(second)}
@@ -117,11 +126,9 @@ def test_who_hangs_up_is_noticed(pair: tuple[Line, Line]) -> None:
 
 
 @pytest.mark.parametrize("meddle", ["changed", "left out", "said again"])
-def test_meddling_is_noticed(tmp_path: Path, meddle: str) -> None:
-    ours, wire = socket.socketpair()
-    far, theirs = socket.socketpair()
-    for end in (ours, theirs):
-        end.setblocking(False)
+def test_meddling_is_noticed(tmp_path: Path, request: pytest.FixtureRequest, meddle: str) -> None:
+    ours, wire = closed_at_end(request)
+    far, theirs = closed_at_end(request)
     sender, receiver = Line(ours, str(tmp_path), KEYS), Line(theirs, str(tmp_path), KEYS[::-1])
     records = []
     for word in (b"first word", b"second one", b"third word"):
@@ -142,10 +149,9 @@ def test_meddling_is_noticed(tmp_path: Path, meddle: str) -> None:
 
 
 @pytest.mark.parametrize("said", [b"\xff" * 8, b"\xff\xff\xff\xff\xff\x00\x00\x00" + b"x" * 100])
-def test_nonsense_breaks_the_line(tmp_path: Path, said: bytes) -> None:
+def test_nonsense_breaks_the_line(tmp_path: Path, request: pytest.FixtureRequest, said: bytes) -> None:
     for keys in (None, KEYS):
-        near, far = socket.socketpair()
-        near.setblocking(False)
+        near, far = closed_at_end(request)
         line = Line(near, str(tmp_path), keys)
         far.sendall(said)
         with pytest.raises((LineBroken, OSError)):
