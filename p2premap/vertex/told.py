@@ -11,7 +11,9 @@ from p2premap.vertex.plan import EpochReport, StepRow
 from p2premap.wire import Count, Record, Text
 
 ROWS_TOLD_MAX: Final = 256
-"""Of more supersteps every other one of the older half is left out, again and again: about 20 KB."""
+"""About 20 KB. Of more supersteps the first and the last ones are told, and of the others every second, fourth, ..."""
+FIRST_ROWS: Final = 64
+LAST_ROWS: Final = 64
 
 
 class Told(Record, frozen=True, kw_only=True):
@@ -51,6 +53,7 @@ class Account:
     def __init__(self) -> None:
         self._told = Told()
         self._rows: list[StepRow] = []
+        self._every = 1
         self._packed = b""
 
     def load(self, loaded: Loaded) -> None:
@@ -64,9 +67,10 @@ class Account:
     def epoch(self, report: EpochReport) -> None:
         """An epoch has ended: its report, of partition 0."""
         self._rows += report.rows
+        self._thin()
         while len(self._rows) > ROWS_TOLD_MAX:
-            half = len(self._rows) // 2
-            self._rows[:half] = self._rows[:half:2]
+            self._every *= 2
+            self._thin()
         self._change(
             vertices=report.vertices,
             edges=report.edges,
@@ -82,6 +86,12 @@ class Account:
         if not self._packed:
             self._packed = msgspec.msgpack.encode(self._told)
         return self._packed
+
+    def _thin(self) -> None:
+        last = self._rows[-min(LAST_ROWS, len(self._rows))].superstep if self._rows else 0
+        self._rows = [
+            row for row in self._rows if not FIRST_ROWS <= row.superstep < last or row.superstep % self._every == 0
+        ]
 
     def _change(self, **fields: object) -> None:
         self._told = msgspec.structs.replace(self._told, **fields)
