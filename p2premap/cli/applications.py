@@ -8,11 +8,22 @@ import msgspec
 
 from p2premap.cli.output import PartsDirectory, StandardOutput, check_overwrite
 from p2premap.compat.remap import unpack
+from p2premap.errors import ConfigError
 from p2premap.tasks.job import Part
 
 
 class FilesDirectory(PartsDirectory):
-    """Puts the files into the directory under their own names."""
+    """Puts the files into the directory under their own names, which nobody knows before.
+
+    Raises:
+        ConfigError: see `PartsDirectory`; or there is anything in it.
+    """
+
+    def __init__(self, path: str, *, overwrite: bool = False) -> None:
+        super().__init__(path, overwrite=overwrite)
+        if not overwrite and self.path.is_dir() and (found := sorted(self.path.glob("[!.]*"))):
+            said = f"{path} is not empty ({found[0].name}), and the application names its files itself"
+            raise ConfigError(f"{said}; name another directory, or say --overwrite to replace what it names.")
 
     def write(self, part: Part, pieces: Iterator[bytes]) -> int:
         """Take one whole part."""

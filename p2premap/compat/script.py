@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from p2premap.compat import mincemeat
 from p2premap.errors import JobFailed, JobRejected, P2PRemapError
-from p2premap.worker.failure import sentence_of
+from p2premap.worker.failure import OURS, sentence_of
 
 
 def run_script(file: str, args: Sequence[str], *, node: str = "") -> None:
@@ -42,14 +42,17 @@ def run_script(file: str, args: Sequence[str], *, node: str = "") -> None:
     except P2PRemapError:
         raise
     except Exception as error:
-        raise JobFailed(sentence_of(error), detail=_traceback_of(error, file)) from None
+        raise JobFailed(sentence_of(error), detail=_traceback_of(error)) from None
     finally:
         sys.argv, sys.path[:] = before
 
 
-def _traceback_of(error: Exception, file: str) -> str:
-    """From the script's first line on: what led there is ours."""
-    found = error.__traceback__
-    while found is not None and found.tb_frame.f_code.co_filename != file:
-        found = found.tb_next
-    return "".join(traceback.format_exception(error.with_traceback(found)))
+def _traceback_of(error: Exception) -> str:
+    """With the script's own lines: what led to them, and from them to the cluster, is ours."""
+    shown = traceback.TracebackException.from_exception(error)
+    linked: traceback.TracebackException | None = shown
+    while linked is not None:
+        frames = [frame for frame in linked.stack if not frame.filename.startswith((*OURS, "<frozen runpy>"))]
+        linked.stack = traceback.StackSummary.from_list(frames)
+        linked = linked.__cause__
+    return "".join(shown.format())

@@ -48,6 +48,18 @@ def test_a_remap_word_count_with_a_combiner(three_nodes: PrivateCluster, books: 
     for partition, letters in (("a2m", "abcdefghijklm"), ("n2z", "nopqrstuvwxyz")):
         lines = (tmp_path / "out" / f"reduce_{partition}").read_text().splitlines()
         assert lines == [f"{word},{words[word]}" for word in sorted(words) if word[0] in letters]
+    again = p2premap(
+        three_nodes.home,
+        "run",
+        "--compat",
+        "remap",
+        str(EXAMPLES / "remap_wordcount.py"),
+        *books,
+        "-o",
+        str(tmp_path / "out"),
+    )
+    assert (again.exit_code, again.stderr.count("\n")) == (2, 1), "before anything runs"
+    assert "is not empty (reduce_a2m), and the application names its files itself" in again.stderr
 
 
 def test_a_remap_secondary_sort_has_a_file_for_each_department_by_salary(
@@ -208,6 +220,7 @@ def test_mincemeat_transactions_daemons_and_errors(three_nodes: PrivateCluster, 
     ]
     assert done.returncode == 1
     assert 'raise ValueError("as it was raised")' in done.stderr
+    assert "p2premap/compat" not in done.stderr, "the script's own lines, and none of ours"
     assert done.stderr.splitlines()[-1].startswith("p2premap: ValueError: as it was raised (job.py, line ")
 
 
