@@ -30,6 +30,7 @@ import trio
 from p2premap.cli.show import clean, count, say, size, table
 from p2premap.cli.words import count_words
 from p2premap.client.everywhere import HostStatistics, evaluate, host_statistics, on_each_node
+from p2premap.client.pickles import RemoteTraceback
 from p2premap.errors import P2PRemapError
 
 if TYPE_CHECKING:
@@ -76,7 +77,9 @@ class Habits:
             found = count_words(self._cluster.connection, _matching(files))
         else:
             found = on_each_node(self._cluster, host_statistics)
-        self._namespace["_"] = found
+        # Python's console keeps its last answer there, which a variable of this name would hide from then on
+        kept = self._namespace if "_" in self._namespace else vars(builtins)
+        kept["_"] = found
         self._show(found)
 
     def _is_python(self, line: str) -> bool:
@@ -150,8 +153,11 @@ class Console(code.InteractiveConsole):
         except P2PRemapError as error:
             say(clean(str(error), lines=True))
             return False
-        except Exception:
-            self.showtraceback()
+        except Exception as error:
+            if isinstance(error.__cause__, RemoteTraceback):
+                say(clean(str(error.__cause__).strip(), lines=True))  # how the answer came here is nobody's question
+            else:
+                self.showtraceback()
             return False
         return super().push(line, *args, **more)
 
