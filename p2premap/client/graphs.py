@@ -41,6 +41,7 @@ PARTITION_BYTES: Final = 256 << 10
 """Less input than this a partition is not worth another one."""
 _PACKED: Final = 4
 """A packed file holds about so many times its size."""
+_NO_TEXT: Final = "give it a name that says what it is, such as .parquet or .gz"
 _SAMPLE_LOOKS: Final = 128
 _SAMPLE_BYTES: Final = 16 << 10
 _SEED_BYTES: Final = 8
@@ -190,7 +191,7 @@ def plan_vertex(program: Program, wish: Wish, asked: Asked) -> Submission:
     found = find_files(asked.inputs)
     reading = _reading(program, wish, found)
     how = _How(text=all(is_table(file.input.name) for file in found))
-    splits = cut_files(found, asked.inputs, max(asked.slots, 1), how, counted=True)
+    splits = cut_files(found, asked.inputs, max(asked.slots, 1), how, counted=True, otherwise=_NO_TEXT)
     partitions = asked.partitions or _partitions(found, max(asked.slots, 1))
     if wish.partition_by == RANGE:
         reading = _ranged(reading, found, partitions)

@@ -150,13 +150,20 @@ def _file(name: str) -> tuple[tuple[int, int], FoundFile]:
 
 
 def cut_files(
-    found: Sequence[FoundFile], inputs: Sequence[str], slots: int, how: Cutting, *, counted: bool = False
+    found: Sequence[FoundFile],
+    inputs: Sequence[str],
+    slots: int,
+    how: Cutting,
+    *,
+    counted: bool = False,
+    otherwise: str = "say encoding = None in the job file to read bytes",
 ) -> Splits:
     """The files to read, and the splits of each map task.
 
     Args:
         inputs: what the files were found by, for people.
         counted: count lines, too.
+        otherwise: what to do with a file that is not text, beside leaving it out.
 
     Raises:
         JobRejected: there is nothing in them, one cannot be read, or is not what it should be.
@@ -166,7 +173,7 @@ def cut_files(
     if not total:
         raise JobRejected(f"The input is empty: {listing(inputs)}.")
     cuts = _cut_into_tasks(files, total, slots, how)
-    tasks, lines = _digest(files, cuts, text=how.text, counted=counted)
+    tasks, lines = _digest(files, cuts, text=otherwise if how.text else "", counted=counted)
     used = [f.input for f in (_headed(files, cuts) if how.cut == "rows" and how.header else files)]
     return Splits(used, tasks, _lines_before(files, tasks, lines) if counted else [])
 
@@ -246,9 +253,12 @@ def _headed(files: Sequence[FoundFile], tasks: Iterable[Sequence[tuple[int, int,
 
 
 def _digest(
-    files: Sequence[FoundFile], tasks: Iterable[Sequence[tuple[int, int, int]]], *, text: bool, counted: bool
+    files: Sequence[FoundFile], tasks: Iterable[Sequence[tuple[int, int, int]]], *, text: str, counted: bool
 ) -> tuple[list[list[Split]], list[int]]:
     """The splits with the digests of their bytes, read by a few threads (BLAKE3 and reads let go of the GIL).
+
+    Args:
+        text: they must be text, and this is what else to do with one that is not; "": they need not be.
 
     Returns:
         With the number of line ends in each; 0 where they are not counted.
@@ -266,7 +276,7 @@ def _digest(
     return [[split for split, _ in each] for each in done], [lines for each in done for _, lines in each]
 
 
-def _hash_range(file: FoundFile, start: int, end: int, *, text: bool, counted: bool) -> tuple[bytes, int]:
+def _hash_range(file: FoundFile, start: int, end: int, *, text: str, counted: bool) -> tuple[bytes, int]:
     hasher, left, lines = blake3(), end - start, 0
     buffer = bytearray(min(_READ_BYTES, left))
     name = file.input.name
@@ -285,10 +295,7 @@ def _hash_range(file: FoundFile, start: int, end: int, *, text: bool, counted: b
                     and start == 0
                     and b"\0" in buffer[: min(size, _LOOK_BYTES)]
                 ):
-                    raise JobRejected(
-                        f"{name} is not text: there are NUL bytes in it; leave it out, or say encoding = None "
-                        "in the job file to read bytes."
-                    )
+                    raise JobRejected(f"{name} is not text: there are NUL bytes in it; leave it out, or {text}.")
                 hasher.update(view[:size])
                 lines += buffer.count(b"\n", 0, size) if counted else 0
                 left -= size

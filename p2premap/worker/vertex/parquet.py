@@ -75,4 +75,4 @@ def batches(stream: BinaryIO, name: str, names: Sequence[str], *, given: bool, r
         for batch in file.iter_batches(batch_size=rows, columns=list(names)):
             yield Batch([batch.column(column) for column in names])
     except (pyarrow.ArrowException, OSError) as error:
-        raise JobCodeError(f"{name} cannot be read as Parquet: {error}.") from None
+        raise JobCodeError(f"{name} cannot be read as Parquet: {str(error).rstrip('.')}.") from None

@@ -259,6 +259,8 @@ class TextReader:
     def _wrong_width(self, line: bytes, count: int) -> str:
         shown = shorten(line.decode("utf-8", "backslashreplace"))
         fields = "1 field" if count == 1 else f"{count} fields"
+        if not self._columns.exact:
+            return f"{shown} has {fields}, and the edge is said by {self._width}."
         if count > self._width and self._columns.weight < 0:
             more = "; say --weights to read a number behind them, or --columns 1,2 to leave out what follows"
         else:
