@@ -17,8 +17,8 @@ from tests.cluster import eventually, p2premap
 
 webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402
+from selenium.webdriver.chrome.webdriver import WebDriver  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.remote.webdriver import WebDriver  # noqa: E402
 from selenium.webdriver.remote.webelement import WebElement  # noqa: E402
 
 T = TypeVar("T")
@@ -112,7 +112,7 @@ class Browser:
 
     def complaints(self) -> list[str]:
         """What the browser had to say of the page's scripts, and of what they may not do."""
-        rows = self.driver.get_log("browser")
+        rows = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
         return [row["message"] for row in rows if row["level"] == "SEVERE" and "net::ERR_" not in row["message"]]
 
 

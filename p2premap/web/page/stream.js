@@ -8,6 +8,7 @@ import { sortedNodes } from "./world.js";
 const WINDOW_S = 60;
 const LANE = 14;
 const GAP = 8;
+const SIGHT = 480; // pixels; what is more is scrolled
 const LEFT = 110;
 const PADDING = 10; // of the box around it, see style.css
 const BAD = new Set(["raised", "crashed", "time_limit", "memory_limit", "input_lost"]);
@@ -63,8 +64,10 @@ function Chart() {
     const box = canvas.current.getBoundingClientRect();
     point(taskAt(canvas.current, event.clientX - box.left, event.clientY - box.top));
   };
-  return html`<div class="scroll">
+  // only what is in sight is drawn: a canvas of fifty nodes would be thousands of pixels high
+  return html`<div class="scroll" tabindex="0" aria-label="Attempts by node and slot">
       <canvas ref=${canvas} role="img" aria-label=${spoken()} onMouseMove=${look} onMouseLeave=${() => point(null)}></canvas>
+      <div></div>
     </div>
     <p class="small" aria-live="off">${pointed ? told(pointed) : "Point at an attempt to read what it is."}</p>`;
 }
@@ -83,39 +86,38 @@ function told(task) {
   return `${job?.name ?? short(task.job)} ${task.stage}.${task.task}${many}, attempt ${task.attempt} on ${node?.name ?? "?"}: ${took}. ${task.error ?? ""}`;
 }
 
-// One lane a slot, nodes in order of name: node -> its first lane.
-function lanes() {
-  const first = new Map();
-  let lane = 0;
+// One lane a slot, nodes in order of name: where each begins, how high all are, and what of that is in sight.
+function place(canvas) {
+  const box = canvas.parentElement;
+  const rows = new Map();
+  let all = 0;
   for (const node of sortedNodes(world)) {
     if (node.state === "left" || (node.state === "dead" && !node.slots)) continue;
-    first.set(node.id, { lane, node });
-    lane += Math.max(node.slots, 1);
+    const slots = Math.max(node.slots, 1);
+    rows.set(node.id, { top: all, slots, node });
+    all += slots * LANE + GAP;
   }
-  return { first, count: lane };
+  const height = Math.min(Math.max(all, 40), SIGHT);
+  const from = Math.max(Math.min(box.scrollTop, all - height), 0);
+  return { rows, all, width: box.clientWidth - 2 * PADDING, height, from };
 }
 
-function place(canvas) {
-  const { first, count } = lanes();
-  const nodes = first.size;
-  const top = (id, slot) => {
-    const at = first.get(id);
-    if (!at) return -1;
-    const index = [...first.keys()].indexOf(id);
-    return (at.lane + Math.min(slot, Math.max(at.node.slots, 1) - 1)) * LANE + index * GAP;
-  };
-  return { first, top, height: Math.max(count * LANE + nodes * GAP, 40), width: canvas.parentElement.clientWidth - 2 * PADDING };
-}
-
-function drawStream(canvas, palette) {
-  const { first, height, width } = place(canvas);
+function fit(canvas, { all, width, height }) {
   const scale = devicePixelRatio;
+  canvas.nextElementSibling.style.height = `${Math.max(all - height, 0)}px`;
   if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
     canvas.width = Math.round(width * scale);
     canvas.height = Math.round(height * scale);
     canvas.style.width = `${width}px`;
     canvas.style.height = `${height}px`;
   }
+}
+
+function drawStream(canvas, palette) {
+  const seen = place(canvas);
+  const { rows, width, height, from } = seen;
+  fit(canvas, seen);
+  const scale = devicePixelRatio;
   const pen = canvas.getContext("2d");
   pen.setTransform(scale, 0, 0, scale, 0, 0);
   pen.clearRect(0, 0, width, height);
@@ -124,24 +126,22 @@ function drawStream(canvas, palette) {
   const perSecond = (width - left) / WINDOW_S;
   pen.font = "12px system-ui, sans-serif";
   pen.textBaseline = "middle";
-  const tops = new Map();
-  let index = 0;
-  for (const [id, { lane, node }] of first) {
-    const top = lane * LANE + index * GAP;
-    tops.set(id, { top, slots: Math.max(node.slots, 1) });
-    pen.fillStyle = node.state === "alive" ? palette.ink : palette.quiet;
-    pen.fillText(node.name, 0, top + (Math.max(node.slots, 1) * LANE) / 2, left - 8);
+  const inSight = (row) => row && row.top < from + height && row.top + row.slots * LANE > from;
+  for (const row of rows.values()) {
+    if (!inSight(row)) continue;
+    const top = row.top - from;
+    pen.fillStyle = row.node.state === "alive" ? palette.ink : palette.quiet;
+    pen.fillText(row.node.name, 0, top + (row.slots * LANE) / 2, left - 8);
     pen.fillStyle = palette.line;
-    pen.fillRect(left, top + Math.max(node.slots, 1) * LANE + GAP / 2 - 1, width - left, 1);
-    index += 1;
+    pen.fillRect(left, top + row.slots * LANE + GAP / 2 - 1, width - left, 1);
   }
   for (const task of world.tasks.values()) {
-    const row = tops.get(task.node);
-    if (!row) continue;
+    const row = rows.get(task.node);
+    if (!inSight(row)) continue;
     const end = Math.min(task.ended_at ?? now, now);
     const begin = task.began_at - (task.fetch_s ?? 0);
     if (end < now - WINDOW_S) continue;
-    const y = row.top + Math.min(task.slot, row.slots - 1) * LANE;
+    const y = row.top - from + Math.min(task.slot, row.slots - 1) * LANE;
     const x0 = left + Math.max(begin - now + WINDOW_S, 0) * perSecond;
     const x1 = left + Math.max(task.began_at - now + WINDOW_S, 0) * perSecond;
     const x2 = left + Math.max(end - now + WINDOW_S, 0) * perSecond;
@@ -155,15 +155,16 @@ function drawStream(canvas, palette) {
 }
 
 function taskAt(canvas, x, y) {
-  const { top, width } = place(canvas);
+  const { rows, width, from } = place(canvas);
   const left = width < 500 ? 60 : LEFT;
   if (x < left) return null;
   const now = Date.now() / 1000 + world.skew;
   const at = now - WINDOW_S + (x - left) / ((width - left) / WINDOW_S);
   const slack = (1.5 * WINDOW_S) / (width - left);
   for (const task of world.tasks.values()) {
-    const row = top(task.node, task.slot);
-    if (row < 0 || y < row || y >= row + LANE) continue;
+    const row = rows.get(task.node);
+    const top = row ? row.top - from + Math.min(task.slot, row.slots - 1) * LANE : -LANE;
+    if (y < top || y >= top + LANE) continue;
     if (task.began_at - slack <= at && at <= (task.ended_at ?? now) + slack) return task;
   }
   return null;
