@@ -36,6 +36,7 @@ def dashboard(node: str, open_it: bool, revoke: bool, shell: bool, as_json: bool
                 "expires_s": opened.valid_s,
                 "token_file": opened.token_file,
                 "header_file": opened.header_file,
+                "authority_file": opened.authority_file,
             }
         )
     elif shell:
@@ -44,6 +45,10 @@ def dashboard(node: str, open_it: bool, revoke: bool, shell: bool, as_json: bool
     else:
         click.echo(clean(url))
         say(f"Open this link in a browser on this machine; it works once, within {duration(opened.valid_s)}.")
+        if opened.authority_file:
+            lan = next((origin for origin in opened.origins if origin.startswith("https:")), "")
+            say(f"From another machine: {clean(lan)}/login?ticket={opened.ticket}")
+            say(f"Its browser has to be told once to trust the certificate in {clean(opened.authority_file)}.")
     if open_it:
         import webbrowser
 

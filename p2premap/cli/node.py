@@ -78,6 +78,8 @@ def node(
     _check_words("--tag", tags)
     if open_name == "":
         raise ConfigError("--open needs a name that all nodes of the open cluster share.")
+    if http_lan and open_name:
+        raise ConfigError("--http-lan would let anyone who knows the NAME of --open in: leave one of them out.")
     config = NodeConfig(
         name=name,
         port=port,

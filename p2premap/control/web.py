@@ -37,6 +37,8 @@ class WebOpened(Message, tag=171, frozen=True, kw_only=True):
         valid_s: for how long the ticket does.
         token_file, header_file: on its machine.
         machine: a hash of its machine.
+        authority_file: there, of the certificate that browsers of other machines have to be told of; "": they cannot
+            come in.
     """
 
     request: RequestId
@@ -46,6 +48,7 @@ class WebOpened(Message, tag=171, frozen=True, kw_only=True):
     token_file: Text = ""
     header_file: Text = ""
     machine: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
+    authority_file: Text = ""
 
 
 class Follow(Message, tag=172, frozen=True, kw_only=True):

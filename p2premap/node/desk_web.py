@@ -46,7 +46,7 @@ async def open_web(visit: Visit, message: Message, _: bytes) -> None:
         await visit.say(msgspec.structs.replace(answer, request=message.request))
         return
     ready = await house.web.open(revoke=message.revoke and visit.local)
-    token_file, header_file = house.web.files
+    token_file, header_file, authority_file = house.web.files
     mine = house.core.capabilities(house.identity.node)
     await visit.say(
         WebOpened(
@@ -56,6 +56,7 @@ async def open_web(visit: Visit, message: Message, _: bytes) -> None:
             valid_s=TICKET_S,
             token_file=token_file,
             header_file=header_file,
+            authority_file=authority_file,
             machine=mine.machine if mine is not None else b"",
         )
     )

@@ -4,6 +4,7 @@
 
     S --HKDF-SHA256--> CA seed       the Ed25519 key that signs every member's certificate
                    --> gossip key    the root of the datagrams' keys
+                   --> web seed      the key that signs what nodes show to browsers of other machines
                    --> tag           public: names the cluster in directories and in mDNS
 
 Who knows S is a member and can run code on every other member. It lies in the user's config directory as one line of
@@ -100,6 +101,11 @@ class ClusterSecret(msgspec.Struct, frozen=True):
     def ca_seed(self) -> bytes:
         """The private Ed25519 key (RFC 8032) of the cluster's certificate authority."""
         return derive(self.value, "p2premap 1 ca")
+
+    @property
+    def web_seed(self) -> bytes:
+        """What the key of the authority for browsers is made from (`p2premap.web.authority`)."""
+        return derive(self.value, "p2premap 1 web")
 
 
 def new_secret(randomness: Randomness = os.urandom) -> ClusterSecret:

@@ -18,6 +18,7 @@ import hmac
 import logging
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -40,6 +41,7 @@ LOOK_S: Final = 1.0
 TICKET_S: Final = 600.0
 TOKEN_BYTES: Final = 32
 LINE_BYTES_MAX: Final = 64 << 10
+NAMES_MAX: Final = 16
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +56,9 @@ class WebSettings(msgspec.Struct, frozen=True, kw_only=True):
         key: signs tickets and cookies, in hexadecimal.
         token: what programs show.
         port: to listen at; it and the next ones are tried. 0: any.
-        lan: also for other machines, under TLS.
+        authority: where it is served to other machines, too: the seed of the authority for browsers, in hexadecimal.
+        authority_file: where that one's certificate is written to.
+        names: of this machine, in its network.
         stays: it does not end when nobody uses it.
         uploads: a directory for what is handed in.
         jobs: the directory of installed job files.
@@ -69,9 +73,11 @@ class WebSettings(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     uploads: str
     jobs: str
-    lan: bool = False
     stays: bool = False
+    cluster: str = ""
     authority: str = ""
+    authority_file: str = ""
+    names: list[str] = []
 
 
 class WebReady(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +96,15 @@ def label_of(name: str, node: bytes) -> str:
     """A host name's first part that no other node of the machine has, as cookies ignore ports."""
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40].strip("-")
     return f"{plain or 'node'}-{node.hex()[:8]}"
+
+
+def _names() -> list[str]:
+    """What other machines of the network may call this one: its host name, and its addresses."""
+    from p2premap.node.interfaces import addresses, read_interfaces
+
+    host = socket.gethostname().partition(".")[0].lower()
+    found = [address.host for address in addresses(read_interfaces(), 1, NAMES_MAX) if "%" not in address.host]
+    return [*([host, f"{host}.local"] if re.fullmatch("[a-z0-9-]{1,63}", host) else []), *found]
 
 
 def ticket_of(key: bytes, *, now_s: float, nonce: bytes) -> str:
@@ -183,9 +198,10 @@ class WebDoor:
         return ticket_of(self._key, now_s=time.time(), nonce=os.urandom(16))
 
     @property
-    def files(self) -> tuple[str, str]:
-        """The file with the token, and the one with the header that has it."""
-        return (str(self._files[0]), str(self._files[1])) if self._files else ("", "")
+    def files(self) -> tuple[str, str, str]:
+        """The files with the token, with the header that has it, and with the authority's certificate."""
+        token, header, authority = (str(file) for file in self._files) if self._files else ("", "", "")
+        return token, header, authority if self._house.config.http_lan else ""
 
     async def _start(self) -> None:
         house = self._house
@@ -227,8 +243,11 @@ class WebDoor:
             key=self._key.hex(),
             token=self._token.hex(),
             port=self._port,
-            lan=house.config.http_lan,
             stays=house.config.http,
+            cluster=house.keys.secret.tag,
+            authority=house.keys.secret.web_seed.hex() if house.config.http_lan else "",
+            authority_file=str(self._files[2]) if house.config.http_lan else "",
+            names=_names() if house.config.http_lan else [],
             uploads=str(house.identity.directory / "uploads"),
             jobs=str(house.user.config / "jobs"),
         )
@@ -248,7 +267,7 @@ class WebDoor:
         """The token, for programs of this user: beside the sockets, which only this user can enter."""
         name = self._house.identity.node.hex()
         token, header = directory / f"{name}.token", directory / f"{name}.header"
-        self._files = [token, header]
+        self._files = [token, header, directory / f"{name}.pem"]
         for path, text in ((token, self._token.hex()), (header, f"Authorization: Bearer {self._token.hex()}")):
             path.unlink(missing_ok=True)
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import mimetypes
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from starlette.routing import Route
 
 from p2premap.node.webdoor import WebSettings
 from p2premap.web import cluster, jobs, metrics, output, server, submit
+from p2premap.web.authority import context
 from p2premap.web.endpoints import Call, Endpoint, Media, document
 from p2premap.web.gate import Gate
 from p2premap.web.passes import Passes
@@ -26,6 +28,7 @@ from p2premap.web.service import Service, answering, reply
 PAGE: Final = Path(__file__).parent / "page"
 """The page's own files, served as they are."""
 LOOPBACK: Final = "127.0.0.1"
+EVERYWHERE: Final = "0.0.0.0"  # noqa: S104  (only where its owner says so)
 
 
 async def get_document(call: Call) -> Response:
@@ -64,13 +67,23 @@ class Site:
         self._socket = server.bind(LOOPBACK, settings.port)
         self.port = int(self._socket.getsockname()[1])
         self.origins = [f"http://{name}:{self.port}" for name in (f"{settings.label}.localhost", LOOPBACK, "localhost")]
+        lan = server.bind(EVERYWHERE, self.port + 1) if settings.authority else None
+        if lan is not None:
+            names = (f"[{name}]" if ":" in name else name for name in settings.names)
+            self.origins += [f"https://{name}:{lan.getsockname()[1]}" for name in names]
         passes = Passes(key=bytes.fromhex(settings.key), token=settings.token)
         self.web = Service(settings, origins=self.origins, passes=passes)
         lines = server.Lines()
         self.web.hang_up = lambda scope: lines.cut(scope.get("client"))
         self._gate = Gate(_starlette(self.web), origins=self.origins, cookie=self.web.cookie, passes=passes)
         self.web.refused = lambda: self._gate.refused
-        self._server = server.make(self._gate, lines)
+        self._servers = [(server.make(self._gate, lines), self._socket)]
+        if lan is not None:
+            made, certificate = context(
+                bytes.fromhex(settings.authority), settings.cluster, settings.names, datetime.now(UTC)
+            )
+            Path(settings.authority_file).write_bytes(certificate)
+            self._servers.append((server.make(self._gate, lines, tls=made), lan))
 
     @property
     def last_used(self) -> float:
@@ -81,13 +94,14 @@ class Site:
         """Serve until stopped."""
         hub = asyncio.create_task(self.web.hub.run())
         try:
-            await self._server.serve(sockets=[self._socket])
+            await asyncio.gather(*(one.serve(sockets=[listener]) for one, listener in self._servers))
         finally:
             hub.cancel()
 
     def stop(self) -> None:
         """Serve nobody any more."""
-        self._server.should_exit = True
+        for one, _ in self._servers:
+            one.should_exit = True
 
 
 def _starlette(web: Service) -> Starlette:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -79,7 +80,7 @@ class Server(uvicorn.Server):
         yield
 
 
-def make(app: Any, lines: Lines, **tls: Any) -> Server:  # noqa: ANN401  (what uvicorn takes)
+def make(app: Any, lines: Lines, *, tls: ssl.SSLContext | None = None) -> Server:  # noqa: ANN401  (an ASGI app)
     """A server of this app."""
     config = uvicorn.Config(
         app,
@@ -94,8 +95,9 @@ def make(app: Any, lines: Lines, **tls: Any) -> Server:  # noqa: ANN401  (what u
         timeout_keep_alive=IDLE_S,
         timeout_graceful_shutdown=1,
         h11_max_incomplete_event_size=HEADERS_BYTES_MAX,
-        **tls,
     )
+    config.load()
+    config.ssl = tls
     return Server(config)
 
 
