@@ -151,17 +151,19 @@ class Jobs:
             elect=self.elect,
             emit=emit,
         )
-        self._deadline: float | None = None
-        """What `deadline` says until something happens again."""
+        self._led_due: float | None = None
+        self._elect_due: float | None = None
+        """When coordinators and the election core want a tick; known until something happens there."""
 
     # --- the face -------------------------------------------------------------------------------------------------
 
     def deadline(self) -> float:
         """When it wants a `tick`."""
-        if self._deadline is None:
-            self._deadline = min((c.deadline() for c in self._led.values()), default=math.inf)
-            self._deadline = min(self._deadline, self.core.deadline())
-        return self._deadline
+        if self._led_due is None:
+            self._led_due = min((job.deadline() for job in self._led.values()), default=math.inf)
+        if self._elect_due is None:
+            self._elect_due = self.core.deadline()
+        return min(self._led_due, self._elect_due)
 
     def tick(self, now: float) -> None:
         """The deadline may have come."""
@@ -292,6 +294,7 @@ class Jobs:
                 self._concluded.pop(job, None)
                 if (led := self._led.get(job)) is not None and led.over:
                     del self._led[job]
+                    self._led_due = None
                 self.elect(now, event)
             case PlanRead(job=job, plan=plan, error=""):
                 self._lead(now, job, plan)
@@ -318,7 +321,7 @@ class Jobs:
 
     def elect(self, now: float, event: election.ElectionEvent) -> None:
         """Something for the election room."""
-        self._deadline = None
+        self._elect_due = None
         for effect in self.core.step(now, event):
             self._elected(now, effect)
 
@@ -354,6 +357,7 @@ class Jobs:
             case election.Dropped(job=job):
                 self._stop_leading(job)
                 self._plans.pop(job, None)
+                self._emit(JobMoved(job=job))  # also where it was about to be led: somebody may wait for its views
             case election.LeaderKnown():
                 self._leader_known(now, effect)
             case election.Forked(job=job, origin=origin):
@@ -426,6 +430,7 @@ class Jobs:
             return
         self._plans[job] = plan
         self._led[job] = coordinator
+        self._led_due = None
         for seen in self._workers():
             self._to(now, coordinator, seen)
         if (state := self.core.job(job)) is not None:
@@ -438,9 +443,11 @@ class Jobs:
         """What the job needs is not on this node: another replica may have it."""
         if self._waiting.pop(job, None) is not None:
             self.elect(now, election.StepDown(job=job, reason=why))
+            self._emit(JobMoved(job=job))
 
     def _stop_leading(self, job: JobId) -> None:
         self._waiting.pop(job, None)
+        self._led_due = None
         if self._led.pop(job, None) is not None:
             self._emit(JobMoved(job=job))
 
@@ -451,7 +458,7 @@ class Jobs:
             waiting.told.append(event)
 
     def _to(self, now: float, job: Coordinator, event: tasks.CoordinatorEvent) -> None:
-        self._deadline = None
+        self._led_due = None
         for effect in self._stepped(now, job, event):
             match effect:
                 case tasks.ToWorker(node=node, message=message):
@@ -488,6 +495,7 @@ class Jobs:
             if self._faulted is None:
                 raise
             self._led.pop(job.job, None)
+            self._led_due = None
             self._faulted(job.job, error)
             self.elect(now, election.StepDown(job=job.job, reason=f"A fault of p2premap: {error!r}."))
             return ()

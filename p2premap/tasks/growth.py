@@ -46,6 +46,9 @@ class Growth:
 
     def __init__(self, state: JobState) -> None:
         self._state = state
+        # asked once: to ask whether something is of a protocol takes as long as a step
+        self._unfolds = state.director if isinstance(state.director, Unfolds) else None
+        self._lasting = state.director if isinstance(state.director, Lasting) else None
         self._waiting: deque[_New] = deque()
         self._met: set[NodeId] = set()
         self._looked_at = -math.inf
@@ -74,14 +77,14 @@ class Growth:
         """Take what the results that have come since give rise to."""
         state = self._state
         fresh, state.to_unfold = state.to_unfold, []
-        if not fresh or not isinstance(state.director, Unfolds):
+        if not fresh or self._unfolds is None:
             return
         run = state.runs[-1]
         for task in fresh:
             if not run.open or not run.is_settled(task):  # what was lost again is asked about when it has come again
                 continue
             try:
-                payload = state.director.unfold(task, run.facts.pinned(task))
+                payload = self._unfolds.unfold(task, run.facts.pinned(task))
                 if payload is not None:
                     self._take(run, state.extend(payload), payload)
             except JobError as error:
@@ -90,9 +93,9 @@ class Growth:
 
     def tend(self, now: float) -> None:
         """Give nodes that have come their own tasks, and close the stage when it is over."""
-        state = self._state
-        run, director = state.runs[-1], state.director
-        if not run.open or not isinstance(director, Lasting):
+        state, director = self._state, self._lasting
+        run = state.runs[-1]
+        if director is None or not run.open:
             return
         try:
             if run.plan.each_node:

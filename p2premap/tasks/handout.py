@@ -64,7 +64,7 @@ class HandOut:
         return given or self._repairing
 
     def _of_stage(self, now: float, run: StageRun) -> bool:
-        """One batch for each node with room. Whether any was given."""
+        """One batch for each node with room. Whether any was given, and there is more to give."""
         if run.plan.together:
             return self.gang.hand_out(now, run)
         given = False
@@ -77,7 +77,7 @@ class HandOut:
             given = self._give(now, worker, run, size) or given
             if not run.pending or run.abandoned or not self._state.going_on:
                 break
-        return given
+        return given and (bool(run.pending) or run.abandoned)
 
     def _at_limit(self) -> bool:
         limit = self._state.spec.options.parallel_max

@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from p2premap.config import TasksConfig
 from p2premap.ids import Ballot, Digest, JobId, NodeId
-from p2premap.tasks.job import AttemptEnd, StageId
+from p2premap.tasks.job import AttemptEnd, AttemptSpec, StageId
 from p2premap.tasks.unheard import Unheard
 
 PREEMPTED = "a job of higher priority took its place"
@@ -236,7 +236,7 @@ class Shares:
 
     def invite_at(self, now: float) -> float:
         """When somebody who waits may be invited because a place that is held for somebody else lapses."""
-        if not self._free() or not any(j.refused_until > now for j in self.jobs.values()):
+        if not any(j.refused_until > now for j in self.jobs.values()) or not self._free():
             return math.inf
         ends = (t for j in self.jobs.values() for t in (j.refused_until, j.held_until))
         return min((t for t in ends if t > now), default=math.inf)
@@ -270,6 +270,8 @@ class Shares:
 
     def take_back_at(self, now: float) -> float:
         """When a job that waits may take slots back."""
+        if len(self.jobs) < 2:
+            return math.inf
         times = [self._may_take_at(led) for led in self._waiting(now)]
         times += [behind.since + self._config.preempt_s for _, behind in self._stuck()]
         times += [wanted.since + self._config.preempt_s for wanted in self.reservations.values()]
@@ -313,13 +315,17 @@ class Shares:
 
     def known(self, led: LedJob, stage: StageId) -> set[tuple[int, int]]:
         """Attempts of the stage that are here, or have ended and were not heard of."""
-        known: set[tuple[int, int]] = set()
+        known: set[tuple[int, int]] = set(led.unheard.ended(stage))
         for held in self.held(led):
             if held.stage == stage:
                 known.update(held.left)
-        known.update((task, attempt) for of, task, attempt in led.unheard.pairs() if of == stage)
         known.update((end.task, end.attempt) for end in led.ends.get(stage, ()))
         return known
+
+    def unknown(self, led: LedJob, stage: StageId, attempts: Sequence[AttemptSpec]) -> tuple[AttemptSpec, ...]:
+        """Those that are neither here nor have ended unheard."""
+        known = self.known(led, stage) if led.ends or self.held(led) else led.unheard.ended(stage)
+        return tuple(a for a in attempts if (a.task, a.attempt) not in known)
 
     def check_invariants(self) -> None:
         """For tests and the simulator: what must hold after every step."""
@@ -377,7 +383,9 @@ class Shares:
 
     def _free(self, led: LedJob | None = None) -> int:
         """Places for further batches: none on account of those that run beside the slots."""
-        limit = self._config.queue_batches
-        usable = [s for s in self.slots[: self.allowed] if led is None or self._open_for(s, led)]
-        room = sum(max(0, limit - len(s.queue)) for s in usable)
-        return max(0, room - sum(not slot.waits for slot in self.aside.values()) * self._config.queue_batches)
+        limit, room = self._config.queue_batches, 0
+        for slot in self.slots[: self.allowed]:
+            if len(slot.queue) < limit and (led is None or not self.reservations or self._open_for(slot, led)):
+                room += limit - len(slot.queue)
+        beside = sum(not slot.waits for slot in self.aside.values()) if self.aside else 0
+        return max(0, room - beside * limit)

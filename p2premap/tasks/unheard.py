@@ -15,7 +15,7 @@ only their digests are kept here.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 
 from msgspec.structs import replace
 
@@ -39,6 +39,8 @@ class Unheard:
         self.size = 0
         """What it costs, in bytes."""
         self._reports: deque[messages.AttemptsEnded] = deque()
+        self._ended: dict[StageId, set[tuple[int, int]]] = {}
+        """What `ended` has been asked about since something was heard."""
         self._let_go = 0
 
     def __bool__(self) -> bool:
@@ -50,6 +52,8 @@ class Unheard:
     def keep(self, report: messages.AttemptsEnded) -> None:
         """Keep the report of this `serial`."""
         self._reports.append(report)
+        if (ended := self._ended.get(report.stage)) is not None:
+            ended.update((end.task, end.attempt) for end in report.ends)
         self.size += _cost(report.ends)
 
     def heard(self, serial: int) -> None:
@@ -57,6 +61,7 @@ class Unheard:
         while self._reports and self._reports[0].serial <= serial:
             self.size -= _cost(self._reports.popleft().ends)
             self._let_go = max(0, self._let_go - 1)
+            self._ended.clear()
 
     def renumber(self, job: JobId, ballot: Ballot, heard: int) -> None:
         """The job, or the fork that it is now, has a new leader: one which has heard reports up to this number."""
@@ -66,11 +71,19 @@ class Unheard:
     def clear(self) -> None:
         """Nobody wants them any more."""
         self._reports.clear()
+        self._ended.clear()
         self.size = self._let_go = 0
 
     def pairs(self) -> Iterator[tuple[StageId, int, int]]:
         """(stage, task, attempt) of each end."""
         return ((report.stage, end.task, end.attempt) for report in self._reports for end in report.ends)
+
+    def ended(self, stage: StageId) -> Set[tuple[int, int]]:
+        """(task, attempt) of each end of the stage. Asked for each order, while reports may be many."""
+        ended = self._ended.get(stage)
+        if ended is None:
+            ended = self._ended[stage] = {(task, attempt) for of, task, attempt in self.pairs() if of == stage}
+        return ended
 
     def let_go_values(self, spare: int) -> None:
         """Let values go, the oldest first, until so many bytes are saved or none is left."""

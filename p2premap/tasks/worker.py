@@ -265,8 +265,7 @@ class WorkerCore:
             led = self._start(now, led, order.job, order.ballot, order.stage, order.heard)
         led.priority = order.priority
         led.unheard.heard(order.heard)
-        known = self._shares.known(led, order.stage)
-        attempts = tuple(a for a in order.attempts if (a.task, a.attempt) not in known)
+        attempts = self._shares.unknown(led, order.stage, order.attempts)
         if not attempts:
             return
         if unfit := self._hindrance(now, led, order):
