@@ -33,6 +33,9 @@ PAYLOAD_BYTES_MAX: Final = 16 << 20
 DEPTH_MAX: Final = 16
 COUNT_MAX: Final = 2**53
 
+_AGAIN_BYTES_MAX: Final = 64
+"""A message that is no longer than this and comes twice in a row is decoded once: many say little beside a payload."""
+
 _FRAME_HEAD: Final = struct.Struct(">BII")
 
 # Field types with their bounds: decoding refuses anything outside them.
@@ -54,7 +57,11 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True):
-    """What nodes say to each other. Subclasses add ``tag=<number>, frozen=True, kw_only=True``."""
+    """What nodes say to each other. Subclasses add ``tag=<number>, frozen=True, kw_only=True``.
+
+    Modules of messages do without ``from __future__ import annotations``: msgspec would compile each annotation of
+    what it decodes, in each process anew, which takes three times as long as the rest of what it has to find out.
+    """
 
 
 class Frame(NamedTuple):
@@ -80,6 +87,8 @@ class Registry:
             raise LocalProtocolError(f"two messages share a number: {sorted(numbers)}")
         self._types = frozenset(self.messages)
         self._by_number = dict(zip(numbers, self.messages, strict=True))
+        self._encoded: tuple[Message, bytes] | None = None
+        self._decoded: tuple[bytes, Message] | None = None
 
     @staticmethod
     def number(message: type[Message]) -> int:
@@ -90,16 +99,21 @@ class Registry:
         return tag
 
     def encode(self, message: Message) -> bytes:
-        """The message's bytes.
+        """The message's bytes. The very message that was encoded last is not encoded anew.
 
         Raises:
             LocalProtocolError: the message does not belong here or is over the cap.
         """
+        last = self._encoded
+        if last is not None and last[0] is message:
+            return last[1]
         if type(message) not in self._types:
             raise LocalProtocolError(f"{type(message).__name__} does not belong on this connection")
         data: bytes = cbor2.dumps(msgspec.to_builtins(message, builtin_types=(bytes,)))
         if len(data) > self._header_bytes_max:
             raise LocalProtocolError(f"{type(message).__name__} is {len(data)} bytes, over {self._header_bytes_max}")
+        if len(data) <= _AGAIN_BYTES_MAX:
+            self._encoded = message, data
         return data
 
     def decode(self, data: bytes) -> Message:
@@ -108,6 +122,9 @@ class Registry:
         Raises:
             RemoteProtocolError: anything else than exactly one well-formed known message.
         """
+        last = self._decoded
+        if last is not None and last[0] == data:
+            return last[1]
         if len(data) > self._header_bytes_max:
             raise RemoteProtocolError(f"a message of {len(data)} bytes, over {self._header_bytes_max}")
         item = decode_cbor(data)
@@ -117,9 +134,12 @@ class Registry:
         if known is None:
             raise RemoteProtocolError(f"not a known message: {number!r:.40}")
         try:
-            return msgspec.convert(item, known, builtin_types=(bytes,))
+            message = msgspec.convert(item, known, builtin_types=(bytes,))
         except msgspec.ValidationError as error:
             raise RemoteProtocolError(f"not a known message: {known.__name__}: {error}") from None
+        if len(data) <= _AGAIN_BYTES_MAX:
+            self._decoded = data, message
+        return message
 
 
 def decode_cbor(data: bytes) -> object:

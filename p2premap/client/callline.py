@@ -29,7 +29,7 @@ from p2premap.client.packs import Call, Counts, Mapped, calls_of
 from p2premap.client.references import Shared
 from p2premap.client.sending import Opened, Sender
 from p2premap.control.answers import Done
-from p2premap.control.calls import CallsEnded, CallsOpened, OpenCalls
+from p2premap.control.calls import Calls, CallsEnded, CallsOpened, OpenCalls
 from p2premap.control.jobs import JobUpdate, Watch
 from p2premap.errors import JobCancelled, JobFailed, JobLost, PeerUnreachable, RemoteProtocolError
 from p2premap.ids import JobId, short
@@ -328,7 +328,7 @@ class CallLine:
             match frame:
                 case Frame(message=CallsOpened(known=known, slots=slots)):
                     self._state.packer.slots = max(slots, 1)
-                    self._opened = Opened(connection, request)
+                    self._opened = Opened(connection, request, Calls(request=request, job=self.job))
                     self._sender.use(self._opened, known)
                     self._opened_at = time.monotonic()
                 case Frame(message=Done()):

@@ -55,10 +55,11 @@ LATELY_MAX: Final = 4
 
 
 class Opened(NamedTuple):
-    """A connection on which the job is open, and the number of the request that opened it."""
+    """A connection on which the job is open, the number of the request that opened it, and what comes with calls."""
 
     connection: Connection
     request: RequestId
+    calls: Calls
 
 
 class Functions:
@@ -320,7 +321,7 @@ class Sender:
 
     def _send(self, opened: Opened, extension: bytes) -> None:
         self.spent_bytes += len(extension)
-        opened.connection.post(Calls(request=opened.request, job=self._state.job), extension)
+        opened.connection.post(opened.calls, extension)
 
     # --- connections --------------------------------------------------------------------------------------------------
 

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 FLUSH_S: Final = 0.05
 _READ_BYTES: Final = 256 << 10
+_ENDED: Final = Ended()
 _GC_THRESHOLDS: Final = (50_000, 20, 20)
 """Collections cost half of some jobs' time at Python's own thresholds."""
 
@@ -245,7 +246,7 @@ class Worker:
             self._page.clear()
 
     def _send(self, records: bytes | memoryview) -> None:
-        self._write(encode_frame(WORKER, Ended(), records))
+        self._write(encode_frame(WORKER, _ENDED, records))
 
     def _write(self, frame: bytes | bytearray) -> None:
         rest = memoryview(frame)

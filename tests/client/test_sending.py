@@ -8,6 +8,7 @@ from typing import Any
 from p2premap.client.callstate import CallState
 from p2premap.client.packs import Call
 from p2premap.client.sending import Opened, Sender
+from p2premap.control.calls import Calls
 from p2premap.ids import JobId, RequestId
 
 
@@ -32,7 +33,7 @@ def test_what_is_submitted_while_a_frame_is_sent_and_answered_is_sent() -> None:
 
     state = CallState(unreachable, JobId(bytes(16)), 1)
     sender, connection = Sender(state), Quick(state)
-    sender._opened = Opened(connection, RequestId(1))  # type: ignore[arg-type]
+    sender._opened = Opened(connection, RequestId(1), Calls(request=RequestId(1), job=state.job))  # type: ignore[arg-type]
     state.packer.add(Call(0, b"first", Future()))
     sender.flush()
     assert connection.sent == 2
