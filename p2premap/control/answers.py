@@ -1,7 +1,5 @@
 """What a daemon says whatever it was asked: its greeting, a refusal, that it is done, a piece of bytes."""
 
-from __future__ import annotations
-
 import enum
 
 from p2premap.ids import RequestId

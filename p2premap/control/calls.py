@@ -1,7 +1,5 @@
 """A program's line to its job of kind "calls"."""
 
-from __future__ import annotations
-
 from p2premap.ids import RequestId
 from p2premap.wire import Count, JobIdField, Message
 

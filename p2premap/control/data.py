@@ -1,7 +1,5 @@
 """Bytes of jobs: blobs to and fro, parts of the output, what attempts printed."""
 
-from __future__ import annotations
-
 from p2premap.ids import RequestId
 from p2premap.tasks.job import Part, Source
 from p2premap.wire import Count, DigestField, FilePath, JobIdField, Message, NodeIdField

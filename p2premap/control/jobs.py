@@ -1,7 +1,5 @@
 """Handing jobs in, looking at them, explaining, ending, repeating and removing them."""
 
-from __future__ import annotations
-
 from p2premap.ids import RequestId
 from p2premap.tasks.job import JobSpec, JobView
 from p2premap.wire import Count, JobIdField, Message, NodeIdField, Seconds, Short, Text

@@ -1,7 +1,5 @@
 """Who may come in: tokens, joining, leaving, and the rotation of the secret."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import msgspec

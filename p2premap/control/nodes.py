@@ -1,7 +1,5 @@
 """Nodes: what each is, how it is, what is wrong with it, and its end."""
 
-from __future__ import annotations
-
 import msgspec
 
 from p2premap.ids import Address, RequestId

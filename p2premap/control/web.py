@@ -1,7 +1,5 @@
 """What the HTTP service (`p2premap.web`), a client like others, asks beside that: to be there, news, steering."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import msgspec

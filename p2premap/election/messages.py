@@ -10,8 +10,6 @@ Every message may be lost with its link; whatever matters is asked for again by 
 whoever waits for its answer. What comes twice changes nothing.
 """
 
-from __future__ import annotations
-
 from typing import TypeAlias
 
 from p2premap.election.records import CellRecord, JobRecord, StoredBatch

@@ -3,8 +3,6 @@
 A record replaces the one before it with the same key: of a job, of a (job, cell), of a (job, ballot, serial).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple, TypeAlias
 
 from p2premap.ids import Ballot, JobId

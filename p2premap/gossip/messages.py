@@ -16,8 +16,6 @@
 Nothing here depends on the order or number of arrivals: each message may be lost, repeated or late.
 """
 
-from __future__ import annotations
-
 import enum
 from typing import Annotated, Final
 

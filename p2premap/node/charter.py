@@ -1,9 +1,7 @@
 """What the replicas keep of a job from its first moment, and the id that is bound to it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Self
 
 import cbor2
 import msgspec
@@ -34,7 +32,7 @@ class Charter(Record, frozen=True, kw_only=True):
         return msgspec.msgpack.encode(self)
 
     @classmethod
-    def decode(cls, data: bytes) -> Charter:
+    def decode(cls, data: bytes) -> Self:
         """From a replica's record, which a member wrote."""
         return msgspec.msgpack.decode(data, type=cls)
 

@@ -25,8 +25,6 @@ major version: a peer of another one understands nothing else, and needs nothing
 A client that is no node uses an ephemeral key, boot 0 and purpose CLIENT; see `p2premap.node.tls`.
 """
 
-from __future__ import annotations
-
 import enum
 from typing import Annotated, Final
 

@@ -5,10 +5,8 @@ task on one worker. A later stage's id contains the digest of the manifest (the 
 so that lineages never mix, even where a task is not deterministic.
 """
 
-from __future__ import annotations
-
 import enum
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Self
 
 import msgspec
 
@@ -366,7 +364,7 @@ class JobView(Record, frozen=True, kw_only=True):
     history: tuple[tuple[NodeIdField, Short, Seconds], ...] = ()
     failures: tuple[Failure, ...] = ()
 
-    def brief(self) -> JobView:
+    def brief(self) -> Self:
         """The same as a line of a list: without what may be long."""
         unmet = self.unmet[:UNMET_BRIEFLY]
         return msgspec.structs.replace(self, parts=(), detail="", skipped=(), unmet=unmet, told=b"", failures=())

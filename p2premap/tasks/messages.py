@@ -25,8 +25,6 @@ its `AttemptsEnded` for each job and keeps them until the leader has `heard` the
 has heard nothing for a while, asks: the worker tells again what it keeps, and disowns what it does not know.
 """
 
-from __future__ import annotations
-
 from p2premap.ids import Ballot
 from p2premap.tasks.job import AttemptEnd, AttemptSpec, Limits, Source, StageId
 from p2premap.tasks.meeting import Meeting

@@ -13,8 +13,6 @@ Orders and ends travel beside the header as msgpack, because there may be 10^5 o
 one installation. The worker speaks last when it is asked to stop; the executor hangs up to have it killed.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Sequence
 from typing import Final
