@@ -41,6 +41,7 @@ COMMANDS = {
         "status": "cluster:status",
         "nodes": "cluster:nodes",
         "dashboard": "dashboard:dashboard",
+        "top": "top:top",
         "invite": "membership:invite",
         "join": "membership:join",
         "leave": "membership:leave",

@@ -1,0 +1,177 @@
+"""The picture that `top` draws, by rich: nodes, jobs, and the attempts that failed last."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Final
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from p2premap.cli.show import clean, duration, size
+from p2premap.client.shapes import JobShape, NodeShape, StatusShape
+from p2premap.control.nodes import Status
+from p2premap.control.web import News
+from p2premap.web.hub import Update, World
+
+FRAMES_PER_S: Final = 4
+BAR_CELLS: Final = 10
+FAILED_SHOWN: Final = 5
+RATE_S: Final = 5.0
+"""Tasks a second are counted over so long."""
+FIXED_LINES: Final = 14
+"""Titles, heads and failures."""
+OVER: Final = ("done", "failed", "cancelled")
+
+_STYLES: Final = {
+    "alive": "green",
+    "dead": "red",
+    "suspect": "yellow",
+    "stalled": "yellow",
+    "running": "cyan",
+    "done": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "waiting": "dim",
+}
+
+
+class Picture:
+    """The cluster as it is now."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(highlight=False)
+        self._world = World()
+        self._trouble = ""
+        self._ended: deque[tuple[float, int]] = deque()
+        self._failed: deque[tuple[str, str]] = deque(maxlen=FAILED_SHOWN)
+
+    def live(self) -> Live:
+        """Drawn on the whole terminal until it is left."""
+        return Live(get_renderable=self._render, console=self._console, screen=True, refresh_per_second=FRAMES_PER_S)
+
+    def print(self) -> None:
+        """Once, all of it."""
+        self._console.print(self._drawn(lines=10_000))
+
+    def everything(self) -> Update:
+        """For programs."""
+        return self._world.everything()
+
+    def begin(self, status: Status) -> None:
+        """A node answers; what another one said is told anew."""
+        self._world = World()
+        self._trouble = ""
+        self.know(status)
+
+    def know(self, status: Status) -> None:
+        """How the node is that answers."""
+        self._world.know(StatusShape.of(status, self._world.jobs))
+
+    def hear(self, news: News) -> None:
+        """A node says something."""
+        self._world.hear(news)
+        update = self._world.changes()
+        now = time.monotonic()
+        for task in () if update is None else update.tasks:
+            if task.ended_at is None:
+                continue
+            self._ended.append((now, task.tasks))
+            if task.outcome not in ("done", "running", "stopped"):
+                node = next((one.name for one in self._world.nodes.values() if one.id == task.node), "?")
+                text = f"{task.job[:8]} {task.stage}.{task.task} on {node}: {task.outcome}. {task.error}"
+                self._failed.append((time.strftime("%H:%M:%S"), clean(text)))
+
+    def lost(self, why: str) -> None:
+        """Nobody answers just now."""
+        self._trouble = why
+
+    def _render(self) -> RenderableType:
+        return self._drawn(lines=self._console.height)
+
+    def _drawn(self, *, lines: int) -> RenderableType:
+        nodes = sorted((n for n in self._world.nodes.values() if n.state != "left"), key=lambda n: (n.name, n.id))
+        jobs = sorted(self._world.jobs, key=lambda job: (job.phase in OVER, -job.submitted_at))
+        room = max(lines - FIXED_LINES, 4)
+        shown = max(min(len(nodes), room - min(len(jobs), room // 2)), 1)
+        parts: list[RenderableType] = [self._head(nodes)]
+        if self._trouble:
+            parts.append(Text(clean(self._trouble), style="red"))
+        parts += [Text(), _nodes(nodes, shown), Text(), _jobs(jobs, max(room - shown, 1))]
+        if self._failed:
+            parts.append(Text("\nfailed last", style="bold"))
+            parts += [Text(f"{at}  {text}", no_wrap=True, overflow="ellipsis") for at, text in self._failed]
+        return Group(*parts)
+
+    def _head(self, nodes: list[NodeShape]) -> Text:
+        now = time.monotonic()
+        while self._ended and now - self._ended[0][0] > RATE_S:
+            self._ended.popleft()
+        alive = [node for node in nodes if node.state == "alive"]
+        cluster = self._world.cluster
+        name = (cluster.open_name or cluster.cluster[:8]) if cluster is not None else ""
+        busy, slots = sum(node.busy for node in alive), sum(node.slots for node in alive)
+        rate = sum(tasks for _, tasks in self._ended) / RATE_S
+        text = f"p2premap {name}  {len(alive)} of {len(nodes)} nodes  {busy}/{slots} slots busy  {rate:.1f} tasks/s"
+        return Text(f"{text}  {time.strftime('%H:%M:%S')}", style="bold", no_wrap=True, overflow="ellipsis")
+
+
+def _nodes(nodes: list[NodeShape], most: int) -> Table:
+    table = _table("node", "state", "slots", ">busy", ">load", ">memory free", "note")
+    for node in nodes[:most]:
+        share = node.busy / node.slots if node.slots else 0.0
+        table.add_row(
+            clean(node.name) + (" *" if node.me else ""),
+            Text(node.state, style=_STYLES.get(node.state, "")),
+            _bar(share),
+            f"{node.busy}/{node.slots}",
+            f"{node.load:.0%}",
+            size(node.memory_free_bytes),
+            clean(node.held_back),
+        )
+    if len(nodes) > most:
+        table.add_row(Text(f"and {len(nodes) - most} more", style="dim"))
+    return table
+
+
+def _jobs(jobs: list[JobShape], most: int) -> Table:
+    table = _table("job", "name", "phase", "progress", ">", "stage", ">left", "leader", "note")
+    for job in jobs[:most]:
+        stage = job.stages[-1] if job.stages else None
+        going = job.phase not in OVER
+        left = duration(job.age_s * (1 - job.progress) / job.progress) if going and job.progress > 0.02 else ""
+        table.add_row(
+            job.id[:8],
+            clean(job.name),
+            Text(job.phase, style=_STYLES.get(job.phase, "")),
+            _bar(job.progress),
+            f"{job.progress:.0%}",
+            f"{stage.name} {stage.done}/{stage.tasks}" if stage is not None and going else "",
+            left,
+            clean(job.leader.name) + (f" ({job.takeovers} takeovers)" if job.takeovers else ""),
+            clean(job.error or job.note),
+        )
+    if len(jobs) > most:
+        table.add_row(Text(f"{len(jobs) - most} more", style="dim"))
+    return table
+
+
+def _table(*heads: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", expand=True)
+    for head in heads:
+        table.add_column(
+            head.lstrip(">"),
+            justify="right" if head.startswith(">") else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            ratio=1 if head == "note" else None,  # it takes what the others leave
+        )
+    return table
+
+
+def _bar(share: float) -> str:
+    full = round(max(0.0, min(share, 1.0)) * BAR_CELLS)
+    return "█" * full + "░" * (BAR_CELLS - full)
