@@ -452,7 +452,7 @@ def connect(
     """
     say = told if told is not None else lambda text: print(text, file=sys.stderr, flush=True)
     options = JobOptions(copies=copies, requires=(*_lines(requires), f"python {MINOR}"), parallel_max=parallel)
-    title = name or os.path.basename(getattr(sys.modules["__main__"], "__file__", None) or "interactive")
+    title = name or _own_name()
     with contextlib.ExitStack() as stack:
         reach: Connect = partial(anywhere, node, insist=False)
         try:
@@ -467,6 +467,14 @@ def connect(
         cluster = Cluster(reach, name=title, options=options, lock=lock, say=say)
         cluster.own(stack.pop_all())
         return cluster
+
+
+def _own_name() -> str:
+    """What this program is called in lists of jobs."""
+    main = sys.modules["__main__"]
+    if getattr(main, "__package__", "") == "p2premap.worker":
+        return "calls within calls"
+    return os.path.basename(getattr(main, "__file__", None) or "interactive")
 
 
 def _lines(requires: str | Sequence[str]) -> tuple[str, ...]:

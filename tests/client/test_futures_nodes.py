@@ -18,7 +18,7 @@ import tests.cluster
 from p2premap.client.cluster import Cluster
 from p2premap.client.connection import local
 from p2premap.client.private import PrivateCluster
-from p2premap.control.jobs import JobUpdate, Watch
+from p2premap.control.jobs import Jobs, JobUpdate, ListJobs, Watch
 from p2premap.errors import CallFailed, JobError
 from p2premap.tasks.job import Phase
 from tests.cluster import environment, eventually, private
@@ -121,6 +121,9 @@ def test_a_function_that_names_the_cluster_uses_it_where_it_runs(cluster: Cluste
         return cluster.submit(add, n).result() + sum(other.map(add, range(n)))
 
     assert cluster.submit(more, cluster, 3).result(60) == 4 + 6
+    with cluster.connection() as connection:
+        names = [view.name for view in connection.ask(lambda n: ListJobs(request=n), Jobs).views]
+    assert "calls within calls" in names
 
 
 def test_a_block_that_an_exception_leaves_waits_for_no_call(
