@@ -25,6 +25,7 @@ BENCHMARKS = {
     "sort": "1 GB of lines with 256 MB of memory, beside GNU sort",
     "graphs": "PageRank, components and BFS on R-MAT and a web graph, beside scipy's sparse product",
     "page": "the page in Chromium: 50 nodes, 200 task events a second",
+    "vertices": "a program called for each vertex, beside a plain Pregel loop in one process",
     "gossip_sim": "the gossip in the simulator: detection, false alarms, healing, bytes",
 }
 
