@@ -250,7 +250,7 @@ def _reading(program: Program, wish: Wish, found: Sequence[FoundFile]) -> Readin
     return Reading(
         form=ADJACENCY if adjacency else EDGES,
         delimiter=seen.delimiter,
-        header=bool(seen.header),
+        header=seen.header,
         columns=_columns(wish, seen, tables=any(is_table(file.input.name) for file in found)),
         ids=ids,
         view=BOTH if wish.undirected or program.both else OUT,

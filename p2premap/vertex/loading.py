@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from p2premap.errors import JobFailed
+from p2premap.errors import JobFailed, JobRejected
 from p2premap.ids import JobId, NodeId
 from p2premap.tasks.director import Pinned, StagePlan, TaskInput
 from p2premap.tasks.job import Source, StageId
@@ -75,7 +75,7 @@ class Reading(Record, frozen=True, kw_only=True):
     Args:
         form: one of `FORMS`; where it is `EDGES`, files whose names say so are `PARQUET` or `PARTS` all the same.
         delimiter: between the fields of a line; "": white space.
-        header: the first line of each file names the columns.
+        header: the names of the columns, where the first line of a file may say them.
         columns: see there.
         ids: `INTEGERS` or `STRINGS`.
         view: `OUT` or `BOTH`.
@@ -88,7 +88,7 @@ class Reading(Record, frozen=True, kw_only=True):
 
     form: Short = EDGES
     delimiter: Short = ""
-    header: bool = False
+    header: tuple[Text, ...] = ()
     columns: Columns = Columns()
     ids: Short = INTEGERS
     view: Short = OUT
@@ -165,6 +165,9 @@ class Loading:
         plan: of the vertex job.
         inputs: its map/reduce plan, unpacked.
 
+    Raises:
+        JobRejected: how the inputs are read cannot be understood here.
+
     Attributes:
         loaded: what all load tasks told; known from `build_stage` on.
     """
@@ -174,7 +177,10 @@ class Loading:
         self._splits = inputs
         self._lines = unpack_lines(plan.lines)
         self._settings = plan.settings
-        self._max_bad = unpack_reading(plan.settings.reading).max_bad
+        try:
+            self._max_bad = unpack_reading(plan.settings.reading).max_bad
+        except msgspec.DecodeError as error:
+            raise JobRejected(f"How the vertex job reads its inputs cannot be understood here: {error}.") from None
         self.home = home
         self.input_bytes = self._shuffle.input_bytes
         self.loaded = Loaded()

@@ -29,6 +29,15 @@ def test_vertices_without_edges(tmp_path: Path) -> None:
     assert job(tmp_path, {"a.txt": b"7\n8\n"}, "components", format="adjacency").run() == {"7": "7", "8": "8"}
 
 
+def test_mail_to_what_does_not_exist(tmp_path: Path) -> None:
+    made = job(tmp_path, {"a.txt": b"1 2 3\n2 1\n"}, "degrees", format="adjacency")
+    assert made.run() == {"1": "1\t2", "2": "1\t1"}
+    assert made.told.dropped == 1
+    (tmp_path / "again").mkdir()
+    with pytest.raises(VertexError, match=r"1 messages? went to vertices that do not exist"):
+        job(tmp_path / "again", {"a.txt": b"1 2 3\n2 1\n"}, "degrees", format="adjacency", unknown="error").run()
+
+
 def test_ids_that_are_text(tmp_path: Path) -> None:
     found = job(tmp_path, {"a.csv": "Zoë,Ada\nBob,Ada\nEve,Eve\n".encode()}, "degrees").run()
     assert found == {"Zoë": "0\t1", "Ada": "2\t0", "Bob": "0\t1", "Eve": "1\t1"}

@@ -8,20 +8,25 @@ import json
 import random
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from p2premap.client import splits
 from p2premap.errors import JobRejected
+from p2premap.ids import JobId, NodeId
+from p2premap.vertex.director import VertexDirector
 from p2premap.vertex.loading import ADJACENCY, STRINGS, Columns, Reading
+from p2premap.vertex.plan import VertexPlan
 from p2premap.worker.vertex import segments
 from p2premap.worker.vertex.owners import key_of, owner, owners_of
 from p2premap.worker.vertex.partition import VertexError
 from p2premap.worker.vertex.text import BadLines, Names, TextReader
 from p2premap.worker.writers import PairsWriter
-from tests.vertex.direct import edges_of, job
+from tests.vertex.direct import DirectJob, edges_of, job, planned
 
 SNAP = b"# Directed graph\n# FromNodeId\tToNodeId\n1\t2\n2\t3\n3\t1\n3\t4\n"
 FOUND = ([1, 2, 3, 4], [(1, 2), (2, 3), (3, 1), (3, 4)])
@@ -77,6 +82,14 @@ def test_columns_by_number_and_by_name(tmp_path: Path) -> None:
         (tmp_path / str(number)).mkdir()
         made = job(tmp_path / str(number), {"a.csv": data}, weights=True, columns=columns)
         assert edges_of(made.graphs())[1] == [(1, 2, 1.5), (2, 3, 2.0), (3, 1, 3.0), (3, 4, 4.0)]
+
+
+def test_only_files_that_begin_with_them_have_names_of_columns(tmp_path: Path) -> None:
+    texts = {"a.csv": b"source,target\n1,2\n", "b.csv": b"2,3\n3,1\n", "c.csv": b"source,target\n3,4\n"}
+    assert edges_of(job(tmp_path, texts).graphs()) == FOUND
+    (tmp_path / "named").mkdir()
+    with pytest.raises(VertexError, match=r"b\.csv does not begin with the names of columns as the first file does"):
+        job(tmp_path / "named", texts, columns="source,target").step()
 
 
 def test_both_ends_see_an_edge(tmp_path: Path) -> None:
@@ -175,8 +188,6 @@ def test_parquet(tmp_path: Path) -> None:
     table = {"when": ["x"] * 4, "source": [1, 2, 3, 3], "target": [2, 3, 1, 4], "weight": [0.5, 1.0, 2.0, 4.0]}
     parquet.write_table(pyarrow.table(table), inputs / "a.parquet")
     (tmp_path / "work").mkdir()
-    from tests.vertex.direct import DirectJob, planned
-
     found = edges_of(DirectJob(planned("pagerank", [inputs / "a.parquet"], weights=True), tmp_path / "work").graphs())
     assert found[1] == [(1, 2, 0.5), (2, 3, 1.0), (3, 1, 2.0), (3, 4, 4.0)]
     table["source"][2] = None  # type: ignore[call-overload]
@@ -279,6 +290,15 @@ def test_owners() -> None:
     assert owners_of(ids, 5)[0] == owners_of(ids, 5)[1] == owners_of(ids, 5)[2]
     assert key_of("1") != key_of(1)
     assert owners_of(["a", "b", "c", "d"], 1000) == [212, 789, 447, 92]  # the same everywhere, for ever
+
+
+def test_a_plan_of_another_version_is_refused(tmp_path: Path) -> None:
+    _, (_, packed) = planned("degrees", [__file__], ids="str").blobs
+    plan = msgspec.msgpack.decode(packed, type=VertexPlan)
+    reading = msgspec.msgpack.encode([1, 2, 3])
+    strange = replace(plan, settings=replace(plan.settings, reading=reading)).pack()
+    with pytest.raises(JobRejected, match="cannot be understood here"):
+        VertexDirector(job=JobId(bytes(16)), home=NodeId(bytes(16)), plan=strange)
 
 
 # --- the fast way and the slow way read the same -----------------------------------------------------------------

@@ -64,7 +64,12 @@ def load(params: bytes, segments: Sequence[Segment], context: Context, prepare: 
         loader = _VertexLoader(prepare, lambda ids: owners_of(ids, settings.partitions, ranges), buffer, bad)
     else:
         sorter = EdgeSorter(
-            buffer, settings.partitions, ranges, names, turned=reading.view == BOTH, creates=reading.creates
+            buffer,
+            settings.partitions,
+            ranges,
+            names if reading.ids == STRINGS else None,
+            turned=reading.view == BOTH,
+            creates=reading.creates,
         )
         loader = _EdgeLoader(reading, sorter, names, bad, context)
     inputs: Iterable[Segment] = segments
@@ -130,7 +135,10 @@ class _EdgeLoader:
         try:
             for offset, piece in pieces:
                 count = bytes(piece).count(b"\n") + (piece[-1] != 10)
-                skip, line = _beginning(piece, first, header=self._reading.header) if not offset else (0, first)
+                skip = 0 if offset else _beginning(piece)
+                if not offset and (named := self._text.header(bytes(piece[skip:]), name)):
+                    skip += named
+                line = first + bytes(piece[:skip]).count(b"\n")
                 with piece[skip:] as rest:
                     for edges in self._text.read(rest, line, where) if len(rest) else ():
                         self._sorter.add(edges)
@@ -249,7 +257,7 @@ class _VertexLoader:
         pieces = read_pieces(segment, name, LINES_PIECE_BYTES)
         try:
             for offset, piece in pieces:
-                skip, _ = _beginning(piece, 0, header=False) if not offset else (0, 0)
+                skip = 0 if offset else _beginning(piece)
                 lines = bytes(piece[skip:]).split(b"\n")
                 if not lines[-1]:
                     lines.pop()
@@ -322,10 +330,6 @@ def form_of(name: str, form: str) -> str:
     return form
 
 
-def _beginning(piece: memoryview, line: int, *, header: bool) -> tuple[int, int]:
-    """How much of the first piece of a file is no data, and the number of the line behind it."""
-    skip = len(_BOM) if bytes(piece[: len(_BOM)]) == _BOM else 0
-    if not header:
-        return skip, line
-    end = bytes(piece).find(b"\n") + 1
-    return end or len(piece), line + 1
+def _beginning(piece: memoryview) -> int:
+    """How much of the first piece of a file says only that it is UTF-8."""
+    return len(_BOM) if bytes(piece[: len(_BOM)]) == _BOM else 0

@@ -47,6 +47,8 @@ _BYTE: Final = 256
 _TABLE_MIN: Final = 1 << 16
 _TABLE_MAX: Final = 1 << 25
 """Vertices with smaller ids are remembered."""
+_NAMES_MAX: Final = 1 << 20
+"""An attempt remembers so many, which takes some 200 MB."""
 _COPY_BYTES: Final = 1 << 20
 
 _Array: TypeAlias = npt.NDArray[Any]
@@ -137,7 +139,7 @@ class EdgeSorter:
     Args:
         buffer: takes them.
         partitions, ranges: see `p2premap.worker.vertex.owners.owner`.
-        names: of the vertices, where ids are text.
+        names: of the vertices; None: ids are integers.
         turned: each edge goes to its target, too, turned round.
         creates: a target exists by being one.
     """
@@ -147,7 +149,7 @@ class EdgeSorter:
         buffer: SegmentBuffer,
         partitions: int,
         ranges: Keys | None,
-        names: Names,
+        names: Names | None,
         *,
         turned: bool,
         creates: bool,
@@ -156,7 +158,7 @@ class EdgeSorter:
         self._turned, self._creates = turned, creates
         self._waiting: list[Edges] = []
         self._count = 0
-        self._met = _Ends() if creates and not turned else None
+        self._met = _Ends() if creates and not turned and names is None else None
         self.edges = 0
 
     def add(self, edges: Edges) -> None:
@@ -169,7 +171,7 @@ class EdgeSorter:
     def finish(self) -> None:
         """Put everything into the buffer."""
         self._flush()
-        if self._met is not None and not self._names:
+        if self._met is not None:
             self._share_vertices(self._met.only_targets())
 
     def _flush(self) -> None:
@@ -192,8 +194,8 @@ class EdgeSorter:
                 self._share_edges(targets[other], sources[other], None if weights is None else weights[other], TURNED)
         if own:
             self._share_vertices(np.concatenate(own))
-        if self._names:
-            self._share_names()
+        if self._names is not None:
+            self._share_names(self._names)
         elif self._met is not None:
             self._share_vertices(self._met.add(sources, targets))
 
@@ -215,9 +217,11 @@ class EdgeSorter:
         for partition, some in self._shares(keys, [column]):
             self._put(partition, VERTICES, flags, len(some[0]), some)
 
-    def _share_names(self) -> None:
-        new, self._names.new = self._names.new, []
-        keys = self._names.keys_of(new)
+    def _share_names(self, known: Names) -> None:
+        new, known.new = known.new, []
+        keys = known.keys_of(new)
+        if len(known) > _NAMES_MAX:
+            known.clear()  # what comes again is told again
         flags = DECLARING if self._creates else 0
         for partition, (own, numbers) in self._shares(keys, [keys, np.arange(len(keys))]):
             names = [new[number] for number in numbers.tolist()]

@@ -131,6 +131,7 @@ class TextReader:
         self._stride = max(reading.columns.fields, self._width)
         self._strings = reading.ids == STRINGS
         self._delimiter = reading.delimiter.encode() or None
+        self._header = [name.encode() for name in reading.header]
         self._names, self._bad = names, bad
         if self._adjacency and not self._strings:
             self._ends_fields = _ADJACENCY_DELIMITERS
@@ -157,6 +158,29 @@ class TextReader:
             return
         yield from self.read(piece[:middle], first, where)
         yield from self.read(piece[middle:], first + bytes(piece[:middle]).count(b"\n"), where)
+
+    def header(self, piece: bytes, name: str) -> int:
+        """How many bytes of the beginning of a file name the columns.
+
+        Args:
+            name: of the file, for people.
+
+        Raises:
+            VertexError: columns are looked for by their names, and this file begins in another way than the first.
+        """
+        if not self._header:
+            return 0
+        end = piece.find(b"\n") + 1 or len(piece)
+        try:
+            found = self._fields(piece[:end].strip())
+        except BadLine:
+            found = []
+        if found == self._header:
+            return end
+        if self._columns.names:
+            there = ", ".join(repr(field.decode("utf-8", "replace")) for field in self._header)
+            raise VertexError(f"{name} does not begin with the names of columns as the first file does: {there}.")
+        return 0
 
     def _at_once(self, tokens: Tokens, piece: memoryview) -> Edges | None:
         """The edges of lines that are all alike; None: they are not."""
