@@ -1,0 +1,99 @@
+"""Answers in pieces: to who takes them, to who does not, to who goes; and what breaks off is not an end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, MutableMapping
+from typing import Any, cast
+
+import pytest
+
+from p2premap.errors import PeerUnreachable
+from p2premap.web import output
+from p2premap.web.output import Streaming
+from p2premap.web.service import Service
+
+GET = {"type": "http", "method": "GET", "client": ("127.0.0.1", 4242)}
+
+
+class Web:
+    """As much of the service as is asked for here."""
+
+    def __init__(self) -> None:
+        self.cut: list[object] = []
+
+    def hang_up(self, scope: MutableMapping[str, Any]) -> None:
+        self.cut.append(scope["client"])
+
+
+class Client:
+    """Takes so many messages, then none; or goes."""
+
+    def __init__(self, takes: int = 1000, *, goes: bool = False) -> None:
+        self.takes = takes
+        self.got: list[MutableMapping[str, Any]] = []
+        self._gone = asyncio.Event()
+        if goes:
+            self._gone.set()
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        if len(self.got) >= self.takes:
+            await asyncio.Event().wait()
+        self.got.append(message)
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+
+class Pieces:
+    """A body that notes when it is closed."""
+
+    def __init__(self, *, endless: bool = False, breaks: bool = False) -> None:
+        self.closed = False
+        self._endless, self._breaks = endless, breaks
+
+    async def all(self) -> AsyncIterator[bytes]:
+        try:
+            yield b"one"
+            if self._breaks:
+                raise PeerUnreachable("gone")
+            yield b"two"
+            while self._endless:
+                await asyncio.sleep(0.01)
+                yield b"more"
+        finally:
+            self.closed = True
+
+
+def serve(pieces: Pieces, client: Client, web: Web) -> None:
+    answer = Streaming(cast("Service", web), pieces.all(), media_type="text/plain")
+    asyncio.run(asyncio.wait_for(answer(dict(GET), client.receive, client.send), 5))
+
+
+def test_who_takes_all_of_it_gets_all_of_it() -> None:
+    pieces, client, web = Pieces(), Client(), Web()
+    serve(pieces, client, web)
+    assert [message.get("body") for message in client.got] == [None, b"one", b"two", b""]
+    assert [bool(message.get("more_body")) for message in client.got] == [False, True, True, False]
+    assert (web.cut, pieces.closed) == ([], True)
+
+
+def test_who_takes_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "SEND_S", 0.05)
+    pieces, web = Pieces(endless=True), Web()
+    serve(pieces, Client(takes=2), web)
+    assert (web.cut, pieces.closed) == ([("127.0.0.1", 4242)], True)
+
+
+def test_who_goes_stops_what_was_done_for_him() -> None:
+    pieces, web = Pieces(endless=True), Web()
+    serve(pieces, Client(goes=True), web)
+    assert web.cut == []
+
+
+def test_what_breaks_off_is_not_ended() -> None:
+    pieces, client, web = Pieces(breaks=True), Client(), Web()
+    serve(pieces, client, web)
+    assert client.got[-1].get("more_body")
+    assert web.cut == [("127.0.0.1", 4242)]
