@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from p2premap.errors import JobError, JobFailed
 from p2premap.ids import JobId, NodeId
-from p2premap.tasks.director import Director, Extension, Lasting, Pinned, StagePlan, TaskInput, Unfolds
+from p2premap.tasks.director import Director, Extension, Lasting, Pinned, StagePlan, TaskInput, Tells, Unfolds
 from p2premap.tasks.inputs import ReadsInputs
 from p2premap.tasks.job import Part, Source, StageId
 
@@ -30,7 +30,7 @@ def make_director(kind: str, make: MakeDirector, /, *, job: JobId, home: NodeId,
     """
     with _asked(kind):
         made = make(job=job, home=home, plan=plan)
-    more = ((ReadsInputs, _Reads), (Unfolds, _Unfolds), (Lasting, _Lasting))
+    more = ((ReadsInputs, _Reads), (Unfolds, _Unfolds), (Lasting, _Lasting), (Tells, _Tells))
     bases = tuple(wrapper for protocol, wrapper in more if isinstance(made, protocol))
     wrapper: type[_Foreign] = type("_Wrapped", (*bases, _Foreign), {})
     return wrapper(kind, made)
@@ -115,3 +115,12 @@ class _Lasting(_Foreign):
         made = self._made
         assert isinstance(made, Lasting)
         return self._ask(lambda: made.close(without))
+
+
+class _Tells(_Foreign):
+    """See `p2premap.tasks.director.Tells`."""
+
+    def tell(self) -> bytes:
+        made = self._made
+        assert isinstance(made, Tells)
+        return self._ask(made.tell)

@@ -13,7 +13,7 @@ from p2premap.errors import JobError, JobRejected
 from p2premap.ids import JobId, NodeId
 from p2premap.node.kinds import Kinds, Unfit
 from p2premap.tasks.calls import Calls
-from p2premap.tasks.director import Lasting, Unfolds
+from p2premap.tasks.director import Lasting, Tells, Unfolds
 from p2premap.tasks.inputs import ReadsInputs
 from p2premap.tasks.mapreduce import MapReduce
 
@@ -129,6 +129,7 @@ def test_a_foreign_director_that_does_more_does_so_still(install: Install) -> No
         "    def unfold(self, task, result): return b'more'\n"
         "    def meet(self, node, name): return name.encode()\n"
         "    def close(self, without): return bytes(without)\n"
+        "    def tell(self): return b'told'\n"
     )
     install("bothkind", "[p2premap.modules]\nbothkind = bothkind:Both\n", FOREIGN + more)
     director = Kinds()["bothkind"](job=JOB, home=HOME, plan=b"")
@@ -138,6 +139,8 @@ def test_a_foreign_director_that_does_more_does_so_still(install: Install) -> No
     assert director.unfold(0, None) == b"more"  # type: ignore[arg-type]
     assert isinstance(director, Lasting)
     assert (director.meet(HOME, "ada"), director.close((1, 2))) == (b"ada", b"\x01\x02")
+    assert isinstance(director, Tells)
+    assert director.tell() == b"told"
 
 
 def test_a_node_runs_what_is_installed_and_its_owner_does_not_refuse(install: Install) -> None:
