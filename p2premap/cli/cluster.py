@@ -6,7 +6,8 @@ import click
 
 from p2premap.cli.exits import Exit
 from p2premap.cli.shapes import finding_shape, node_shape, status_shape
-from p2premap.cli.show import clean, count, fold, json_option, print_json, say, size, table
+from p2premap.cli.show import clean, count, fold, json_option, print_json, say, table
+from p2premap.client.amounts import size
 from p2premap.client.connection import local
 from p2premap.client.reach import anywhere
 from p2premap.control.jobs import Jobs, ListJobs

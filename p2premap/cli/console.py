@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import trio
 
-from p2premap.cli.show import clean, count, say, size, table
+from p2premap.cli.show import clean, count, say, table
 from p2premap.cli.words import count_words
+from p2premap.client.amounts import size
 from p2premap.client.everywhere import HostStatistics, evaluate, host_statistics, on_each_node
 from p2premap.client.pickles import RemoteTraceback
 from p2premap.errors import P2PRemapError

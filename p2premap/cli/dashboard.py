@@ -6,7 +6,8 @@ import shlex
 
 import click
 
-from p2premap.cli.show import clean, duration, json_option, print_json, say
+from p2premap.cli.show import clean, json_option, print_json, say
+from p2premap.client.amounts import duration
 from p2premap.client.connection import local
 from p2premap.control.web import OpenWeb, WebOpened
 

@@ -21,8 +21,9 @@ from p2premap.cli import demo_job
 from p2premap.cli.exits import Exit
 from p2premap.cli.output import raise_unless_done
 from p2premap.cli.progress import Progress, progress_for
-from p2premap.cli.show import clean, count, duration, json_option, print_json, say, size
+from p2premap.cli.show import clean, count, json_option, print_json, say
 from p2premap.cli.words import WordCounts
+from p2premap.client.amounts import duration, size
 from p2premap.client.connection import local
 from p2premap.client.jobs import cancel
 from p2premap.client.private import PrivateCluster

@@ -8,7 +8,8 @@ import click
 
 from p2premap.cli.progress import state_word
 from p2premap.cli.shapes import job_shape
-from p2premap.cli.show import clean, count, duration, json_option, print_json, say, table
+from p2premap.cli.show import clean, count, json_option, print_json, say, table
+from p2premap.client.amounts import duration
 from p2premap.client.jobs import cancel as cancel_job
 from p2premap.client.jobs import read_log
 from p2premap.client.reach import anywhere

@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from p2premap.cli.progress import News, Progress, Rate, leaderless, share_line, shown, state_word, trouble_line
-from p2premap.cli.show import clean, count, duration, size
+from p2premap.cli.show import clean, count
+from p2premap.client.amounts import duration, size
 from p2premap.tasks.job import JobView, Phase, StageView
 
 FRAMES_PER_S = 8

@@ -7,7 +7,8 @@ from contextlib import suppress
 
 import click
 
-from p2premap.cli.show import DURATION, clean, count, duration, json_option, print_json, say
+from p2premap.cli.show import DURATION, clean, count, json_option, print_json, say
+from p2premap.client.amounts import duration
 from p2premap.client.connection import Connection, answering, local
 from p2premap.control.answers import Done
 from p2premap.control.membership import Invited, Join, LeaveCluster, MakeInvite

@@ -16,7 +16,8 @@ from typing import IO, TypeAlias
 
 import msgspec
 
-from p2premap.cli.show import count, duration, say, size
+from p2premap.cli.show import count, say
+from p2premap.client.amounts import duration, size
 from p2premap.client.session import Collector
 from p2premap.errors import ConfigError, JobCancelled, JobFailed, NodeUnavailable, P2PRemapError
 from p2premap.tasks.job import SAVED_PARTS_FIRST, JobView, Part, Phase

@@ -11,7 +11,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
-from p2premap.cli.show import clean, count, duration, say, size, table
+from p2premap.cli.show import clean, count, say, table
+from p2premap.client.amounts import duration, size
 from p2premap.ids import NOBODY
 from p2premap.tasks.job import JobView, StageView
 

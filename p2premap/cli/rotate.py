@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from p2premap.cli.show import clean, count, duration, json_option, print_json, say
+from p2premap.cli.show import clean, count, json_option, print_json, say
+from p2premap.client.amounts import duration
 from p2premap.client.connection import local
 from p2premap.control.membership import Rotate, Rotated
 

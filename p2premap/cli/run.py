@@ -13,7 +13,8 @@ from p2premap.cli.exits import Exit, TimedOut
 from p2premap.cli.output import PartsDirectory, Target, UrlDirectory, fetchable, finish, output_to, raise_unless_done
 from p2premap.cli.progress import Progress, progress_for
 from p2premap.cli.shapes import job_shape
-from p2premap.cli.show import DURATION, SIZE, clean, json_option, print_json, say, size
+from p2premap.cli.show import DURATION, SIZE, clean, json_option, print_json, say
+from p2premap.client.amounts import size
 from p2premap.client.bundle import kind_of, requires_of
 from p2premap.client.connection import Connection, local
 from p2premap.client.jobs import Connect

@@ -11,7 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from p2premap.cli.show import clean, duration, size
+from p2premap.cli.show import clean
+from p2premap.client.amounts import duration, size
 from p2premap.client.shapes import JobShape, NodeShape, StatusShape
 from p2premap.control.nodes import Status
 from p2premap.control.web import News

@@ -17,7 +17,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from p2premap.node.webdoor import WebSettings
-from p2premap.web import cluster, jobs, metrics, output, server, submit
+from p2premap.web import cluster, jobs, metrics, output, report, server, submit
 from p2premap.web.authority import context
 from p2premap.web.endpoints import Call, Endpoint, Media, document
 from p2premap.web.gate import Gate
@@ -41,6 +41,7 @@ ENDPOINTS: Final[list[Endpoint]] = [
     *jobs.ENDPOINTS,
     *submit.ENDPOINTS,
     *output.ENDPOINTS,
+    *report.ENDPOINTS,
     *metrics.ENDPOINTS,
     Endpoint(
         "GET",

@@ -14,7 +14,8 @@ from rich.console import Console
 from p2premap.cli import show
 from p2premap.cli.live import LiveProgress
 from p2premap.cli.progress import LINE_S, News, PlainProgress, Rate
-from p2premap.cli.show import clean, duration, fold, parse_duration, parse_size, size, table
+from p2premap.cli.show import clean, fold, parse_duration, parse_size, table
+from p2premap.client.amounts import duration, size
 from p2premap.ids import NOBODY, NodeId
 from p2premap.tasks.job import JobView, Phase, StageView
 

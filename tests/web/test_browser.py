@@ -62,8 +62,14 @@ def test_a_job_is_handed_in_watched_opened_where_it_failed_cancelled_and_outlive
     hand_in(window, broken, text, "broken")
     window.reads("failed", "ZeroDivisionError: division by zero", "the end of its output", "looking at wait for me")
     window.click("summary", "ZeroDivisionError")
-    window.reads("Attempt 0")
+    window.reads("Attempt 0 on ")
     window.picture("2-failure")
+    report = window.find("a", "Save report").get_attribute("href")
+    fetched = window.driver.execute_async_script(
+        "const [path, done] = arguments; fetch(path).then((a) => a.text()).then(done)", report
+    )
+    assert "ZeroDivisionError: division by zero" in fetched
+    assert "<script" not in fetched
 
     hand_in(window, slow, text, "slow")
     window.reads("running", "0 of 1", "Cancel")

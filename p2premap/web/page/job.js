@@ -3,15 +3,15 @@ import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
 import { bytes, clock, count, plural, seconds, short } from "./format.js";
 import { Graph } from "./graphs.js";
 import { Act, Bar, Fact, Phase } from "./parts.js";
-import { ask, useAnswer, useWorld, world } from "./store.js";
+import { ask, useAnswer, useWorld } from "./store.js";
 import { isOver, pace } from "./world.js";
 
 export function Job({ id }) {
-  useWorld();
+  const world = useWorld();
   const path = `api/v1/jobs/${id}`;
   const over = world.jobs.has(id) && isOver(world.jobs.get(id));
   const { data, error } = useAnswer(path, over ? 0 : 1);
-  const job = data ? { ...data, ...(world.jobs.get(id) ?? {}), detail: data.detail } : world.jobs.get(id);
+  const job = data ? { ...data, ...(world.jobs.get(id) ?? {}), detail: data.detail } : world.jobs.get(id); // lists leave details out
   if (!job) return html`<p class="empty">${error || "Looking…"}</p>`;
   return html`<section aria-labelledby="job-title">
     <div class="row spread">
@@ -25,7 +25,7 @@ export function Job({ id }) {
     <div class="columns">
       <div>
         <${Stages} job=${job} />
-        ${job.supersteps?.length ? html`<${Supersteps} steps=${job.supersteps} />` : ""}
+        ${job.graph ? html`<${Supersteps} graph=${job.graph} />` : ""}
         <${Failed} path=${path} over=${over} />
         ${job.skipped?.length ? html`<${Skipped} job=${job} />` : ""}
         ${job.unmet?.length ? html`<${Unmet} job=${job} />` : ""}
@@ -102,11 +102,23 @@ function Stages({ job }) {
     </table>`;
 }
 
-function Supersteps({ steps }) {
-  const at = steps.map((step) => step.superstep);
+function Supersteps({ graph }) {
+  const { rows } = graph;
   return html`<h2>Supersteps</h2>
-    <${Graph} label="Active vertices and mail, superstep by superstep" columns=${[at, steps.map((s) => s.active), steps.map((s) => s.sent)]}
-      series=${[{ label: "active", colour: "--run" }, { label: "mail", colour: "--fetch" }]} time=${false} />`;
+    <p class="small">
+      ${plural(graph.vertices, "vertex", "vertices")}, ${plural(graph.edges, "edge")}; ${plural(graph.supersteps, "superstep")},
+      ${" "}${plural(graph.checkpoints, "checkpoint")}${graph.why ? `. ${graph.why}` : ""}
+    </p>
+    ${rows.length > 1 &&
+    html`<${Graph}
+      label="Active vertices and mail, superstep by superstep"
+      columns=${[rows.map((row) => row.superstep), rows.map((row) => row.active), rows.map((row) => row.sent)]}
+      series=${[
+        { label: "active", colour: "--run" },
+        { label: "mail", colour: "--fetch" },
+      ]}
+      time=${false}
+    />`}`;
 }
 
 function Failed({ path, over }) {
@@ -129,14 +141,10 @@ function Attempts({ path, task }) {
   if (!data) return html`<p>${error || "Looking…"}</p>`;
   return html`<p>${data.why}</p>
     ${data.attempts.map(
-      (attempt) => html`<p class="small">Attempt ${attempt.attempt}${on(attempt.node)}: ${attempt.outcome}. ${attempt.error}</p>
+      (attempt) => html`<p class="small">Attempt ${attempt.attempt}${attempt.node.name ? ` on ${attempt.node.name}` : ""}: ${attempt.outcome}. ${attempt.error}</p>
         ${attempt.detail ? html`<pre tabindex="0" aria-label="traceback">${attempt.detail}</pre>` : ""}`,
     )}
     <${Log} path=${path} over=${true} task=${`${task.stage}.${task.task}`} />`;
-}
-
-function on(node) {
-  return node ? ` on ${world.nodes.get(node)?.name ?? node}` : "";
 }
 
 function Skipped({ job }) {

@@ -76,7 +76,7 @@ function Row({ node }) {
   const [open, setOpen] = useState(false);
   return html`<tr class=${node.state === "alive" ? "" : "faint"}>
       <td data-label="Node">${node.name}${node.me ? html` <span class="badge">serves this page</span>` : ""}</td>
-      <td data-label="State">${node.state}${node.held_back ? html`<div class="small">${node.held_back}</div>` : ""}</td>
+      <td data-label="State">${node.state}${node.on_battery ? html` <span class="badge">on battery</span>` : ""}${node.held_back ? html`<div class="small">${node.held_back}</div>` : ""}</td>
       <td data-label="Slots" class="num">${node.busy}/${node.slots}</td>
       <td data-label="Load" class="num">${percent(node.load)}</td>
       <td data-label="Memory free" class="num">${bytes(node.memory_free_bytes)} of ${bytes(node.memory_bytes)}</td>
