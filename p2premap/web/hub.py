@@ -282,15 +282,24 @@ class Hub:
         """Until cancelled."""
         while True:
             await self._wanted.wait()
-            async with asyncio.TaskGroup() as group:
-                parts = [group.create_task(part()) for part in (self._follow, self._look, self._tell)]
-                while True:
-                    await asyncio.sleep(LOOK_S)
-                    if not self._followers and time.monotonic() - self._left > RING_S:
-                        break
-                for part in parts:
-                    part.cancel()
+            try:
+                await self._serve()
+            except* Exception:
+                # a fault of ours in one piece of news must not be the end of all
+                log.exception("following the node has failed; it is begun anew")
+                await asyncio.sleep(AGAIN_S)
             self._forget()
+
+    async def _serve(self) -> None:
+        """As long as somebody follows, and a while longer."""
+        async with asyncio.TaskGroup() as group:
+            parts = [group.create_task(part()) for part in (self._follow, self._look, self._tell)]
+            while True:
+                await asyncio.sleep(LOOK_S)
+                if not self._followers and time.monotonic() - self._left > RING_S:
+                    break
+            for part in parts:
+                part.cancel()
 
     def bye(self) -> None:
         """The node stops: every follower is told, and nothing more."""
