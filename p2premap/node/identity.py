@@ -285,10 +285,11 @@ def _make(root: Path, secret: ClusterSecret, randomness: Randomness) -> Identity
     hidden.mkdir(mode=0o700)
     lock = _lock(hidden)
     assert lock is not None, "a new directory is already locked"
-    _write(hidden / "key", seed)
     boot = next_boot(Boot(0), _drawn(randomness))
-    _write(hidden / "boot", _lines(boot))
+    for name, content in (("key", seed), ("boot", _lines(boot))):
+        _write_file(hidden / name, content)
     credentials = _credentials(hidden, secret, seed)
+    _sync(hidden)
     directory = root / node.hex()
     hidden.rename(directory)
     _sync(root)
@@ -305,7 +306,9 @@ def _credentials(directory: Path, secret: ClusterSecret, seed: bytes) -> Credent
             return Credentials(ca, leaf, private)
     made = issue(secret, seed)
     content = made.ca + made.leaf + made.key
-    _write(path, hashlib.sha256(secret.value + seed + content).hexdigest().encode() + b"\n" + content)
+    # what a power cut leaves of it is found out, and made anew
+    digest = hashlib.sha256(secret.value + seed + content).hexdigest().encode()
+    _write_file(path, digest + b"\n" + content, sync=False)
     return made
 
 
@@ -324,13 +327,19 @@ def _set_aside(directory: Path) -> Path:
 def _write(path: Path, content: bytes) -> None:
     """Replace a file of mode 0600; after a power cut it has the old content or the new."""
     temporary = path.with_name(f"{path.name}.new")
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    _write_file(temporary, content)
+    temporary.replace(path)
+    _sync(path.parent)
+
+
+def _write_file(path: Path, content: bytes, *, sync: bool = True) -> None:
+    """Write a file of mode 0600; with `sync`, its content survives a power cut once its directory is synced."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(file, "wb") as stream:
         stream.write(content)
         stream.flush()
-        os.fsync(file)
-    temporary.replace(path)
-    _sync(path.parent)
+        if sync:
+            os.fsync(file)
 
 
 def _sync(directory: Path) -> None:
