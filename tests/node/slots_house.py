@@ -17,11 +17,15 @@ from p2premap.ids import Digest, JobId, NodeId
 from p2premap.node.blobs import BlobStore
 from p2premap.node.bulk import BULK
 from p2premap.node.executor import Executor
+from p2premap.node.gangs import Gangs
+from p2premap.node.secret import ClusterSecret
 from p2premap.node.staging import Stager
 from p2premap.ports import FrameStream
 from p2premap.tasks.events import AttemptGoesOn, AttemptWaits, RunBatch, SlotReported
 from p2premap.tasks.job import AttemptEnd, AttemptSpec, Limits, Source, StageId
+from p2premap.tasks.meeting import Meeting
 from p2premap.wire import Frame, FrameDecoder, Message, encode_frame
+from tests.cluster import short_home
 
 ME = NodeId(b"m" * 16)
 JOB = JobId(b"j" * 16)
@@ -37,16 +41,30 @@ async def nobody(node: NodeId) -> FrameStream:
 class Bench:
     """An executor, what it reported, and shorthands."""
 
-    def __init__(self, state: Path, open_bulk: Callable[[NodeId], Awaitable[FrameStream]] = nobody) -> None:
+    def __init__(
+        self, state: Path, open_bulk: Callable[[NodeId], Awaitable[FrameStream]] = nobody, doors: Path | None = None
+    ) -> None:
+        self.doors = doors or state
         self.state = state
         self.blobs = BlobStore(state / "blobs")
         self.stager = Stager(me=ME, blobs=self.blobs, open_bulk=open_bulk, neighbour_blobs=lambda node: None)
-        self.executor = Executor(state=state, blobs=self.blobs, stager=self.stager, deliver=self._deliver)
+        self.gangs = Gangs(
+            me=ME,
+            secret=lambda: ClusterSecret(bytes(32)),
+            directory=lambda: self.doors,
+            addresses_of=lambda node: (),
+            is_neighbour=lambda node: True,
+        )
+        self.executor = Executor(
+            state=state, blobs=self.blobs, stager=self.stager, deliver=self._deliver, table=self.gangs.table
+        )
         self.reports: list[SlotReported] = []
         self.waits: list[AttemptWaits | AttemptGoesOn] = []
         self.on_report: Callable[[SlotReported], object] = lambda report: None
         self._news = trio.Event()
         self._numbers = itertools.count(1)
+        self.last = 0
+        """The number of the last batch."""
 
     def _deliver(self, report: SlotReported | AttemptWaits | AttemptGoesOn) -> None:
         if isinstance(report, SlotReported):
@@ -71,10 +89,12 @@ class Bench:
         sources: tuple[Source, ...] = (),
         first: int = 0,
         runtime: str = RUNTIME,
+        meeting: Meeting | None = None,
     ) -> RunBatch:
+        self.last = next(self._numbers)
         return RunBatch(
             slot=slot,
-            batch=next(self._numbers),
+            batch=self.last,
             job=job,
             stage=STAGE,
             runtime=runtime,
@@ -85,6 +105,7 @@ class Bench:
                 AttemptSpec(task=task, attempt=0, params=call.encode(), sources=sources)
                 for task, call in enumerate(calls, first)
             ),
+            meeting=meeting,
         )
 
     async def news(self) -> None:
@@ -116,12 +137,13 @@ class Bench:
 @asynccontextmanager
 async def bench(state: Path, *, open_bulk: Callable[[NodeId], Awaitable[FrameStream]] = nobody) -> AsyncIterator[Bench]:
     """A running executor."""
-    made = Bench(state, open_bulk)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(made.executor.run)
-        with trio.fail_after(60):
-            yield made
-        nursery.cancel_scope.cancel()
+    with short_home() as doors:
+        made = Bench(state, open_bulk, Path(doors))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(made.executor.run)
+            with trio.fail_after(60):
+                yield made
+            nursery.cancel_scope.cancel()
 
 
 async def exists(path: Path) -> None:

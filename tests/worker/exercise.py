@@ -40,6 +40,39 @@ class Exercise:
         result: Result = getattr(self, name)(argument, segments, context)
         return result
 
+    def run_together(self, function, orders, gang, contexts):
+        """What the first order says."""
+        name, _, argument = orders[0].params.decode().partition(" ")
+        return getattr(self, f"all_{name}")(argument, orders, gang, contexts)
+
+    def all_sum(self, argument, orders, gang, contexts):
+        mine = sum(order.task for order in orders)
+        frames = [[str(mine).encode()]] * len(gang.seats)
+        total = mine + sum(int(bytes(came)) for came in gang.exchange(frames) if came)
+        return [Result(f"{total} {os.getpid()}".encode()) for _ in orders]
+
+    def all_read(self, argument, orders, gang, contexts):
+        for order, context in zip(orders, contexts, strict=True):
+            for segment in order.segments:
+                context.read(segment)
+        return self.all_sum(argument, orders, gang, contexts)
+
+    def all_talk(self, argument, orders, gang, contexts):
+        """For ever, once it has said so by a file."""
+        while gang.exchange([[b""]] * len(gang.seats)) is not None:
+            with open(argument, "a"):
+                pass
+
+    def all_misbehave(self, argument, orders, gang, contexts):
+        """One seat does what the argument says, the others wait for it."""
+        gang.exchange([[b""]] * len(gang.seats))
+        if gang.seat == 0:
+            getattr(self, argument)("", (), contexts[0])
+        gang.exchange([[b""]] * len(gang.seats))
+
+    def all_few(self, argument, orders, gang, contexts):
+        return [Result(b"")]
+
     def nothing(self, argument, segments, context):
         return Result(b"")
 
