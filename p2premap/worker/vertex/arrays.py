@@ -7,7 +7,7 @@ send. What is sent along edges goes through the plans of `exchange`, everything 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -84,6 +84,7 @@ class Part:
         edges: in the view that the program has asked for.
         state: arrays by name, one value a vertex, or of any other length: what a checkpoint keeps. Nothing else is
             remembered from one superstep to the next.
+        text: ids are text, and keys stand for them.
         globals: of the whole graph, and what was aggregated in the superstep before.
     """
 
@@ -99,7 +100,8 @@ class Part:
         self.letters: Letters | None = None
         self.sent = 0
         self.aggregates: dict[str, object] = {}
-        self._text = settings.ids == "str"
+        self.text = settings.ids == "str"
+        self._made: dict[str, Array] = {}
 
     @property
     def superstep(self) -> int:
@@ -126,18 +128,24 @@ class Part:
         assert self.letters is not None, "made with the partition"
         return self.letters
 
+    def once(self, name: str, make: Callable[[], Array]) -> Array:
+        """What follows from the graph alone: made when it is first asked for in a process."""
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
+
     def name(self, place: int) -> int | str:
         """The id of the vertex at a place."""
         return self.graph.ids()[place]
 
     def find(self, vertex: object) -> int:
         """The place of a vertex, given by its id; -1: it is not here."""
-        if not self._text and isinstance(vertex, str):
+        if not self.text and isinstance(vertex, str):
             try:
                 vertex = int(vertex)
             except ValueError:
                 return -1
-        key = key_of(str(vertex) if self._text else vertex)
+        key = key_of(str(vertex) if self.text else vertex)
         place = int(np.searchsorted(self.keys, key))
         return place if place < self.n and self.keys[place] == key else -1
 
@@ -174,7 +182,8 @@ class Part:
             self.sent += self._letters.send(keys, values)
 
     def ask(self, name: str, keys: Keys) -> None:
-        """Ask what the state array `name` holds for these vertices after the next superstep: see `answers`."""
+        """Ask what the state array `name` holds for these vertices after the next superstep: see `answers`. `NAMES`
+        asks for ids that are text, as UTF-8."""
         self.sent += self._letters.ask(name, np.ascontiguousarray(keys, np.int64))
 
     def aggregate(self, name: str, value: object) -> None:
@@ -214,7 +223,7 @@ class ArrayPartition:
 
     def _remember(self) -> None:
         part, settings = self.part, self._settings
-        part.letters = Letters(part.keys, settings.partitions, self._ranges, self._how, part.state)
+        part.letters = Letters(part.keys, settings.partitions, self._ranges, self._how, part.state, part.graph.names)
 
     def _empty(self) -> Inbox:
         if self._how is None:
@@ -432,8 +441,8 @@ def _active(n: int, halted: object) -> int:
     Raises:
         ValueError: it is neither a truth value nor a mask.
     """
-    if halted is None or isinstance(halted, bool):
-        return 0 if halted in (None, True) else n
+    if halted is None or isinstance(halted, (bool, np.bool_)):
+        return 0 if halted is None or halted else n
     mask = np.asarray(halted)
     if mask.shape != (n,) or mask.dtype != np.bool_:
         raise ValueError(f"compute returns True, False, None, or a mask of {n} booleans: those that halt.")

@@ -50,7 +50,7 @@ FEW: Final = 20
 """Edges are gone over one by one where less than a twentieth of them have something to carry (Ligra)."""
 _SECTION: Final = struct.Struct("<BB6x")
 _ARRAY: Final = struct.Struct("<8sq")
-_TYPES: Final = frozenset("biuf")
+_TYPES: Final = frozenset("biufS")
 
 
 def pack(kind: int, *arrays: Array) -> list[Buffer]:

@@ -95,6 +95,12 @@ class Graph:
         """Of the edges: 1 where it leads this way in the input, too; None where all do."""
         return self.arrays.get("forward")
 
+    def names(self) -> npt.NDArray[np.bytes_]:
+        """Of the vertices, where ids are text: their UTF-8, all as wide as the widest."""
+        offsets, letters = self.arrays["names_offsets"], self.arrays["names_bytes"].tobytes()
+        bounds = offsets.tolist()
+        return np.array([letters[start:end] for start, end in itertools.pairwise(bounds)], np.bytes_)
+
     def ids(self) -> list[int] | list[str]:
         """Of the vertices, as users know them."""
         offsets = self.arrays.get("names_offsets")

@@ -7,7 +7,7 @@ that makes it cheap to follow pointers, as in Shiloach and Vishkin's algorithm, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -21,6 +21,8 @@ LETTERS: Final = 4
 QUESTIONS: Final = 5
 ANSWERS: Final = 6
 """Kinds of sections."""
+NAMES: Final = "/names"
+"""What can be asked about like a state array, and is none."""
 
 
 class _Sorted:
@@ -57,7 +59,9 @@ class _Asked:
 
     def put(self, source: int, answers: Array) -> None:
         if self.answers is None:
-            self.answers = np.empty(len(self.vertices), answers.dtype)
+            self.answers = np.zeros(len(self.vertices), answers.dtype)
+        elif self.answers.dtype != answers.dtype:  # names, and these are wider
+            self.answers = self.answers.astype(np.promote_types(self.answers.dtype, answers.dtype))
         self.answers[self.sorted.of(source)] = answers
 
 
@@ -68,13 +72,20 @@ class Letters:
         keys: of its vertices, ascending.
         how: the combiner, if there is one.
         state: the arrays that can be asked about.
+        names: makes an array of the vertices' names, which can be asked about as `NAMES`.
     """
 
     def __init__(
-        self, keys: Keys, partitions: int, ranges: Keys | None, how: Reducer | None, state: Mapping[str, Array]
+        self,
+        keys: Keys,
+        partitions: int,
+        ranges: Keys | None,
+        how: Reducer | None,
+        state: Mapping[str, Array],
+        names: Callable[[], Array],
     ) -> None:
         self._keys, self._partitions, self._ranges = keys, partitions, ranges
-        self._how, self._state = how, state
+        self._how, self._state, self._names = how, state, names
         self._lost = 0
         self.answers: Array | None = None
         """To what was asked two supersteps ago, in the order of that."""
@@ -123,7 +134,7 @@ class Letters:
                 pieces += pack(QUESTIONS, np.frombuffer(name.encode(), np.uint8), asked.vertices[chosen])
         if partition in self._answering:
             name, slots = self._answering[partition]
-            pieces += pack(ANSWERS, self._state[name][slots])
+            pieces += pack(ANSWERS, (self._names() if name == NAMES else self._state[name])[slots])
         return pieces
 
     def _sort(self) -> tuple[_Sorted, Keys, Array]:
@@ -151,7 +162,7 @@ class Letters:
             self._came.append((slots[known], arrays[1][known]))
         elif kind == QUESTIONS:
             name, slots = arrays[0].tobytes().decode(), places_of(self._keys, arrays[1])
-            if name not in self._state or (slots < 0).any():
+            if (name != NAMES and name not in self._state) or (slots < 0).any():
                 raise ValueError(f"{name!r} was asked for of a vertex that does not exist, or there is no such array.")
             self._questions[source] = name, slots
         else:
@@ -179,7 +190,7 @@ class Letters:
         """What has to outlive the process, between `turn` and `begin`."""
         arrays: dict[str, Array] = {}
         if self.answers is not None:
-            arrays["answers"] = self.answers
+            arrays[f"answers:{self.answers.dtype.str}"] = self.answers.view(np.uint8)
         if self._asked is not None:
             arrays["asked"] = self._asked.keys
         for source, (name, slots) in self._questions.items():
@@ -188,13 +199,14 @@ class Letters:
 
     def restore(self, arrays: Mapping[str, Array]) -> None:
         """Become what gave these."""
-        self.answers = np.array(arrays["answers"]) if "answers" in arrays else None
-        self._asked = None
+        self.answers = self._asked = None
         if "asked" in arrays:
             self._asked = _Asked(np.array(arrays["asked"]), self._partitions, self._ranges)
         self._questions = {}
-        for key, slots in arrays.items():
+        for key, array in arrays.items():
             what, _, rest = key.partition(":")
+            if what == "answers":
+                self.answers = np.array(array).view(rest)
             if what == "question":
                 source, _, name = rest.partition(":")
-                self._questions[int(source)] = name, np.array(slots)
+                self._questions[int(source)] = name, np.array(array)

@@ -9,17 +9,20 @@ import numpy as np
 from p2premap.vertex.program import ArrayProgram
 from p2premap.worker.vertex.arrays import Inbox, Part
 from p2premap.worker.vertex.kernels import Array
+from p2premap.worker.vertex.naming import name, named
 from p2premap.worker.vertex.partition import VertexError
 
 JUMPS_AFTER: Final = 12
 """Supersteps of passing labels on; most graphs are done by then."""
+_REST: Final = 2
+"""For so many supersteps answers may still change something after all labels have come to rest."""
 _METHODS: Final[dict[str, int | None]] = {"auto": JUMPS_AFTER, "label": None, "jump": 0}
 
 
 class Components(ArrayProgram):
     """The smallest id of each vertex's component, edges taken in both directions.
 
-    Of ids that are text it is the one with the smallest key.
+    Of ids that are text it is the one with the smallest key, which is as good as any.
 
     Labels go from neighbour to neighbour, the smaller one wins. That takes as many supersteps as the component is
     wide, so on a wide one *hooks* and *jumps* help: a vertex that hears of a smaller label tells it to the vertex that
@@ -49,26 +52,29 @@ class Components(ArrayProgram):
     def compute(self, part: Part, inbox: Inbox) -> bool:
         """Take over what is smaller, and pass it on."""
         label = part.state["label"]
-        after = _METHODS[self.method]
-        jumps = after is not None and part.superstep >= after
+        moves = not part.superstep or bool(part.globals.aggregates["changed"])
+        if moves:
+            part.state["moved"] = np.array([part.superstep])
+        elif part.text and part.superstep > part.state["moved"][0] + _REST:
+            part.aggregate("changed", 0)
+            return name(part, label)
+        new, fresh = label, part.degrees > 0
         if part.superstep:
             new = np.minimum(label, inbox.values)
             if part.answers is not None:
                 np.minimum(new, part.answers, out=new)
             fresh = new < label
-        else:
-            new, fresh = label, part.degrees > 0
-        changed = int(np.count_nonzero(fresh))
-        part.aggregate("changed", changed)
+        part.aggregate("changed", int(np.count_nonzero(fresh)))
         part.send_all(new, fresh)
-        if jumps and part.superstep:
-            old = label[fresh]
-            part.send(old, new[fresh])
+        after = _METHODS[self.method]
+        if after is not None and part.superstep >= after:
+            if part.superstep:
+                part.send(label[fresh], new[fresh])
+            if moves:
+                part.ask("label", new)
         part.state["label"] = new
-        if jumps and (not part.superstep or part.globals.aggregates["changed"]):
-            part.ask("label", new)
-        return True
+        return not part.text
 
     def result(self, part: Part) -> Array:
         """The labels."""
-        return part.state["label"]
+        return named(part, part.state["label"])

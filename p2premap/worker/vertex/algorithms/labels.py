@@ -10,6 +10,7 @@ import numpy as np
 from p2premap.vertex.program import ArrayProgram
 from p2premap.worker.vertex.arrays import Inbox, Part
 from p2premap.worker.vertex.kernels import Array, commonest
+from p2premap.worker.vertex.naming import name, named
 from p2premap.worker.vertex.partition import VertexError
 
 
@@ -42,12 +43,14 @@ class LabelPropagation(ArrayProgram):
     def compute(self, part: Part, inbox: Inbox) -> bool:
         """One iteration a superstep, the first one to send only."""
         label = part.state["label"]
+        if part.superstep > self.iterations:
+            return name(part, label)
         if part.superstep:
             new = self._commonest(inbox, label)
             part.aggregate("changed", int(np.count_nonzero(new != label)))
             part.state["label"] = label = new
         if part.superstep == self.iterations:
-            return True
+            return name(part, label)
         part.send_all(label)
         return False
 
@@ -59,4 +62,4 @@ class LabelPropagation(ArrayProgram):
 
     def result(self, part: Part) -> Array:
         """The labels."""
-        return part.state["label"]
+        return named(part, part.state["label"])

@@ -45,8 +45,6 @@ class PageRank(ArrayProgram):
         if self.iterations < 0 or not self.tolerance >= 0:
             raise VertexError("iterations and tolerance must not be negative.")
         part.state["rank"] = np.full(part.n, 1.0 / max(1, part.globals.vertices))
-        part.state["share"] = 1.0 / np.maximum(part.degrees, 1)
-        part.state["dangling"] = np.flatnonzero(part.degrees == 0)
 
     def compute(self, part: Part, inbox: Inbox) -> bool:
         """One iteration a superstep, the first one to send only."""
@@ -62,8 +60,9 @@ class PageRank(ArrayProgram):
             part.state["rank"] = rank = new
         if part.superstep == (self.iterations or ITERATIONS_MAX):
             return True
-        part.aggregate("dangling", float(rank[part.state["dangling"]].sum()))
-        part.send_all(rank * part.state["share"])
+        dangling = part.once("dangling", lambda: np.flatnonzero(part.degrees == 0))
+        part.aggregate("dangling", float(rank[dangling].sum()))
+        part.send_all(rank * part.once("share", lambda: 1.0 / np.maximum(part.degrees, 1)))
         return False
 
     def master(self, now: Globals) -> Verdict | None:
