@@ -196,7 +196,8 @@ class ArrayProgram(Program):
         combine: values for one vertex become one: "sum", "min" or "max"; "": the inbox has lists of all.
         dtype: of values in mail, as numpy calls it.
         edge: what the weight of an edge does to a value that goes along it: "add", "multiply", or "": nothing.
-        view: "directed": edges as they are; "both": each can be gone along from both of its ends.
+        view: "directed": edges as they are; "both": each can be gone along from both of its ends; "simple": the same,
+            but each neighbour once, and no loops.
         weighted: it needs weights; where the input has none they are 1.
     """
 

@@ -36,7 +36,7 @@ def test_many_walks(faults: str) -> None:
 
 
 V = "worker.vertex."
-BUGS = [
+BUGS = (
     Planted(
         "The last mail of a superstep was not delivered.",
         V + "engine:Epoch._turn",
@@ -165,7 +165,7 @@ BUGS = [
         "barrier",
         "leaders",
     ),
-]
+)
 
 
 def _all(seeds: Iterable[int], faults: Faults) -> None:
