@@ -60,15 +60,18 @@ class Store:
             self._db = self._open()
 
     def _open(self) -> sqlite3.Connection:
+        new = not self._path.exists()
         db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=5.0)
         try:
+            if new:  # there is nothing in it yet that a power cut could take
+                db.execute("PRAGMA synchronous=OFF")
             db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=NORMAL")
             (version,) = db.execute("PRAGMA user_version").fetchone()
             if version > SCHEMA_VERSION:
                 raise ConfigError(f"{self._path} was written by a later release of p2premap; upgrade this one.")
             if version == 0:
                 db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+            db.execute("PRAGMA synchronous=NORMAL")
         except BaseException:
             db.close()
             raise
