@@ -39,6 +39,13 @@ class FrameStream(Protocol):
             PeerUnreachable: the stream is broken.
         """
 
+    def send_now(self, message: Message, payload: bytes | memoryview = b"") -> bool:
+        """Send one frame as far as that needs no waiting. False: the rest goes before whatever is sent next.
+
+        Raises:
+            PeerUnreachable: the stream is broken.
+        """
+
     async def receive(self) -> Frame | None:
         """The next frame; None when the other end has closed in good order.
 

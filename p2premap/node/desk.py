@@ -76,6 +76,14 @@ class Visit:
         """
         await self._stream.send(message, payload)
 
+    def say_now(self, message: Message, payload: bytes | memoryview = b"") -> bool:
+        """The same as far as that needs no waiting. False: the rest goes before whatever is said next.
+
+        Raises:
+            PeerUnreachable: as `say`.
+        """
+        return self._stream.send_now(message, payload)
+
 
 Handler: TypeAlias = Callable[[Visit, Message, bytes], Awaitable[None]]
 

@@ -44,12 +44,17 @@ class Line:
     """One program's line to a job that is led here.
 
     Args:
+        visit: of the program.
         request: of its `OpenCalls`.
     """
 
-    def __init__(self, request: RequestId) -> None:
+    def __init__(self, visit: Visit, request: RequestId) -> None:
+        self.visit = visit
         self.request = request
+        self.ended = CallsEnded(request=request, slots=0)
         self.wake = trio.Event()
+        self.rests = False
+        """Its task waits for `wake`, and nothing is being said."""
         self.moved = self.over = False
         self.refusal = ""
         self.box: deque[EndsOfNode] = deque()
@@ -59,9 +64,8 @@ class Line:
         self.wake.set()
 
     def put(self, node: NodeId, ends: tuple[AttemptEnd, ...]) -> None:
-        """Packs that ended."""
+        """Packs that ended, to be told."""
         self.box.append(EndsOfNode(node=node, ends=ends))
-        self.ring()
 
     def take(self) -> list[EndsOfNode]:
         """What has come, as much as fits into a frame."""
@@ -121,6 +125,7 @@ class CallLines:
             case tasks.TasksEnded(node=node, ends=ends):
                 if line is not None:
                     line.put(node, ends)
+                    self._say_at_once(line)
             case tasks.Extended(request=request):
                 if (asked := self._asked.get(request)) is not None:
                     asked.known = effect.first
@@ -162,17 +167,19 @@ class CallLines:
     async def serve(self, visit: Visit, message: OpenCalls) -> None:
         """Serve a line until its program hangs up, or the job is over or led elsewhere."""
         job = message.job
-        line = Line(message.request)
+        line = Line(visit, message.request)
         self._lines[job] = line
         try:
             known = await self._known(job)
             self._deliver(RetellEnds(job=job, first=message.first))
             await visit.say(CallsOpened(request=line.request, known=known, slots=self.slots()))
             while True:
+                line.rests = not line.wake.is_set()
                 with trio.move_on_after(ALIVE_S):
                     await line.wake.wait()
+                line.rests = False
                 line.wake = trio.Event()
-                await self._say(visit, line)
+                await self._say(line)
                 if line.over:
                     await visit.say(Done(request=line.request))
                     return
@@ -234,14 +241,29 @@ class CallLines:
             raise PeerUnreachable("The job is led by another node now; open it anew.")
         return asked.known
 
-    async def _say(self, visit: Visit, line: Line) -> None:
+    def _say_at_once(self, line: Line) -> None:
+        """A program waits: where nothing stands in the way it is told here, which costs no turn of the event loop."""
+        try:
+            while line.rests and line.box:
+                line.rests = line.visit.say_now(*self._ended(line))
+        except PeerUnreachable:
+            line.rests = False
+        if not line.rests:
+            line.ring()  # its task says the rest, or finds that the program has gone
+
+    async def _say(self, line: Line) -> None:
         """Everything that has come; a sign of life if nothing has."""
         while True:
-            groups = line.take()
-            payload = pack_ends(groups) if groups else b""
-            await visit.say(CallsEnded(request=line.request, slots=self.slots()), payload)
+            await line.visit.say(*self._ended(line))
             if not line.box:
                 return
+
+    def _ended(self, line: Line) -> tuple[CallsEnded, bytes]:
+        """The next frame of what has come."""
+        groups, slots = line.take(), self.slots()
+        if line.ended.slots != slots:
+            line.ended = CallsEnded(request=line.request, slots=slots)
+        return line.ended, pack_ends(groups) if groups else b""
 
 
 # --- handlers -----------------------------------------------------------------------------------------------------

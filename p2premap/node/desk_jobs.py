@@ -119,8 +119,9 @@ async def cancel(visit: Visit, message: Message, _: bytes) -> None:
     with trio.move_on_after(CANCEL_S):
         while not over(view):
             if visit.house.core.jobs.leads(job):
+                seen = visit.house.bulletin.latest(job)
                 visit.house.orders.cancel(job, message.reason)
-                if await visit.house.bulletin.after(job, visit.house.bulletin.latest(job)) is None:
+                if await visit.house.bulletin.after(job, seen) is None:
                     await visit.house.bulletin.moved(job, within_s=LOOK_AGAIN_S)
             elif visit.peer is not None:
                 raise RequestError(Trouble.UNREACHABLE, f"The job {short(job)} is led by another node.")

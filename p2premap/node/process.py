@@ -21,6 +21,7 @@ import trio
 from p2premap.errors import P2PRemapError
 from p2premap.ids import Digest, JobId
 from p2premap.node.processes import descendants, send_signal, signal_name
+from p2premap.node.quick import QuickStream
 from p2premap.wire import Frame, FrameDecoder, Message, encode_frame
 from p2premap.worker.messages import WORKER
 from p2premap.worker.page import Page, new_page
@@ -68,8 +69,9 @@ class WorkerProcess:
         self.page = page
         self.answers: dict[int, tuple[int, int]] = {}
         self._process = process
-        self._socket = trio.socket.from_stdlib_socket(ours)
+        self._stream = QuickStream(ours)
         self._decoder = FrameDecoder(WORKER)
+        self._unsent = b""
         self._next_number = 1
         self.loaded = False
         self.condemned = False
@@ -124,12 +126,25 @@ class WorkerProcess:
         self.answers.update(enumerate(attempts, first))
         return first
 
-    async def send(self, message: Message, payload: bytes = b"") -> None:
-        """Send; a broken socket is not reported here, but by `receive` and `ended`."""
-        rest = memoryview(encode_frame(WORKER, message, payload))
-        with contextlib.suppress(OSError):
-            while rest:
-                rest = rest[await self._socket.send(rest) :]
+    def send_now(self, message: Message, payload: bytes = b"") -> bool:
+        """Send as far as that needs no waiting. False: the rest leaves with `flush`, or before what is sent next.
+
+        A broken socket is not reported here, but by `receive` and `ended`.
+
+        Raises:
+            LocalProtocolError: the message is over a cap; nothing is sent.
+        """
+        self._unsent += encode_frame(WORKER, message, payload)
+        with contextlib.suppress(trio.BrokenResourceError):
+            self._unsent = self._unsent[self._stream.send_now(self._unsent) :]
+        return not self._unsent
+
+    async def flush(self) -> None:
+        """Wait until everything that was sent has left."""
+        data, self._unsent = self._unsent, b""
+        if data:
+            with contextlib.suppress(trio.BrokenResourceError):
+                await self._stream.send_all(data)
 
     async def receive(self) -> Sequence[Frame]:
         """What the worker says next; empty when it has ended.
@@ -139,8 +154,8 @@ class WorkerProcess:
         """
         while True:
             try:
-                data = await self._socket.recv(_READ_BYTES)
-            except OSError:
+                data = await self._stream.receive_some(_READ_BYTES)
+            except trio.BrokenResourceError:
                 data = b""
             if not data:
                 return ()
@@ -156,7 +171,7 @@ class WorkerProcess:
         """The hard kill of the whole tree. What was sent before can still be received."""
         self.condemned = True
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_WR)
+            self._stream.shutdown()
 
     async def ended(self) -> Exit:
         """Wait until nothing is left of the tree, and tell how the worker ended. Hangs up first."""
@@ -185,7 +200,7 @@ class WorkerProcess:
         """End the tree, then remove its directory. To be called once."""
         with trio.CancelScope(shield=True):
             await self.ended()
-            self._socket.close()
+            self._stream.close()
             self.page.close()
             await trio.to_thread.run_sync(_remove, self.directory)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import trio
 
+from p2premap.errors import P2PRemapError, RemoteProtocolError
 from p2premap.ids import Digest, JobId
 from p2premap.node import logs
 from p2premap.node.batches import Batch, NodeFailed, ended_alike
@@ -19,6 +21,8 @@ from p2premap.node.surroundings import Surroundings
 from p2premap.node.turn import Reporter, Turn
 from p2premap.tasks.events import RunBatch, StopSlot
 from p2premap.tasks.job import Outcome
+from p2premap.wire import Frame
+from p2premap.worker.messages import Ended
 
 log = logging.getLogger(__name__)
 
@@ -66,30 +70,33 @@ class Slot:
         self._runner: object = None
         self._forgotten: set[JobId] = set()
         self._names = itertools.count()
-        self._wake = trio.Event()
+        self._nap: trio.CancelScope | None = None
+        """In which the slot's task waits for work, or for the end of a quick batch."""
         self._rests = trio.Event()
 
     # --- asked by the executor: sync ---
 
     def push(self, run: RunBatch) -> None:
-        """Queue a batch; its sources are brought at once."""
+        """Queue a batch; its sources are brought at once. An idle process of the job gets it at once."""
         batch = Batch(run, self._around.stager)
         self._forgotten.discard(run.job)
         self._queue.append(batch)
         if not batch.ready():
             self._nursery.start_soon(batch.bring_sources)
-        self._wake.set()
+        if len(self._queue) == 1 and self._nap is not None and not self._begin(batch):
+            self._stir()
 
     def stop(self, stop: StopSlot) -> None:
         """Stop a batch wherever it stands in the queue, unless it is over."""
         for batch in (*self._queue, *(batch for batch, _, _ in self._aside.values())):
             if batch.run.batch == stop.batch and batch.left:
                 batch.request_stop(stop)
+                self._stir()
 
     def end_job(self, job: JobId) -> None:
         """Do without this job's process, as soon as no batch of the job is left."""
         self._forgotten.add(job)
-        self._wake.set()
+        self._stir()
 
     def running(self) -> list[Running]:
         """What the slot is doing now, and what stands aside of it."""
@@ -131,21 +138,91 @@ class Slot:
         try:
             while True:
                 self._retire_forgotten()
-                if self._queue:
-                    head = self._queue[0]
-                    await self._run_head(head)
-                    if head.aside:
-                        head.close()
-                        return
-                    self._queue.popleft().close()
-                else:
-                    self._rests.set()
-                    self._rests = trio.Event()
-                    self._wake = trio.Event()
-                    await self._wake.wait()
+                if not self._queue:
+                    self._tell_rest()
+                elif self._turn is None:
+                    self._begin(self._queue[0])
+                heard: Sequence[Frame] | None = ()
+                if not self._queue or self._is_quick():
+                    heard = await self._listen()
+                if heard is None:
+                    continue
+                head = self._queue[0]
+                await self._run_head(head, heard)
+                if head.aside:
+                    head.close()
+                    return
+                self._queue.popleft().close()
         finally:
             if self._runner is me and self._process is not None:
                 await self._process.aclose()
+
+    async def _listen(self) -> Sequence[Frame] | None:
+        """Wait for work, and see batches through that were begun and are quick; None: look again.
+
+        Returns:
+            What the process has said of the head that is more than ends; (): it says nothing more.
+        """
+        until = math.inf if self._turn is None else self._turn.quick_until
+        try:
+            with trio.CancelScope(deadline=until) as self._nap:
+                while (process := self._process) is not None:
+                    frames = await process.receive()
+                    if self._turn is None:
+                        if not frames:
+                            self._retire()  # it has ended while it had nothing to do
+                    elif not frames or any(not isinstance(frame.message, Ended) for frame in frames):
+                        return frames
+                    elif self._turn.hear(frames):
+                        self._turn = None
+                        self._queue.popleft().close()
+                        if self._queue:
+                            return None
+                        self._tell_rest()
+                await trio.sleep_forever()
+        except RemoteProtocolError:
+            # user code has written into the socket
+            assert self._process is not None
+            self._process.hang_up()
+            if self._turn is not None:
+                return ()
+            self._retire()
+        finally:
+            self._nap = None
+        return None
+
+    def _begin(self, batch: Batch) -> bool:
+        """Have the slot's process begin with the head of the queue, if it works for the same code and can at once."""
+        process = self._process
+        if process is None or process.key != _key(batch.run) or batch.code is None or batch.stop is not None:
+            return False
+        turn = self._turn_of(batch, process, Reporter(self._number, batch, self._around))
+        try:
+            if not batch.left or not turn.begin(trio.current_time()):
+                return False
+        except (P2PRemapError, UnicodeError):
+            return False  # `_run_head` comes to the same, and answers for it
+        self._turn = turn
+        if self._nap is not None and turn.quick_until < self._nap.deadline:
+            self._nap.deadline = turn.quick_until  # to look up too early once costs less than to put off each time
+        return True
+
+    def _turn_of(self, batch: Batch, process: WorkerProcess, reporter: Reporter) -> Turn:
+        return Turn(process, batch, reporter, self._around, self._step_aside)
+
+    def _is_quick(self) -> bool:
+        """Whether the head has been begun, and nobody need see to it yet."""
+        return self._turn is not None and trio.current_time() < self._turn.quick_until
+
+    def _stir(self) -> None:
+        """There is something to be seen to."""
+        if self._nap is not None:
+            self._nap.cancel()
+
+    def _tell_rest(self) -> None:
+        """Nothing is queued here."""
+        self._rests.set()
+        self._rests = trio.Event()
 
     def _step_aside(self) -> bool:
         """What runs waits for other tasks: go on with the next batch, in another process."""
@@ -172,31 +249,33 @@ class Slot:
         if process is not None:
             self._nursery.start_soon(_end, process)
 
-    async def _run_head(self, batch: Batch) -> None:
-        """Answer every attempt of a batch, whatever goes wrong."""
-        reporter = Reporter(self._number, batch, self._around)
+    async def _run_head(self, batch: Batch, heard: Sequence[Frame]) -> None:
+        """Answer every attempt of a batch, whatever goes wrong; it may have been begun."""
+        reporter = Reporter(self._number, batch, self._around) if self._turn is None else self._turn.reporter
         reporter.report(())
         try:
-            await self._work_off(batch, reporter)
+            await self._work_off(batch, reporter, heard)
         except Exception as error:
             log.exception("slot %d cannot run a batch", self._number)
             self._retire()
             reporter.report_rest(Outcome.REFUSED, str(NodeFailed(error)))
 
-    async def _work_off(self, batch: Batch, reporter: Reporter) -> None:
+    async def _work_off(self, batch: Batch, reporter: Reporter, heard: Sequence[Frame]) -> None:
         stillborn = 0
-        while batch.left:
-            if (refusal := await batch.code_or_stop()) is not None:
-                reporter.report(ended_alike(tuple(batch.left), refusal))
-                return
+        while batch.left or self._turn is not None:
+            if self._turn is None:
+                if (refusal := await batch.code_or_stop()) is not None:
+                    reporter.report(ended_alike(tuple(batch.left), refusal))
+                    return
+                try:
+                    process = self._process_for(batch)
+                except StartRefused as error:
+                    reporter.report_rest(Outcome.REFUSED, str(error))
+                    return
+                self._turn = self._turn_of(batch, process, reporter)
+            turn, process = self._turn, self._turn.process
             try:
-                process = self._process_for(batch)
-            except StartRefused as error:
-                reporter.report_rest(Outcome.REFUSED, str(error))
-                return
-            turn = self._turn = Turn(process, batch, reporter, self._around, self._step_aside)
-            try:
-                how = await turn.run()
+                how = await turn.run(heard)
             finally:
                 if batch.aside:
                     await self._end_aside(batch, process)
@@ -207,6 +286,7 @@ class Slot:
                 return
             if how is None:
                 return
+            heard = ()
             stillborn = 0 if process.page.started else stillborn + 1
             if stillborn == _STILLBORN_MAX:
                 text = f"The worker process {how.text} before it could begin."
@@ -218,8 +298,7 @@ class Slot:
         """What stood aside is over; its process may still hold orders that were given back."""
         del self._aside[batch.run.batch]
         self._around.counters.aside -= 1
-        self._rests.set()
-        self._rests = trio.Event()
+        self._tell_rest()
         await process.aclose()
 
     def _process_for(self, batch: Batch) -> WorkerProcess:
@@ -229,7 +308,7 @@ class Slot:
             StartRefused: see there.
         """
         run = batch.run
-        key = ProcessKey(run.job, run.runtime, run.code.digest, run.environment)
+        key = _key(run)
         if self._process is not None and self._process.key == key:
             return self._process
         self._retire()
@@ -240,6 +319,10 @@ class Slot:
         self._process = WorkerProcess.start(key, directory, python)
         self._around.counters.started += 1
         return self._process
+
+
+def _key(run: RunBatch) -> ProcessKey:
+    return ProcessKey(run.job, run.runtime, run.code.digest, run.environment)
 
 
 async def _end(process: WorkerProcess) -> None:

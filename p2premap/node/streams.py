@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 import trio
 
@@ -11,6 +11,18 @@ from p2premap.ids import NodeId
 from p2premap.wire import Frame, FrameDecoder, Message, Registry, encode_frame
 
 READ_BYTES: Final = 256 << 10
+
+
+@runtime_checkable
+class SendsNow(Protocol):
+    """A `trio.abc.Stream` that can send without waiting."""
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        """How many of these bytes are taken at once.
+
+        Raises:
+            trio.BrokenResourceError, trio.ClosedResourceError: none will be any more.
+        """
 
 
 class StreamFrames:
@@ -39,6 +51,9 @@ class StreamFrames:
         self._sends = sends
         self._decoder = decoder
         self._turn = trio.StrictFIFOLock()
+        self._now = stream if isinstance(stream, SendsNow) else None
+        self._rest = b""
+        """What was to be sent now, and could not."""
 
     @property
     def peer(self) -> NodeId | None:
@@ -58,11 +73,30 @@ class StreamFrames:
         except trio.WouldBlock:
             await self._turn.acquire()
         try:
+            if self._rest:
+                data, self._rest = self._rest + data, b""
             await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise PeerUnreachable("The other side has closed the connection.") from None
         finally:
             self._turn.release()
+
+    def send_now(self, message: Message, payload: bytes | memoryview = b"") -> bool:
+        """Send one frame as far as that needs no waiting. False: the rest goes before whatever is sent next.
+
+        Raises:
+            PeerUnreachable: the stream is broken.
+            LocalProtocolError: as `send`.
+        """
+        data = encode_frame(self._sends, message, payload)
+        sent = 0
+        if self._now is not None and not self._rest and not self._turn.locked():
+            try:
+                sent = self._now.send_now(data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                raise PeerUnreachable("The other side has closed the connection.") from None
+        self._rest += data[sent:]
+        return not self._rest
 
     async def receive(self) -> Frame | None:
         """The next frame; None when the other end has closed between two frames.
@@ -71,8 +105,9 @@ class StreamFrames:
             PeerUnreachable: the stream is broken.
             RemoteProtocolError: what came is not a frame that belongs here; close the stream.
         """
-        await trio.lowlevel.checkpoint()
-        while (frame := self._decoder.next()) is None:
+        if (frame := self._decoder.next()) is not None:
+            await trio.lowlevel.checkpoint()  # others have their turn, however much has come
+        while frame is None:
             try:
                 data = await self._stream.receive_some(READ_BYTES)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -82,6 +117,7 @@ class StreamFrames:
                     raise PeerUnreachable("The connection ended in the middle of a frame.")
                 return None
             self._decoder.push(bytes(data))
+            frame = self._decoder.next()
         return frame
 
     async def aclose(self) -> None:

@@ -121,43 +121,76 @@ class Turn:
         around: Surroundings,
         step_aside: Callable[[], bool],
     ) -> None:
-        self._process = process
+        self.process: Final = process
         self._batch = batch
-        self._reporter = reporter
         self._around = around
         self._step_aside = step_aside
         self._late: dict[Key, AttemptEnd] = {}
         self._door = ""
         """Where other processes of its gang find it."""
+        self._quick_until = 0.0
+        self.reporter: Final = reporter
         self.watch: Final = Watch(process, batch.run.limits, log_bytes_max=around.log_bytes_max, harvest=self._take)
+        process.answers.clear()
 
-    async def run(self) -> Exit | None:
+    def begin(self, now: float) -> bool:
+        """Send what can be sent without waiting. False: that is nothing."""
+        if self._gang:
+            return False
+        if not self.process.loaded:
+            self._load()
+        orders = self._batch.ready_orders(_FIRST_ORDERS_MAX, _FIRST_BYTES_MAX)
+        if not orders:
+            return False
+        if self._send(orders) and not self._batch.unsent:
+            self._quick_until = now + _QUICK_S
+        return True
+
+    @property
+    def quick_until(self) -> float:
+        """Until then, nobody need watch over the process, feed it, or be ready to stop it: what is quick is over."""
+        return self._quick_until if self._batch.stop is None else 0.0
+
+    def hear(self, frames: Iterable[Frame]) -> bool:
+        """What the process says. Whether the batch is over, and the process goes on."""
+        for frame in frames:
+            match frame.message:
+                case Ended():
+                    self._take(frame.payload)
+                case Waits(number=number):
+                    self._on_waits(number)
+                case GoesOn() if self._batch.aside:
+                    self.reporter.goes_on()
+                case _:
+                    pass
+        return not self._batch.left and not self.process.condemned
+
+    async def run(self, heard: Iterable[Frame] = ()) -> Exit | None:
         """Work until the batch is over (None), or the process is (what became of it).
 
         After an `Exit`, what is left of the batch has to run elsewhere, and the process has to be closed.
+
+        Args:
+            heard: what the process has said, and `hear` was not given.
         """
-        self._process.answers.clear()
+        if not self.process.loaded:
+            self._load()
+        await self.process.flush()
         try:
-            await self._load()
-            # what an idle process takes without blocking needs nobody to watch over it
-            if not self._gang and (orders := self._batch.ready_orders(_FIRST_ORDERS_MAX, _FIRST_BYTES_MAX)):
-                await self._send(orders)
-            await self._listen_first()
-            if not self._batch.left and not self._process.condemned:
-                return None
             async with trio.open_nursery() as nursery:
-                self._reporter.on_over = nursery.cancel_scope.cancel
+                self.reporter.on_over = nursery.cancel_scope.cancel
                 nursery.start_soon(self._feed_gang if self._gang else self._feed)
                 nursery.start_soon(self.watch.run)
                 nursery.start_soon(self._stop_on_request)
-                await self._listen()
+                if not self.hear(heard):
+                    await self._listen()
                 nursery.cancel_scope.cancel()
         finally:
-            self._reporter.on_over = None
+            self.reporter.on_over = None
             if self._door:
                 with contextlib.suppress(OSError):
                     os.unlink(self._door)  # of a process that died on its way to the meeting
-        if not self._batch.left and not self._process.condemned:
+        if not self._batch.left and not self.process.condemned:
             return None
         return await self._bury()
 
@@ -166,56 +199,32 @@ class Turn:
         """Whether the attempts run at once."""
         return self._batch.run.meeting is not None
 
-    async def _listen_first(self) -> None:
-        """What is quick is over before anybody need watch it, feed it or stop it."""
-        with trio.move_on_after(_QUICK_S):
-            while self._batch.left and not self._batch.unsent and not self._batch.stopped.is_set():
-                try:
-                    frames = await self._process.receive()
-                except RemoteProtocolError:
-                    self._process.hang_up()  # user code has written into the socket
-                    return
-                if not frames:
-                    return
-                self._hear(frames)
-
     async def _listen(self) -> None:
         with contextlib.suppress(RemoteProtocolError):  # user code has written into the socket
-            while frames := await self._process.receive():
-                self._hear(frames)
-
-    def _hear(self, frames: Iterable[Frame]) -> None:
-        for frame in frames:
-            match frame.message:
-                case Ended():
-                    self._take(frame.payload)
-                case Waits(number=number):
-                    self._on_waits(number)
-                case GoesOn() if self._batch.aside:
-                    self._reporter.goes_on()
-                case _:
-                    pass
+            while frames := await self.process.receive():
+                self.hear(frames)
 
     def _on_waits(self, number: int) -> None:
         """The attempt that runs waits for other tasks: everything else of its batch goes to other places."""
-        key = self._process.answers.get(number)
-        if self._gang or self._process.condemned or self._process.page.running != number or key not in self._batch.left:
+        key = self.process.answers.get(number)
+        if self._gang or self.process.condemned or self.process.page.running != number or key not in self._batch.left:
             return
         assert key is not None
         if not self._batch.aside:
-            self._reporter.report(self._batch.give_back(key))
+            self.reporter.report(self._batch.give_back(key))
             if not self._step_aside():
                 return
-        self._reporter.waits()
+        self.reporter.waits()
 
     async def _feed(self) -> None:
         """Send the batch's attempts, each as soon as its sources are here."""
         while True:
             decided = await self._batch.next_orders(_ORDERS_MAX, _ORDER_BYTES_MAX)
             if ends := [end for end in decided if isinstance(end, AttemptEnd)]:
-                self._reporter.report(ends)
+                self.reporter.report(ends)
             if orders := [order for order in decided if isinstance(order, Order)]:
-                await self._send(orders)
+                self._send(orders)
+                await self.process.flush()
 
     async def _feed_gang(self) -> None:
         """Send all attempts at once, when all sources are here."""
@@ -223,12 +232,12 @@ class Turn:
         while self._batch.unsent:
             for decided in await self._batch.next_orders(_ORDERS_MAX, _ORDER_BYTES_MAX):
                 if isinstance(decided, AttemptEnd):
-                    self._reporter.report((decided,))
+                    self.reporter.report((decided,))
                 else:
                     orders.append(decided)
         if len(orders) < len(self._batch.run.attempts):
             text = "It was stopped: an input of another task of its gang is not to be had here."
-            self._reporter.report_rest(Outcome.STOPPED, text)
+            self.reporter.report_rest(Outcome.STOPPED, text)
             return
         meeting, table = self._batch.run.meeting, self._around.table
         assert meeting is not None, "it is a gang"
@@ -237,47 +246,48 @@ class Turn:
         self._door = made.path
         keys = [(order.task, order.attempt) for order in orders]
         run = self._batch.run
-        message = RunTogether(first=self._process.number(keys), stage=run.stage, function=run.function)
-        await self._tell(message, encode_together(made, orders), keys)
+        message = RunTogether(first=self.process.number(keys), stage=run.stage, function=run.function)
+        self._tell(message, encode_together(made, orders), keys)
+        await self.process.flush()
 
-    async def _load(self) -> None:
-        if self._process.loaded:
-            return
-        self._process.loaded = True
+    def _load(self) -> None:
         run, around = self._batch.run, self._around
         assert self._batch.code is not None
-        await self._process.send(
+        self.process.send_now(
             Load(
                 job=run.job,
                 runtime=run.runtime,
                 code=self._batch.code,
-                directory=self._process.directory,
+                directory=self.process.directory,
                 blobs=around.blobs.directory,
                 logs=logs.job_directory(around.logs, run.job),
                 log_bytes_max=around.log_bytes_max,
             )
         )
+        self.process.loaded = True
 
-    async def _send(self, orders: list[Order]) -> None:
+    def _send(self, orders: list[Order]) -> bool:
+        """Whether they have left, or never will."""
         keys = [(order.task, order.attempt) for order in orders]
-        message = Run(first=self._process.number(keys), stage=self._batch.run.stage, function=self._batch.run.function)
-        await self._tell(message, encode_orders(orders), keys)
+        message = Run(first=self.process.number(keys), stage=self._batch.run.stage, function=self._batch.run.function)
+        return self._tell(message, encode_orders(orders), keys)
 
-    async def _tell(self, message: Run | RunTogether, payload: bytes, keys: list[Key]) -> None:
+    def _tell(self, message: Run | RunTogether, payload: bytes, keys: list[Key]) -> bool:
         try:
-            await self._process.send(message, payload)
+            return self.process.send_now(message, payload)
         except (LocalProtocolError, UnicodeError) as error:
             # one attempt's description is larger than a frame, or names a file that is not text
             text = f"It cannot be sent to a worker process: {error}."
             pattern = AttemptEnd(task=0, attempt=0, outcome=Outcome.REFUSED, error=text)
-            self._reporter.report(ended_alike(keys, pattern))
+            self.reporter.report(ended_alike(keys, pattern))
+            return True
 
     async def _stop_on_request(self) -> None:
         await self._batch.stopped.wait()
         assert self._batch.stop is not None
-        self._process.ask_to_stop()
+        self.process.ask_to_stop()
         await trio.sleep(self._batch.stop.grace_s)
-        self._process.hang_up()
+        self.process.hang_up()
 
     def _take(self, records: bytes) -> None:
         """Ends that the worker has told.
@@ -289,29 +299,29 @@ class Turn:
             told = decode_ends(records)
         except RemoteProtocolError:
             # user code has written into the socket or the shared page
-            self._process.hang_up()
+            self.process.hang_up()
             return
         ends = []
         for number, end in told:
-            if self._process.answers.get(number) != (end.task, end.attempt):
+            if self.process.answers.get(number) != (end.task, end.attempt):
                 continue
             if end.outcome is Outcome.INPUT_LOST and self._gang:
                 self._batch.distrust(end)
             elif end.outcome is Outcome.INPUT_LOST and self._batch.worth_again(end):
                 continue
             ends.append(self._explain_stop(end) if end.outcome is Outcome.STOPPED else end)
-        if self._process.condemned:
+        if self.process.condemned:
             for end in ends:
                 self._late.setdefault((end.task, end.attempt), end)
         else:
-            self._reporter.report(ends)
+            self.reporter.report(ends)
 
     def _explain_stop(self, end: AttemptEnd) -> AttemptEnd:
         """The worker only knows that the soft signal came."""
         cause = self.watch.cause
         if self._batch.stop is not None:
             return msgspec.structs.replace(end, error=self._batch.stop.reason)
-        if cause is not None and (self._gang or self._process.answers.get(cause.number) == (end.task, end.attempt)):
+        if cause is not None and (self._gang or self.process.answers.get(cause.number) == (end.task, end.attempt)):
             return msgspec.structs.replace(end, outcome=cause.outcome, error=cause.text)
         if self._gang:
             return end  # it has lost another process of its gang
@@ -319,14 +329,14 @@ class Turn:
 
     async def _bury(self) -> Exit:
         """Take what the process still had to tell, and answer for the attempt that it was running."""
-        how = await self._process.ended()
-        page = self._process.page
+        how = await self.process.ended()
+        page = self.process.page
         await trio.to_thread.run_sync(self._around.blobs.clear_temporary, page.pid)
         self._take(page.journal())
-        self._reporter.report(self._late.values())
-        key = self._process.answers.get(page.running)
+        self.reporter.report(self._late.values())
+        key = self.process.answers.get(page.running)
         if self._batch.stop is not None:
-            self._reporter.report_rest(Outcome.STOPPED, self._batch.stop.reason)
+            self.reporter.report_rest(Outcome.STOPPED, self._batch.stop.reason)
         elif key is not None and key in self._batch.left:
             await self._answer_for(page.running, key, how)
         return how
@@ -348,16 +358,16 @@ class Turn:
             seconds=self.watch.seconds(number),
             peak_bytes=max(how.peak_bytes, self.watch.peak_bytes(number)),
         )
-        self._reporter.report((end,))
+        self.reporter.report((end,))
         if self._gang:
-            self._reporter.report_rest(outcome, text)
+            self.reporter.report_rest(outcome, text)
 
     def _keep_output(self, key: Key) -> str:
         """Make what the attempt printed its log; its tail. Runs in a thread."""
-        tail = logs.read_tail(self._process.output)
+        tail = logs.read_tail(self.process.output)
         if tail:
             run = self._batch.run
             path = logs.log_path(logs.job_directory(self._around.logs, run.job), run.stage, *key)
             with contextlib.suppress(OSError):
-                logs.store_output(self._process.output, path, self._around.log_bytes_max)
+                logs.store_output(self.process.output, path, self._around.log_bytes_max)
         return tail

@@ -16,6 +16,7 @@ from typing import Final
 import trio
 
 from p2premap.errors import P2PRemapError
+from p2premap.node.quick import QuickStream
 from p2premap.node.streams import StreamFrames
 from p2premap.ports import StreamHandler
 from p2premap.protocol import FROM_CLIENT, FROM_DAEMON
@@ -51,9 +52,11 @@ async def serve_unix(
 
 
 async def _serve(stream: trio.SocketStream, handler: StreamHandler) -> None:
-    frames = StreamFrames(stream, peer=None, sends=FROM_DAEMON, decoder=FrameDecoder(FROM_CLIENT), local=True)
+    user = peer_user(stream)
+    quick = QuickStream(socket.socket(fileno=stream.socket.detach()))
+    frames = StreamFrames(quick, peer=None, sends=FROM_DAEMON, decoder=FrameDecoder(FROM_CLIENT), local=True)
     try:
-        if peer_user(stream) in (os.getuid(), 0):
+        if user in (os.getuid(), 0):
             await handler(frames)
     except P2PRemapError:
         pass  # the client is gone, or says what does not belong here: nothing to do for it

@@ -188,6 +188,11 @@ class HouseHost:
         else:
             self._running.set()
 
+    @property
+    def runs(self) -> bool:
+        """Whether the process does not stand still."""
+        return self._running.is_set()
+
     async def awake(self) -> None:
         """Wait until the process runs."""
         while not self._running.is_set():

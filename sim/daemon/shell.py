@@ -287,8 +287,12 @@ class VirtualDriver(Driver[NodeEvent, NodeEffect]):
         super().__init__(host.watched(core), host.watching(perform), tick=tick, woke=woke, may_drop=may_drop)
         self._host = host
 
-    async def _wait(self, until: float) -> None:
-        await super()._wait(until)
+    @property
+    def at_work(self) -> bool:
+        return self._host.runs
+
+    async def _wait(self) -> None:
+        await super()._wait()
         await self._host.awake()
 
 

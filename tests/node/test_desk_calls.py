@@ -42,10 +42,15 @@ class Desk:
         self.delivered: list[Any] = []
         self.said: list[tuple[Message, bytes]] = []
         self.jobs: list[Any] = []
+        self.quick = True
         self.lines = CallLines(self.delivered.append, lambda: 6, lambda: self.jobs)
 
     async def say(self, message: Message, payload: bytes = b"") -> None:
         self.said.append((message, payload))
+
+    def say_now(self, message: Message, payload: bytes = b"") -> bool:
+        self.said.append((message, payload))
+        return self.quick
 
     async def open(self, nursery: trio.Nursery, request: int = 1) -> None:
         nursery.start_soon(self.lines.serve, self, OpenCalls(request=RequestId(request), job=JOB, first=3))
@@ -72,10 +77,14 @@ async def test_a_line_is_opened_with_what_is_known_and_ends_are_told_on_it() -> 
         assert desk.delivered[1] == RetellEnds(job=JOB, first=3)
         assert desk.said == [(CallsOpened(request=RequestId(1), known=7, slots=6), b"")]
         desk.ended(3, 4)
+        assert desk.told() == [3, 4], "whoever waits hears it at once"
+        desk.quick = False
         desk.ended(5)
+        desk.ended(6)
+        desk.ended(7)
         await trio.testing.wait_all_tasks_blocked()
-        assert desk.told() == [3, 4, 5]
-        assert len(desk.said) == 2, "what comes together is told together"
+        assert desk.told() == [3, 4, 5, 6, 7]
+        assert len(desk.said) == 4, "what comes together is told together, where somebody has to wait"
         desk.lines.over(JOB)
         await trio.testing.wait_all_tasks_blocked()
         assert desk.said[-1][0] == Done(request=RequestId(1))

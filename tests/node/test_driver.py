@@ -68,8 +68,8 @@ async def test_a_stall_is_told_before_everything_else(mock_clock: trio.testing.M
     async with trio.open_nursery() as nursery:
         nursery.start_soon(driver.run)
         await trio.testing.wait_all_tasks_blocked()
-        driver.post("ack that lay in the socket")
         mock_clock.jump(11.0)  # ten seconds later than it asked for
+        driver.post("ack that lay in the socket")
         while "tick" not in core.seen:
             await core.again.wait()
         nursery.cancel_scope.cancel()
@@ -131,3 +131,99 @@ async def test_many_waiting_events_do_not_starve_a_tick(
             await core.again.wait()
         nursery.cancel_scope.cancel()
     assert core.seen == ["0", "1", "tick", "2", "3"]
+
+
+@pytest.mark.trio
+async def test_what_nothing_stands_in_the_way_of_is_done_before_post_returns(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    core = Recorder()
+    driver, done = make(core)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        await trio.testing.wait_all_tasks_blocked()
+        driver.post("one")
+        assert done == ["did one"]
+        core.at = trio.current_time() + 5.0
+        driver.post("two")  # after it, the core wants a tick earlier than before
+        await trio.sleep(6.0)
+        nursery.cancel_scope.cancel()
+    assert core.seen == ["one", "two", "tick"]
+
+
+@pytest.mark.trio
+async def test_what_an_effect_posts_has_its_step_after_all_effects_of_this_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    core = Recorder()
+    done: list[str] = []
+
+    def perform(effect: str) -> None:
+        done.append(effect)
+        if effect == "did one":
+            driver.post("two")
+            driver.post("three")
+            done.append("performed one")
+
+    driver = Driver(core, perform, tick="tick", woke=str, may_drop=lambda event: False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        await trio.testing.wait_all_tasks_blocked()
+        driver.post("one")
+        driver.post("four")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert core.seen == ["one", "two", "three", "four"]
+    assert done[:2] == ["did one", "performed one"]
+
+
+@pytest.mark.trio
+async def test_a_fault_of_the_core_ends_the_loop_and_not_whoever_posts(autojump_clock: trio.testing.MockClock) -> None:
+    class Broken(Recorder):
+        def step(self, now: float, event: str) -> list[str]:
+            super().step(now, event)
+            raise ZeroDivisionError
+
+    core = Broken()
+    driver, _ = make(core)
+    with pytest.RaisesGroup(ZeroDivisionError):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(driver.run)
+            await trio.testing.wait_all_tasks_blocked()
+            driver.post("one")
+            driver.post("two")
+    assert core.seen == ["one"]
+
+
+@pytest.mark.trio
+async def test_the_loop_has_its_own_turn_however_much_somebody_posts(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    monkeypatch.setattr(driver_module, "AT_ONCE_MAX", 2)
+    core = Recorder()
+    driver, _ = make(core)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        await trio.testing.wait_all_tasks_blocked()
+        for n in range(4):
+            driver.post(str(n))
+        assert core.seen == ["0", "1"]
+        await trio.testing.wait_all_tasks_blocked()
+        driver.post("4")
+        assert core.seen == ["0", "1", "2", "3", "4"]
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.trio
+async def test_a_process_that_is_stopped_takes_no_step(autojump_clock: trio.testing.MockClock) -> None:
+    class Stopped(Driver[str, str]):
+        at_work = False
+
+    core = Recorder()
+    driver = Stopped(core, lambda effect: None, tick="tick", woke=str, may_drop=lambda event: False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        await trio.testing.wait_all_tasks_blocked()
+        driver.post("one")
+        assert core.seen == []
+        nursery.cancel_scope.cancel()

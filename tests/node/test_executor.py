@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from pathlib import Path
 
 import pytest
+import trio
+import trio.lowlevel
 
 from p2premap.ids import JobId
 from p2premap.tasks.events import EndJob
@@ -35,6 +38,31 @@ async def test_the_process_is_reused_within_a_job_and_replaced_for_another(tmp_p
         pids = [(await b.end("pid")).value, (await b.end("pid")).value, (await b.end("pid", job=other)).value]
         assert pids[0] == pids[1] != pids[2]
         assert (await b.end("pid", job=other, bundle=b"changed")).value not in pids
+
+
+async def test_an_idle_process_begins_with_what_it_is_given_at_once(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        pid = (await b.end("pid")).value
+        while b.executor._slots[0]._nap is None:
+            await trio.lowlevel.checkpoint()
+        begun: list[object] = []
+        b.on_report = lambda report: begun.append(b.executor._slots[0]._turn)
+        b.executor.perform(b.batch("pid"))
+        first = b.executor._slots[0]._turn
+        assert first is not None, "no turn of the event loop lies between"
+        b.executor.perform(b.batch("pid"))
+        await b.over(3)
+        assert begun[0] is first
+        assert [end.value for report in b.reports for end in report.ends] == [pid] * 3
+
+
+async def test_a_process_that_ends_while_it_has_nothing_to_do_is_replaced(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        pid = int((await b.end("pid")).value)
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: not b.executor.statistics().processes)
+        assert int((await b.end("pid")).value) != pid
+        assert b.executor.statistics().attempts == {Outcome.DONE: 2}
 
 
 async def test_the_runtime_gets_the_bundle_and_a_directory_of_its_own(tmp_path: Path) -> None:
