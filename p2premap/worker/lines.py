@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from p2premap.worker.gang import Buffer
 
-RECORD_BYTES: Final = 256 << 10
+RECORD_BYTES: Final = 128 << 10
 SPILL_BYTES: Final = 64 << 20
 FRAME_BYTES_MAX: Final = 1 << 40
 _SMALL_BYTES: Final = 64 << 10
@@ -188,9 +188,8 @@ class Line:
         Raises:
             LineBroken: nobody is there.
         """
-        views = [memoryview(piece).cast("B") for piece in pieces]
-        head = memoryview(_SIZE.pack(sum(map(len, views))))
-        whole = [head, *(view for view in views if view)]
+        views = [view.cast("B") for view in map(memoryview, pieces) if view.nbytes]
+        whole = [memoryview(_SIZE.pack(sum(map(len, views)))), *views]
         if self._seal is None:
             self._out.extend(whole)
         else:

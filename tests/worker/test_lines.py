@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -69,6 +70,12 @@ def test_frames_of_many_pieces_cross(pair: tuple[Line, Line]) -> None:
     pieces = [random.randbytes(random.choice((0, 1, 10, 1000, 20_000))) for _ in range(1000)]
     pieces.insert(500, random.randbytes(RECORD_BYTES + 5))
     assert swap(*pair, pieces, pieces[::-1]) == (b"".join(pieces[::-1]), b"".join(pieces))
+
+
+def test_pieces_may_be_views_of_anything_also_of_nothing(pair: tuple[Line, Line]) -> None:
+    numbers = array("d", [1.5, 2.5])
+    pieces = [memoryview(numbers), memoryview(array("d")), bytearray(b"x"), memoryview(b"")]
+    assert swap(*pair, pieces, []) == (b"", numbers.tobytes() + b"x")  # type: ignore[arg-type]
 
 
 def test_a_second_frame_waits_until_it_is_asked_for(pair: tuple[Line, Line]) -> None:
