@@ -188,7 +188,8 @@ class Line:
         Raises:
             LineBroken: nobody is there.
         """
-        views = [view.cast("B") for view in map(memoryview, pieces) if view.nbytes]
+        shaped = [memoryview(piece) for piece in pieces]
+        views = [view.cast("B") for view in shaped if view.nbytes]
         whole = [memoryview(_SIZE.pack(sum(map(len, views)))), *views]
         if self._seal is None:
             self._out.extend(whole)
