@@ -123,10 +123,12 @@ class Collector:
     Args:
         roots: directories in which they are looked for, the first ones first.
         package: in which the job file is; "": in none.
+        main: the job file, which nodes know by another name than its own.
     """
 
-    def __init__(self, *roots: Path, package: str = "") -> None:
+    def __init__(self, *roots: Path, package: str = "", main: Path | None = None) -> None:
         self._roots = roots
+        self._main = main
         self._package = package
         self.modules: dict[str, Module] = {}
         self._trees: dict[str, ast.Module] = {}
@@ -138,7 +140,7 @@ class Collector:
         beside = file.absolute().parent
         package = _package_of(beside, tree)
         root = beside.parents[package.count(".")] if package else beside
-        collector = cls(beside, root, package=package)
+        collector = cls(beside, root, package=package, main=file.absolute())
         if package:
             collector._add(package)
         collector.follow(tree, package=package)
@@ -173,8 +175,15 @@ class Collector:
     def _add(self, name: str) -> bool:
         """Take this module and its packages if they are local; whether it is."""
         top = name.partition(".")[0]
-        # A local file that bears a standard module's name would not be found either where that one is loaded already.
-        if top in sys.stdlib_module_names or top == "p2premap":
+        if top == "p2premap" or top in sys.builtin_module_names:
+            return False
+        if top in sys.stdlib_module_names:
+            found = _in(self._roots[0], top)
+            if found is not None and found[0].is_file() and found[0] != self._main:
+                # nodes have loaded the other one already; here Python would take this one
+                raise JobRejected(
+                    f"{found[0]} has the name of a module of Python's own, which nodes import: rename it."
+                )
             return False
         if name in self.modules:
             return True

@@ -148,7 +148,6 @@ def test_local_modules_travel_with_what_they_import(tmp_path: Path) -> None:
     job(tmp_path, "", "kit/unused.py")
     job(tmp_path, "from ..tools import x\n", "kit/deep/well.py")  # kit.deep has no __init__.py
     job(tmp_path, "import json\n", "late.py")
-    job(tmp_path, "", "json.py")  # the standard library's is meant
     job(tmp_path, "", "alone.py")
     path = job(tmp_path, "import words, numpy, os.path\n" + GOOD)
     assert modules(path) == {
@@ -162,6 +161,18 @@ def test_local_modules_travel_with_what_they_import(tmp_path: Path) -> None:
         "kit.deep.well": False,
         "late": False,
     }
+
+
+@pytest.mark.parametrize("name", ["random.py", "json/__init__.py"])
+def test_a_module_that_would_be_taken_for_another_is_refused(tmp_path: Path, name: str) -> None:
+    job(tmp_path, "X = 1\n", name)
+    assert load_job(job(tmp_path, GOOD)), "whoever does not import it does not care"
+    module = name.partition("/")[0].removesuffix(".py")
+    with pytest.raises(JobRejected, match=rf"{name} has the name of a module of Python's own"):
+        load_job(job(tmp_path, f"import {module}\n{GOOD}"))
+    assert load_job(job(tmp_path, f"import calendar\n{GOOD}", "calendar.py")), "the job file itself is none"
+    job(tmp_path, "", "html/page.py")
+    assert load_job(job(tmp_path, f"import html\n{GOOD}")), "Python prefers its own to a directory without __init__.py"
 
 
 def test_modules_that_import_each_other(tmp_path: Path) -> None:
