@@ -24,7 +24,7 @@ Sources: Valiant, A bridging model for parallel computation (1990); Malewicz et 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol, assert_never
 
 from blake3 import blake3
@@ -35,6 +35,8 @@ from p2premap.vertex.plan import CHECKPOINT_S, CHECKPOINT_SHARE, CREATE, ROWS_MA
 _OLDER: Final = 50
 """An epoch may take this part of what the job has run for so far."""
 _OLDER_S_MAX: Final = 120.0
+_LARGE: Final = 1 << 1000
+_NAME_CHARACTERS_MAX: Final = 100
 
 
 class VertexError(JobError):
@@ -368,7 +370,7 @@ class Barrier:
             sent=sent,
             dropped=sum(share.dropped for share in shares),
             seconds=max(now - self._turned, 0.0),
-            values=tuple((n[:255], float(v)) for n, v in aggregates.items() if isinstance(v, (int, float))),
+            values=tuple(_numbers(aggregates)),
         )
         self._dropped += row.dropped
         self._rows.append(row)
@@ -414,6 +416,13 @@ class Barrier:
 
 def _agreeing(hellos: Iterable[Hello]) -> list[Effect]:
     return [Agree()] if any(hello.fresh for hello in hellos) else []
+
+
+def _numbers(aggregates: Mapping[str, object]) -> Iterator[tuple[str, float]]:
+    """What can be shown as a number."""
+    for name, value in aggregates.items():
+        if isinstance(value, float) or (isinstance(value, int) and abs(value) < _LARGE):
+            yield name[:_NAME_CHARACTERS_MAX], float(value)
 
 
 def digest_of(said: object) -> bytes:

@@ -175,6 +175,20 @@ def test_a_report_has_room_for_the_last_supersteps() -> None:
     assert [row.superstep for row in effects[-1].rows] == list(range(5, ROWS_MAX + 5))
 
 
+def test_rows_show_aggregates_that_are_numbers() -> None:
+    class Mixed(Program):
+        aggregators = {"a": "sum", "b": "sum", "c": "max", "d": "any"}  # noqa: RUF012
+
+    made = Barrier(settings=settings(), program=Hooks(Mixed()), seat=0, superstep=0, carried=Carried())
+    made.step(0.0, Met((Hello(0, False, ((0, 1, 0), (1, 1, 0))),)))
+    given = {"a": 1, "b": 10**400, "c": "text", "d": True}
+    (tell,) = made.step(0.0, Computed((share(0, given, active=0, sent=0), share(1, active=0, sent=0))))
+    assert isinstance(tell, Tell)
+    *_, end = made.step(0.0, Told((tell.head,)))
+    assert isinstance(end, End)
+    assert end.rows[0].values == (("a", 1.0), ("d", 1.0))
+
+
 # --- what it does not let pass ------------------------------------------------------------------------------------
 
 

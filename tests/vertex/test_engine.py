@@ -6,13 +6,15 @@ import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
+from p2premap.tasks.job import INLINE_BYTES_MAX
 from p2premap.vertex.barrier import Carried, End, Globals, VertexError
-from p2premap.vertex.plan import Settings
+from p2premap.vertex.plan import EpochReport, Settings, StepRow
 from p2premap.vertex.program import Hooks, Program
 from p2premap.worker.gang import Buffer, PeerLost
-from p2premap.worker.vertex import engine
+from p2premap.worker.vertex import engine, runtime
 from p2premap.worker.vertex.engine import Epoch, drive, split_state, state_head
 from p2premap.worker.vertex.local import LocalGang, run_seats
 from p2premap.worker.vertex.partition import Did, Turned
@@ -187,6 +189,22 @@ def test_a_frame_of_another_kind_is_noticed() -> None:
     epoch.send(stray)  # it tells the others
     with pytest.raises(VertexError, match="Process 1 of the job is out of step: a frame of kind 2, not 1"):
         epoch.send(stray)
+
+
+def test_a_report_fits_into_a_result() -> None:
+    values = tuple((f"aggregate {n}", float(n)) for n in range(40))
+    rows = tuple(
+        StepRow(superstep=n, active=1, computed=1, sent=1, dropped=0, seconds=0.1, values=values) for n in range(200)
+    )
+    packed = runtime._packed(EpochReport(superstep=200, rows=rows))
+    kept = msgspec.msgpack.decode(packed, type=EpochReport).rows
+    assert len(packed) <= INLINE_BYTES_MAX
+    assert 10 < len(kept) < 200
+    assert kept == rows[-len(kept) :]
+    assert (
+        len(msgspec.msgpack.decode(runtime._packed(EpochReport(superstep=1, rows=rows[:9])), type=EpochReport).rows)
+        == 9
+    )
 
 
 def test_what_an_epoch_carries_on_stands_before_the_state() -> None:

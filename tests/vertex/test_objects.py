@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Hashable
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -291,6 +293,45 @@ def test_an_empty_graph_and_isolated_vertices() -> None:
 def test_a_vertex_that_is_described_twice_is_named() -> None:
     with pytest.raises(VertexError, match="The vertex 1 is described twice"):
         run(Smallest(), [(1, 0, (), None), (1, 0, (), None)], partitions=1)
+
+
+class Unsendable(VertexProgram):
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def compute(self, ctx: Any, vertex: Any, messages: Any) -> None:
+        if vertex.id != 4 or ctx.superstep != 2:
+            return
+        if self._what == "target":
+            ctx.send({"a": 1}, 1)
+        elif self._what == "message":
+            ctx.send(1, threading.Lock())
+        else:
+            vertex.value = threading.Lock()
+
+
+@pytest.mark.parametrize(
+    ("what", "sentence"),
+    [
+        ("target", "Mail of superstep 2 cannot be sent: unhashable type: 'dict'"),
+        ("message", "Mail of superstep 2 cannot be sent: cannot pickle '_thread.lock' object"),
+        ("value", "The state of vertex 4 cannot be pickled: cannot pickle '_thread.lock' object"),
+    ],
+)
+def test_what_cannot_be_pickled_or_be_an_id_is_told_in_one_sentence(what: str, sentence: str) -> None:
+    with pytest.raises(VertexError, match=sentence):
+        run(Unsendable(what), graph(RING), checkpoint_every=1)
+
+
+def test_ids_from_numpy_are_ids() -> None:
+    class Numpy(VertexProgram):
+        def compute(self, ctx: Any, vertex: Any, messages: Any) -> None:
+            if ctx.superstep == 0:
+                ctx.send(np.int64((vertex.id + 1) % 10), vertex.id)
+            vertex.value = messages[0] if messages else None
+            ctx.halt()
+
+    assert run(Numpy(), graph(RING)) == {n: (n - 1) % 10 for n in range(10)}
 
 
 # --- the graph changes --------------------------------------------------------------------------------------------

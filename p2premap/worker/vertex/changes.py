@@ -9,6 +9,7 @@ Source: Malewicz et al., Pregel (SIGMOD 2010), 3.4.
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -198,6 +199,16 @@ class Graph:
     def values(self) -> list[Any]:
         """Of each slot."""
         return [None if vertex is None else vertex.value for vertex in self.vertices]
+
+    def culprit(self) -> str:
+        """Which vertex cannot be pickled, for people."""
+        for vertex in self.vertices:
+            try:
+                pickle.dumps(None if vertex is None else (vertex.value, vertex.edge_values))
+            except (TypeError, AttributeError, pickle.PickleError):
+                assert vertex is not None, "None can be pickled"
+                return f"vertex {vertex.id!r}"
+        return "a partition"
 
     def edge_values(self) -> list[list[Any] | None] | None:
         """Of each slot; None: no edge has any."""

@@ -191,7 +191,10 @@ class ObjectPartition:
         self._active[ctx.halted] = False
         sent = len(self._ones.values) + len(self._manies.targets)
         sent += sum(map(self._graph.degrees().__getitem__, self._alongs.rows)) if self._alongs.rows else 0
-        self._mails = self._flush()
+        try:
+            self._mails = self._flush()
+        except (TypeError, AttributeError, pickle.PickleError) as error:
+            raise VertexError(f"Mail of superstep {superstep} cannot be sent: {error}.") from error
         active = int(np.count_nonzero(self._active))
         return Did(active, sent, aggregates, len(vertices), len(ctx.changes))
 
@@ -344,7 +347,11 @@ class ObjectPartition:
         votes = np.packbits(self._active).tobytes()
         values, weights = graph.values(), graph.edge_values()
         state = (values, weights, votes, inbox.packed(self._messages), graph.history(), self._topics)
-        sink.write(pickle.dumps(state, _PROTOCOL))
+        try:
+            packed = pickle.dumps(state, _PROTOCOL)
+        except (TypeError, AttributeError, pickle.PickleError) as error:
+            raise VertexError(f"The state of {graph.culprit()} cannot be pickled: {error}.") from error
+        sink.write(packed)
 
     def restore(self, data: memoryview) -> None:
         """See `Partition`."""

@@ -66,7 +66,7 @@ def ranges_of(settings: Settings) -> Keys | None:
 
 def key_of(vertex: object) -> int:
     """The key of a vertex id. Ids that are equal in a dict (1, 1.0 and True) have the same."""
-    if isinstance(vertex, float) and vertex.is_integer():
+    if isinstance(vertex, np.integer) or (isinstance(vertex, float) and vertex.is_integer()):
         vertex = int(vertex)
     if isinstance(vertex, int) and _KEY_MIN <= vertex <= _KEY_MAX:
         return int(vertex)

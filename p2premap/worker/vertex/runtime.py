@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from p2premap.ids import Digest
+from p2premap.tasks.job import INLINE_BYTES_MAX
 from p2premap.vertex.barrier import Carried, End, VertexError
 from p2premap.vertex.loading import LINES, unpack_reading
 from p2premap.vertex.plan import (
@@ -33,6 +34,8 @@ from p2premap.worker.runtime import Context, Result, Segment
 from p2premap.worker.vertex.engine import Epoch, Exchanging, drive, split_state, state_head
 from p2premap.worker.vertex.jobcode import JobCode, job_code
 from p2premap.worker.vertex.partition import Form, Partition
+
+_REPORT_BYTES_MAX: Final = INLINE_BYTES_MAX // 2
 
 
 class _Kept(NamedTuple):
@@ -214,4 +217,11 @@ class VertexRuntime:
             rows=end.rows if number == 0 else (),
             dropped=end.carried.dropped,
         )
-        return Result(value=msgspec.msgpack.encode(report), blobs=(state,))
+        return Result(value=_packed(report), blobs=(state,))
+
+
+def _packed(report: EpochReport) -> bytes:
+    """A report of many supersteps, each with many aggregates, leaves the older ones out."""
+    while len(packed := msgspec.msgpack.encode(report)) > _REPORT_BYTES_MAX and report.rows:
+        report = msgspec.structs.replace(report, rows=report.rows[(len(report.rows) + 1) // 2 :])
+    return packed
