@@ -24,6 +24,7 @@ BENCHMARKS = {
     "exchange": "two processes of a gang: an empty exchange, and 8 MB each way",
     "sort": "1 GB of lines with 256 MB of memory, beside GNU sort",
     "graphs": "PageRank, components and BFS on R-MAT and a web graph, beside scipy's sparse product",
+    "loading": "edges of a graph from text to partitions, on one core",
     "page": "the page in Chromium: 50 nodes, 200 task events a second",
     "vertices": "a program called for each vertex, beside a plain Pregel loop in one process",
     "gossip_sim": "the gossip in the simulator: detection, false alarms, healing, bytes",

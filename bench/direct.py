@@ -47,7 +47,7 @@ class Outcome:
     cpu_s: dict[str, float] = field(default_factory=dict)
 
 
-class _Slot:
+class Slot:
     """A worker process's half; one a process."""
 
     def __init__(self, runtime: str, bundle: bytes, directory: str) -> None:
@@ -77,12 +77,12 @@ class _Slot:
         return Segment(path, source.start, source.end, source.digest, False, source.path)
 
 
-_slot: _Slot | None = None
+_slot: Slot | None = None
 
 
 def _start(runtime: str, bundle: bytes, directory: str) -> None:
     global _slot
-    _slot = _Slot(runtime, bundle, directory)
+    _slot = Slot(runtime, bundle, directory)
 
 
 def _run(function: str, stage: StageId, task: int, given: TaskInput) -> tuple[Pinned, float]:
