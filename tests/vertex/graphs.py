@@ -133,7 +133,7 @@ def run(
     settings = settings_of(program, partitions, ids="str" if text else "int", checkpoint_every=restart_every, **more)
     made = blobs(graph, partitions, program.view, ids)
     states: list[bytes] = []
-    carried, superstep, dropped = Carried(), 0, 0
+    carried, superstep = Carried(), 0
     while True:
         work = _Work(program, settings, made, states, carried, superstep)
         ended = run_seats(dealt(partitions, min(seats, partitions)), work)
@@ -141,12 +141,11 @@ def run(
         parts = {number: part for _, several in ended for number, part in several.items()}
         states = [_state(parts[number]) for number in range(partitions)]
         carried, superstep = ends[0].carried, ends[0].rows[-1].superstep + 1
-        dropped += sum(row.dropped for row in ends[0].rows)
         seats = seats % partitions + 1 if restart_every else seats
         if ends[0].over:
             break
     rows = {key: value for number in range(partitions) for key, value in parts[number].rows()}
-    return Ran(rows, ends[0].why, superstep, dict(ends[0].rows[-1].values), b"".join(states), dropped)
+    return Ran(rows, ends[0].why, superstep, dict(ends[0].rows[-1].values), b"".join(states), carried.dropped)
 
 
 class _Work(NamedTuple):

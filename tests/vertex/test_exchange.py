@@ -7,7 +7,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2premap.worker.vertex.exchange import DENSE, SPARSE, Exchange, pack, unpack
@@ -67,6 +67,7 @@ def carry(parts: list[Exchange], values: np.ndarray, mask: np.ndarray | None, ki
     return total
 
 
+@settings(max_examples=50)
 @given(
     edges=st.lists(st.tuples(st.integers(0, 14), st.integers(0, 14)), max_size=60),
     active=st.one_of(st.none(), st.sets(st.integers(0, 14))),
@@ -91,6 +92,7 @@ def test_what_arrives_is_what_was_sent_along_the_edges(
             assert (expected[part.keys] if got is None else got).tolist() == expected[part.keys].tolist()
 
 
+@settings(max_examples=50)
 @given(
     edges=st.lists(st.tuples(st.integers(0, 14), st.integers(0, 14)), max_size=60),
     active=st.one_of(st.none(), st.sets(st.integers(0, 14))),

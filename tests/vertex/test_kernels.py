@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2premap.worker.vertex import kernels
@@ -19,6 +19,7 @@ def block_of(pairs: list[tuple[int, int]], weights: list[float] | None = None) -
     return Block(rows, columns, 13, 10, None if weights is None else np.array(weights))
 
 
+@settings(max_examples=50)
 @given(pairs=edges, seed=st.integers(0, 99), how=st.sampled_from(TYPES), chunk=st.sampled_from([1, 7, 1 << 14]))
 def test_pulling_and_pushing_reduce_what_a_loop_does(
     pairs: list[tuple[int, int]], seed: int, how: tuple[str, str], chunk: int
@@ -42,6 +43,7 @@ def test_pulling_and_pushing_reduce_what_a_loop_does(
     assert block.scatter(combine, everything, values).tolist() == pytest.approx(expected.tolist())
 
 
+@settings(max_examples=50)
 @given(pairs=edges, chosen=st.sets(st.integers(0, 9)), edge=st.sampled_from([None, np.add, np.multiply]))
 def test_pushing_takes_some_columns_only(pairs: list[tuple[int, int]], chosen: set[int], edge: np.ufunc | None) -> None:
     weights = [0.5 + number % 5 for number in range(len(pairs))]
@@ -105,6 +107,7 @@ def test_ranges_one_after_the_other() -> None:
     assert ranges(np.array([], np.int64), np.array([], np.int64)).tolist() == []
 
 
+@settings(max_examples=50)
 @given(pairs=edges, labels=st.lists(st.integers(-3, 3), min_size=10, max_size=10), chunk=st.sampled_from([3, 1 << 14]))
 def test_the_most_frequent_label_and_of_several_the_smallest(
     pairs: list[tuple[int, int]], labels: list[int], chunk: int
