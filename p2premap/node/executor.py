@@ -29,7 +29,7 @@ from p2premap.node.logs import LOG_BYTES_MAX
 from p2premap.node.staging import Stager
 from p2premap.node.surroundings import Counters, Surroundings
 from p2premap.tasks.events import AttemptGoesOn, AttemptWaits, EndJob, RunBatch, SlotReported, StopSlot
-from p2premap.tasks.job import Outcome
+from p2premap.tasks.job import AttemptEnd, Outcome
 
 if TYPE_CHECKING:
     from p2premap.node.slots import Running, Slot
@@ -115,12 +115,27 @@ class Executor:
         """Begin what the core asks for; never blocks. Only while `run` runs."""
         match effect:
             case RunBatch(slot=number):
-                self._slot(number).push(effect)
+                try:
+                    slot = self._slot(number)
+                except (OSError, ImportError) as error:  # such as where no descriptor is free
+                    assert self._nursery is not None, "it was asked for a slot"
+                    self._nursery.start_soon(self._refuse, effect, error)
+                else:
+                    slot.push(effect)
             case StopSlot(slot=number):
-                self._slot(number).stop(effect)
+                if number in self._slots:
+                    self._slots[number].stop(effect)
             case EndJob(job=job):
                 for slot in self._slots.values():
                     slot.end_job(job)
+
+    async def _refuse(self, run: RunBatch, error: Exception) -> None:
+        """What runs batches cannot be loaded now: the batch is for another node, or for later."""
+        text = f"What runs tasks cannot be loaded on this node now: {error}."
+        ends = tuple(
+            AttemptEnd(task=a.task, attempt=a.attempt, outcome=Outcome.REFUSED, error=text) for a in run.attempts
+        )
+        self._around.deliver(SlotReported(slot=run.slot, ends=ends, batch_over=True, batch=run.batch))
 
     def running(self) -> list[Running]:
         """What the busy slots are doing now."""

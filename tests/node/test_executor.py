@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import trio
 import trio.lowlevel
 
 from p2premap.ids import JobId
-from p2premap.tasks.events import EndJob
+from p2premap.tasks.events import EndJob, StopSlot
 from p2premap.tasks.job import INLINE_BYTES_MAX, Outcome
 from tests.node.slots_house import JOB, bench, exists, found, until
 
@@ -266,3 +267,17 @@ def fail(*args: object) -> None:
 
 def full(pid: int) -> int:
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+async def test_a_batch_for_which_nothing_can_be_loaded_now_is_refused_and_the_next_one_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What runs batches is loaded with the first of them: a node without a free descriptor must outlive that."""
+    async with bench(tmp_path) as b:
+        with monkeypatch.context() as few:
+            few.setitem(sys.modules, "p2premap.node.slots", None)
+            refused = await b.end("pid")
+            b.executor.perform(StopSlot(slot=0, batch=b.last, grace_s=0.0, reason="too late"))
+        assert refused.outcome is Outcome.REFUSED
+        assert refused.error.startswith("What runs tasks cannot be loaded on this node now: ")
+        assert (await b.end("pid")).outcome is Outcome.DONE
