@@ -174,8 +174,8 @@ def _tell(error: Exception) -> Exit:
 def _untold(sentence: str, traceback: str) -> str:
     """The sentence about a job without the exception that the traceback above it ends with."""
     for line in traceback.splitlines():
-        if line and not line[0].isspace() and f": {line}" in sentence:
-            return sentence.replace(f": {line}", "", 1)
+        if line and not line[0].isspace() and (sentence.endswith(f": {line}") or f": {line} (" in sentence):
+            return sentence.replace(f": {line}", "", 1)  # before the place, and not within a sentence of ours
     return sentence
 
 
