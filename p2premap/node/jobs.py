@@ -383,6 +383,10 @@ class Jobs:
             raise JobError(f"No module for jobs of kind {spec.kind!r} is installed on {self._leader.name}.")
         if self.led >= self._config.jobs_kept_max:
             raise JobError(f"{self._leader.name} leads {self.led} jobs already; try again when some have ended.")
+        try:
+            import p2premap.tasks.coordinator  # noqa: F401  (here, where it can be refused)
+        except (ImportError, OSError) as error:  # such as where no descriptor is free
+            raise JobError(f"{self._leader.name} cannot lead jobs now: {error}.") from None
         director = self._directors[spec.kind](job=job, home=self.me, plan=plan)
         director.first()
         return depends_on(director, spec.options) is not None

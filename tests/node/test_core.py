@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import deque
 from collections.abc import Sequence
 from random import Random
@@ -252,6 +253,17 @@ def test_a_job_that_makes_no_sense_is_refused_in_one_sentence(kind: str, plan: b
     assert [e.request for e in refused] == [5]
     assert said in refused[0].text
     assert node.core.job_views(0.0) == []
+
+
+def test_a_job_for_which_nothing_can_be_loaded_now_is_refused_and_the_next_one_is_led(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = Node()
+    with monkeypatch.context() as few:
+        few.setitem(sys.modules, "p2premap.tasks.coordinator", None)
+        (refused,) = [e for e in node.submit(Shape(2)) if isinstance(e, JobRefused)]
+    assert refused.text.startswith("a cannot lead jobs now: ")
+    assert any(isinstance(e, JobAccepted) for e in node.submit(Shape(2)))
 
 
 def test_a_node_leads_so_many_jobs_and_no_more() -> None:
