@@ -27,6 +27,7 @@ from p2premap.worker.vertex.partition import VertexError
 from p2premap.worker.vertex.text import BadLines, Names, TextReader
 from p2premap.worker.writers import PairsWriter
 from tests.vertex.direct import DirectJob, edges_of, job, planned
+from tests.webserver import serving
 
 SNAP = b"# Directed graph\n# FromNodeId\tToNodeId\n1\t2\n2\t3\n3\t1\n3\t4\n"
 FOUND = ([1, 2, 3, 4], [(1, 2), (2, 3), (3, 1), (3, 4)])
@@ -211,6 +212,20 @@ def test_the_output_of_an_earlier_job(tmp_path: Path) -> None:
         directory = tmp_path / str(number)
         directory.mkdir()
         assert edges_of(job(directory, {name: data}).graphs()) == FOUND
+
+
+def test_files_at_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splits, "TASK_BYTES_MIN", 8)
+    monkeypatch.setattr(splits, "TASK_BYTES_MAX", 8)
+    (tmp_path / "more.txt").write_bytes(b"3\t1\n3 4\n")
+    with serving() as server:
+        server.files |= {"/graph.txt": b"1 2\n# two\n2 3\n", "/bad.txt": b"1 2\n" * 9 + b"oh\n"}
+        inputs = [f"{server.url}/graph.txt", f"file://{tmp_path}/more.txt"]
+        (tmp_path / "a").mkdir()
+        assert edges_of(DirectJob(planned("pagerank", inputs), tmp_path / "a").graphs()) == FOUND
+        (tmp_path / "b").mkdir()
+        with pytest.raises(VertexError, match=r"/bad\.txt, line \d+ from byte \d+ on: 'oh' has 1 field"):
+            DirectJob(planned("pagerank", [f"{server.url}/bad.txt"]), tmp_path / "b").step()
 
 
 def test_several_files_and_an_empty_one(tmp_path: Path) -> None:
