@@ -7,11 +7,15 @@ import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from tests.cluster import p2premap
+from tests.cluster import eventually, p2premap
+
+soon = partial(eventually, within_s=40.0)
+"""Also where the machine is busy with other things."""
 
 
 class Answer(NamedTuple):

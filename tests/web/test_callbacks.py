@@ -6,8 +6,8 @@ from pathlib import Path
 
 from p2premap.node.callbacks import send_callback
 from p2premap.tasks.events import CallBack
-from tests.cluster import eventually, private
-from tests.web.api import Api
+from tests.cluster import private
+from tests.web.api import Api, soon
 from tests.web.receiver import Receiver
 from tests.web.test_api import submit
 from tests.web.test_hub import JOB, view
@@ -18,13 +18,13 @@ def test_a_callback_that_is_answered_by_created_cleans_the_job_up(api: Api, text
         job = submit(
             api, file="count", inputs=[str(text)], partitions=1, callback=receiver.url, callback_secret="geheim"
         )
-        eventually(lambda: receiver.accepted)
+        soon(lambda: receiver.accepted)
         assert [one.status for one in receiver.heard] == [500, 201]
         assert len({one.key for one in receiver.heard}) == 1
         assert all(one.signed_by("geheim") and not one.signed_by("other") for one in receiver.heard)
         told = receiver.heard[-1].json
         assert (told["id"], told["phase"], [part["number"] for part in told["results"]]) == (job, "done", [0])
-        eventually(lambda: api.get(f"/jobs/{job}").status == 404)
+        soon(lambda: api.get(f"/jobs/{job}").status == 404)
         assert len(receiver.heard) == 2
 
 
@@ -34,13 +34,13 @@ def test_a_job_that_failed_says_so_and_stays_until_it_is_answered(api: Api, tmp_
     answers = iter((500, 500, 200))
     with Receiver(lambda n: next(answers)) as receiver:
         job = submit(api, file=str(source), inputs=[str(text)], callback=receiver.url)
-        eventually(lambda: receiver.heard)
+        soon(lambda: receiver.heard)
         refused = api.ask("DELETE", f"/api/v1/jobs/{job}")
         assert (refused.status, "callback" in refused.json["detail"]) == (409, True)
-        eventually(lambda: receiver.accepted)
+        soon(lambda: receiver.accepted)
         assert receiver.heard[-1].json["phase"] == "failed"
         assert receiver.heard[-1].signature == ""
-        assert eventually(lambda: api.ask("DELETE", f"/api/v1/jobs/{job}").status == 204)
+        assert soon(lambda: api.ask("DELETE", f"/api/v1/jobs/{job}").status == 204)
         assert api.get(f"/jobs/{job}").status == 404
 
 
@@ -49,12 +49,12 @@ def test_the_leader_dies_while_the_receiver_does_not_answer(tmp_path: Path, text
         source = tmp_path / "count.py"
         source.write_text("def map(key, value):\n    yield value, 1\n")
         job = submit(Api(cluster.home, "c1"), file=str(source), inputs=[str(text)], callback=receiver.url)
-        eventually(lambda: len(receiver.heard) >= 2)
+        soon(lambda: len(receiver.heard) >= 2)
         leader = Api(cluster.home, "c4").get(f"/jobs/{job}").json["leader"]["name"]
         one_that_stays = Api(cluster.home, "c3" if leader == "c4" else "c4")
         cluster.kill(leader)
-        eventually(lambda: receiver.accepted, within_s=40)
-        eventually(lambda: one_that_stays.ask("DELETE", f"/api/v1/jobs/{job}").status == 204)
+        soon(lambda: receiver.accepted)
+        soon(lambda: one_that_stays.ask("DELETE", f"/api/v1/jobs/{job}").status == 204)
         assert len(receiver.accepted) == 1
         assert len({heard.key for heard in receiver.heard}) == 1
         assert receiver.heard[-1].json["takeovers"] >= 1

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from p2premap.client.private import PrivateCluster
-from tests.cluster import eventually, p2premap, private
-from tests.web.api import Api, events
+from tests.cluster import p2premap, private
+from tests.web.api import Api, events, soon
 
 FOLLOWERS = 100
 DEAF = 20
@@ -49,7 +49,7 @@ def test_one_that_died_is_begun_anew_under_the_same_token(cluster: PrivateCluste
     api = Api(cluster.home, "m2")
     (process,) = web_of(cluster.pids[1])
     process.kill()
-    eventually(lambda: process.status() == psutil.STATUS_ZOMBIE or not process.is_running())
+    soon(lambda: process.status() == psutil.STATUS_ZOMBIE or not process.is_running())
     again = Api(cluster.home, "m2")
     assert (again.token, again.origin) == (api.token, api.origin)
     assert again.get("").status == 200
@@ -96,7 +96,7 @@ def test_a_hundred_followers_of_whom_twenty_take_nothing(tmp_path: Path) -> None
         for _ in range(4):
             found = api.post("/jobs", {"file": str(job), "inputs": [str(text)]})
             assert found.status == 201
-            eventually(lambda: api.get(f"/jobs/{found.json['id']}").json["phase"] == "done")  # noqa: B023
+            soon(lambda: api.get(f"/jobs/{found.json['id']}").json["phase"] == "done")  # noqa: B023
         assert all(next(stream).name == "update" for stream in streams)
         used = (sum(daemon.cpu_times()[:2]) - before) / (time.monotonic() - began)
         states = {node["state"] for node in api.get("/nodes").json["items"]}
@@ -108,7 +108,7 @@ def test_a_hundred_followers_of_whom_twenty_take_nothing(tmp_path: Path) -> None
         assert not [name for name, count in counters.items() if "suspicions" in name and count], counters
         ended = time.monotonic()
         os.kill(cluster.pids[0], signal.SIGTERM)
-        eventually(lambda: not web.is_running() or web.status() == psutil.STATUS_ZOMBIE, within_s=5)
+        soon(lambda: not web.is_running() or web.status() == psutil.STATUS_ZOMBIE, within_s=5)
         took = time.monotonic() - ended
         assert took < 2.5, f"it ended after {took:.1f} s"
         assert len(deaf) == DEAF
@@ -119,4 +119,4 @@ def test_it_ends_with_its_node_however_that_dies() -> None:
         Api(cluster.home, "k1")
         (web,) = web_of(cluster.pids[0])
         cluster.kill("k1")
-        eventually(lambda: not psutil.pid_exists(web.pid) or web.status() == psutil.STATUS_ZOMBIE, within_s=3)
+        soon(lambda: not psutil.pid_exists(web.pid) or web.status() == psutil.STATUS_ZOMBIE, within_s=3)
