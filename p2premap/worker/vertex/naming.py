@@ -1,39 +1,63 @@
-"""Results that are ids of other vertices: where ids are text, they are asked for by key in the last supersteps."""
+"""The ids behind the edges of a list of edges, where ids are text.
+
+A graph blob says where an edge leads to by a key, a hash of the id (`p2premap.worker.vertex.owners`); the id itself is
+known to the partition that owns the vertex. Before anything is computed, partitions ask each other for the ids.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+import pickle
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from p2premap.worker.vertex.arrays import Part
-from p2premap.worker.vertex.kernels import Array
-from p2premap.worker.vertex.letters import NAMES
-
-_ASKED: Final = "asked"
-_NAMES: Final = "names"
-_WIDTH: Final = "width"
+from p2premap.worker.gang import Buffer
+from p2premap.worker.vertex.changes import Graph
+from p2premap.worker.vertex.owners import Keys, owner
 
 
-def name(part: Part, labels: Array) -> bool:
-    """Find out what these keys stand for: to be called superstep after superstep, with the same labels, until it is
-    True."""
-    if not part.text or _NAMES in part.state:
-        return True
-    if _ASKED not in part.state:
-        part.state[_ASKED] = np.array([part.superstep])
-        part.ask(NAMES, labels)
-    if part.superstep < int(part.state[_ASKED][0]) + 2:
-        return False
-    names = part.answers if part.answers is not None else np.empty(0, "S1")
-    part.state[_WIDTH] = np.array([names.dtype.itemsize])
-    part.state[_NAMES] = names.view(np.uint8)
-    return True
+class Naming:
+    """One partition's share in that.
 
+    Args:
+        graph: whose edges are keys.
+        keys: of its vertices, in order.
+    """
 
-def named(part: Part, labels: Array) -> Array:
-    """The labels, as users know these vertices."""
-    if _NAMES not in part.state:
-        return labels
-    names = part.state[_NAMES].view(f"S{part.state[_WIDTH][0]}").tolist()
-    return np.array([name.decode("utf-8", "surrogatepass") for name in names], object)
+    def __init__(self, graph: Graph, keys: Sequence[int]) -> None:
+        self._graph = graph
+        self._ids = {key: vertex.id for key, vertex in zip(keys, graph.vertices, strict=True) if vertex is not None}
+        self._asked: list[Keys] = []
+        self._found: dict[Hashable, Hashable] = {}
+        self._over = False
+
+    def request(self, partition: int, partitions: int, ranges: Keys | None) -> Sequence[Buffer]:
+        """The keys of which this partition is asked for the ids."""
+        if self._over:
+            return ()
+        if not self._asked:
+            found = {key for edges in self._graph.edges() for key in edges if isinstance(key, int)}
+            keys = np.array(sorted(found), np.int64)
+            owners = owner(keys, partitions, ranges)
+            self._asked = [keys[owners == number] for number in range(partitions)]
+        keys = self._asked[partition]
+        return (keys.tobytes(),) if len(keys) else ()
+
+    def answer(self, request: memoryview) -> Sequence[Buffer]:
+        """The ids of these keys; a key for itself, where there is no such vertex."""
+        keys = np.frombuffer(request, np.int64).tolist()
+        return (pickle.dumps([self._ids.get(key, key) for key in keys], 5),)
+
+    def take(self, source: int, answer: memoryview) -> None:
+        """What a partition has answered."""
+        ids = pickle.loads(answer)  # noqa: S301  (of a member, in a worker)
+        self._found.update(zip(self._asked[source].tolist(), ids, strict=True))
+
+    def finish(self) -> None:
+        """All have answered: edges are ids from now on."""
+        if self._over:
+            return
+        for vertex in self._graph.vertices:
+            if vertex is not None:
+                vertex.rewire(tuple(self._found.get(key, key) for key in vertex.edges), vertex.edge_values)
+        self._over, self._found, self._asked = True, {}, []

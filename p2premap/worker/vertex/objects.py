@@ -29,6 +29,7 @@ from p2premap.worker.vertex.combining import Combiner
 from p2premap.worker.vertex.context import Context, Vertex
 from p2premap.worker.vertex.engine import state_head
 from p2premap.worker.vertex.inbox import NOBODY, Letter, Messages, Sorter, Tables, unpack
+from p2premap.worker.vertex.naming import Naming
 from p2premap.worker.vertex.outbox import ALONG, MANY, ONE, Alongs, Batch, Manies, Ones, Outbox
 from p2premap.worker.vertex.owners import Keys, ranges_of
 from p2premap.worker.vertex.partition import Did, Sink, Turned
@@ -89,13 +90,13 @@ def write_graph(rows: Iterable[Row], graph: Sink, state: Sink) -> tuple[int, int
     return len(ids), sum(map(len, edges))
 
 
-def _read_graph(data: memoryview | None, program: VertexProgram) -> Graph:
+def _read_graph(data: memoryview | None, program: VertexProgram) -> tuple[Graph, Naming | None]:
     """A graph blob of either kind: pickled by `write_graph`, or arrays, where lists of edges were loaded."""
     if data is None:
-        return Graph([], None, program)
+        return Graph([], None, program), None
     if bytes(data[: len(graphfile.MAGIC)]) != graphfile.MAGIC:
         ids, edges = pickle.loads(data)  # noqa: S301  (of a member, in a worker)
-        return Graph(ids, edges, program)
+        return Graph(ids, edges, program), None
     arrays = graphfile.read(data)
     targets, bounds = arrays.targets.tolist(), arrays.indptr.tolist()
     graph = Graph(arrays.ids(), [tuple(targets[a:b]) for a, b in pairwise(bounds)], program)
@@ -104,15 +105,11 @@ def _read_graph(data: memoryview | None, program: VertexProgram) -> Graph:
         for vertex, (a, b) in zip(graph.vertices, pairwise(bounds), strict=True):
             assert vertex is not None, "nothing was removed yet"
             vertex.edge_values = weights[a:b]
-    if "names_offsets" in arrays.arrays:
-        graph.index.update(zip(arrays.keys.tolist(), range(len(graph.vertices)), strict=True))
-    return graph
+    return graph, Naming(graph, arrays.keys.tolist()) if "names_offsets" in arrays.arrays else None
 
 
 class ObjectPartition:
     """One partition; see `p2premap.worker.vertex.partition.Partition`."""
-
-    agrees = False
 
     def __init__(
         self,
@@ -129,7 +126,8 @@ class ObjectPartition:
         self._settings = settings
         self._partitions = settings.partitions
         self._ranges = ranges
-        self._graph = _read_graph(graph, program)
+        self._graph, self._naming = _read_graph(graph, program)
+        self.agrees = self._naming is not None
         self._active = np.ones(len(self._graph.vertices), bool)
         self._messages: Messages = inbox.NONE
         self._letters: list[Letter] = []
@@ -159,20 +157,24 @@ class ObjectPartition:
             channel.forget()
 
     def requests(self, partition: int) -> Sequence[Buffer]:
-        """Nothing: see `agrees`."""
-        return ()
+        """Which ids are behind edges: see `p2premap.worker.vertex.naming`."""
+        return () if self._naming is None else self._naming.request(partition, self._partitions, self._ranges)
 
     def answers(self, source: int, request: memoryview) -> Sequence[Buffer]:
-        """Nothing: see `agrees`."""
-        return ()
+        """See `requests`."""
+        return () if self._naming is None else self._naming.answer(request)
 
     def agreed(self, source: int, answer: memoryview) -> None:
-        """Nothing: see `agrees`."""
+        """See `requests`."""
+        if self._naming is not None:
+            self._naming.take(source, answer)
 
     # --- a superstep ----------------------------------------------------------------------------------------------
 
     def compute(self, superstep: int, globals: Globals) -> Did:
         """See `Partition`."""
+        if self._naming is not None:
+            self._naming.finish()
         ctx = self._context
         ctx.begin(globals)
         rows, vertices = self._due()
