@@ -25,6 +25,8 @@ from p2premap.tasks.state import JobState
 from p2premap.tasks.workers import Worker
 
 TOLD_S: Final = 2.0
+SILENT_S: Final = 2.0
+"""A node that does not even say that it has no idle slot is not waited for any longer."""
 
 Give = Callable[[float, Worker, StageRun, int], bool]
 """Gives a worker a batch of so many tasks; whether it could."""
@@ -51,7 +53,7 @@ class Gang:
         self._kept: dict[NodeId, int] = {}
         self._asked: set[NodeId] = set()
         self._stopped: set[int] = set()
-        self._again = self._patient_until = math.inf
+        self._again = self._since = math.inf
         self._told_by = math.inf
         """When a new leader waits no more for who has not said what it runs."""
 
@@ -113,7 +115,10 @@ class Gang:
         if self._cannot(now, run) or run.complete:
             return False
         kept = self._gather(now, run, *self._wanted(run))
-        if kept is None or not self._meet(now, run, kept):
+        if kept is None:
+            return False
+        if not self._meet(now, run, kept):
+            self._put_off(now)
             return False
         self._release(run)
         return True
@@ -128,30 +133,40 @@ class Gang:
         return self._told_by > now
 
     def _wanted(self, run: SharedRun) -> tuple[dict[NodeId, Worker], int]:
-        """Who may run the stage's tasks, and how many slots of theirs it could use."""
-        able = {w.node: w for w in self._state.workers.all.values() if w.eligible}
+        """Who may run the stage's tasks, and how many slots it could use, those of nodes in doubt included."""
+        workers = self._state.workers.all.values()
+        able = {w.node: w for w in workers if w.eligible}
         avoided = {node for nodes in run.avoid.values() for node in nodes}
         able = {node: worker for node, worker in able.items() if node not in avoided} or able
+        doubtful = sum(w.slots for w in workers if w.doubtful and not (w.lost or w.estranged or w.node in avoided))
         limit = self._state.spec.options.parallel_max or run.tasks
-        return able, min(limit, run.tasks, sum(worker.slots for worker in able.values()))
+        return able, min(limit, run.tasks, sum(worker.slots for worker in able.values()) + doubtful)
 
     def _cannot(self, now: float, run: StageRun) -> bool:
         """Whether the stage is to wait: its inputs cannot be read, or something of it runs still, and is stopped."""
         if not (run.parked or self._some_run(run)):
             return False
+        self._put_off(now)
+        return True
+
+    def _put_off(self, now: float) -> None:
         if self._again <= now:
             self._again = now + self._state.config.reserve_s / 4
-        return True
 
     def _gather(
         self, now: float, run: StageRun, able: Mapping[NodeId, Worker], wanted: int
     ) -> dict[NodeId, int] | None:
         """The slots that are kept, if they are enough; else more are asked for."""
         kept = {node: slots for node, slots in self._kept.items() if node in able and slots}
-        if kept and (sum(kept.values()) >= wanted or (run.plan.shared and now >= self._patient_until)):
+        if kept and (sum(kept.values()) >= wanted or (run.plan.shared and self._is_late(now, able))):
             return kept
         self._ask(now, run, list(able.values()), wanted)
         return None
+
+    def _is_late(self, now: float, able: Mapping[NodeId, Worker]) -> bool:
+        """Whether those who have nothing idle, are in doubt, or do not even answer have been waited for long enough."""
+        answered = all(node in self._kept for node in able)
+        return now >= self._since + (self._state.config.reserve_s / 4 if answered else SILENT_S)
 
     def _some_run(self, run: StageRun) -> bool:
         """Whether tasks of the stage still run; they are stopped."""
@@ -173,7 +188,7 @@ class Gang:
         self._asked.clear()
         self._kept.clear()
         self._stopped.clear()
-        self._again = self._patient_until = math.inf
+        self._again = self._since = math.inf
 
     def _ask(self, now: float, run: StageRun, able: list[Worker], wanted: int) -> None:
         fresh = [worker for worker in able if worker.node not in self._asked]
@@ -184,7 +199,7 @@ class Gang:
             worker.touched = True
             self._say(worker.node, run, min(wanted, worker.slots), now)
         self._again = now + self._state.config.reserve_s / 4
-        self._patient_until = min(self._patient_until, self._again)
+        self._since = min(self._since, now)
 
     def _say(self, node: NodeId, run: StageRun, slots: int, now: float = 0.0) -> None:
         state = self._state

@@ -97,6 +97,26 @@ def test_who_keeps_nothing_for_long_is_left_out() -> None:
     assert [letter for letter, _ in led.seats] in (["A", "B"], ["B", "A"])
 
 
+def test_who_does_not_answer_is_waited_for_longer() -> None:
+    led = Gang()
+    led.gather("AB")
+    assert led.tick(PATIENCE_S) == ["A: reserve 1", "B: reserve 1", "C: reserve 1"]
+    lines = [line for _ in range(3) for line in led.tick(PATIENCE_S)]
+    assert sum("epoch1" in line for line in lines) == 2
+
+
+def test_a_node_in_doubt_is_waited_for_a_while() -> None:
+    led = Gang()
+    led.doubt("C")
+    assert led.gather("AB") == []
+    assert led.seen("C") == []
+    assert sum("epoch1" in line for line in led.reserved("C", 1)) == 3
+    led = Gang()
+    led.doubt("C")
+    led.gather("AB")
+    assert sum("epoch1" in line for line in led.tick(PATIENCE_S)) == 2
+
+
 def test_an_epoch_is_pinned_once_every_result_has_two_holders() -> None:
     led = seated(Gang())
     for letter, tasks in led.seats:
