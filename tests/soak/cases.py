@@ -21,7 +21,7 @@ from tests.soak.abuse import ABUSES, abuse, gibibyte
 from tests.soak.freezer import Freezer
 from tests.soak.nodes import Cluster, ManyMachines, Node, OneMachine
 from tests.soak.trial import Parts, Trial
-from tests.soak.vertices import kill_in_supersteps
+from tests.soak.vertices import strike_in_supersteps
 
 AGREE_S = 15.0
 """From the job's end, or from the healing, until every node tells the same."""
@@ -43,6 +43,7 @@ class Case:
         work: arguments of `tests.soak.work.Work`.
         limit_s: for one trial.
         standing: its nodes stay up for the next trial of any such case.
+        deep: another case does most of it; no part of the default test run.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Case:
     work: Mapping[str, float] = field(default_factory=dict)
     limit_s: float = 90.0
     standing: bool = False
+    deep: bool = False
 
     def cluster(self) -> Cluster:
         """Its nodes, not yet started."""
@@ -93,13 +95,30 @@ def kill_other(trial: Trial) -> None:
 
 def kill_vertex_leader(trial: Trial) -> None:
     """SIGKILL to the leader of a vertex job at a random superstep."""
-    kill_in_supersteps(trial, lead=True)
+    strike_in_supersteps(trial, lambda trial, leader: (leader.kill(), [leader]))
     agree(trial)
 
 
 def kill_vertex_other(trial: Trial) -> None:
     """The same to a node that only works for it."""
-    kill_in_supersteps(trial, lead=False)
+
+    def strike(trial: Trial, leader: Node) -> tuple[float, list[Node]]:
+        victim = trial.any_node(but=[leader])
+        return victim.kill(), [victim]
+
+    strike_in_supersteps(trial, strike)
+    agree(trial)
+
+
+def kill_vertex_all(trial: Trial) -> None:
+    """The same to all nodes; then all start again."""
+
+    def strike(trial: Trial, leader: Node) -> tuple[float, list[Node]]:
+        at = _kill_everybody(trial)
+        trial.cluster.restart(list(trial.cluster.nodes))
+        return at, []
+
+    strike_in_supersteps(trial, strike)
     agree(trial)
 
 
@@ -107,6 +126,19 @@ def kill_all(trial: Trial) -> None:
     """SIGKILL to all nodes at once; then all start again."""
     trial.submit(trial.any_node())
     trial.await_moment()
+    at = _kill_everybody(trial)
+    trial.struck(at)
+    time.sleep(trial.rng.uniform(0.0, 0.5))
+    trial.cluster.restart(list(trial.cluster.nodes))
+    trial.facts["up_again_s"] = round(time.monotonic() - at, 3)
+    trial.see_through()
+    trial.judge()
+    agree(trial)
+    _still_there_after_restart(trial)
+
+
+def _kill_everybody(trial: Trial) -> float:
+    """SIGKILL to all nodes at once; returns when."""
     nodes = list(trial.cluster.nodes.values())
     at = time.monotonic()
     for node in nodes:
@@ -116,14 +148,7 @@ def kill_all(trial: Trial) -> None:
     for node in nodes:
         assert node.process is not None
         assert node.process.wait(5.0) == -signal.SIGKILL
-    trial.struck(at)
-    time.sleep(trial.rng.uniform(0.0, 0.5))
-    trial.cluster.restart([node.name for node in nodes])
-    trial.facts["up_again_s"] = round(time.monotonic() - at, 3)
-    trial.see_through()
-    trial.judge()
-    agree(trial)
-    _still_there_after_restart(trial)
+    return at
 
 
 def _still_there_after_restart(trial: Trial) -> None:
@@ -426,7 +451,8 @@ CASES: dict[str, Case] = {
         Case("two-second", kill_other, nodes=2, repeat=50),
         Case("other-3", kill_other, repeat=20),
         Case("vertex-leader", kill_vertex_leader, repeat=25),
-        Case("vertex-other", kill_vertex_other, repeat=25),
+        Case("vertex-other", kill_vertex_other, repeat=25, deep=True),
+        Case("vertex-restart", kill_vertex_all, repeat=10, deep=True),
         Case("cut-3", cut_leader, machines=True, targets=SLOW),
         Case("frozen-3", freeze_leader, machines=True, targets=SLOW),
         Case("cut-other", cut_other, machines=True),

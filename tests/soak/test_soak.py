@@ -16,7 +16,10 @@ SEED = 7
 
 
 def _each() -> list[object]:
-    marks = {name: [pytest.mark.slow, *([pytest.mark.netns] if case.machines else [])] for name, case in CASES.items()}
+    marks = {
+        name: [pytest.mark.slow, *[pytest.mark.netns] * case.machines, *[pytest.mark.deep] * case.deep]
+        for name, case in CASES.items()
+    }
     return [pytest.param(case, id=name, marks=marks[name]) for name, case in CASES.items()]
 
 

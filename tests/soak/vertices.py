@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -119,8 +119,12 @@ class SlowGraph(Work):
         )
 
 
-def kill_in_supersteps(trial: Trial, *, lead: bool) -> None:
-    """SIGKILL at a random superstep, to the leader of a vertex job or to a node that only works for it; judged."""
+Strike = Callable[[Trial, Node], tuple[float, list[Node]]]
+"""Strikes, given the leader; returns when, and the nodes that are gone for good."""
+
+
+def strike_in_supersteps(trial: Trial, strike: Strike) -> None:
+    """A vertex job that is struck at a random superstep, seen through and judged."""
     graph = SlowGraph(trial.cluster.work_dir / "graph", trial.cluster.inputs_dir, trial.rng)
     trial.work = graph
     home = trial.home = trial.any_node()
@@ -128,9 +132,8 @@ def kill_in_supersteps(trial: Trial, *, lead: bool) -> None:
     trial.facts["tasks"] = submission.tasks
     trial.job = hand_in(home.connect, submission)
     leader, decided = _await_superstep(trial, graph, home)
-    victim = leader if lead else trial.any_node(but=[leader])
-    trial.fault_at, trial.victims = victim.kill(), [victim]
-    if max(step.superstep for step in graph.steps()) >= SUPERSTEPS - 1:
+    trial.fault_at, trial.victims = strike(trial, leader)
+    if max(step.superstep for step in graph.steps() if step.at <= trial.fault_at) >= SUPERSTEPS - 1:
         raise FaultMissed("the last superstep was being computed")
     trial.see_through()
     _judge(trial, graph.steps(), decided)
