@@ -55,11 +55,13 @@ class Gangs:
         self._directory = directory
         self._addresses_of = addresses_of
         self._is_neighbour = is_neighbour
+        self._clear = False
 
     def table(self, meeting: Meeting) -> Table:
         """What a process of this node is told, which is to be in this meeting."""
         from p2premap.worker.messages import Peer, Table  # few jobs need them
 
+        self._clear_leftovers()
         peers = []
         for seat, (node, tasks) in enumerate(meeting.seats):
             near = node == self._me or self._is_neighbour(node)
@@ -83,6 +85,13 @@ class Gangs:
     def _door(self, node: NodeId, meeting: bytes, seat: int) -> str:
         """Where a process can be found on this machine: a name that is no control socket's, and as short."""
         return f"{self._directory()}/{node[:4].hex()}-{meeting[:6].hex()}-{seat}"
+
+    def _clear_leftovers(self) -> None:
+        """Doors of an earlier run of this node, whose processes were killed on their way to a meeting."""
+        if not self._clear:
+            self._clear = True
+            for door in self._directory().glob(f"{self._me[:4].hex()}-*"):
+                door.unlink(missing_ok=True)
 
     async def serve(self, tcp: trio.SocketStream) -> bool:
         """Pass on a connection from another machine to the process that it is for. Whether it was one of ours.
