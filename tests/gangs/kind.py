@@ -19,6 +19,7 @@ from p2premap.tasks.director import TaskInput
 from p2premap.tasks.job import Part, Source
 
 MODULUS = (1 << 61) - 1
+HOLD = "hold"
 NUMBER = struct.Struct("<Q")
 
 
@@ -29,15 +30,14 @@ class Plan(msgspec.Struct, array_like=True):
         tasks: of each epoch.
         exchanges: of each epoch.
         epochs: how many.
-        pause_s: between two exchanges.
         size: bytes that go along with each word.
-        signs: a directory: each process leaves a file for the meetings that it is in, once it is in the middle.
+        signs: a directory: each process leaves a file for the meetings that it is in, once it is in the middle, and
+            goes on when there is no file `HOLD`.
     """
 
     tasks: int
     exchanges: int = 50
     epochs: int = 1
-    pause_s: float = 0.0
     size: int = 0
     signs: str = ""
 
@@ -130,8 +130,8 @@ class Runtime:
             if turn == plan.exchanges // 2 and plan.signs:
                 sign = Path(plan.signs) / f"{gang.meeting.hex()}.{gang.seat}.{os.getpid()}"
                 sign.write_text(" ".join(map(str, gang.seats[gang.seat])))
-            if plan.pause_s:
-                time.sleep(plan.pause_s)
+                while (Path(plan.signs) / HOLD).exists():
+                    time.sleep(0.005)
         results = []
         for number, context in zip(numbers, contexts, strict=True):
             blob = context.new_blob()

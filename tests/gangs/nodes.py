@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from tests.cluster import COMMAND, environment, eventually
-from tests.gangs.kind import Plan, answer
+from tests.gangs.kind import HOLD, Plan, answer
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -48,9 +48,10 @@ class Nodes:
         self.processes[name] = process
         assert process.stdout is not None
         assert process.stdout.readline()
-        eventually(lambda: self._alive(name) == set(self.processes))
+        eventually(lambda: self.alive(name) == set(self.processes))
 
-    def _alive(self, at: str) -> set[str]:
+    def alive(self, at: str) -> set[str]:
+        """Who is there, as this node sees it."""
         return {view["name"] for view in self.ask("--node", at, "nodes") if view["state"] == "alive"}
 
     def kill(self, name: str) -> None:
@@ -96,10 +97,18 @@ class Nodes:
             part.unlink()
         return json.loads(out)
 
+    def hold(self) -> None:
+        """Processes stop in the middle, ..."""
+        (self.signs / HOLD).touch()
+
+    def let_go(self) -> None:
+        """... and go on."""
+        (self.signs / HOLD).unlink()
+
     def meetings(self) -> dict[str, dict[int, tuple[int, list[int]]]]:
         """Meeting -> seat -> (process, tasks), of those that are, or were, in the middle."""
         found: dict[str, dict[int, tuple[int, list[int]]]] = {}
-        for sign in self.signs.iterdir():
+        for sign in self.signs.glob("*.*.*"):
             meeting, seat, pid = sign.name.split(".")
             found.setdefault(meeting, {})[int(seat)] = (int(pid), list(map(int, sign.read_text().split())))
         return found
