@@ -25,6 +25,7 @@ from p2premap.web.problems import Problem, problem_of
 
 JSON: Final = "application/json"
 JSON_BYTES_MAX: Final = 1 << 20
+_FIELD: Final = re.compile(r"`\$\.(\w+)`")
 BODY_S: Final = 30.0
 """For each piece of a body to come."""
 DOWNLOADS_MAX: Final = 32
@@ -145,7 +146,12 @@ def _query(endpoint: Endpoint, request: Request) -> msgspec.Struct | None:
     try:
         return msgspec.convert(asked, endpoint.query, strict=False)
     except msgspec.ValidationError as error:
-        raise Problem(HTTPStatus.BAD_REQUEST, f"What is asked for does not fit: {error}.") from None
+        told = str(error).replace(r"\\Z", "$")
+        field = _FIELD.search(told)
+        shown = (
+            f"{field[1]}={asked[field[1]][:64]!r}" if field is not None and field[1] in asked else "What is asked for"
+        )
+        raise Problem(HTTPStatus.BAD_REQUEST, f"{shown} does not fit: {told}.") from None
 
 
 async def body_pieces(request: Request, bytes_max: int) -> AsyncIterator[bytes]:
