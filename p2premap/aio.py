@@ -21,13 +21,17 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent import futures
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import trio
 
 from p2premap.client import cluster as blocking
 from p2premap.client import future as blocking_future
 from p2premap.client.references import Shared
+
+if TYPE_CHECKING:
+    from p2premap.client.vertices import VertexResult
+    from p2premap.tasks.job import JobView
 
 T = TypeVar("T")
 
@@ -115,6 +119,22 @@ class Cluster:
                     yield result
         finally:
             results.give_up()
+
+    async def run_vertex(
+        self,
+        program: Any,
+        inputs: Any,
+        *,
+        partitions: int = 0,
+        **options: Any,  # noqa: ANN401  (see there)
+    ) -> VertexResult:
+        """See `p2premap.Cluster.run_vertex`. If it is cancelled, so is the job."""
+
+        def seen(view: JobView) -> None:
+            trio.from_thread.check_cancelled()
+
+        run = partial(self.blocking.run_vertex, program, inputs, partitions=partitions, seen=seen, **options)
+        return await trio.to_thread.run_sync(run)
 
 
 async def _next(chunks: Iterator[list[T]]) -> list[T] | None:

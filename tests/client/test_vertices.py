@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 import p2premap
+import p2premap.aio
 from p2premap.client.cluster import Cluster
 from p2premap.client.private import PrivateCluster
+from p2premap.control.jobs import Jobs, ListJobs
 from p2premap.errors import JobFailed, JobRejected
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +48,26 @@ def test_an_algorithm_over_a_file(cluster: Cluster, tmp_path: Path) -> None:
     assert result == {1: 1, 2: 1, 3: 1, 4: 4, 5: 4}
     assert (result.vertices, result.edges, result.bad_lines) == (5, 3, 0)
     assert [step.superstep for step in result.steps] == list(range(len(result.steps)))
+
+
+def test_trio_waits_and_cancels(three_nodes: PrivateCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("P2PREMAP_HOME", three_nodes.home)
+    graph = tmp_path / "graph.txt"
+    graph.write_text("1 2\n")
+    jobs: list[str] = []
+
+    async def main() -> None:
+        async with p2premap.aio.connect() as cluster:
+            assert await cluster.run_vertex("degrees", graph) == {1: (0, 1), 2: (1, 0)}
+            with trio.move_on_after(1.0) as scope:  # it would go on for 10,000 supersteps
+                await cluster.run_vertex(EXAMPLES / "rank_pages.py", graph)
+            assert scope.cancelled_caught
+            with cluster.blocking.connection() as line:
+                views = line.ask(lambda n: ListJobs(request=n), Jobs).views
+        jobs.extend(view.phase.value for view in views if view.kind == "vertex")
+
+    trio.run(main)
+    assert "cancelled" in jobs
 
 
 def test_a_class_of_this_program_over_networkx(cluster: Cluster) -> None:
