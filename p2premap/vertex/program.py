@@ -69,8 +69,8 @@ class Program:
         """Called before each superstep but the first, in every process alike; it must depend on `now` alone.
 
         Returns:
-            None: go on. `STOP`: the job ends here. Names and values: they stand among the aggregates from now on, until
-            the next superstep.
+            None: go on. `Verdict.STOP`: the job ends here. Names and values: they stand among the aggregates until the
+            next superstep.
         """
         return None
 
@@ -270,7 +270,9 @@ class Hooks:
         if said is Verdict.STOP:
             return None
         if not isinstance(said, Mapping) or not all(isinstance(name, str) for name in said):
-            raise VertexError(f"master returned {said!r:.100}: it must be None, STOP, or a dict of names and values.")
+            raise VertexError(
+                f"master returned {said!r:.100}: it must be None, Verdict.STOP, or a dict of names and values."
+            )
         return said
 
 

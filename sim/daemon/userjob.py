@@ -15,7 +15,10 @@ from typing import Final
 import msgspec
 import trio
 
+from p2premap.client.bundle import kind_of
+from p2premap.client.graphs import plan as plan_vertices
 from p2premap.client.plan import plan_mapreduce
+from p2premap.client.planning import Asked
 from p2premap.client.submission import Submission
 from p2premap.sim.daemon.diary import Diary
 from p2premap.sim.daemon.houses import DaemonWorld, simulate
@@ -25,6 +28,7 @@ from p2premap.sim.jobwishes import JobStory, JobWishes
 from p2premap.sim.machines import Seat
 from p2premap.sim.network import NetworkConfig
 from p2premap.tasks.job import JobView, Phase
+from p2premap.vertex.plan import KIND as VERTEX
 
 LOOK_S: Final = 0.02
 END_S: Final = 3_600.0
@@ -59,9 +63,16 @@ def tell(wishes: JobWishes, progress: Callable[[str], None] = lambda _: None) ->
 
 def _plan(wishes: JobWishes) -> Submission:
     """The job as `p2premap run` would submit it, but for its key, which the seed decides."""
-    planned = plan_mapreduce(wishes.job, wishes.inputs, slots=wishes.nodes * wishes.slots)
+    slots = wishes.nodes * wishes.slots
+    if kind_of(wishes.job) == VERTEX:
+        given = {"seed": str(wishes.seed)}
+        planned = plan_vertices(Asked(file=wishes.job, inputs=wishes.inputs, slots=slots, given=given))
+    else:
+        planned = plan_mapreduce(wishes.job, wishes.inputs, slots=slots)
     key = Random(wishes.seed).randbytes(len(planned.spec.submission_key))
-    return replace(planned, spec=msgspec.structs.replace(planned.spec, submission_key=key))
+    # what it requires is installed here, or the job file could not run; virtual nodes have nothing installed
+    options = msgspec.structs.replace(planned.spec.options, requires=())
+    return replace(planned, spec=msgspec.structs.replace(planned.spec, submission_key=key, options=options))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +120,8 @@ class _Faulty:
         job = await visitor.hand_in(self._submission.spec, self._submission.blobs, self._submission.files)
         diary.job = job
         host = daemons.world.seats[0]
-        diary.note(
-            f"{host.name} has taken {name}: {self._submission.tasks} map tasks, {self._submission.bytes_in} bytes"
-        )
+        first = f"{self._submission.tasks} tasks to begin with, {self._submission.bytes_in} bytes"
+        diary.note(f"{host.name} has taken {name}: {first}")
         with trio.move_on_after(END_S):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._break)

@@ -22,6 +22,29 @@ def reduce(word, counts):
 """
 
 
+PROGRAM = """
+import p2premap
+
+class Seen:
+    def __init__(self):
+        self.ids = set()
+
+class Reach(p2premap.VertexProgram):
+    def create(self, id):
+        return Seen()
+
+    def compute(self, ctx, vertex, messages):
+        fresh = set().union(*messages, {vertex.id}) - vertex.value.ids
+        vertex.value.ids |= fresh
+        if fresh:
+            ctx.send.all(fresh)
+        ctx.halt()
+
+    def result(self, vertex):
+        return len(vertex.value.ids)
+"""
+
+
 @pytest.fixture
 def job(tmp_path: Path) -> tuple[str, str]:
     path, text = tmp_path / "count.py", tmp_path / "text"
@@ -46,6 +69,16 @@ def test_a_job_that_loses_its_leader_gives_the_same_answer(job: tuple[str, str],
     assert "answer            the same as without faults" in text
     assert f"again             p2premap sim {job[0]} {job[1]} --nodes 5 --seed 3 --kill-leader" in text
     assert ElementTree.parse(picture).getroot().tag.endswith("svg")
+
+
+def test_a_vertex_program_that_loses_its_leader_gives_the_same_answer(tmp_path: Path) -> None:
+    program, edges = tmp_path / "reach.py", tmp_path / "edges.txt"
+    program.write_text(PROGRAM)
+    edges.write_text("".join(f"{n} {(7 * n + 3) % 101}\n{n} {(n * n) % 101}\n" for n in range(101)))
+    code, text = run(str(program), str(edges), "--nodes", "4", "--seed", "2", "--kill-leader")
+    assert code == 0, text
+    assert "which leads the job, loses power" in text
+    assert "answer            the same as without faults" in text
 
 
 def test_json_is_one_object_and_the_seed_decides(job: tuple[str, str]) -> None:

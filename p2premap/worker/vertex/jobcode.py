@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from types import ModuleType
 from typing import NamedTuple
 
@@ -50,12 +51,23 @@ def job_code(bundle: bytes, settings: Settings) -> JobCode:
         Exception: what user code raises when it is imported.
     """
     name, _, attribute = settings.program.partition(":")
-    module = importlib.import_module(name) if name else load_bundle(bundle)
+    module = importlib.import_module(name) if name else _job_file(bundle)
     program = made(getattr(module, attribute, None)) if attribute else find_program(module)
     if form_of(program) != settings.form:
         raise VertexError(f"The job was planned for a program of the form {settings.form!r}, and this is another.")
     set_options(program, msgspec.msgpack.decode(settings.options, type=dict[str, object]))
     return JobCode(program, settings)
+
+
+_last: tuple[bytes, ModuleType] | None = None
+"""What was loaded last: in the simulator, many worker processes are one, and must mean the same by a class."""
+
+
+def _job_file(bundle: bytes) -> ModuleType:
+    global _last
+    if _last is None or _last[0] != bundle or sys.modules.get(_last[1].__name__) is not _last[1]:
+        _last = bundle, load_bundle(bundle)
+    return _last[1]
 
 
 def form_of(program: VertexProgram | ArrayProgram) -> str:
