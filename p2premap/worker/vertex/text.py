@@ -288,7 +288,8 @@ class TextReader:
         if count > self._width and self._columns.weight < 0:
             more = "; say --weights to read a number behind them, or --columns 1,2 to leave out what follows"
         else:
-            more = ", and a weight" if self._columns.weight >= 0 else ""
+            apart = "white space" if self._delimiter is None else repr(self._delimiter.decode())
+            more = (", and a weight" if self._columns.weight >= 0 else "") + f", apart by {apart}"
         return f"{shown} has {fields}: an edge is two ids{more}."
 
     def _fields(self, line: bytes) -> list[bytes]:
