@@ -341,7 +341,7 @@ class StageRun(Waiting):
     def _settle(self, task: int) -> None:
         self._settled[task] = SETTLED
         self.done += 1
-        self._drop(task)
+        self.drop(task)
         if self._tells:
             self.fresh_results.append(task)
 

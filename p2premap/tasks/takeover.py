@@ -164,6 +164,7 @@ class Takeover:
         for task, attempt in pairs:
             if not run.out[task]:
                 run.out[task], run.adopted[task] = number, attempt
+                run.drop(task)  # its input may have been looked at ahead, for another node
                 adopted.append(task)
         tasks = array("I", adopted)
         worker.batches[number] = Batch(number, worker.node, run.id, tasks, len(tasks), now)

@@ -176,11 +176,11 @@ class Waiting:
             best = best or candidate
         if best is None:
             return None
-        self._drop(best.task)
+        self.drop(best.task)
         return best.task, best.input
 
-    def _drop(self, task: int) -> None:
-        """The task need not be looked at any more."""
+    def drop(self, task: int) -> None:
+        """The task is out, or settled: what was looked at of it is for nobody any more."""
         if self._own and (node := self.bound.get(task)) is not None:
             self._own.get(node, {}).pop(task, None)
         if self._window and (candidate := self._window.pop(task, None)) is not None:

@@ -96,6 +96,19 @@ def test_a_node_that_comes_late_is_asked_too() -> None:
     assert heir.holding("A", (0, 0)) == ["A: stop 0"]  # given to B meanwhile
 
 
+def test_what_was_looked_at_ahead_and_turns_out_to_run_already_is_not_given_again() -> None:
+    led = Led(Shape(3), on="BAC")  # one task each, in this order
+    heir = led.heir("B", on="B")
+    heir.now = 0.01
+    heir.holding("B", (0, 0))
+    refused = AttemptEnd(task=0, attempt=0, outcome=Outcome.REFUSED, error="full")
+    heir.ended("B", [refused], free=1)  # so tasks are looked at ahead from now on
+    heir.seen("A", slots=0)
+    assert heir.seen("C")[-1] == "C: map 0.1000"
+    assert heir.holding("A", (1, 0)) == []
+    assert heir.done("C", 0) == ["C: map 2.1000"]
+
+
 # --- finished work ------------------------------------------------------------------------------------------------
 
 
