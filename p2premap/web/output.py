@@ -147,11 +147,12 @@ async def read_logs(call: Call) -> Response:
     stage, task = map(int, query.task.split(".")) if query.task else (-1, -1)
     ask = partial(ReadLog, job=job, stage=stage, task=task)
     pieces = call.web.daemon.chunks(lambda n: ask(request=n))
-    if query.follow:
-        pieces = _followed(call, job, ask)
-    elif query.tail:
+    if query.tail and not query.follow:
         pieces = _tail(pieces, query.tail)
-    return Streaming(call.web, await _begun(pieces), media_type="text/plain; charset=utf-8")
+    pieces = await _begun(pieces)
+    if query.follow:
+        pieces = _followed(call, job, ask, pieces)
+    return Streaming(call.web, pieces, media_type="text/plain; charset=utf-8")
 
 
 async def _begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -179,21 +180,28 @@ async def _tail(pieces: AsyncIterator[bytes], lines: int) -> AsyncIterator[bytes
     yield b"".join(kept)
 
 
-async def _followed(call: Call, job: bytes, ask: partial[ReadLog]) -> AsyncIterator[bytes]:
-    """Each attempt's log once, as it comes to be there; a piece is the log of one attempt."""
+async def _followed(
+    call: Call, job: bytes, ask: partial[ReadLog], pieces: AsyncIterator[bytes]
+) -> AsyncIterator[bytes]:
+    """Each attempt's log once, as it comes to be there; a piece is the log of one attempt.
+
+    Args:
+        pieces: of the first look.
+    """
     told: set[bytes] = set()
     over = False
     while True:
         began = time.monotonic()
-        async for piece in call.web.daemon.chunks(lambda n: ask(request=n)):
+        async for piece in pieces:
             head = piece.partition(b"\n")[0]
-            if head not in told:
+            if piece and head not in told:
                 told.add(head)
                 yield piece
         if over:
             return
         await asyncio.sleep(max(LOOK_S, COST * (time.monotonic() - began)))
         over = await _phase_over(call, job)
+        pieces = call.web.daemon.chunks(lambda n: ask(request=n))
 
 
 # --- results ------------------------------------------------------------------------------------------------------
