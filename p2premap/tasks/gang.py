@@ -83,10 +83,11 @@ class Gang:
 
     def hand_out(self, now: float, run: StageRun) -> bool:
         """Hand out all tasks that wait, if they can start at once. Whether any was given."""
-        if self._cannot(now, run):
+        lacking = run.lacking()
+        if not lacking or self._cannot(now, run):
             return False
         able = {w.node: w for w in self._state.workers.all.values() if w.eligible}
-        kept = self._gather(now, run, able, run.pending)
+        kept = self._gather(now, run, able, lacking)
         if kept is None:
             return False
         given = False

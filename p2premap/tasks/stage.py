@@ -103,6 +103,10 @@ class StageRun(Waiting):
         """Whether the task has a result that can be read."""
         return self._settled[task] == SETTLED
 
+    def lacking(self) -> int:
+        """How many tasks neither run nor have a result: what waits may hold some that came to run under a former leader."""
+        return sum(not (out or settled) for out, settled in zip(self.out, self._settled, strict=True))
+
     def attempt_of(self, task: int) -> int:
         """The number of the attempt that is out, of a task without a backup or the first of two."""
         if (adopted := self.adopted.get(task)) is not None:

@@ -12,7 +12,8 @@ from p2premap.sim.workloads import Shape
 from p2premap.tasks import events, journal, messages
 from p2premap.tasks.job import AttemptEnd, JobOptions, Outcome, Phase, StageId
 from p2premap.tasks.ledger import FINAL_CELL, Final
-from tests.tasks.dialogue import Led, blob
+from tests.tasks.dialogue import JOB, Led, blob
+from tests.tasks.test_gang import Together
 from tests.tasks.working import MAP, A, B
 
 ONE_COPY = JobOptions(copies=1)
@@ -107,6 +108,24 @@ def test_what_was_looked_at_ahead_and_turns_out_to_run_already_is_not_given_agai
     assert heir.seen("C")[-1] == "C: map 0.1000"
     assert heir.holding("A", (1, 0)) == []
     assert heir.done("C", 0) == ["C: map 2.1000"]
+
+
+def test_tasks_that_started_all_at_once_run_on_and_are_not_stopped() -> None:
+    shape = Shape(2)
+    plan = shape.encode()
+    led = Led(shape, on="AB", director=Together(job=JOB, home=A, plan=plan))
+    led.reserved("A", 1)
+    assert led.reserved("B", 1)[:2] == ["A: all 0", "B: all 1"]
+    heir = Led(shape, on="AB", director=Together(job=JOB, home=A, plan=plan), leader="B", term=1, history=led.batches)
+    heir.now = 0.01
+    heir.holding("A", (0, 0), free=0)
+    assert heir.holding("B", (1, 0), free=0) == []
+    heir.ended("A", [AttemptEnd(task=0, attempt=0, outcome=Outcome.DONE, seconds=1.0)])
+    assert heir.ended("B", [AttemptEnd(task=1, attempt=0, outcome=Outcome.CRASHED, error="it says so")]) == [
+        "A: reserve 1",
+        "B: reserve 1",
+    ]
+    assert heir.reserved("A", 1)[0] == "A: all 1.1000"
 
 
 # --- finished work ------------------------------------------------------------------------------------------------
