@@ -95,7 +95,7 @@ class JobWorld:
         self.hosts = NodeHosts(slots=slots, executors=executors, tasks_config=config)
         self.world = World(seed=seed, hosts=self.hosts, network=network, replay=replay)
         self.shown = Shown(self.world)
-        self.ledgers = Ledgers(self.world, lambda seat: self.core(seat).outbox.waiting())
+        self.ledgers = Ledgers(self.world, lambda seat: self.core(seat).outbox.waiting(), self.hosts.has_all)
         self.hosts.settle(self.world, self.ledgers)
         self._requests = itertools.count(1)
         self._shapes: dict[JobId, Shape] = {}

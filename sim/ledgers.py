@@ -7,7 +7,8 @@ The checkers know every disk, so they need not believe what a core says of itsel
 `promise-kept`     what one identity has promised on its disk never goes down
 `stream`           a batch of facts is the same wherever it is kept, and a stream has no gap
 `strict`           a strict job is never forked
-`copies`           a job is acknowledged with no more copies than there are disks that hold it
+`copies`           a job is acknowledged with no more copies than there are disks that hold all of it: its record, code
+                   and plan
 `protected`        a task whose result a quorum holds is not handed out again by the newest leader (P4), unless the
                    result's bytes are gone
 """
@@ -70,18 +71,30 @@ class Ledgers:
     Args:
         world: observed from now on.
         unsent: what the node on a machine has said, and what waits for a link.
+        whole: whether the disk of this identity has the code and the plan of a job with this spec.
     """
 
     kinds: tuple[type, ...] = (SendLink, RunBatch, JobAccepted)
 
-    def __init__(self, world: World, unsent: Callable[[Seat], Iterable[Message]] = lambda _: ()) -> None:
+    def __init__(
+        self,
+        world: World,
+        unsent: Callable[[Seat], Iterable[Message]] = lambda _: (),
+        whole: Callable[[NodeId, bytes], bool] = lambda *_: True,
+    ) -> None:
         self.world = world
         self._unsent = unsent
+        self._whole = whole
         self.counts: Counter[str] = Counter()
         """What was seen: "leader" (first terms), "takeover", "fork", "cell", "protected", "redone for lost bytes"."""
         self.finals: dict[JobId, bytes] = {}
         self.forks: dict[JobId, JobId] = {}
         self._records: dict[tuple[NodeId, JobId], JobRecord] = {}
+        self._specs: dict[JobId, bytes] = {}
+        self._had: dict[JobId, set[NodeId]] = {}
+        """Who has ever had a job's record, and has lost no disk since."""
+        self._counted: dict[JobId, set[NodeId]] = {}
+        """Who had all of a job when it was acknowledged."""
         self._newest: dict[JobId, Ballot] = {}
         self._leaders: dict[tuple[JobId, int, int], NodeId] = {}
         self._cells: dict[tuple[JobId, str], bytes] = {}
@@ -136,6 +149,7 @@ class Ledgers:
         self._set_back.add(seat.node)
         for job, record in ledger.jobs.items():
             self._records[seat.node, job] = record
+            self._had[job].add(seat.node)
         for job, streams in ledger.batches.items():
             for ballot, serials in streams.items():
                 self._ends[seat.node, job, ballot] = max(serials)
@@ -146,6 +160,8 @@ class Ledgers:
         """The disk of this identity is no more, or not what it was."""
         for key in [key for key in self._records if key[0] == node]:
             del self._records[key]
+        for had in self._had.values():
+            had.discard(node)
         for end in [end for end in self._ends if end[0] == node]:
             del self._ends[end]
         for (job, ballot, serial), kept in self._batches.items():
@@ -154,7 +170,8 @@ class Ledgers:
                 self._unprotect(job, ballot, serial)
 
     def excused(self, job: JobId) -> bool:
-        """Whether the disks of so many replicas are lost, or older images of themselves, that nobody can go on."""
+        """Whether nobody can go on, since disks are lost, or older images of themselves: those of too many replicas, or
+        every one that was counted as a copy in the acknowledgement, before another had got the code and the plan."""
         records = {
             node: record
             for (node, of), record in self._records.items()
@@ -165,7 +182,14 @@ class Ledgers:
             return True
         members = newest.members
         have = sum(member in records for member in members)
-        return not (2 * have > len(members) or (2 * have == len(members) and members[0] in records))
+        if not (2 * have > len(members) or (2 * have == len(members) and members[0] in records)):
+            return True
+        counted, had = self._counted.get(job, set()), self._had[job]
+        return bool(counted) and counted.isdisjoint(had) and not self._wholes(job, had)
+
+    def _wholes(self, job: JobId, nodes: Iterable[NodeId]) -> set[NodeId]:
+        """Those of them who have its code and its plan."""
+        return {node for node in nodes if self._whole(node, self._specs[job])}
 
     def _job(self, seat: Seat, record: JobRecord) -> None:
         job = JobId(record.job)
@@ -174,6 +198,8 @@ class Ledgers:
             text = f"{seat} goes back from {_shown(before.promised)} to {_shown(record.promised)} on disk"
             raise self.world.broken("promise-kept", text, seat)
         self._records[seat.node, job] = record
+        self._specs[job] = record.spec
+        self._had.setdefault(job, set()).add(seat.node)
         if record.strict:
             self._strict.add(job)
         if record.origin:
@@ -315,10 +341,11 @@ class Ledgers:
                 pass
 
     def _accepted(self, seat: Seat, answer: JobAccepted) -> None:
-        held = sum(job == answer.job for _, job in self._records)
-        if answer.copies > held:
-            text = f"{seat} acknowledges {answer.copies} copies of a job that {held} disks hold"
+        held = self._wholes(answer.job, [node for node, job in self._records if job == answer.job])
+        if answer.copies > len(held):
+            text = f"{seat} acknowledges {answer.copies} copies of a job that {len(held)} disks hold"
             raise self.world.broken("copies", text, seat)
+        self._counted.setdefault(answer.job, set()).update(held)
 
     def doubt(self) -> None:
         """Something is about to happen that may make anybody take anybody for dead."""

@@ -16,6 +16,7 @@ from p2premap.gossip.core import GossipCore
 from p2premap.gossip.messages import MESSAGES as GOSSIP_MESSAGES
 from p2premap.ids import Digest, NodeId, starts_of
 from p2premap.node.capabilities import Capabilities
+from p2premap.node.charter import Charter
 from p2premap.node.core import NodeCore
 from p2premap.node.events import JobAccepted, JobRefused, KeepBlobs, NodeEvent, ReadPlan, ShedBlobs, Tick
 from p2premap.ports import FrameReceived
@@ -217,6 +218,7 @@ class NodeHosts(Quiet):
         self.lost_blobs = 0
         """Blobs that a loss of power has taken."""
         self._identities: dict[int, NodeId] = {}
+        self._needs: dict[bytes, set[Digest]] = {}
         self._world: World | None = None
         self._ledgers: Ledgers | None = None
         self._slots = slots
@@ -246,6 +248,13 @@ class NodeHosts(Quiet):
         """A blob that one of these has."""
         found = (self.desks[holder].blobs.get(digest) for holder in holders if holder in self.desks)
         return next((content for content in found if content is not None), None)
+
+    def has_all(self, node: NodeId, charter: bytes) -> bool:
+        """Whether the disk of this identity has what the job with this charter needs: its code and its plan."""
+        if charter not in self._needs:
+            spec = Charter.decode(charter).spec
+            self._needs[charter] = {Digest(spec.code.digest), Digest(spec.plan.digest)}
+        return self._needs[charter] <= self.desks[node].blobs.keys()
 
     def was_lost(self, digest: Digest) -> bool:
         """Whether a disk has lost it."""

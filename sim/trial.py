@@ -1,7 +1,7 @@
 """One seed of jobs under faults: nodes, clients that hand jobs in, strikes, then repair, and everything must end.
 
 In the safety phase anything breaks; the checkers look at every effect and every write. Then all is repaired, and each
-job that was acknowledged must end within `LIVENESS_S`, unless the disks of a quorum of its replicas are lost.
+job that was acknowledged must end within `LIVENESS_S`, unless too many disks are lost (`Ledgers.excused`).
 """
 
 from __future__ import annotations

@@ -184,7 +184,7 @@ def lines(summary: Summary, wall_s: float) -> list[str]:
         f"{summary.trials} trials, {summary.virtual_s:.0f} virtual seconds, {summary.steps} steps; "
         f"{summary.cpu_s / max(1, summary.trials):.3f} s of CPU each, {wall_s:.1f} s in all",
         f"jobs: {counts['acknowledged']} acknowledged, {counts['ended']} ended, "
-        f"{counts['excused']} with a quorum of disks lost; {counts['takeover']} takeovers, {counts['fork']} forks",
+        f"{counts['excused']} with too many disks lost; {counts['takeover']} takeovers, {counts['fork']} forks",
         f"results that a quorum held: {counts['protected']}; run again although held: 0; "
         f"run again for lost bytes: {counts['redone for lost bytes']}",
         "faults: " + ", ".join(f"{counts[kind]} {kind}" for kind in KINDS),

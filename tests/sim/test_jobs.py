@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from p2premap.ids import JobId
 from p2premap.sim.jobs import JobWorld
-from p2premap.sim.machines import Disk
+from p2premap.sim.machines import Disk, Seat
 from p2premap.sim.network import NetworkConfig
 from p2premap.sim.ports import Executors
 from p2premap.sim.workloads import Shape
@@ -168,3 +169,35 @@ def test_the_same_seed_is_the_same_history() -> None:
         return jobs.world.trace.digest()
 
     assert run() == run()
+
+
+@pytest.mark.parametrize("healed", [False, True])
+def test_a_job_whose_plan_only_its_home_had_ends_if_the_others_could_get_it_before_its_disk_was_lost(
+    healed: bool,
+) -> None:
+    """The others hear of it, and cannot answer or fetch anything: it is accepted as one copy."""
+    jobs = JobWorld(3, seed=5)
+    world = jobs.world
+    home, *others = world.seats
+    cut = world.network.cut(others, [home], both_ways=False)
+    job = jobs.submit(Shape(60, 2, map_s=1.0))
+    assert [answer.copies for answer in jobs.hosts.desks[home.node].answers] == [1]
+    if healed:
+        world.network.heal(cut)
+        world.run_for(5.0)
+    world.crash(home)
+    world.network.heal()
+    assert not jobs.ledgers.excused(job), "its disk may come back"
+    jobs.start(home, Disk.LOST)
+    assert jobs.ledgers.excused(job) is not healed
+    if healed:
+        assert jobs.until_over(job).phase is Phase.DONE
+    else:
+        world.run_for(10.0)
+        assert {seat.index for seat in others if "No holder has it." in _note(jobs, seat, job)} == {1, 2}
+
+
+def _note(jobs: JobWorld, seat: Seat, job: JobId) -> str:
+    """What the job waits for, by this node's word."""
+    state = jobs.core(seat).jobs.core.job(job)
+    return "" if state is None else state.note

@@ -192,6 +192,51 @@ def test_whose_disks_are_lost_is_excused(world: World, ledgers: Ledgers) -> None
     assert ledgers.excused(JOB)
 
 
+def test_more_copies_than_have_code_and_plan(world: World) -> None:
+    a, b, _ = world.seats
+    whole = {a.node}
+    ledgers = Ledgers(world, whole=lambda node, _: node in whole)
+    for seat in world.seats:
+        ledgers.written(seat, (job(world, ballot(a)),))
+    ledgers.effect(a, JobAccepted(request=1, job=JOB, copies=1))
+    whole.add(b.node)
+    ledgers.effect(a, JobAccepted(request=2, job=JOB, copies=2))
+    with pytest.raises(InvariantBroken, match=r"copies: .*3 copies of a job that 2 disks hold"):
+        ledgers.effect(a, JobAccepted(request=3, job=JOB, copies=3))
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_whose_every_counted_copy_is_lost_is_excused_unless_another_is_whole(world: World, elsewhere: bool) -> None:
+    a, b, c = world.seats
+    whole = {a.node, b.node}
+    ledgers = Ledgers(world, whole=lambda node, _: node in whole)
+    for seat in world.seats[:2]:
+        ledgers.written(seat, (job(world, ballot(a)),))
+    ledgers.effect(a, JobAccepted(request=1, job=JOB, copies=2))
+    ledgers.written(c, (job(world, ballot(a)),))
+    if elsewhere:
+        whole.add(c.node)
+    for seat in (a, b):
+        assert not ledgers.excused(JOB)
+        world.crash(seat)
+        world.start(seat, Disk.LOST)
+        # the replica set grows again, by machines that have nobody to get the plan from but c
+        ledgers.written(seat, (job(world, ballot(c, 1)),))
+    ledgers.written(c, (job(world, ballot(c, 1)),))
+    assert ledgers.excused(JOB) is not elsewhere
+
+
+def test_who_throws_away_code_or_plan_without_losing_a_disk_is_not_excused(world: World) -> None:
+    a, *_ = world.seats
+    whole = {a.node}
+    ledgers = Ledgers(world, whole=lambda node, _: node in whole)
+    for seat in world.seats:
+        ledgers.written(seat, (job(world, ballot(a)),))
+    ledgers.effect(a, JobAccepted(request=1, job=JOB, copies=1))
+    whole.clear()
+    assert not ledgers.excused(JOB)
+
+
 def test_an_older_disk_may_have_promised_less(world: World, ledgers: Ledgers) -> None:
     a, *_ = world.seats
     ledgers.written(a, (job(world, ballot(a, 5)),))

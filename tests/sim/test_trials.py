@@ -40,7 +40,7 @@ def simulated(summary: Summary) -> dict[str, int]:
         "takeovers": "takeover",
         "forks": "fork",
         "ended jobs": "ended",
-        "jobs with a quorum of disks lost": "excused",
+        "jobs with too many disks lost": "excused",
         "results that a quorum held": "protected",
     }
     return {what: counts[name] for what, name in told.items()} | {
