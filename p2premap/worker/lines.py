@@ -177,7 +177,9 @@ class Line:
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Hang up."""
+        """Hang up, also for processes that user code has forked."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
     # --- out ------------------------------------------------------------------------------------------------------

@@ -132,6 +132,15 @@ def test_who_hangs_up_is_noticed(pair: tuple[Line, Line]) -> None:
         two.say([b"anybody there?"])
 
 
+def test_hanging_up_is_noticed_although_a_fork_has_the_descriptor_still(pair: tuple[Line, Line]) -> None:
+    one, two = pair
+    kept = os.dup(one.fileno())
+    one.close()
+    with pytest.raises(LineBroken, match="hung up"):
+        two.hear()
+    os.close(kept)
+
+
 @pytest.mark.parametrize("meddle", ["changed", "left out", "said again"])
 def test_meddling_is_noticed(tmp_path: Path, request: pytest.FixtureRequest, meddle: str) -> None:
     ours, wire = closed_at_end(request)
