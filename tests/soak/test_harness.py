@@ -6,12 +6,16 @@ import json
 import subprocess
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
+
+import pytest
 
 from tests.soak.abuse import ABUSES, judge_report
 from tests.soak.cases import CASES
 from tests.soak.nodes import Cluster, Node
 from tests.soak.results import append, load, never_made, summary
 from tests.soak.trial import Before, Trial
+from tests.soak.vertices import PARTITIONS, SUPERSTEPS, SlowGraph, Step, judge_steps
 from tests.soak.work import Work
 
 
@@ -134,3 +138,24 @@ def test_every_promised_count_is_the_default() -> None:
     assert {CASES[name].repeat for name in ("leader-3", "leader-5", "two-first", "two-second")} == {50}
     assert {CASES[name].repeat for name in ("cut-3", "frozen-3", "restart-3", "client-3")} == {20}
     assert {case.repeat for name, case in CASES.items() if name.startswith("abuse-")} == {20}
+
+
+def test_a_wrong_digit_of_a_vertex_job_is_seen(tmp_path: Path) -> None:
+    graph = SlowGraph(tmp_path / "work", tmp_path, Random(1))
+    lines = [f"{vertex}\t{rank}\n" for vertex, rank in graph.right.items()]
+    assert graph.wrong({0: "".join(lines[:9]).encode(), 1: "".join(lines[9:]).encode()}) == ""
+    assert "1 of" in graph.wrong({0: "".join(lines[1:]).encode()})
+    assert "1 of" in graph.wrong({0: "".join([lines[0].rstrip() + "1\n", *lines[1:]]).encode()})
+    assert graph.wrong({0: "".join([*lines, lines[0]]).encode()}) != ""
+
+
+@pytest.mark.parametrize(("again", "violations"), [((10,), 0), ((9, 10), 1)])
+def test_what_is_redone_before_a_checkpoint_is_seen(again: tuple[int, ...], violations: int) -> None:
+    every = [(superstep, partition) for superstep in range(SUPERSTEPS) for partition in range(PARTITIONS)]
+    steps = [Step(*step, "/n1", 0.001 * at) for at, step in enumerate(every)]
+    steps += [Step(superstep, 0, "/n2", 99.0 + superstep) for superstep in again]
+    trial = SimpleNamespace(fault_at=90.0, victims=[], facts={}, violations=[], last=None)
+    trial.check = lambda holds, otherwise: None if holds else trial.violations.append(otherwise)
+    judge_steps(trial, steps, 10)  # type: ignore[arg-type]
+    assert len(trial.violations) == violations
+    assert trial.facts["again"] == len(again)

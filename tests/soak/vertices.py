@@ -136,7 +136,7 @@ def strike_in_supersteps(trial: Trial, strike: Strike) -> None:
     if max(step.superstep for step in graph.steps() if step.at <= trial.fault_at) >= SUPERSTEPS - 1:
         raise FaultMissed("the last superstep was being computed")
     trial.see_through()
-    _judge(trial, graph.steps(), decided)
+    judge_steps(trial, graph.steps(), decided)
 
 
 def _await_superstep(trial: Trial, graph: SlowGraph, home: Node) -> tuple[Node, int]:
@@ -155,7 +155,12 @@ def _await_superstep(trial: Trial, graph: SlowGraph, home: Node) -> tuple[Node, 
             time.sleep(LOOK_S)
 
 
-def _judge(trial: Trial, steps: Sequence[Step], decided: int) -> None:
+def judge_steps(trial: Trial, steps: Sequence[Step], decided: int) -> None:
+    """What the marks tell: nothing is redone that a checkpoint had, and nothing is left out.
+
+    Args:
+        decided: so many supersteps the last checkpoint had that was told before the fault.
+    """
     dead = {victim.id for victim in trial.victims}
     before = {(step.superstep, step.partition) for step in steps if step.at <= trial.fault_at}
     after = [step for step in steps if step.at > trial.fault_at and not any(node in step.where for node in dead)]
