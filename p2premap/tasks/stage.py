@@ -104,7 +104,7 @@ class StageRun(Waiting):
         return self._settled[task] == SETTLED
 
     def lacking(self) -> int:
-        """How many tasks neither run nor have a result: what waits may hold some that came to run under a former leader."""
+        """How many tasks neither run nor have a result; some that wait may run since a former leader's time."""
         return sum(not (out or settled) for out, settled in zip(self.out, self._settled, strict=True))
 
     def attempt_of(self, task: int) -> int:
