@@ -12,17 +12,29 @@ import msgspec
 from starlette.responses import Response
 
 from p2premap.client.connection import RequestRefused
-from p2premap.client.shapes import JobShape, Shape
+from p2premap.client.shapes import JobShape
 from p2premap.control.answers import Trouble
 from p2premap.control.jobs import AcceptFork, Cancel, Jobs, JobUpdate, ListJobs, Restart, Submitted, Watch, Why
-from p2premap.control.web import JobLooked, ListTasks, LookAtJob, RemoveJob, TaskAttempt, Tasks, TaskView
+from p2premap.control.web import JobLooked, ListTasks, LookAtJob, RemoveJob, Tasks, TaskView
 from p2premap.errors import JobLost, P2PRemapError, RemoteProtocolError
 from p2premap.ids import JobId, short
-from p2premap.tasks.job import JobOptions, JobView, Part
+from p2premap.tasks.job import JobView, Part
 from p2premap.vertex.plan import KIND as VERTEX
-from p2premap.vertex.told import Told, unpack_told
+from p2premap.vertex.told import unpack_told
 from p2premap.web.cluster import TextShape
 from p2premap.web.endpoints import NOTHING, Call, Endpoint, Media
+from p2premap.web.jobshapes import (
+    AttemptOfTask,
+    GraphShape,
+    JobsPage,
+    OneJobShape,
+    OneTaskShape,
+    OptionsShape,
+    ReplicaShape,
+    TaskShape,
+    TasksPage,
+    TermShape,
+)
 from p2premap.web.problems import Problem, problem_of
 from p2premap.web.service import Page, page, reply
 
@@ -36,190 +48,6 @@ def some_of(words: tuple[str, ...]) -> str:
     """A pattern: some of these words with commas between, or none."""
     one = "|".join(words)
     return rf"^(({one})(,({one}))*)?\Z"
-
-
-class ReplicaShape(Shape, frozen=True, kw_only=True):
-    """A node that keeps a job's ledger."""
-
-    id: str
-    name: str
-
-
-class TermShape(Shape, frozen=True, kw_only=True):
-    """Who has led a job from when on: `age_s` is how old the job was, `at` the same in seconds since 1970."""
-
-    at: float
-    age_s: float
-    leader: ReplicaShape
-
-
-class OptionsShape(Shape, frozen=True, kw_only=True):
-    """How a job is to be run, whatever its kind."""
-
-    priority: int
-    copies: int
-    retries: int
-    parallel: int
-    skip_failed: bool
-    strict: bool
-    stage: bool
-    requires: tuple[str, ...]
-    output: str
-    overwrite: bool
-    time_limit_s: float
-    memory_limit_bytes: int
-    callback: str
-
-    @classmethod
-    def of(cls, options: JobOptions) -> OptionsShape:
-        """As submitted."""
-        return cls(
-            priority=options.priority,
-            copies=options.copies,
-            retries=options.retries,
-            parallel=options.parallel_max,
-            skip_failed=options.skip_failed,
-            strict=options.strict,
-            stage=options.stage_inputs,
-            requires=options.requires,
-            output=options.output,
-            overwrite=options.overwrite,
-            time_limit_s=options.limits.time_s,
-            memory_limit_bytes=options.limits.memory_bytes,
-            callback=options.callback,
-        )
-
-
-class SuperstepShape(Shape, frozen=True, kw_only=True):
-    """A superstep of a vertex job: vertices that were active and computed, mail that was sent; aggregates by name."""
-
-    superstep: int
-    active: int
-    computed: int
-    sent: int
-    dropped: int
-    seconds: float
-    values: dict[str, float]
-
-
-class GraphShape(Shape, frozen=True, kw_only=True):
-    """How a vertex job gets on. Of many supersteps not all are told; `why`: how it ended, or ""."""
-
-    vertices: int
-    edges: int
-    supersteps: int
-    checkpoints: int
-    dropped: int
-    bad_lines: int
-    why: str
-    rows: list[SuperstepShape]
-
-    @classmethod
-    def of(cls, told: Told) -> GraphShape:
-        """As its director tells."""
-        rows = [
-            SuperstepShape(
-                superstep=row.superstep,
-                active=row.active,
-                computed=row.computed,
-                sent=row.sent,
-                dropped=row.dropped,
-                seconds=row.seconds,
-                values=dict(row.values),
-            )
-            for row in told.rows
-        ]
-        return cls(
-            vertices=told.vertices,
-            edges=told.edges,
-            supersteps=told.supersteps,
-            checkpoints=told.checkpoints,
-            dropped=told.dropped,
-            bad_lines=told.loaded.bad,
-            why=told.why,
-            rows=rows,
-        )
-
-
-class OneJobShape(JobShape, frozen=True, kw_only=True):
-    """A job with what only its own page shows.
-
-    `options` is null where nobody keeps what was submitted, `graph` where it is no vertex job, or has none yet.
-    """
-
-    replicas: list[ReplicaShape]
-    history: list[TermShape]
-    options: OptionsShape | None
-    graph: GraphShape | None
-
-
-class JobsPage(Shape, frozen=True, kw_only=True):
-    """Jobs, the newest first. `silent`: nodes (names) that did not answer in time, whose jobs may be missing."""
-
-    items: list[JobShape]
-    next: str | None
-    silent: tuple[str, ...]
-
-
-class AttemptOfTask(Shape, frozen=True, kw_only=True):
-    """An attempt, as far as it is remembered: one that runs, one that failed, the one whose result counts."""
-
-    attempt: int
-    node: ReplicaShape
-    outcome: str
-    error: str
-    detail: str
-
-    @classmethod
-    def of(cls, one: TaskAttempt) -> AttemptOfTask:
-        """As the job's leader says."""
-        node = ReplicaShape(id=one.node.hex(), name=one.node_name)
-        return cls(attempt=one.attempt, node=node, outcome=one.outcome, error=one.error, detail=one.detail)
-
-
-class TaskShape(Shape, frozen=True, kw_only=True):
-    """A task. `state`: waiting, running, done or failed; `node`: the name of where it runs or ran."""
-
-    stage: int
-    stage_name: str
-    task: int
-    state: str
-    node: str
-    attempts: int
-    error: str
-
-    @classmethod
-    def of(cls, view: TaskView) -> TaskShape:
-        """As the job's leader says."""
-        return cls(
-            stage=view.stage,
-            stage_name=view.stage_name,
-            task=view.task,
-            state=view.state,
-            node=view.node_name,
-            attempts=view.started,
-            error=view.error,
-        )
-
-
-class OneTaskShape(Shape, frozen=True, kw_only=True):
-    """A task with its attempts, and why it is where it is."""
-
-    stage: int
-    stage_name: str
-    task: int
-    state: str
-    node: str
-    error: str
-    attempts: list[AttemptOfTask]
-    why: str
-
-
-class TasksPage(Shape, frozen=True, kw_only=True):
-    """Tasks, in order. A page may have fewer than were asked for, and even none, and yet not be the last."""
-
-    items: list[TaskShape]
-    next: str | None
 
 
 class JobsQuery(Page, frozen=True, kw_only=True):

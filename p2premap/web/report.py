@@ -15,7 +15,8 @@ from p2premap import __version__
 from p2premap.client.amounts import duration, size
 from p2premap.tasks.job import JobView
 from p2premap.web.endpoints import Call, Endpoint, Media
-from p2premap.web.jobs import GraphShape, OneJobShape, show, whole_view
+from p2premap.web.jobs import show, whole_view
+from p2premap.web.jobshapes import GraphShape, OneJobShape
 from p2premap.web.problems import Problem
 
 STYLE: Final = Path(__file__).parent / "page" / "style.css"

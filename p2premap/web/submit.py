@@ -38,7 +38,8 @@ from p2premap.ids import JobId
 from p2premap.tasks import requirements
 from p2premap.tasks.job import JobOptions, Limits
 from p2premap.web.endpoints import Call, Endpoint, Media
-from p2premap.web.jobs import OneJobShape, answer_new
+from p2premap.web.jobs import answer_new
+from p2premap.web.jobshapes import OneJobShape
 from p2premap.web.problems import Problem
 from p2premap.web.service import Page, body_pieces, page, reply
 from p2premap.worker.urls import is_url
