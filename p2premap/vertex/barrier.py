@@ -27,9 +27,8 @@ import enum
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol, assert_never
 
-from blake3 import blake3
-
 from p2premap.errors import JobError
+from p2premap.vertex.digests import digest_of
 from p2premap.vertex.plan import CHECKPOINT_S, CHECKPOINT_SHARE, CREATE, ROWS_MAX, Settings, StepRow
 
 _OLDER: Final = 50
@@ -423,24 +422,3 @@ def _numbers(aggregates: Mapping[str, object]) -> Iterator[tuple[str, float]]:
     for name, value in aggregates.items():
         if isinstance(value, float) or (isinstance(value, int) and abs(value) < _LARGE):
             yield name[:_NAME_CHARACTERS_MAX], float(value)
-
-
-def digest_of(said: object) -> bytes:
-    """A digest that is the same in every process for what is the same; of what it cannot look into, the type counts."""
-    return blake3(_canonical(said).encode(errors="surrogatepass")).digest(8)
-
-
-def _canonical(value: object) -> str:
-    match value:
-        case None | bool() | int() | str() | bytes():
-            return repr(value)
-        case float():
-            return float(value).hex()
-        case list() | tuple():
-            return f"[{','.join(map(_canonical, value))}]"
-        case set() | frozenset():
-            return f"{{{','.join(sorted(map(_canonical, value)))}}}"
-        case dict():
-            return f"({','.join(sorted(f'{_canonical(k)}:{_canonical(v)}' for k, v in value.items()))})"
-        case _:
-            return type(value).__qualname__

@@ -26,8 +26,8 @@ from p2premap.vertex.barrier import (
     Told,
     Turn,
     VertexError,
-    digest_of,
 )
+from p2premap.vertex.digests import digest_of
 from p2premap.vertex.plan import ROWS_MAX, Settings
 from p2premap.vertex.program import STOP, Aggregator, Hooks, Program, Verdict
 
