@@ -122,11 +122,11 @@ class Cluster:
 
     async def run_vertex(
         self,
-        program: Any,
-        inputs: Any,
+        program: Any,  # noqa: ANN401  (see there)
+        inputs: Any,  # noqa: ANN401
         *,
         partitions: int = 0,
-        **options: Any,  # noqa: ANN401  (see there)
+        **options: Any,  # noqa: ANN401
     ) -> VertexResult:
         """See `p2premap.Cluster.run_vertex`. If it is cancelled, so is the job."""
 

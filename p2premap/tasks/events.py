@@ -245,15 +245,7 @@ class Conclude(Event, frozen=True, kw_only=True):
 
 
 CoordinatorEffect: TypeAlias = (
-    ToWorker
-    | JobChanged
-    | ProposeCell
-    | AppendFacts
-    | TasksEnded
-    | Extended
-    | CallBack
-    | RemoveJob
-    | Conclude
+    ToWorker | JobChanged | ProposeCell | AppendFacts | TasksEnded | Extended | CallBack | RemoveJob | Conclude
 )
 
 
