@@ -16,7 +16,7 @@ from p2premap.client.amounts import duration, size
 from p2premap.client.shapes import JobShape, NodeShape, StatusShape
 from p2premap.control.nodes import Status
 from p2premap.control.web import News
-from p2premap.web.hub import Update, World
+from p2premap.web.world import Update, World
 
 FRAMES_PER_S: Final = 4
 BAR_CELLS: Final = 10

@@ -14,7 +14,8 @@ from p2premap.ids import JobId, NodeId, RequestId
 from p2premap.tasks.job import JobView, Phase, StageView
 from p2premap.web import hub as hubs
 from p2premap.web.daemon import Daemon
-from p2premap.web.hub import Hub, World
+from p2premap.web.hub import Hub
+from p2premap.web.world import RECENT_MAX, World
 
 ADA, BOB = NodeId(b"a" * 16), NodeId(b"b" * 16)
 JOB = JobId(b"j" * 16)
@@ -89,9 +90,9 @@ def test_attempts_begin_and_end(world: World) -> None:
 
 
 def test_what_is_kept_is_bounded(world: World) -> None:
-    for task in range(hubs.RECENT_MAX + 100):
+    for task in range(RECENT_MAX + 100):
         world.hear(news(attempts=(attempt(task=task, ended_s=0.0, outcome="done"),)))
-    assert len(world.everything().tasks) == hubs.RECENT_MAX
+    assert len(world.everything().tasks) == RECENT_MAX
 
 
 def test_a_follower_goes_on_where_it_was_or_is_told_everything() -> None:
