@@ -240,7 +240,7 @@ class Block:
             columns: distinct.
             values: one a column given.
         """
-        offsets, rows, weights = self._by_column()
+        offsets, rows, weights = self.by_column()
         starts = offsets[columns]
         counts = offsets[columns + 1] - starts
         edges = ranges(starts, counts)
@@ -253,7 +253,7 @@ class Block:
             how.ufunc.at(result, rows[edges], spread)
         return result
 
-    def _by_column(self) -> tuple[Keys, Slots, Array | None]:
+    def by_column(self) -> tuple[Keys, Slots, Array | None]:
         """Where each column's edges begin, their rows and weights."""
         if self._pushed is None:
             rows = np.repeat(self.rows.astype(np.int32), np.diff(self.starts))
