@@ -115,10 +115,18 @@ class JobWorld:
 
     # --- jobs -----------------------------------------------------------------------------------------------------
 
-    def submit(self, shape: Shape, *, at: int = 0, key: bytes = b"job", options: JobOptions | None = None) -> JobId:
+    def submit(
+        self,
+        shape: Shape,
+        *,
+        at: int = 0,
+        key: bytes = b"job",
+        options: JobOptions | None = None,
+        again: bool = False,
+    ) -> JobId:
         """Hand a job in at a node, and wait until it is acknowledged."""
         seat = self.world.seats[at]
-        request = self.request(seat, spec_of(shape, key=key, options=options), shape)
+        request = self.request(seat, spec_of(shape, key=key, options=options), shape, again=again)
         self.world.run_until(lambda: self.answer(seat, request) is not None, limit_s=ANSWER_S)
         answer = self.answer(seat, request)
         if not isinstance(answer, JobAccepted):
@@ -127,13 +135,13 @@ class JobWorld:
         self.know(answer.job, shape)
         return answer.job
 
-    def request(self, seat: Seat, spec: JobSpec, shape: Shape) -> int:
-        """Ask a node to take a job; the number of the request."""
+    def request(self, seat: Seat, spec: JobSpec, shape: Shape, *, again: bool = False) -> int:
+        """Ask a node to take a job, `again`: perhaps one that was handed in elsewhere; the number of the request."""
         desk = self.hosts.desks[seat.node]
         for blob in (b"code", shape.encode()):
             desk.blobs[digest_of(blob)] = blob
         number = next(self._requests)
-        self.world.tell(seat, SubmitJob(request=number, spec=spec, plan=shape.encode()))
+        self.world.tell(seat, SubmitJob(request=number, spec=spec, plan=shape.encode(), again=again))
         return number
 
     def answer(self, seat: Seat, request: int) -> JobAccepted | JobRefused | None:

@@ -92,7 +92,7 @@ class Ledgers:
         self._records: dict[tuple[NodeId, JobId], JobRecord] = {}
         self._specs: dict[JobId, bytes] = {}
         self._had: dict[JobId, set[NodeId]] = {}
-        """Who has ever had a job's record, and has lost no disk since."""
+        """Who has ever had a job's record, or was handed it in again, and has lost no disk since."""
         self._counted: dict[JobId, set[NodeId]] = {}
         """Who had all of a job when it was acknowledged."""
         self._newest: dict[JobId, Ballot] = {}
@@ -341,11 +341,16 @@ class Ledgers:
                 pass
 
     def _accepted(self, seat: Seat, answer: JobAccepted) -> None:
-        held = self._wholes(answer.job, [node for node, job in self._records if job == answer.job])
+        records = {node: record for (node, job), record in self._records.items() if job == answer.job}
+        held = self._wholes(answer.job, records)
+        if records and not any(seat.node in record.members for record in records.values()):
+            # it was handed in here again: the replicas can get code and plan from here, whoever else has lost them
+            held |= self._wholes(answer.job, [seat.node])
         if answer.copies > len(held):
             text = f"{seat} acknowledges {answer.copies} copies of a job that {len(held)} disks hold"
             raise self.world.broken("copies", text, seat)
         self._counted.setdefault(answer.job, set()).update(held)
+        self._had[answer.job].update(held)
 
     def doubt(self) -> None:
         """Something is about to happen that may make anybody take anybody for dead."""

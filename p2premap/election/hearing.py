@@ -58,6 +58,8 @@ class Hearing:
                 self._boots_known(node, message)
             case messages.FindKey(request=request, key=key):
                 found = self._table.find(key)
+                if found is not None:
+                    self._table.all[JobId(found.job)].provision.offered(node)
                 job_id, spec = (found.job, found.spec) if found is not None else (b"", b"")
                 context.send(node, messages.KeyFound(request=request, job=job_id, spec=spec))
             case messages.KeyFound():

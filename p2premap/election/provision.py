@@ -17,7 +17,7 @@ from p2premap.election.replica import Replica
 from p2premap.ids import NodeId
 
 BRING_AGAIN_S = 2.0
-"""What could not be brought here is tried again after so long, from another member."""
+"""What could not be brought here is tried again after so long, from another node."""
 
 
 class Provision:
@@ -41,6 +41,7 @@ class Provision:
         self.tell: NodeId | None = None
         """Who waits to hear that the job is on disk, and all that it needs is here."""
         self._on_disk = False
+        self._offers: dict[NodeId, None] = {}
         self._bring_at = math.inf
         self._bring_from: NodeId | None = None
 
@@ -64,17 +65,24 @@ class Provision:
         self._context.out.append(Bring(job=self._replica.job, spec=self._replica.record.spec, source=source))
 
     def bring_from_others(self) -> None:
-        """The same, from whichever member can be reached."""
+        """The same, from whichever of those that may have it can be reached."""
         self.bring(self._next_source())
+
+    def offered(self, node: NodeId) -> None:
+        """The job was handed in at this node again: it has plan and code, which no member may have any more."""
+        if not self.brought and node not in self._replica.members:
+            self._offers[node] = None
 
     def on_brought(self, error: str, *, copying: bool = False) -> None:
         """It is here, or could not be had."""
         self.brought = not error
         self.copying = copying
         self.lacks = error
-        self._bring_from = None if self.brought else self._bring_from
         if error:
             self._bring_at = self._context.now + BRING_AGAIN_S
+        else:
+            self._bring_from = None
+            self._offers.clear()
         self._announce()
         self._tell_stored()
 
@@ -95,9 +103,9 @@ class Provision:
             self._context.send(node, self.stored())
 
     def _next_source(self) -> NodeId:
-        members = self._replica.members
-        start = members.index(self._bring_from) + 1 if self._bring_from in members else 0
-        for node in (*members[start:], *members[:start]):
+        sources = tuple(dict.fromkeys((*self._replica.members, *self._offers)))
+        start = sources.index(self._bring_from) + 1 if self._bring_from in sources else 0
+        for node in (*sources[start:], *sources[:start]):
             if node != self._context.me and self._context.reachable(node):
                 return node
         return self._context.me

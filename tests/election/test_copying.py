@@ -64,3 +64,28 @@ def test_who_cannot_have_the_plan_is_not_waited_for() -> None:
     for name in "bc":
         world.put(name, events.Brought(job=JOB, error="Its plan is nowhere."))
     assert [e.copies for _, e in world.heard(events.Created)] == [1]
+
+
+class Bare(World):
+    """Only d, which is no replica, can give plan and code."""
+
+    def _perform(self, name: str, effect: events.ElectionEffect) -> None:
+        if isinstance(effect, events.Bring):
+            error = "" if self.names[effect.source] == "d" else "Its plan is nowhere."
+            self._queue.append((name, events.Brought(job=effect.job, error=error)))
+        else:
+            super()._perform(name, effect)
+
+
+def test_a_plan_that_no_member_has_comes_from_where_the_job_is_handed_in_again() -> None:
+    """Its home, the only copy that the client was told of, is gone; the client, or another one, comes again."""
+    world = Bare("abcd")
+    world.create("a", "abc")
+    assert [e.copies for _, e in world.heard(events.Created)] == [1]
+    world.crash("a")
+    world.run(10.0)
+    assert world.leader() == ""
+    world.put("d", events.FindJob(request=2, key=b"key"))
+    assert [e.job for _, e in world.heard(events.KeyAnswer)] == [JOB]
+    world.run(10.0)
+    assert world.leader() in ("b", "c")

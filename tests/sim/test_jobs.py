@@ -197,6 +197,22 @@ def test_a_job_whose_plan_only_its_home_had_ends_if_the_others_could_get_it_befo
         assert {seat.index for seat in others if "No holder has it." in _note(jobs, seat, job)} == {1, 2}
 
 
+def test_a_job_whose_plan_is_lost_ends_when_it_is_handed_in_again_anywhere() -> None:
+    jobs = JobWorld(5, seed=5)
+    world, shape = jobs.world, Shape(60, 2, map_s=1.0)
+    home, *others = world.seats
+    world.network.cut(others, [home], both_ways=False)
+    job = jobs.submit(shape)
+    world.crash(home)
+    world.network.heal()
+    jobs.start(home, Disk.LOST)
+    world.run_for(10.0)
+    stranger = next(seat for seat in world.live() if jobs.core(seat).jobs.core.job(job) is None)
+    assert jobs.submit(shape, at=stranger.index, again=True) == job
+    assert not jobs.ledgers.excused(job)
+    assert jobs.until_over(job).phase is Phase.DONE
+
+
 def _note(jobs: JobWorld, seat: Seat, job: JobId) -> str:
     """What the job waits for, by this node's word."""
     state = jobs.core(seat).jobs.core.job(job)
