@@ -401,7 +401,7 @@ class Barrier:
         said = self._program.master(self._globals)
         self._digest = digest_of(said)
         if said is None:
-            return True, f"The master hook has ended it after {self.superstep} supersteps."
+            return True, f"The program found after {self.superstep} supersteps that it is done."
         if said:
             self._globals = self._globals._replace(aggregates={**self._globals.aggregates, **said})
         if self.superstep >= self._settings.supersteps_max:

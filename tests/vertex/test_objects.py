@@ -187,7 +187,7 @@ def test_aggregates_are_seen_a_superstep_later_with_what_the_master_says(every: 
     assert seen[1] == {**expected, "all": True, "ever": 4, "step": 10}
     assert seen[3] == {**expected, "all": False, "ever": 12, "step": 30}
     assert len(seen) == 4
-    assert job.ends[-1].why == "The master hook has ended it after 4 supersteps."
+    assert job.ends[-1].why == "The program found after 4 supersteps that it is done."
 
 
 def test_an_aggregator_that_nobody_declared_is_named() -> None:
