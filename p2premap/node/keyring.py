@@ -37,7 +37,8 @@ GRACE_S: Final = 86_400.0
 FRESH_S: Final = 10.0
 """So long another rotation is refused; one that takes longer has been cut off."""
 PENDING_MAX: Final = 4
-FORMER_MAX: Final = 4
+FORMER_MAX: Final = 8
+"""Twice as many as can be pending: a rotation that was cut off four times must not push out what members still show."""
 SHUT_MAX: Final = 16
 LISTED_MAX: Final = 10_000
 

@@ -93,8 +93,8 @@ def test_what_is_wrong_is_one_sentence(
     assert "Traceback" not in done.stderr
 
 
-def test_no_node(tmp_path: Path, graph: str) -> None:
-    done = p2premap(tmp_path, "graph", "pagerank", graph)
+def test_no_node(home: Path, graph: str) -> None:
+    done = p2premap(home, "graph", "pagerank", graph)
     assert done.exit_code == 69
     assert "No p2premap node answers" in done.stderr
 

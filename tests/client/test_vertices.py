@@ -59,15 +59,15 @@ def test_trio_waits_and_cancels(three_nodes: PrivateCluster, tmp_path: Path, mon
     async def main() -> None:
         async with p2premap.aio.connect() as cluster:
             assert await cluster.run_vertex("degrees", graph) == {1: (0, 1), 2: (1, 0)}
-            with trio.move_on_after(1.0) as scope:  # it would go on for 10,000 supersteps
-                await cluster.run_vertex(EXAMPLES / "rank_pages.py", graph)
+            with trio.move_on_after(1.0) as scope:  # it would go on for hours
+                await cluster.run_vertex(EXAMPLES / "rank_pages.py", graph, supersteps_max=10**9)
             assert scope.cancelled_caught
             with cluster.blocking.connection() as line:
                 views = line.ask(lambda n: ListJobs(request=n), Jobs).views
-        jobs.extend(view.phase.value for view in views if view.kind == "vertex")
+        jobs.extend(f"{view.phase.value} {view.error}" for view in views if view.kind == "vertex")
 
     trio.run(main)
-    assert "cancelled" in jobs
+    assert any(job.startswith("cancelled") for job in jobs), jobs
 
 
 def test_a_class_of_this_program_over_networkx(cluster: Cluster) -> None:

@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from p2premap.errors import ConfigError
@@ -143,6 +143,7 @@ class World:
     ),
     meetings=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=6),
 )
+@example(rotations=[(0, [], 2), (0, [], 1), (0, [], 1), (0, [], 1), (0, [], 2)], meetings=[])
 def test_rotations_cut_off_anywhere_leave_all_members_under_one_secret(
     rotations: list[tuple[int, list[int], int]], meetings: list[tuple[int, int]]
 ) -> None:
