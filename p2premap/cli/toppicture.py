@@ -16,6 +16,7 @@ from p2premap.client.amounts import duration, size
 from p2premap.client.shapes import JobShape, NodeShape, StatusShape
 from p2premap.control.nodes import Status
 from p2premap.control.web import News
+from p2premap.tasks.job import Phase
 from p2premap.web.world import Update, World
 
 FRAMES_PER_S: Final = 4
@@ -25,7 +26,6 @@ RATE_S: Final = 5.0
 """Tasks a second are counted over so long."""
 FIXED_LINES: Final = 14
 """Titles, heads and failures."""
-OVER: Final = ("done", "failed", "cancelled")
 
 _STYLES: Final = {
     "alive": "green",
@@ -95,7 +95,7 @@ class Picture:
 
     def _drawn(self, *, lines: int) -> RenderableType:
         nodes = sorted((n for n in self._world.nodes.values() if n.state != "left"), key=lambda n: (n.name, n.id))
-        jobs = sorted(self._world.jobs, key=lambda job: (job.phase in OVER, -job.submitted_at))
+        jobs = sorted(self._world.jobs, key=lambda job: (Phase(job.phase).over, -job.submitted_at))
         room = max(lines - FIXED_LINES, 4)
         shown = max(min(len(nodes), room - min(len(jobs), room // 2)), 1)
         parts: list[RenderableType] = [self._head(nodes)]
@@ -142,7 +142,7 @@ def _jobs(jobs: list[JobShape], most: int) -> Table:
     table = _table("job", "name", "phase", "progress", ">", "stage", ">left", "leader", "note")
     for job in jobs[:most]:
         stage = job.stages[-1] if job.stages else None
-        going = job.phase not in OVER
+        going = not Phase(job.phase).over
         left = duration(job.age_s * (1 - job.progress) / job.progress) if going and job.progress > 0.02 else ""
         table.add_row(
             job.id[:8],

@@ -1,34 +1,24 @@
 // One stream of events for all tabs: browsers allow six connections a host. Runs as a shared worker.
+import { follow } from "./events.js";
 import { apply, newWorld } from "./world.js";
 
 const ports = new Set();
 let world = newWorld();
 let state = "connecting";
-let source = null;
+let close = null;
 
 function tell(message) {
   for (const port of ports) port.postMessage(message);
 }
 
-function change(next) {
-  if (next === state) return;
-  state = next;
-  tell({ type: "state", state });
-}
-
-function open() {
-  source = new EventSource("../api/v1/events");
-  source.onopen = () => change("live");
-  source.onerror = () => change(source.readyState === EventSource.CLOSED ? "refused" : "lost");
-  source.addEventListener("bye", () => change("lost"));
-  for (const kind of ["snapshot", "update"]) {
-    source.addEventListener(kind, (message) => {
-      const event = JSON.parse(message.data);
-      apply(world, kind, event);
-      change("live");
-      tell({ type: kind, event });
-    });
+function take(message) {
+  if (message.type === "state") {
+    if (message.state === state) return;
+    state = message.state;
+  } else {
+    apply(world, message.type, message.event);
   }
+  tell(message);
 }
 
 self.onconnect = (connected) => {
@@ -36,20 +26,20 @@ self.onconnect = (connected) => {
   ports.add(port);
   port.onmessage = ({ data }) => {
     if (data === "close") ports.delete(port);
-    if (data === "close" && !ports.size && source) {
-      source.close();
-      source = null;
+    if (data === "close" && !ports.size && close) {
+      close();
+      close = null;
     }
     if (data === "again" && state !== "live") {
-      source?.close();
-      open();
+      close?.();
+      close = follow(take);
     }
   };
   port.postMessage({ type: "state", state });
   if (world.at) port.postMessage({ type: "snapshot", event: flat(world) });
-  if (!source) {
+  if (!close) {
     world = newWorld();
-    open();
+    close = follow(take);
   }
 };
 

@@ -1,5 +1,6 @@
 // The page's one state: the world, whether it is live, and what the API is asked.
 import { useEffect, useState } from "./vendor/preact-htm.js";
+import { follow } from "./events.js";
 import { apply, newWorld } from "./world.js";
 
 export const world = newWorld();
@@ -39,19 +40,14 @@ export function connect() {
 }
 
 function connectAlone() {
-  let source = null;
-  const open = () => {
-    source?.close();
-    source = new EventSource("api/v1/events");
-    source.onopen = () => take({ data: { type: "state", state: "live" } });
-    source.onerror = () =>
-      take({ data: { type: "state", state: source.readyState === EventSource.CLOSED ? "refused" : "lost" } });
-    for (const kind of ["snapshot", "update"]) {
-      source.addEventListener(kind, (message) => take({ data: { type: kind, event: JSON.parse(message.data) } }));
-    }
+  const tell = (data) => take({ data });
+  let close = follow(tell);
+  port = {
+    postMessage(text) {
+      close();
+      if (text === "again") close = follow(tell);
+    },
   };
-  port = { postMessage: (text) => (text === "again" ? open() : source.close()) };
-  open();
 }
 
 export function again() {
@@ -71,14 +67,15 @@ export function useWorld() {
 
 export class Refused extends Error {}
 
-// Ask the API; what it refuses becomes a sentence.
+// Ask the API, with an object as JSON or a file as it is; what it refuses becomes a sentence.
 export async function ask(method, path, body) {
+  const plain = body === undefined || body instanceof Blob;
   let answer;
   try {
     answer = await fetch(path, {
       method,
-      headers: body === undefined ? {} : { "content-type": "application/json" },
-      body: body === undefined ? undefined : JSON.stringify(body),
+      headers: plain ? {} : { "content-type": "application/json" },
+      body: plain ? body : JSON.stringify(body),
     });
   } catch {
     throw new Refused("The node that serves this page does not answer.");

@@ -64,8 +64,6 @@ async function fileOf(form) {
   if (form.file) return form.file;
   if (form.other) return form.other;
   if (!form.upload) throw new Refused("Choose a job file first.");
-  const answer = await fetch(`api/v1/uploads?name=${encodeURIComponent(form.upload.name)}`, { method: "POST", body: form.upload });
-  const data = await answer.json();
-  if (!answer.ok) throw new Refused(data.detail);
+  const data = await ask("POST", `api/v1/uploads?name=${encodeURIComponent(form.upload.name)}`, form.upload);
   return { upload: data.id };
 }
