@@ -24,7 +24,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -32,16 +31,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.nodes import Cluster, Parts
+from bench import vertexjob
+from bench.nodes import Cluster
 from bench.report import Emitter
 from bench.rmat import Vertices, edges_of
-from p2premap.client.connection import local
 from p2premap.client.graphs import plan_algorithm
 from p2premap.client.graphwish import Wish
 from p2premap.client.planning import Asked
-from p2premap.client.session import Collector, hand_in, see_through, strength
-from p2premap.tasks.job import Phase
-from p2premap.vertex.told import Told, unpack_told
+from p2premap.client.submission import Submission
+from p2premap.vertex.told import Told
 
 ROOT = Path(__file__).parent.parent
 REPEATS = 3
@@ -83,24 +81,13 @@ def write_edges(path: Path, edges: tuple[Vertices, Vertices]) -> None:
 
 
 def run_once(cluster: Cluster, algorithm: str, options: Mapping[str, object], path: str, partitions: int) -> Run:
-    """One job on a running node.
+    """One job on a running node."""
 
-    Raises:
-        RuntimeError: it did not end well.
-    """
-    connect = partial(local, paths=cluster.paths)
-    start = time.perf_counter()
-    with connect() as connection:
-        power = strength(connection, cluster.paths)
-    asked = Asked(file="", inputs=[path], slots=power.slots, one_machine=True, partitions=partitions)
-    submission = plan_algorithm(algorithm, Wish(), options, asked)
-    view = see_through(
-        connect, hand_in(connect, submission), Collector(connect, Parts()), lambda _: None, lambda: None, known=True
-    )
-    told = unpack_told(view.told)
-    if view.phase is not Phase.DONE or told is None:
-        raise RuntimeError(f"the job is {view.phase.value}: {view.error}")
-    return Run(time.perf_counter() - start, told)
+    def plan(slots: int) -> Submission:
+        asked = Asked(file="", inputs=[path], slots=slots, one_machine=True, partitions=partitions)
+        return plan_algorithm(algorithm, Wish(), options, asked)
+
+    return Run(*vertexjob.run_once(cluster, plan))
 
 
 def product_s(path: str, *, both: bool, repeat: int = 7) -> float:

@@ -24,21 +24,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from bench.nodes import Cluster, Parts
+from bench import vertexjob
+from bench.nodes import Cluster
 from bench.report import Emitter
 from bench.rmat import rmat
-from p2premap.client.connection import local
 from p2premap.client.graphs import plan
 from p2premap.client.planning import Asked
-from p2premap.client.session import Collector, hand_in, see_through, strength
-from p2premap.tasks.job import Phase
-from p2premap.vertex.told import Told, unpack_told
+from p2premap.client.submission import Submission
+from p2premap.vertex.told import Told
 
 ROOT = Path(__file__).parent.parent
 SCALE = 17
@@ -150,24 +148,13 @@ def _plain_in_own_process(path: Path, *, combines: bool) -> float:
 
 
 def run_once(cluster: Cluster, job_file: Path, path: Path) -> tuple[float, Told]:
-    """One job on a running node: wall clock, and what it tells.
-
-    Raises:
-        RuntimeError: it did not end well.
-    """
-    connect = partial(local, paths=cluster.paths)
-    began = time.perf_counter()
-    with connect() as connection:
-        power = strength(connection, cluster.paths)
+    """One job on a running node: wall clock, and what it tells."""
     given = {"supersteps": str(SUPERSTEPS)}
-    submission = plan(Asked(file=str(job_file), inputs=[str(path)], slots=power.slots, one_machine=True, given=given))
-    view = see_through(
-        connect, hand_in(connect, submission), Collector(connect, Parts()), lambda _: None, lambda: None, known=True
-    )
-    told = unpack_told(view.told)
-    if view.phase is not Phase.DONE or told is None:
-        raise RuntimeError(f"the job is {view.phase.value}: {view.error}")
-    return time.perf_counter() - began, told
+
+    def planned(slots: int) -> Submission:
+        return plan(Asked(file=str(job_file), inputs=[str(path)], slots=slots, one_machine=True, given=given))
+
+    return vertexjob.run_once(cluster, planned)
 
 
 def run(emit: Emitter, *, scale: int = SCALE, repeat: int = REPEATS) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import pytest
 
-from p2premap.sim.jobmodel import Violated
 from p2premap.sim.jobsettings import FAULTS, SHAPES, SHORT_STEPS
 from p2premap.sim.jobwalk import Walk, short_walk
 from p2premap.tasks.job import JobOptions, Phase
@@ -17,6 +16,7 @@ from p2premap.tasks.roster import Roster
 from p2premap.tasks.shares import Shares
 from p2premap.tasks.stage import StageRun
 from p2premap.tasks.state import JobState
+from tests.tasks.walking import found
 
 WALKS = 15
 SHORT_WALKS = 1_000
@@ -93,27 +93,14 @@ def test_deep_walks() -> None:
 # --- planted bugs: the walk must find each ------------------------------------------------------------------------
 
 
-def _found(faults: str, *, seeds: range = range(120), options: JobOptions | None = None) -> str:
-    """What the first walk that ends badly says."""
-    for seed in seeds:
-        try:
-            walk = Walk(seed, SHAPES[seed % len(SHAPES)], nodes=2 + seed % 4, faults=FAULTS[faults], options=options)
-            view = walk.run(300)
-        except (Violated, AssertionError) as error:
-            return str(error)
-        if view.phase is Phase.FAILED:
-            return view.error
-    return "nothing"
-
-
 def test_it_finds_results_that_are_thought_readable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Locations, "lose", lambda *_: None)
-    assert "is nowhere" in _found("kill", options=JobOptions(copies=1))
+    assert "is nowhere" in found(FAULTS["kill"], options=JobOptions(copies=1))
 
 
 def test_it_finds_finished_work_that_is_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StageRun, "recover_results", lambda *_: False)
-    assert "runs again" in _found("everything")
+    assert "runs again" in found(FAULTS["everything"])
 
 
 def test_it_finds_mixed_lineages(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,30 +110,30 @@ def test_it_finds_mixed_lineages(monkeypatch: pytest.MonkeyPatch) -> None:
         self.director.next(run.id.number, PinnedResults(run.facts))
 
     monkeypatch.setattr(JobState, "abandon_after", careless)
-    assert "lineages are mixed" in _found("kill and lose the disk", seeds=range(400))
+    assert "lineages are mixed" in found(FAULTS["kill and lose the disk"], seeds=range(400))
 
 
 def test_it_finds_a_job_that_is_cancelled_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Roster, "welcome_back", Roster.recount)
-    assert "CANCELLED while attempts run" in _found("cancel", seeds=range(320, 400))
+    assert "CANCELLED while attempts run" in found(FAULTS["cancel"], seeds=range(320, 400))
 
 
 def test_it_finds_copies_that_are_never_written_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Locations, "unreadable", lambda *_: None)
-    assert "could not read its input" in _found("kill and lose the disk")
+    assert "could not read its input" in found(FAULTS["kill and lose the disk"])
 
 
 def test_it_finds_attempts_that_are_forgotten_with_their_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(JobState, "wait_again", lambda *_: None)
-    assert "is forgotten" in _found("kill")
+    assert "is forgotten" in found(FAULTS["kill"])
 
 
 def test_it_finds_a_leader_that_never_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Roster, "recount", lambda *_: None)
-    assert "does not end" in _found("links")
+    assert "does not end" in found(FAULTS["links"])
 
 
 def test_it_finds_places_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Shares, "free_for", lambda *_: 9)
     monkeypatch.setattr(Shares, "place", lambda self, led: self.slots[0])
-    assert "over-committed" in _found("none")
+    assert "over-committed" in found(FAULTS["none"])

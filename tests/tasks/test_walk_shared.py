@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 
 import pytest
 
 from p2premap.ids import Ballot, JobId
-from p2premap.sim.jobmodel import Violated
-from p2premap.sim.jobsettings import FAULTS, GANGS, HARSH, TAKEOVERS, Faults, often
+from p2premap.sim.jobsettings import FAULTS, GANGS, HARSH, TAKEOVERS, often
 from p2premap.sim.jobwalk import Walk
 from p2premap.tasks import handout
 from p2premap.tasks.job import Phase, StageId
 from p2premap.tasks.shared import SharedRun
 from p2premap.tasks.stage import StageRun
+from tests.tasks.walking import found
 
 WALKS = 8
 SETTINGS = {**FAULTS, **{f"takeovers: {name}": faults for name, faults in TAKEOVERS.items()}, "harsh": HARSH}
@@ -48,31 +47,19 @@ def test_deep_walks() -> None:
 # --- planted bugs: each is found ----------------------------------------------------------------------------------
 
 
-def found(faults: Faults, seeds: Iterable[int] = range(100)) -> str:
-    """What the first walk that ends badly says."""
-    for seed in seeds:
-        try:
-            view = Walk(seed, GANGS[seed % len(GANGS)], nodes=2 + seed % 4, faults=faults).run(400)
-        except (Violated, AssertionError) as error:
-            return str(error)
-        if view.phase is Phase.FAILED:
-            return view.error
-    return "nothing"
-
-
 def test_it_finds_results_of_a_meeting_that_came_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SharedRun, "_unsettle_all", lambda self: None)
-    assert "lineages are mixed" in found(FAULTS["kill"])
+    assert "lineages are mixed" in found(FAULTS["kill"], GANGS, steps=400)
 
 
 def test_it_finds_a_pinned_result_that_is_replaced_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SharedRun, "adopt", StageRun.adopt)
-    assert "lineages are mixed" in found(HARSH, range(51, 60))
+    assert "lineages are mixed" in found(HARSH, GANGS, steps=400, seeds=range(51, 60))
 
 
 def test_it_finds_hand_outs_of_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handout, "name_of", lambda job, stage, ballot, attempt: bytes(16))
-    assert "a meeting is handed out twice" in found(FAULTS["none"])
+    assert "a meeting is handed out twice" in found(FAULTS["none"], GANGS, steps=400)
 
 
 def test_it_finds_leaders_whose_hand_outs_have_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,9 +69,9 @@ def test_it_finds_leaders_whose_hand_outs_have_one_name(monkeypatch: pytest.Monk
         return name_of(job, stage, Ballot(0, 0, ballot.node), attempt % 1000)
 
     monkeypatch.setattr(handout, "name_of", short)
-    assert "a meeting is handed out twice" in found(TAKEOVERS["everything"])
+    assert "a meeting is handed out twice" in found(TAKEOVERS["everything"], GANGS, steps=400)
 
 
 def test_it_finds_a_whole_meeting_that_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SharedRun, "find_whole", lambda self, locations: False)
-    assert "all that its meeting" in found(TAKEOVERS["everything"])
+    assert "all that its meeting" in found(TAKEOVERS["everything"], GANGS, steps=400)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 
 from p2premap.ids import NodeId
-from p2premap.sim.jobmodel import Violated
 from p2premap.sim.jobsettings import HARSH, SHAPES, TAKEOVERS, Faults
 from p2premap.sim.jobwalk import Walk
-from p2premap.sim.workloads import Shape
 from p2premap.tasks import journal, state
 from p2premap.tasks.copies import Copies
 from p2premap.tasks.job import Phase
@@ -20,6 +18,7 @@ from p2premap.tasks.replay import Replay
 from p2premap.tasks.stage import StageRun
 from p2premap.tasks.workers import Worker
 from tests.tasks.test_walk import SHORT_WALKS, short_walks
+from tests.tasks.walking import found
 
 STEADY, UNSTEADY = SHAPES[:1], SHAPES[2:3]
 WALKS = 15
@@ -68,29 +67,17 @@ def test_deep_walks() -> None:
 # --- planted bugs: each is found by the checker whose business it is ----------------------------------------------
 
 
-def _found(faults: Faults, shapes: Sequence[Shape] = SHAPES, *, seeds: int = 80) -> str:
-    """What the first walk that ends badly says."""
-    for seed in range(seeds):
-        try:
-            view = Walk(seed, shapes[seed % len(shapes)], nodes=2 + seed % 4, faults=faults).run(300)
-        except (Violated, AssertionError) as error:
-            return str(error)
-        if view.phase is Phase.FAILED:
-            return view.error
-    return "nothing"
-
-
 def test_it_finds_reports_that_are_confirmed_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
     def hasty(self: Log, worker: Worker, serial: int) -> None:
         worker.heard = max(worker.heard, serial)
 
     monkeypatch.setattr(Log, "reported", hasty)
-    assert "is confirmed, and batch" in _found(TAKEOVERS["takeovers"])
+    assert "is confirmed, and batch" in found(TAKEOVERS["takeovers"])
 
 
 def test_it_finds_leaders_that_number_attempts_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state, "ATTEMPTS_A_TERM", 0)
-    assert "is given out twice" in _found(TAKEOVERS["takeovers"])
+    assert "is given out twice" in found(TAKEOVERS["takeovers"])
 
 
 def test_it_finds_manifests_of_what_is_not_protected(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,27 +85,27 @@ def test_it_finds_manifests_of_what_is_not_protected(monkeypatch: pytest.MonkeyP
         self.pinned, self.pinned_in = True, 0
 
     monkeypatch.setattr(StageRun, "pin", hasty)
-    assert "is proposed again with another value" in _found(HARSH, UNSTEADY)
+    assert "is proposed again with another value" in found(HARSH, UNSTEADY)
 
 
 def test_it_finds_a_pin_that_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     _forget(monkeypatch, journal.Pin)
-    assert "runs again" in _found(TAKEOVERS["takeovers"])
+    assert "runs again" in found(TAKEOVERS["takeovers"])
 
 
 def test_it_finds_a_choice_that_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Replay, "_chosen", lambda *_: None)
-    assert _found(HARSH, UNSTEADY).endswith(("holds its result", "is proposed again with another value"))
+    assert found(HARSH, UNSTEADY).endswith(("holds its result", "is proposed again with another value"))
 
 
 def test_it_finds_a_cancellation_that_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     _forget(monkeypatch, journal.Cancelled)
-    assert "a cancelled job is done" in _found(TAKEOVERS["cancel"])
+    assert "a cancelled job is done" in found(TAKEOVERS["cancel"])
 
 
 def test_it_finds_holders_that_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Replay, "_made", lambda *_: None)
-    assert "runs again" in _found(HARSH, STEADY)
+    assert "runs again" in found(HARSH, STEADY)
 
 
 def test_it_finds_a_copy_that_comes_late_and_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +116,7 @@ def test_it_finds_a_copy_that_comes_late_and_is_not_counted(monkeypatch: pytest.
         self._late.clear()
 
     monkeypatch.setattr(Copies, "unlinked", forgets)
-    assert "runs again" in _found(Faults(false_death=4, doubt=5, unlink=10.0, back=10.0))
+    assert "runs again" in found(Faults(false_death=4, doubt=5, unlink=10.0, back=10.0))
 
 
 def _forget(monkeypatch: pytest.MonkeyPatch, kind: type[journal.Fact]) -> None:
