@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from p2premap.cli.output import PartsDirectory, StandardOutput, check_overwrite
+from p2premap.cli.output import StandardOutput, check_overwrite
+from p2premap.client.directories import PartsDirectory
 from p2premap.compat.remap import unpack
 from p2premap.errors import ConfigError
 from p2premap.tasks.job import Part

@@ -6,11 +6,12 @@ import os
 
 import click
 
-from p2premap.cli.jobs import job_bytes, task_of
-from p2premap.cli.output import refuse_earlier
+from p2premap.cli.jobs import task_of
 from p2premap.cli.show import DURATION, clean, count, json_option, print_json, say
 from p2premap.client.amounts import duration, size
 from p2premap.client.connection import only
+from p2premap.client.directories import refuse_earlier
+from p2premap.client.jobs import job_bytes
 from p2premap.client.reach import anywhere
 from p2premap.control.jobs import CleanedUp, CleanUp, Jobs, JobUpdate, ListJobs, Restart, Submitted, Watch, Why
 from p2premap.control.nodes import Drain

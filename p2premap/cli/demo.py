@@ -19,13 +19,12 @@ import click
 
 from p2premap.cli import demo_job
 from p2premap.cli.exits import Exit
-from p2premap.cli.output import raise_unless_done
 from p2premap.cli.progress import Progress, progress_for
 from p2premap.cli.show import clean, count, json_option, print_json, say
 from p2premap.cli.words import WordCounts
 from p2premap.client.amounts import duration, size
 from p2premap.client.connection import local
-from p2premap.client.jobs import cancel
+from p2premap.client.jobs import cancel, raise_unless_done
 from p2premap.client.private import PrivateCluster
 from p2premap.client.session import Collector, hand_in, renamed, see_through
 from p2premap.errors import ConfigError, P2PRemapError

@@ -10,11 +10,12 @@ from typing import Any, Final, TypeVar
 import click
 
 from p2premap.cli.exits import Exit
-from p2premap.cli.output import PartsDirectory, output_to
+from p2premap.cli.output import output_to
 from p2premap.cli.progress import progress_for
 from p2premap.cli.run import COPIES_MAX, PRIORITY_MAX, see_job
 from p2premap.cli.show import DURATION, json_option, print_json
 from p2premap.client.connection import local
+from p2premap.client.directories import PartsDirectory
 from p2premap.client.graphs import ALGORITHMS, plan_algorithm
 from p2premap.client.graphwish import AUTO, HASH, RANGE, Wish, wish_of
 from p2premap.client.planning import Asked

@@ -11,31 +11,11 @@ from p2premap.cli.shapes import job_shape
 from p2premap.cli.show import clean, count, json_option, print_json, say, table
 from p2premap.client.amounts import duration
 from p2premap.client.jobs import cancel as cancel_job
-from p2premap.client.jobs import read_log
+from p2premap.client.jobs import job_bytes, read_log
 from p2premap.client.reach import anywhere
 from p2premap.control.jobs import AcceptFork, Jobs, JobUpdate, ListJobs, Watch
 from p2premap.errors import ConfigError
 from p2premap.tasks.job import JobView, Phase
-
-
-def job_bytes(text: str) -> bytes:
-    """The id, or the beginning of it, that a user typed.
-
-    Raises:
-        ConfigError: it is no such thing.
-    """
-    even = text[: len(text) // 2 * 2]
-    try:
-        found = bytes.fromhex(even)
-        int(text, 16)
-    except ValueError:
-        found = b""
-    if not 2 <= len(found) <= 16:
-        raise ConfigError(
-            f"{clean(text)!r} is no job id: give its hexadecimal digits, or the first four or more of them; "
-            "`p2premap jobs` lists them."
-        )
-    return found
 
 
 @click.group(invoke_without_command=True)

@@ -8,11 +8,11 @@ from functools import partial
 import click
 import msgspec
 
-from p2premap.cli.jobs import job_bytes
-from p2premap.cli.output import PartsDirectory, StandardOutput, UrlDirectory, fetchable, output_to
+from p2premap.cli.output import StandardOutput, fetchable, output_to
 from p2premap.cli.show import clean, count, json_option, print_json, say, table
 from p2premap.client.amounts import size
-from p2premap.client.jobs import Connect, follow
+from p2premap.client.directories import PartsDirectory, UrlDirectory
+from p2premap.client.jobs import Connect, follow, job_bytes
 from p2premap.client.reach import anywhere
 from p2premap.client.session import Collector, Output
 from p2premap.control.nodes import ListNodes, Nodes

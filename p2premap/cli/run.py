@@ -10,14 +10,15 @@ from functools import partial
 import click
 
 from p2premap.cli.exits import Exit, TimedOut
-from p2premap.cli.output import PartsDirectory, Target, UrlDirectory, fetchable, finish, output_to, raise_unless_done
+from p2premap.cli.output import Target, fetchable, finish, output_to
 from p2premap.cli.progress import Progress, progress_for
 from p2premap.cli.shapes import job_shape
 from p2premap.cli.show import DURATION, SIZE, clean, json_option, print_json, say
 from p2premap.client.amounts import size
 from p2premap.client.bundle import kind_of, requires_of
 from p2premap.client.connection import Connection, local
-from p2premap.client.jobs import Connect
+from p2premap.client.directories import PartsDirectory, UrlDirectory
+from p2premap.client.jobs import Connect, raise_unless_done
 from p2premap.client.jobs import cancel as cancel_job
 from p2premap.client.planning import Asked, Planner, plan_job
 from p2premap.client.reach import anywhere

@@ -8,12 +8,13 @@ from functools import partial
 import click
 
 from p2premap.cli.exits import TimedOut
-from p2premap.cli.jobs import job_bytes
-from p2premap.cli.output import PartsDirectory, UrlDirectory, fetchable, finish, output_to, raise_unless_done
+from p2premap.cli.output import fetchable, finish, output_to
 from p2premap.cli.progress import progress_for
 from p2premap.cli.shapes import job_shape
 from p2premap.cli.show import DURATION, json_option, print_json
 from p2premap.client.amounts import duration
+from p2premap.client.directories import PartsDirectory, UrlDirectory
+from p2premap.client.jobs import job_bytes, raise_unless_done
 from p2premap.client.reach import anywhere
 from p2premap.client.session import Collector, see_through
 from p2premap.tasks.job import JobView

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from p2premap.cli.output import raise_unless_done
-from p2premap.client.jobs import Connect
+from p2premap.client.jobs import Connect, raise_unless_done
 from p2premap.client.session import Collector, hand_in, see_through, strength
 from p2premap.tasks.job import Part
 

@@ -14,9 +14,9 @@ from p2premap.client.connection import Connection, RequestRefused
 from p2premap.control.answers import Chunk, Done, Trouble
 from p2premap.control.data import PutBlob, ReadLog, ReadPart
 from p2premap.control.jobs import Cancel, JobUpdate, Submit, Submitted, Watch
-from p2premap.errors import JobLost, JobRejected, NodeUnavailable, PeerUnreachable
+from p2premap.errors import ConfigError, JobCancelled, JobFailed, JobLost, JobRejected, NodeUnavailable, PeerUnreachable
 from p2premap.ids import Digest, JobId, NodeId, short
-from p2premap.tasks.job import BlobRef, JobSpec, JobView, Part
+from p2premap.tasks.job import BlobRef, JobSpec, JobView, Part, Phase
 from p2premap.wire import PAYLOAD_BYTES_MAX, Frame
 
 LOOK_S = 0.5
@@ -175,3 +175,41 @@ def chunks(answers: Iterator[tuple[Chunk, bytes]]) -> Iterator[bytes]:
         yield payload
         if chunk.last:
             return
+
+
+# --- as users name jobs, and hear of their ends ---------------------------------------------------------------------
+
+
+def job_bytes(text: str) -> bytes:
+    """The id, or the beginning of it, that a user typed.
+
+    Raises:
+        ConfigError: it is no such thing.
+    """
+    even = text[: len(text) // 2 * 2]
+    try:
+        found = bytes.fromhex(even)
+        int(text, 16)
+    except ValueError:
+        found = b""
+    if not 2 <= len(found) <= 16:
+        raise ConfigError(
+            f"{text[:40]!r} is no job id: give its hexadecimal digits, or the first four or more of them; "
+            "`p2premap jobs` lists them."
+        )
+    return found
+
+
+def raise_unless_done(view: JobView) -> None:
+    """Say how a job that is over ended.
+
+    Raises:
+        JobFailed: with the remote traceback.
+        JobCancelled: somebody ended it.
+    """
+    job = view.job.hex()
+    if view.phase is Phase.CANCELLED:
+        raise JobCancelled(f"Job {job[:8]} was cancelled{': ' + view.error if view.error else '.'}", job=job)
+    if view.phase is Phase.FAILED:
+        kept = f" `p2premap results {job[:8]} -o DIR` fetches the parts." if view.output and view.parts else ""
+        raise JobFailed(f"Job {job[:8]} failed: {view.error}{kept}", job=job, detail=view.detail)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from p2premap.cli import output
-from p2premap.cli.output import PartsDirectory, output_to
+from p2premap.cli.output import output_to
+from p2premap.client.directories import PartsDirectory
 from p2premap.client.private import PrivateCluster
 from p2premap.errors import ConfigError
 from p2premap.ids import Digest
