@@ -31,6 +31,7 @@ from p2premap.errors import (
 if TYPE_CHECKING:
     from p2premap.client.cluster import Cluster, connect, current
     from p2premap.client.future import Future, as_completed, gather
+    from p2premap.client.handle import Job
     from p2premap.client.progress import progress
     from p2premap.client.remote import remote
     from p2premap.vertex.program import Aggregator, ArrayProgram, Verdict, VertexProgram
@@ -46,6 +47,7 @@ __all__ = [
     "CommandFailed",
     "ConfigError",
     "Future",
+    "Job",
     "JobCancelled",
     "JobError",
     "JobFailed",
@@ -76,6 +78,7 @@ __version__ = "0.1.0"
 _LATER = {
     **dict.fromkeys(("Cluster", "connect", "current"), "p2premap.client.cluster"),
     **dict.fromkeys(("Future", "as_completed", "gather"), "p2premap.client.future"),
+    "Job": "p2premap.client.handle",
     "progress": "p2premap.client.progress",
     "remote": "p2premap.client.remote",
     **dict.fromkeys(("Action", "CommandFailed"), "p2premap.worker.action"),

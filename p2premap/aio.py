@@ -86,9 +86,9 @@ class Cluster:
         return repr(self.blocking)
 
     @property
-    def job(self) -> str:
-        """See `p2premap.Cluster.job`."""
-        return self.blocking.job
+    def job_id(self) -> str:
+        """See `p2premap.Cluster.job_id`."""
+        return self.blocking.job_id
 
     @property
     def slots(self) -> int:

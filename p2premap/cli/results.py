@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 
 import click
@@ -12,16 +11,13 @@ from p2premap.cli.output import StandardOutput, fetchable, output_to
 from p2premap.cli.show import clean, count, json_option, print_json, say, table
 from p2premap.client.amounts import size
 from p2premap.client.directories import PartsDirectory, UrlDirectory
-from p2premap.client.jobs import Connect, follow, job_bytes
+from p2premap.client.jobs import Connect, job_bytes
 from p2premap.client.reach import anywhere
-from p2premap.client.session import Collector, Output
+from p2premap.client.session import Collector, Output, whole_view
 from p2premap.control.nodes import ListNodes, Nodes
 from p2premap.errors import ConfigError, JobLost
 from p2premap.ids import NodeId, short
 from p2premap.tasks.job import JobView, Part
-
-KNOWN_S = 10.0
-"""A job that nobody leads just now is soon led again, and then its parts are known."""
 
 
 @click.command()
@@ -41,7 +37,7 @@ def results(node: str, job: str, part: str | None, output: str | None, overwrite
         raise ConfigError("--overwrite replaces the whole output of an earlier job: leave PART out.")
     connect = partial(anywhere, node, insist=False)
     target = _directory(output, overwrite)
-    view = _known(connect, job_bytes(job))
+    view = whole_view(connect, job_bytes(job))
     parts = view.parts if part is None else (_the_part(view, part),)
     wanted = msgspec.structs.replace(view, parts=parts)
     if target is not None:
@@ -73,21 +69,6 @@ def _directory(output: str | None, overwrite: bool) -> PartsDirectory | UrlDirec
     target = output_to(output, as_json=True, overwrite=overwrite)
     assert not isinstance(target, StandardOutput), "a listing is no output"
     return target
-
-
-def _known(connect: Connect, job: bytes) -> JobView:
-    """The job with all its parts.
-
-    Raises:
-        JobLost: nobody can tell them now.
-    """
-    until = time.monotonic() + KNOWN_S
-    for view in follow(connect, job):
-        if view is not None and len(view.parts) == view.part_count:
-            return view
-        if time.monotonic() > until:
-            break
-    raise JobLost(f"No node that answers can tell what parts the job {short(job)} has; try again.", job=job.hex())
 
 
 def _the_part(view: JobView, text: str) -> Part:

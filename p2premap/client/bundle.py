@@ -20,7 +20,7 @@ from typing import Final
 from p2premap.client.syntax import Collector, Names, parse, statements, top_level
 from p2premap.errors import JobRejected
 from p2premap.tasks import requirements
-from p2premap.tasks.bundle import Module
+from p2premap.tasks.bundle import JOB_MODULE, WRITTEN, Module, pack_bundle
 from p2premap.tasks.mapreduce_plan import EACH_KEY, EACH_NODE, ENDLESS, READERS, SUFFIXES, WRITERS
 
 FUNCTIONS: Final = {
@@ -35,7 +35,7 @@ FUNCTIONS: Final = {
 }
 """The functions of a job file and what they may be called with."""
 
-_GIVEN_THE_SET: Final = frozenset(("combine", "partition", "sort_key", "reduce"))
+GIVEN_THE_SET: Final = frozenset(("combine", "partition", "sort_key", "reduce"))
 _WAYS: Final = {"reader": READERS, "writer": WRITERS}
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _SUFFIX: Final = re.compile(r"(\.[A-Za-z0-9_-]{1,16}){0,3}")
@@ -205,8 +205,11 @@ def _base_of(base: ast.expr, names: Mapping[str, str]) -> str:
             return ""
 
 
-def load_job(path: str) -> JobCode:
+def load_job(path: str, *, writer: str = "") -> JobCode:
     """Read, check and pack a job file.
+
+    Args:
+        writer: of its output, where it does not say one itself; "": the usual one.
 
     Raises:
         JobRejected: one sentence: it is no Python file, has no `map`, a function takes wrong arguments, ...
@@ -214,7 +217,29 @@ def load_job(path: str) -> JobCode:
     file = Path(path)
     source, tree = parse(file, shown=path)
     collector = Collector.of(file, tree)
+    if writer and "writer" not in top_level(tree, collector):
+        source = f"{source}\nwriter = {writer!r}\n"  # at the end: tracebacks name lines
+        tree = ast.parse(source)
     return _job_code(path, file, tree, collector, collector.bundle(file, source))
+
+
+def written_job(name: str, text: str, others: Sequence[Module]) -> JobCode:
+    """A job file that p2premap has written itself.
+
+    Args:
+        name: for people: of what it was made from.
+        others: modules that it imports.
+
+    Raises:
+        JobRejected: as `load_job`.
+    """
+    tree = ast.parse(text)
+    return _job_code(name, Path(f"{name}.py"), tree, Collector(), pack_written(name, text, others))
+
+
+def pack_written(name: str, text: str, others: Sequence[Module]) -> bytes:
+    """The same for job files of any kind: the bundle."""
+    return pack_bundle([Module(name=JOB_MODULE, path=f"{WRITTEN}{name}.py", source=text), *others])
 
 
 def load_adapted(path: str, *, module: str, adapter: Path, adapt: Callable[[ast.Module], str]) -> JobCode:
@@ -344,18 +369,27 @@ def _check(path: str, names: Names, sets: Sequence[str]) -> None:
                 f"{path}: {name} is {names.constants[name]!r}; say one of {', '.join(known)}, or define a function."
             )
     for name, forms in FUNCTIONS.items():
-        given = ("set",) if sets and name in _GIVEN_THE_SET else ()
-        calls = " or ".join(f"{name}({', '.join((*given, *parameters))})" for parameters in forms)
+        given = ("set",) if sets and name in GIVEN_THE_SET else ()
+        forms = tuple((*given, *parameters) for parameters in forms)
+        calls = _calls(name, forms)
         if name in names.coroutines:
             raise JobRejected(f"{path}: {name} is an async function; define it with a plain def, {calls}.")
         if name in names.constants and name not in _WAYS:
             raise JobRejected(f"{path}: {name} is not a function; define {calls}.")
         function = names.functions.get(name)
-        counts = [len(given) + len(parameters) for parameters in forms]
-        if function is not None and not any(_accepts(function.args, count) for count in counts):
-            number = " or ".join(_NUMBERS[count] for count in counts)
-            plural = "s" * (counts != [1])
-            raise JobRejected(f"{path}, line {function.lineno}: {name} must take {number} argument{plural}, {calls}.")
+        if function is not None and not any(_accepts(function.args, len(parameters)) for parameters in forms):
+            raise JobRejected(f"{path}, line {function.lineno}: {must_take(name, forms)}")
+
+
+def must_take(name: str, forms: Sequence[tuple[str, ...]]) -> str:
+    """What a function of this name is called with, as a sentence."""
+    counts = [len(parameters) for parameters in forms]
+    number = " or ".join(_NUMBERS[count] for count in counts)
+    return f"{name} must take {number} argument{'s' * (counts != [1])}, {_calls(name, forms)}."
+
+
+def _calls(name: str, forms: Sequence[tuple[str, ...]]) -> str:
+    return " or ".join(f"{name}({', '.join(parameters)})" for parameters in forms)
 
 
 def _accepts(args: ast.arguments, count: int) -> bool:

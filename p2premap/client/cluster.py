@@ -25,7 +25,7 @@ import msgspec
 from p2premap.client.callline import CallLine
 from p2premap.client.connection import Connection, NodeSilent, local
 from p2premap.client.future import Future
-from p2premap.client.jobs import Connect
+from p2premap.client.jobs import Connect, job_bytes
 from p2premap.client.locals import bundle_of_program
 from p2premap.client.mapping import Feed, Results
 from p2premap.client.packs import Call, Mapped
@@ -34,11 +34,12 @@ from p2premap.client.reach import anywhere, patiently
 from p2premap.client.references import LARGE_BYTES, Shared, dumps_referring, weight
 from p2premap.client.session import hand_in, strength
 from p2premap.client.submission import submission_of, with_blob
-from p2premap.errors import NodeUnavailable
-from p2premap.ids import NodeId
+from p2premap.control.jobs import JobUpdate, Watch
+from p2premap.errors import NodeUnavailable, P2PRemapError
+from p2premap.ids import JobId, NodeId
 from p2premap.node.paths import LOCK_NAME
 from p2premap.tasks.calls import KIND
-from p2premap.tasks.job import JobOptions
+from p2premap.tasks.job import JobOptions, Limits
 from p2premap.worker.waiting import waiting
 
 JOB_BYTES_MAX = 128 << 20
@@ -46,6 +47,7 @@ MINOR: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
 """What a script defines travels as bytecode, which only the same minor version of Python can run."""
 
 if TYPE_CHECKING:
+    from p2premap.client.handle import Job
     from p2premap.client.vertices import VertexResult
     from p2premap.tasks.job import JobView
     from p2premap.vertex.program import ArrayProgram, VertexProgram
@@ -98,6 +100,9 @@ class Cluster(futures.Executor):
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._private = contextlib.ExitStack()
+        self._nodes_end = False
+        self._jobs: list[Job] = []
+        """Those of which the program may still be needed."""
         self._lock, self._say = lock, say
         self._connect, self._name, self._options = connect, name, options
         self._changing = threading.Lock()
@@ -109,7 +114,7 @@ class Cluster(futures.Executor):
 
     def own(self, private: contextlib.ExitStack) -> None:
         """These nodes end with this connection."""
-        self._private = private
+        self._private, self._nodes_end = private, True
 
     def connection(self) -> Connection:
         """A line of its own to a node, for questions about the cluster; whoever asks for it closes it.
@@ -120,9 +125,23 @@ class Cluster(futures.Executor):
         return self._connect()
 
     @property
-    def job(self) -> str:
+    def job_id(self) -> str:
         """The id of this program's job, as the command line shows and takes it, such as for `p2premap watch`."""
         return self._line.job.hex()
+
+    def job(self, id: str) -> Job:
+        """A job of the cluster, whoever handed it in, by its id or the first four or more digits of that.
+
+        Raises:
+            JobLost: no node that answers knows it, or several jobs begin so.
+            ConfigError: it is no id.
+        """
+        from p2premap.client.handle import Job, known  # few programs ask for one
+
+        wanted = job_bytes(id)
+        with known(id), self._connect() as connection:
+            view = connection.ask(lambda n: Watch(request=n, job=wanted, once=True), JobUpdate).view
+        return Job(self._connect, JobId(view.job))
 
     def __reduce__(self) -> tuple[Callable[[], Cluster], tuple[()]]:
         """In a call it is the cluster that the call's process is connected to."""
@@ -130,10 +149,10 @@ class Cluster(futures.Executor):
 
     def __repr__(self) -> str:
         if self._shut:
-            return f"<Cluster, shut down, job {self.job[:8]}>"
+            return f"<Cluster, shut down, job {self.job_id[:8]}>"
         waiting, under_way, answered = self._line.count()
         calls = f"{answered} calls done, {under_way} under way, {waiting} wait"
-        return f"<Cluster of {self.slots} slots, job {self.job[:8]}: {calls}>"
+        return f"<Cluster of {self.slots} slots, job {self.job_id[:8]}: {calls}>"
 
     def _repr_html_(self) -> str:
         """For notebooks."""
@@ -142,7 +161,7 @@ class Cluster(futures.Executor):
         bar = f'<progress max="{every}" value="{answered}"></progress>'
         calls = f"{answered} calls done, {under_way} under way, {waiting} wait"
         state = "shut down" if self._shut else f"{self.slots} slots"
-        return f"<b>p2premap</b> {state}, job <code>{self.job[:8]}</code><br>{bar} {calls}"
+        return f"<b>p2premap</b> {state}, job <code>{self.job_id[:8]}</code><br>{bar} {calls}"
 
     @property
     def slots(self) -> int:
@@ -271,6 +290,77 @@ class Cluster(futures.Executor):
             feed.fill(0)
         return results, feed, until, give_up
 
+    def map_reduce(
+        self,
+        file: str | os.PathLike[str] | None = None,
+        inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
+        *,
+        output: str | os.PathLike[str] | None = None,
+        overwrite: bool = False,
+        partitions: int = 0,
+        name: str = "",
+        priority: int = 0,
+        retries: int = 0,
+        skip_failed: bool = False,
+        time_limit: float = 0.0,
+        memory_limit: int = 0,
+        strict: bool = False,
+        requires: str | Sequence[str] = (),
+        **given: Any,  # noqa: ANN401  (functions and settings of a job file)
+    ) -> Job:
+        """Begin a map/reduce job, of a job file or of functions of this program::
+
+            job = cluster.map_reduce("count.py", "texts/*.txt")
+            job = cluster.map_reduce(inputs="texts/", map=words, reduce=total)
+            for word, count in job: ...
+
+        It is not waited for, and goes on without this program; but where its output goes to a directory of this
+        machine, or the nodes are private, `shutdown` waits for it.
+
+        Args:
+            file: a job file (docs/job-files.md). Its results keep their types, unless it has a `writer`, or `output`
+                is given.
+            inputs: paths, patterns and URLs; none with a `datasource`.
+            output: a directory for the parts, or a URL, which nodes write to; None: they stay on the nodes.
+            overwrite: the parts of an earlier job there are replaced.
+            partitions: output parts; 0: by size and slots.
+            name: for people; "": the file's, or the function's.
+            priority, retries, skip_failed, strict: as of `p2premap run`.
+            time_limit, memory_limit: of one attempt, in seconds and bytes; 0: none.
+            requires: what nodes must have, beside what the connection and the job file ask for.
+            given: what a job file would define, where there is none: ``map=``, ``combine=``, ``reduce=``, ...,
+                ``reader=``, ``sets=``, ``datasource=`` and the like. Functions go by value.
+
+        Raises:
+            JobRejected: something makes no sense; nothing was started.
+            ConfigError: nothing can be written to `output`, or the parts of an earlier job are there.
+        """
+        from p2premap.client.mapreduce import begin  # few programs have such jobs
+
+        options = msgspec.structs.replace(
+            self._options_of_jobs(by_value=file is None, requires=requires),
+            priority=priority,
+            retries=retries,
+            skip_failed=skip_failed,
+            limits=Limits(time_s=time_limit, memory_bytes=memory_limit),
+            strict=strict,
+        )
+        job = begin(
+            self._connect,
+            file,
+            inputs,
+            given=given,
+            partitions=partitions,
+            name=name,
+            output=None if output is None else os.fspath(output),
+            overwrite=overwrite,
+            options=options,
+            lock=self._lock,
+        )
+        if self._nodes_end or job.writes_here:
+            self._jobs = [*(before for before in self._jobs if not before.settled), job]
+        return job
+
     def run_vertex(
         self,
         program: str | os.PathLike[str] | type[VertexProgram] | type[ArrayProgram],
@@ -298,12 +388,20 @@ class Cluster(futures.Executor):
         """
         from p2premap.client.vertices import run_vertex  # few programs have graphs
 
-        # a job file runs in any minor version, unlike the calls of this program
-        requires = tuple(line for line in self._options.requires if line != f"python {MINOR}")
-        asked = msgspec.structs.replace(self._options, requires=requires)
+        asked = self._options_of_jobs(by_value=False)
         return run_vertex(
             self._connect, program, inputs, partitions=partitions, options=asked, seen=seen, given=options
         )
+
+    def _options_of_jobs(self, *, by_value: bool, requires: str | Sequence[str] = ()) -> JobOptions:
+        """As of this program's calls.
+
+        Args:
+            by_value: functions of the program are in it; a job file runs in any minor version.
+            requires: what nodes must have beside.
+        """
+        ours = (line for line in self._options.requires if by_value or line != f"python {MINOR}")
+        return msgspec.structs.replace(self._options, requires=tuple(dict.fromkeys((*ours, *_lines(requires)))))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the job end once every call has its result.
@@ -333,12 +431,25 @@ class Cluster(futures.Executor):
         for line in (self._line, *list(self._ending)):
             line.drop(running=running)
 
-    def _finish(self) -> None:
+    def _finish(self, *, jobs: bool = True) -> None:
         _end_line(self._line)
+        if jobs:
+            self._finish_jobs()
         with waiting():
             for thread in list(self._ending.values()):
                 thread.join()
         self._private.close()
+
+    def _finish_jobs(self) -> None:
+        """See jobs through that could not go on without this program, or would leave their output elsewhere."""
+        error: BaseException | None
+        for job in self._jobs:
+            try:
+                error = job.exception()
+            except P2PRemapError as trouble:
+                error = trouble
+            if error is not None:
+                self._say(str(error))
 
     def _current(self) -> CallLine:
         """The line for new calls.
@@ -381,7 +492,7 @@ class Cluster(futures.Executor):
         first = self._close()
         self._drop(running=True)
         if first:
-            self._finish()
+            self._finish(jobs=False)
 
 
 def _light(line: CallLine, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -454,18 +565,21 @@ def connect(
     options = JobOptions(copies=copies, requires=(*_lines(requires), f"python {MINOR}"), parallel_max=parallel)
     title = name or _own_name()
     with contextlib.ExitStack() as stack:
-        reach: Connect = partial(anywhere, node, insist=False)
+        preferred: Connect = partial(anywhere, node, insist=False)
+        reach = preferred
         try:
             patiently(node).close()
         except NodeUnavailable as error:
             if node or isinstance(error, NodeSilent):
                 raise
-            private = stack.enter_context(PrivateCluster(["private"], slots=slots or os.cpu_count() or 1))
+            own = stack.enter_context(PrivateCluster(["private"], slots=slots or os.cpu_count() or 1))
             say("No p2premap node runs on this machine: a private one runs for as long as this program is connected.")
-            reach = partial(local, paths=private.paths)
+            reach = partial(local, paths=own.paths)
         options, lock = _environment(reach, with_requirements, options, say)
         cluster = Cluster(reach, name=title, options=options, lock=lock, say=say)
-        cluster.own(stack.pop_all())
+        private = stack.pop_all()
+        if reach is not preferred:
+            cluster.own(private)
         return cluster
 
 

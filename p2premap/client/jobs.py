@@ -74,9 +74,14 @@ def cancel(connection: Connection, job: bytes, reason: str = "") -> str:
 
 
 def follow(
-    connect: Connect, job: bytes, *, known: bool = False, clock: Callable[[], float] = time.monotonic
+    connect: Connect,
+    job: bytes,
+    *,
+    known: bool = False,
+    look_s: float = LOOK_S,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[JobView | None]:
-    """The job whenever it changes, until it is over; None at least every `LOOK_S` seconds between changes.
+    """The job whenever it changes, until it is over; None at least every `look_s` seconds between changes.
 
     When the daemon that is asked goes away, another one is: the job does not depend on whom its watcher talks to.
 
@@ -93,7 +98,7 @@ def follow(
     while True:
         try:
             with connect() as connection:
-                for view in _updates(connection, job):
+                for view in _updates(connection, job, look_s):
                     if view is not None:
                         known, last_seen = True, clock()
                         view = last = _filled(view, last)
@@ -126,11 +131,11 @@ def _filled(view: JobView, last: JobView | None) -> JobView:
     )
 
 
-def _updates(connection: Connection, job: bytes) -> Iterator[JobView | None]:
+def _updates(connection: Connection, job: bytes, look_s: float) -> Iterator[JobView | None]:
     request = connection.send(lambda n: Watch(request=n, job=job))
     parts: dict[int, Part] = {}
     while True:
-        frame: Frame | None = connection.next(request, timeout_s=LOOK_S)
+        frame: Frame | None = connection.next(request, timeout_s=look_s)
         match frame:
             case None:
                 yield None
@@ -146,7 +151,8 @@ def _updates(connection: Connection, job: bytes) -> Iterator[JobView | None]:
 
 def _lost(job: bytes) -> JobLost:
     return JobLost(
-        f"No node that answers knows the job {short(job)} any more: the machine that led it is gone; run it again.",
+        f"No node that answers knows the job {short(job)} any more: all that kept its ledger are gone. When one of them "
+        "is back, it goes on; else run it again.",
         job=job.hex(),
     )
 

@@ -58,7 +58,17 @@ travelled: Final = _Travelled()
 
 
 def bundle_of_program() -> bytes:
-    """The bundle blob: an empty job file, and the local modules with the packages that they are in."""
+    """The bundle blob of the program's calls: an empty job file, and its modules.
+
+    What it imports from now on goes by value.
+    """
+    modules = modules_of_program()
+    travelled.note(module.name for module in modules if module.path)
+    return pack_bundle([Module(name=JOB_MODULE, path="", source=""), *modules])
+
+
+def modules_of_program() -> list[Module]:
+    """The local modules that the program has imported, with the packages that they are in."""
     found: dict[str, Module] = {}
     left = _SOURCE_BYTES_MAX
     for name, module in sorted(sys.modules.items()):
@@ -68,12 +78,11 @@ def bundle_of_program() -> bytes:
             continue
         left -= len(source)
         found[name] = Module(name=name, path=str(path), source=source, package=path.name == "__init__.py")
-    travelled.note(found)
     for name in list(found):
         while name := name.rpartition(".")[0]:
             # a directory without an __init__.py
             found.setdefault(name, Module(name=name, path="", source="", package=True))
-    return pack_bundle([Module(name=JOB_MODULE, path="", source=""), *found.values()])
+    return list(found.values())
 
 
 def is_installed(path: Path) -> bool:

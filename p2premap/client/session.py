@@ -11,18 +11,20 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from p2premap.client.connection import Connection, RequestRefused
-from p2premap.client.jobs import Connect, follow, put_blob, read_part, submit
+from p2premap.client.jobs import LOOK_S, Connect, follow, put_blob, read_part, submit
 from p2premap.client.submission import Submission
 from p2premap.control.answers import Trouble
 from p2premap.control.nodes import ListNodes, Nodes, NodeView
 from p2premap.errors import JobLost, NodeUnavailable, PeerUnreachable
-from p2premap.ids import NOBODY, JobId
+from p2premap.ids import NOBODY, JobId, short
 from p2premap.node import sockets
 from p2premap.node.paths import Paths
 from p2premap.tasks.job import JobView, Part
 
 TRIES = 5
 AGAIN_S = 0.3
+KNOWN_S = 10.0
+"""A job that nobody leads just now is soon led again, and then its parts are known."""
 
 
 class Output(Protocol):
@@ -171,16 +173,17 @@ def see_through(
     tick: Callable[[], None],
     *,
     known: bool = False,
+    look_s: float = LOOK_S,
 ) -> JobView:
     """Follow a job to its end, fetching parts on the way; return its last view.
 
     Args:
         seen: called with every view.
-        tick: called at least twice a second; may raise to stop watching.
+        tick: called at least every `look_s` seconds; may raise to stop watching.
         known: see `follow`.
     """
     last: JobView | None = None
-    for view in follow(connect, job, known=known):
+    for view in follow(connect, job, known=known, look_s=look_s):
         if view is not None:
             last = view
             seen(view)
@@ -189,3 +192,19 @@ def see_through(
             tick()
     assert last is not None
     return last
+
+
+def whole_view(connect: Connect, job: bytes) -> JobView:
+    """The job with all the parts that it has now.
+
+    Raises:
+        RequestRefused: no such job.
+        JobLost: nobody can tell them now.
+    """
+    until = time.monotonic() + KNOWN_S
+    for view in follow(connect, job):
+        if view is not None and len(view.parts) == view.part_count:
+            return view
+        if time.monotonic() > until:
+            break
+    raise JobLost(f"No node that answers can tell what parts the job {short(job)} has; try again.", job=job.hex())

@@ -99,6 +99,7 @@ class StageShape(Shape, frozen=True, kw_only=True):
     bytes_done: int
     records_out: int
     seconds: float
+    spilled_bytes: int
 
     @classmethod
     def of(cls, stage: StageView) -> Self:
@@ -115,6 +116,7 @@ class StageShape(Shape, frozen=True, kw_only=True):
             bytes_done=stage.bytes_done,
             records_out=stage.records_out,
             seconds=stage.seconds,
+            spilled_bytes=stage.spilled_bytes,
         )
 
 

@@ -5,22 +5,23 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
+from p2premap.client.bundle import pack_written
 from p2premap.client.graphs import ALGORITHMS, Program, plan, plan_algorithm, plan_vertex
 from p2premap.client.graphwish import wish_of
-from p2premap.client.jobs import Connect
+from p2premap.client.handle import PartFiles
+from p2premap.client.jobs import Connect, raise_unless_done
 from p2premap.client.jobs import cancel as cancel_job
-from p2premap.client.locals import bundle_of_program
+from p2premap.client.locals import modules_of_program
 from p2premap.client.planning import Asked
 from p2premap.client.session import Collector, hand_in, see_through, strength
 from p2premap.client.submission import Submission
-from p2premap.errors import JobCancelled, JobFailed, JobRejected, P2PRemapError
-from p2premap.tasks.bundle import JOB_MODULE, WRITTEN, Module, pack_bundle, unpack_bundle
-from p2premap.tasks.job import JobOptions, JobView, Part, Phase
+from p2premap.errors import JobRejected, P2PRemapError
+from p2premap.tasks.job import JobOptions, JobView
 from p2premap.vertex.plan import ARRAYS, OBJECTS, StepRow
 from p2premap.vertex.program import ArrayProgram, VertexProgram
 from p2premap.vertex.told import Told, unpack_told
@@ -81,7 +82,7 @@ def run_vertex(
             options=options,
         )
         submission = _planned(program, asked, {**given, "writer": "pairs"})
-        parts = _Parts(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="p2premap-parts-"))))
+        parts = PartFiles(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="p2premap-parts-"))))
         view = _seen_through(connect, submission, parts, seen)
         result = VertexResult(view.job.hex(), unpack_told(view.told) or Told())
         for path in parts.paths:
@@ -145,11 +146,9 @@ def _by_value(program: type[VertexProgram] | type[ArrayProgram], own: dict[str, 
 
     pickled = cloudpickle.dumps(program)
     source = f"import pickle\n\n{_CLASS} = pickle.loads(bytes.fromhex({pickled.hex()!r}))\n"
-    modules = unpack_bundle(bundle_of_program())[1:]
-    main = Module(name=JOB_MODULE, path=f"{WRITTEN}program.py", source=source)
     return Program(
         name=program.__name__,
-        code=pack_bundle([main, *modules]),
+        code=pack_written("program", source, modules_of_program()),
         target=f":{_CLASS}",
         form=OBJECTS if issubclass(program, VertexProgram) else ARRAYS,
         both=getattr(program, "view", "") in ("both", "simple"),
@@ -178,24 +177,9 @@ def _written(graph: Any, path: Path, given: dict[str, Any]) -> tuple[Path, dict[
     return path, {**given, "weights": bool(weights), "ids": "str" if found.names else "int"}
 
 
-class _Parts:
-    """Keeps output parts until all are here; see `p2premap.client.session.Output`."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self.paths: list[Path] = []
-
-    def write(self, part: Part, pieces: Iterator[bytes]) -> int:
-        """Take one whole part."""
-        path = self._directory / f"part-{part.number:05d}"
-        with path.open("wb") as file:
-            size = sum(file.write(piece) for piece in pieces)
-        if path not in self.paths:
-            self.paths.append(path)
-        return size
-
-
-def _seen_through(connect: Connect, submission: Submission, parts: _Parts, seen: Callable[[JobView], None]) -> JobView:
+def _seen_through(
+    connect: Connect, submission: Submission, parts: PartFiles, seen: Callable[[JobView], None]
+) -> JobView:
     job = hand_in(connect, submission)
     try:
         view = see_through(connect, job, Collector(connect, parts), seen, lambda: None, known=True)
@@ -206,8 +190,5 @@ def _seen_through(connect: Connect, submission: Submission, parts: _Parts, seen:
         except P2PRemapError:
             pass
         raise
-    if view.phase is Phase.FAILED:
-        raise JobFailed(view.error, job=view.job.hex(), detail=view.detail)
-    if view.phase is Phase.CANCELLED:
-        raise JobCancelled(view.error or "The job was cancelled.", job=view.job.hex())
+    raise_unless_done(view)
     return view

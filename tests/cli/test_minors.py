@@ -78,7 +78,7 @@ def test_calls_run_on_the_programs_own_minor_and_job_files_on_all(
         said: list[str] = []
         with p2premap.connect(told=said.append) as cluster:
             parents = set(cluster.map(_node_above, range(40), chunksize=1))
-            why = n1.run("why", cluster.job[:8])
+            why = n1.run("why", cluster.job_id[:8])
         assert n1.process is not None
         assert (parents, said) == ({n1.process.pid}, []), why
 

@@ -41,7 +41,7 @@ async def test_calls_are_awaited(house: CallHouse) -> None:
             await (await cluster.submit(half, -1)).result()
         table = await cluster.put([1, 2, 3])
         assert await (await cluster.submit(sum, table)).result() == 6
-        assert bytes.fromhex(cluster.job)
+        assert bytes.fromhex(cluster.job_id)
         assert cluster.slots == 2
     assert house.closed == 1
 

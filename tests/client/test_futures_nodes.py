@@ -177,7 +177,7 @@ def test_the_job_ends_with_the_connection(three_nodes: PrivateCluster, monkeypat
     monkeypatch.setenv("P2PREMAP_HOME", three_nodes.home)
     with p2premap.connect(name="short") as cluster:
         assert cluster.submit(add, 1).result(60) == 2
-        job = cluster.job
+        job = cluster.job_id
     with local(paths=three_nodes.paths) as connection:
         view = connection.ask(lambda n: Watch(request=n, job=bytes.fromhex(job), once=True), JobUpdate).view
     assert (view.phase, view.name) == (Phase.DONE, "short")
@@ -191,7 +191,7 @@ def test_a_cancelled_job_fails_what_waits(three_nodes: PrivateCluster, monkeypat
     with p2premap.connect() as cluster:
         future = cluster.submit(time.sleep, 600)
         with local(paths=three_nodes.paths) as connection:
-            cancel(connection, bytes.fromhex(cluster.job), "enough")
+            cancel(connection, bytes.fromhex(cluster.job_id), "enough")
         with pytest.raises(JobError):
             future.result(60)
 

@@ -140,12 +140,12 @@ def test_a_full_disk_is_said_and_what_was_begun_goes(cluster: Cluster, monkeypat
 
 def test_what_was_put_is_there_for_the_programs_next_job(cluster: Cluster, house: CallHouse) -> None:
     shared = cluster.put(numpy.arange(ITEMS))
-    first = cluster.job
+    first = cluster.job_id
     cluster._line._sender.spent_bytes = 1 << 40
     house.blobs.delete(shared.at.digest)  # as the end of the first job may have it
     assert cluster.submit(len, shared).result(10) == ITEMS
     assert list(cluster.map(len, [shared] * 3)) == [ITEMS] * 3
-    assert cluster.job != first
+    assert cluster.job_id != first
 
 
 def test_what_was_put_moves_to_the_next_node(house: CallHouse, paths: Paths) -> None:

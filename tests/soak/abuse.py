@@ -42,7 +42,7 @@ if __name__ == "__main__":
     with p2premap.connect(node=sys.argv[1]) as cluster:
         one, other = cluster.submit(large, b"x"), cluster.submit(len, b"after")
         value = one.result()
-        print(len(value), value.count(b"x"), other.result(), cluster.job)
+        print(len(value), value.count(b"x"), other.result(), cluster.job_id)
 """
 
 
