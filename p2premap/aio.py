@@ -21,19 +21,27 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent import futures
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from itertools import islice
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import trio
 
 from p2premap.client import cluster as blocking
 from p2premap.client import future as blocking_future
+from p2premap.client.jobs import LOOK_S
 from p2premap.client.references import Shared
 
 if TYPE_CHECKING:
+    from p2premap.client import handle as blocking_handle
+    from p2premap.client.shapes import JobShape
     from p2premap.client.vertices import VertexResult
     from p2premap.tasks.job import JobView
 
 T = TypeVar("T")
+
+RESULTS_AT_ONCE: Final = 1_000
+"""Results of a job that one turn of a thread reads."""
 
 
 class Future(Generic[T]):
@@ -74,6 +82,81 @@ class Future(Generic[T]):
         here = trio.Event()
         self.blocking.add_done_callback(_soon(here.set))
         await here.wait()
+
+
+class Job:
+    """See `p2premap.Job`, which `blocking` is. Who waits and is cancelled leaves the job alone; `cancel` ends it."""
+
+    def __init__(self, job: blocking_handle.Job) -> None:
+        self.blocking = job
+
+    def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
+        return self.blocking.__reduce__()
+
+    def __repr__(self) -> str:
+        return repr(self.blocking)
+
+    def _repr_html_(self) -> str:
+        return self.blocking._repr_html_()
+
+    @property
+    def id(self) -> str:
+        """See `p2premap.Job.id`."""
+        return self.blocking.id
+
+    async def status(self) -> JobShape:
+        """See `p2premap.Job.status`."""
+        return await trio.to_thread.run_sync(self.blocking.status)
+
+    async def watch(self) -> AsyncIterator[JobShape]:
+        """See `p2premap.Job.watch`."""
+        views = self.blocking.watch()
+        while (view := await _next(views)) is not None:
+            yield view
+
+    async def wait(self) -> None:
+        """See `p2premap.Job.wait`; time-outs are trio's."""
+        while not await trio.to_thread.run_sync(self.blocking.wait, LOOK_S):
+            pass
+
+    async def result(self) -> list[Any]:
+        """See `p2premap.Job.result`."""
+        await self.wait()
+        return await trio.to_thread.run_sync(self.blocking.result)
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        """As iterating over `p2premap.Job`."""
+        async for result in self.results():
+            yield result
+
+    async def results(self, of: str = "") -> AsyncIterator[Any]:
+        """See `p2premap.Job.results`."""
+        await self.wait()
+        found = await trio.to_thread.run_sync(self.blocking.results, of)
+        while some := await trio.to_thread.run_sync(_some, found):
+            for result in some:
+                yield result
+
+    async def parts(self) -> list[blocking_handle.OutputPart]:
+        """See `p2premap.Job.parts`; to read them blocks."""
+        return await trio.to_thread.run_sync(self.blocking.parts)
+
+    async def save(self, place: str | PathLike[str], *, overwrite: bool = False) -> None:
+        """See `p2premap.Job.save`."""
+        await self.wait()
+        await trio.to_thread.run_sync(partial(self.blocking.save, place, overwrite=overwrite))
+
+    async def logs(self) -> str:
+        """See `p2premap.Job.logs`."""
+        return await trio.to_thread.run_sync(self.blocking.logs)
+
+    async def cancel(self) -> bool:
+        """See `p2premap.Job.cancel`."""
+        return await trio.to_thread.run_sync(self.blocking.cancel)
+
+
+def _some(results: Iterator[Any]) -> list[Any]:
+    return list(islice(results, RESULTS_AT_ONCE))
 
 
 class Cluster:
@@ -120,6 +203,19 @@ class Cluster:
         finally:
             results.give_up()
 
+    async def job(self, id: str) -> Job:
+        """See `p2premap.Cluster.job`."""
+        return Job(await trio.to_thread.run_sync(self.blocking.job, id))
+
+    async def map_reduce(
+        self,
+        file: str | PathLike[str] | None = None,
+        inputs: str | PathLike[str] | Iterable[str | PathLike[str]] = (),
+        **given: Any,  # noqa: ANN401  (see there)
+    ) -> Job:
+        """See `p2premap.Cluster.map_reduce`."""
+        return Job(await trio.to_thread.run_sync(partial(self.blocking.map_reduce, file, inputs, **given)))
+
     async def run_vertex(
         self,
         program: Any,  # noqa: ANN401  (see there)
@@ -137,8 +233,8 @@ class Cluster:
         return await trio.to_thread.run_sync(run)
 
 
-async def _next(chunks: Iterator[list[T]]) -> list[T] | None:
-    return await trio.to_thread.run_sync(next, chunks, None, abandon_on_cancel=True)
+async def _next(found: Iterator[T]) -> T | None:
+    return await trio.to_thread.run_sync(next, found, None, abandon_on_cancel=True)
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import tempfile
 import threading
 import time
@@ -217,7 +218,7 @@ class Job:
         self._note(view)
         return [OutputPart(self, view, part) for part in view.parts]
 
-    def save(self, place: str | Path, *, overwrite: bool = False) -> None:
+    def save(self, place: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Wait for its end, and write its parts as they are to a directory or a URL.
 
         Args:
@@ -227,7 +228,7 @@ class Job:
             ConfigError: it cannot be written there, or holds the parts of an earlier job.
             JobFailed, JobCancelled, JobLost, OutputFailed: as `result` and `wait`.
         """
-        target = directory(str(place), overwrite=overwrite)
+        target = directory(os.fspath(place), overwrite=overwrite)
         Collector(self._connect, target).take(self._ended_well(None))
         target.deliver()
 
@@ -249,11 +250,10 @@ class Job:
 
     # --- within -----------------------------------------------------------------------------------------------------
 
-    def _note(self, view: JobView) -> JobView:
+    def _note(self, view: JobView) -> None:
         self._seen = view
-        if view.phase.over and (len(view.parts) == view.part_count) and not self._end:
+        if view.phase.over and len(view.parts) == view.part_count:
             self._end = view
-        return view
 
     def _look(self, timeout_s: float = ANSWER_S) -> JobView:
         if self._end is not None:
@@ -264,7 +264,8 @@ class Job:
         if view.phase.over:
             with known(self.id):
                 view = whole_view(self._connect, self._job)
-        return self._note(view)
+        self._note(view)
+        return view
 
     def _glance(self) -> JobView | None:
         """What is known of it within a moment."""
