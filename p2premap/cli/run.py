@@ -30,11 +30,12 @@ from p2premap.errors import ConfigError, P2PRemapError
 from p2premap.ids import JobId
 from p2premap.tasks import requirements
 from p2premap.tasks.job import JobOptions, JobView, Limits
-from p2premap.worker.urls import is_url
+from p2premap.worker.urls import is_url, is_web
 
 PRIORITY_MAX = 1_000
 RETRIES_MAX = 100
 COPIES_MAX = 15
+SECRET_CHARACTERS_MAX = 255
 MEMORY_LIMIT_MIN = 32_000_000
 """A worker process takes 20 MB before it has anything to do, and a shuffle needs room for some blocks."""
 
@@ -46,6 +47,29 @@ def _enough(ctx: click.Context, parameter: click.Parameter, limit: float) -> int
             f"give {size(MEMORY_LIMIT_MIN)} at least."
         )
     return int(limit)
+
+
+def _web(ctx: click.Context, parameter: click.Parameter, url: str) -> str:
+    if url and not is_web(url):
+        raise ConfigError(f"--callback {clean(url)!r}: give an http or https URL, such as http://ci.local:8080/done.")
+    return url
+
+
+def _secret(ctx: click.Context, parameter: click.Parameter, path: str | None) -> str:
+    """The first line of the file: on the command line everybody on this machine could read it."""
+    if path is None:
+        return ""
+    try:
+        with open(path) as file:
+            secret = file.readline(SECRET_CHARACTERS_MAX + 2).rstrip("\n")
+    except (OSError, ValueError) as error:  # ValueError: no file can have this name, or it is no text
+        raise ConfigError(f"--callback-secret-file {clean(path)}: it cannot be read: {error}.") from None
+    if not 0 < len(secret) <= SECRET_CHARACTERS_MAX:
+        raise ConfigError(
+            f"--callback-secret-file {clean(path)}: its first line has to be a secret of 1 to "
+            f"{SECRET_CHARACTERS_MAX} characters."
+        )
+    return secret
 
 
 @click.command()
@@ -84,6 +108,8 @@ def _enough(ctx: click.Context, parameter: click.Parameter, limit: float) -> int
 @click.option("--with-requirements", metavar="FILE", help="Have this installed for the job: a requirements.txt.")
 @click.option("--parallel", type=click.IntRange(0), default=0, metavar="N", help="Tasks side by side. [by slots]")
 @click.option("--stage", is_flag=True, help="Copy inputs over 64 MB to these nodes too, as it runs.")
+@click.option("--callback", default="", metavar="URL", callback=_web, help="POST there when the job is over.")
+@click.option("--callback-secret-file", callback=_secret, metavar="FILE", help="Its first line signs that.")
 @json_option
 @click.pass_context
 def run(
@@ -110,6 +136,8 @@ def run(
     with_requirements: str | None,
     parallel: int,
     stage: bool,
+    callback: str,
+    callback_secret_file: str,
     as_json: bool,
 ) -> None:
     """Run a job over files of this machine.
@@ -123,6 +151,8 @@ def run(
     if compat == "mincemeat":
         _run_script(ctx, file, paths)
         return
+    if callback_secret_file and not callback:
+        raise ConfigError("--callback-secret-file: there is no --callback to sign.")
     to_url = output is not None and is_url(output)
     if to_url and compat is not None:
         raise ConfigError("The files of such an application are written by `run` on this machine: name a directory.")
@@ -140,6 +170,8 @@ def run(
         requires=(*(() if compat else requires_of(file)), *requirements.lines_of(require)),
         output=output if output is not None and to_url else "",
         overwrite=overwrite and to_url,
+        callback=callback,
+        callback_secret=callback_secret_file,
     )
     options = needing(options, (options.output,) if to_url else ())
     started = time.monotonic()

@@ -20,7 +20,6 @@ from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 from starlette.responses import Response
@@ -42,7 +41,7 @@ from p2premap.web.jobs import answer_new
 from p2premap.web.jobshapes import OneJobShape
 from p2premap.web.problems import Problem
 from p2premap.web.service import Page, body_pieces, page, reply
-from p2premap.worker.urls import is_url
+from p2premap.worker.urls import is_url, is_web
 
 UPLOAD_BYTES_MAX: Final = 64 << 20
 UPLOADS_MAX: Final = 64
@@ -331,15 +330,6 @@ def _is_json(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def is_web(url: str) -> bool:
-    """Whether it is an http or https URL with a host."""
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0 and url.isascii()
-    except ValueError:
-        return False
 
 
 def _options_of(new: NewJob, file: str) -> JobOptions:

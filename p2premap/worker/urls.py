@@ -36,6 +36,15 @@ def is_url(text: str) -> bool:
     return _URL.match(text) is not None
 
 
+def is_web(url: str) -> bool:
+    """Whether it is an http or https URL with a host."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0 and url.isascii()
+    except ValueError:
+        return False
+
+
 def name_of(url: str) -> str:
     """What a file from there may be called."""
     name = PurePosixPath(unquote(urlsplit(url).path)).name

@@ -63,6 +63,10 @@ WRONG = [
     (["node", "--open", ""], "--open needs a name"),
     (["run", "job.py", "x", "--detach", "-o", "out"], "--detach does not wait"),
     (["run", "job.py", "x", "--memory-limit", "much"], "'much' is not a size"),
+    (["run", "job.py", "x", "--callback", "ci.local/done"], "give an http or https URL"),
+    (["run", "job.py", "x", "--callback-secret-file", __file__], "there is no --callback to sign"),
+    (["run", "job.py", "x", "--callback", "http://ci/", "--callback-secret-file", "/no/such"], "No such file"),
+    (["run", "job.py", "x", "--callback", "http://ci/", "--callback-secret-file", "/dev/null"], "its first line"),
 ]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from p2premap.client.private import PrivateCluster
 from p2premap.node.callbacks import send_callback
 from p2premap.tasks.events import CallBack
-from tests.cluster import private
+from tests.cluster import job_file, p2premap, private
 from tests.web.api import Api, soon
 from tests.web.receiver import Receiver
 from tests.web.test_api import submit
@@ -42,6 +44,20 @@ def test_a_job_that_failed_says_so_and_stays_until_it_is_answered(api: Api, tmp_
         assert receiver.heard[-1].signature == ""
         assert soon(lambda: api.ask("DELETE", f"/api/v1/jobs/{job}").status == 204)
         assert api.get(f"/jobs/{job}").status == 404
+
+
+def test_the_command_line_has_its_jobs_tell_too(three_nodes: PrivateCluster, tmp_path: Path, text: Path) -> None:
+    job = job_file(tmp_path, "def map(key, value):\n    yield value, 1\n")
+    secret = tmp_path / "secret"
+    secret.write_text("geheim\nand a note\n")
+    with Receiver(lambda n: 200) as receiver:
+        told = ("--callback", receiver.url, "--callback-secret-file", str(secret))
+        ran = p2premap(three_nodes.home, "run", job, str(text), "-o", str(tmp_path / "out"), "--json", *told)
+        assert ran.exit_code == 0, ran.stderr
+        soon(lambda: receiver.accepted)
+        (heard,) = receiver.heard
+        assert heard.signed_by("geheim")
+        assert heard.json["id"] == json.loads(ran.stdout)["id"]
 
 
 def test_the_leader_dies_while_the_receiver_does_not_answer(tmp_path: Path, text: Path) -> None:
