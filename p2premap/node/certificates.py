@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import warnings
 from typing import TYPE_CHECKING, Final
 
 import blake3
@@ -230,9 +231,12 @@ def signed_by(leaf: bytes, ca: bytes) -> bool:
     """Whether the CA certificate `ca` (DER) has signed the certificate `leaf` (DER)."""
     from cryptography import x509
     from cryptography.exceptions import InvalidSignature
+    from cryptography.utils import CryptographyDeprecationWarning
 
     try:
-        x509.load_der_x509_certificate(leaf).verify_directly_issued_by(x509.load_der_x509_certificate(ca))
-    except (ValueError, TypeError, InvalidSignature, x509.InvalidVersion):
+        # what is still read, but against the rules, such as a serial number below zero, no member has ever issued
+        with warnings.catch_warnings(action="error", category=CryptographyDeprecationWarning):
+            x509.load_der_x509_certificate(leaf).verify_directly_issued_by(x509.load_der_x509_certificate(ca))
+    except (ValueError, TypeError, InvalidSignature, x509.InvalidVersion, CryptographyDeprecationWarning):
         return False
     return True

@@ -8,6 +8,7 @@ import ssl
 import stat
 import subprocess
 import sys
+import warnings
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -159,6 +160,14 @@ def test_no_certificate_makes_the_reader_fail(place: int, value: int, cut: int) 
             assert len(certificates.proved_id(data)) == 16
         assert isinstance(certificates.claimed_cluster(data), str)
         assert isinstance(certificates.signed_by(data, LEAF), bool)
+
+
+def test_a_serial_number_below_zero_is_no_members() -> None:
+    at = LEAF.index(b"\x02\x11\x01") + 2
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        assert certificates.signed_by(LEAF[:at] + b"\x80" + LEAF[at + 1 :], LEAF) is False
+    assert not heard  # a stranger must not fill the terminal
 
 
 # --- identities ---------------------------------------------------------------------------------------------------
