@@ -104,9 +104,12 @@ def dealt(partitions: int, seats: int) -> list[list[int]]:
     return [list(range(partitions))[seat::seats] for seat in range(seats)]
 
 
-def settings_of(program: ArrayProgram, partitions: int, *, ids: str, **more: object) -> Settings:
+def settings_of(
+    program: ArrayProgram, partitions: int, *, ids: str, undirected: bool = False, **more: object
+) -> Settings:
     """The settings of a job."""
-    reading = Reading(ids=ids, view=OUT if program.view == "directed" else BOTH)
+    view = OUT if program.view == "directed" and not undirected else BOTH
+    reading = Reading(ids=ids, view=view, undirected=undirected)
     return Settings(form=ARRAYS, partitions=partitions, ids=ids, reading=reading.pack(), **more)
 
 
@@ -130,7 +133,14 @@ def run(
     program = program() if isinstance(program, type) else program
     set_options(program, options or {})
     text = any(isinstance(vertex, str) for vertex in (graph.ids if ids is None else ids))
-    settings = settings_of(program, partitions, ids="str" if text else "int", checkpoint_every=restart_every, **more)
+    settings = settings_of(
+        program,
+        partitions,
+        ids="str" if text else "int",
+        undirected=graph.undirected,
+        checkpoint_every=restart_every,
+        **more,
+    )
     made = blobs(graph, partitions, program.view, ids)
     states: list[bytes] = []
     carried, superstep = Carried(), 0

@@ -9,7 +9,8 @@ import pytest
 
 from p2premap.vertex.barrier import VertexError
 from p2premap.vertex.program import ArrayProgram
-from p2premap.worker.vertex.arrays import ArrayForm, Inbox, Part
+from p2premap.worker.vertex.arrays import ArrayForm
+from p2premap.worker.vertex.part import Inbox, Part
 from tests.vertex.graphs import Graph, random_graph, run, settings_of
 
 RING = Graph([(vertex, (vertex + 1) % 30) for vertex in range(30)])

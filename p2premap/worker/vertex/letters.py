@@ -69,7 +69,6 @@ class Letters:
     """One partition's mail to vertices by name.
 
     Args:
-        keys: of its vertices, ascending.
         how: the combiner, if there is one.
         state: the arrays that can be asked about.
         names: makes an array of the vertices' names, which can be asked about as `NAMES`.
@@ -77,14 +76,13 @@ class Letters:
 
     def __init__(
         self,
-        keys: Keys,
         partitions: int,
         ranges: Keys | None,
         how: Reducer | None,
         state: Mapping[str, Array],
         names: Callable[[], Array],
     ) -> None:
-        self._keys, self._partitions, self._ranges = keys, partitions, ranges
+        self._partitions, self._ranges = partitions, ranges
         self._how, self._state, self._names = how, state, names
         self._lost = 0
         self.answers: Array | None = None
@@ -94,7 +92,8 @@ class Letters:
         self._asking: tuple[str, _Asked] | None = None
         self._asked: _Asked | None = None
         self._answering: dict[int, tuple[str, Slots]] = {}
-        self._came: list[tuple[Slots, Array]] = []
+        self._came: list[tuple[Keys, Array]] = []
+        self._asked_here: dict[int, tuple[str, Keys]] = {}
         self._questions: dict[int, tuple[str, Slots]] = {}
 
     # Sending
@@ -150,21 +149,11 @@ class Letters:
     # Receiving
 
     def take(self, source: int, kind: int, arrays: Sequence[Array]) -> None:
-        """A section of another partition; in order of source.
-
-        Raises:
-            ValueError: a question about an array or a vertex that does not exist.
-        """
+        """A section of another partition; in order of source. Letters and questions are used up by `turn`."""
         if kind == LETTERS:
-            slots = places_of(self._keys, arrays[0])
-            known = slots >= 0
-            self._lost += int(len(slots) - np.count_nonzero(known))
-            self._came.append((slots[known], arrays[1][known]))
+            self._came.append((arrays[0], arrays[1]))
         elif kind == QUESTIONS:
-            name, slots = arrays[0].tobytes().decode(), places_of(self._keys, arrays[1])
-            if (name != NAMES and name not in self._state) or (slots < 0).any():
-                raise ValueError(f"{name!r} was asked for of a vertex that does not exist, or there is no such array.")
-            self._questions[source] = name, slots
+            self._asked_here[source] = arrays[0].tobytes().decode(), arrays[1]
         else:
             assert self._asked is not None, "who answers was asked"
             self._asked.put(source, arrays[0])
@@ -175,14 +164,32 @@ class Letters:
         lost, self._lost = self._lost, 0
         return lost
 
-    def turn(self) -> list[tuple[Slots, Array]]:
-        """All mail is here: the letters, by source, each with the places of those whom it is for."""
+    def turn(self, keys: Keys) -> list[tuple[Slots, Array]]:
+        """All mail is here: the letters, by source, each with the places of those whom it is for.
+
+        Args:
+            keys: of the vertices that are here now, ascending.
+
+        Raises:
+            ValueError: a question about an array or a vertex that does not exist.
+        """
         self.answers = None
         if self._asked is not None and self._asked.answers is not None:
             self.answers = self._asked.answers[self._asked.places]
         self._asked = self._asking[1] if self._asking is not None else None
-        came, self._came = self._came, []
-        return came
+        for source, (name, wanted) in self._asked_here.items():
+            slots = places_of(keys, wanted)
+            if (name != NAMES and name not in self._state) or (slots < 0).any():
+                raise ValueError(f"{name!r} was asked for of a vertex that does not exist, or there is no such array.")
+            self._questions[source] = name, slots
+        letters = []
+        for wanted, values in self._came:
+            slots = places_of(keys, wanted)
+            known = slots >= 0
+            self._lost += int(len(slots) - np.count_nonzero(known))
+            letters.append((slots[known], values[known]))
+        self._came, self._asked_here = [], {}
+        return letters
 
     # Checkpoints
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from p2premap.vertex.program import ArrayProgram
 from p2premap.worker.vertex.algorithms.names import name, named
-from p2premap.worker.vertex.arrays import Inbox, Part
 from p2premap.worker.vertex.kernels import Array
+from p2premap.worker.vertex.part import Inbox, Part
 from p2premap.worker.vertex.partition import VertexError
 
 JUMPS_AFTER: Final = 12

@@ -7,8 +7,8 @@ from typing import ClassVar, Final
 import numpy as np
 
 from p2premap.vertex.program import ArrayProgram
-from p2premap.worker.vertex.arrays import Inbox, Part
 from p2premap.worker.vertex.kernels import Array, Mask
+from p2premap.worker.vertex.part import Inbox, Part
 
 _FAR: Final = np.iinfo(np.int64).max
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from p2premap.vertex.program import ArrayProgram
-from p2premap.worker.vertex.arrays import Inbox, Part
 from p2premap.worker.vertex.kernels import Array
+from p2premap.worker.vertex.part import Inbox, Part
 
 
 class Degrees(ArrayProgram):

@@ -6,9 +6,9 @@ from typing import Final
 
 import numpy as np
 
-from p2premap.worker.vertex.arrays import Part
 from p2premap.worker.vertex.kernels import Array
 from p2premap.worker.vertex.letters import NAMES
+from p2premap.worker.vertex.part import Part
 
 _ASKED: Final = "asked"
 _NAMES: Final = "names"

@@ -7,8 +7,8 @@ from typing import ClassVar, Final
 import numpy as np
 
 from p2premap.vertex.program import STOP, ArrayProgram, Verdict
-from p2premap.worker.vertex.arrays import Inbox, Part
 from p2premap.worker.vertex.kernels import Array
+from p2premap.worker.vertex.part import Inbox, Part
 from p2premap.worker.vertex.partition import Globals, VertexError
 
 ITERATIONS_MAX: Final = 100

@@ -14,8 +14,8 @@ from typing import ClassVar, Final, NamedTuple
 import numpy as np
 
 from p2premap.vertex.program import ArrayProgram
-from p2premap.worker.vertex.arrays import Inbox, Part
 from p2premap.worker.vertex.kernels import Array, Keys, places_of, ranges
+from p2premap.worker.vertex.part import Inbox, Part
 
 PATHS_MAX: Final = 1 << 19
 """Paths of two edges that are looked at together, unless one vertex has more."""
