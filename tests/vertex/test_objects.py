@@ -369,6 +369,22 @@ def test_changes_are_made_between_supersteps_in_pregels_order(partitions: int, e
     assert found[5] == ("added", (0, 1), ["x", "y"], ["mail"], 4, 6)
 
 
+class Seeds(VertexProgram):
+    """All halt at once; the vertices that they made compute all the same, and see what superstep it is."""
+
+    def compute(self, ctx: Any, vertex: Any, messages: Any) -> None:
+        vertex.value = ctx.superstep
+        if vertex.id < 4:
+            ctx.add_vertex(vertex.id + 2)
+        ctx.halt()
+
+
+@pytest.mark.parametrize("every", [0, 1])
+def test_a_vertex_that_is_added_computes_though_no_mail_comes(every: int) -> None:
+    found = run(Seeds(), [(0, None, [], None), (1, None, [], None)], checkpoint_every=every)
+    assert found == {0: 0, 1: 0, 2: 1, 3: 1, 4: 2, 5: 2}
+
+
 class Growth(VertexProgram):
     """A chain grows by a vertex a superstep and loses its tail; every vertex sends along its edges."""
 

@@ -26,7 +26,7 @@ from p2premap.worker.vertex import graphfile, inbox
 from p2premap.worker.vertex.changes import Changed, Graph, route
 from p2premap.worker.vertex.columns import Column, Ints, Longs
 from p2premap.worker.vertex.combining import Combiner
-from p2premap.worker.vertex.context import Context, Vertex
+from p2premap.worker.vertex.context import ADD_VERTEX, Context, Vertex
 from p2premap.worker.vertex.engine import state_head
 from p2premap.worker.vertex.inbox import NOBODY, Letter, Messages, Sorter, Tables, unpack
 from p2premap.worker.vertex.naming import Naming
@@ -198,6 +198,7 @@ class ObjectPartition:
         except (TypeError, AttributeError, pickle.PickleError) as error:
             raise VertexError(f"Mail of superstep {superstep} cannot be sent: {error}.") from error
         active = int(np.count_nonzero(self._active))
+        active += sum(change.kind == ADD_VERTEX for change in ctx.changes)  # they compute next, mail or not
         return Did(active, sent, aggregates, len(vertices), len(ctx.changes))
 
     def _due(self) -> tuple[Longs | None, Sequence[Vertex]]:
