@@ -97,7 +97,7 @@ class Source:
         name: the file's name without ".py".
         bundle: the blob for the workers.
         actions: classes that derive from `p2premap.Action`, by name.
-        programs: those that derive from `p2premap.VertexProgram` or `p2premap.ArrayProgram`.
+        programs: those that derive from `p2premap.VertexProgram` or `p2premap.ArrayProgram`, or from each other.
         per_vertex: those of them that derive from `p2premap.VertexProgram`.
         functions: it has functions `prepare` and `compute`: a vertex job in remap's form.
     """
@@ -135,8 +135,8 @@ def pack_file(path: str) -> Source:
         file.stem,
         collector.bundle(file, source),
         actions=_derived(tree, ACTION),
-        programs=_derived(tree, *PROGRAMS),
-        per_vertex=frozenset(_derived(tree, PROGRAMS[0])),
+        programs=_with_heirs(tree, _derived(tree, *PROGRAMS)),
+        per_vertex=frozenset(_with_heirs(tree, _derived(tree, PROGRAMS[0]))),
         functions=_in_functions(tree),
     )
 
@@ -188,6 +188,20 @@ def _derived(tree: ast.Module, *bases: str) -> dict[str, ast.ClassDef]:
             case _:
                 pass
     return {found.name: found for found in classes if any(_base_of(base, names) in bases for base in found.bases)}
+
+
+def _with_heirs(tree: ast.Module, found: dict[str, ast.ClassDef]) -> dict[str, ast.ClassDef]:
+    """These classes, and those of the job file that derive from them."""
+    heirs = dict(found)
+    for statement in statements(tree.body):
+        if isinstance(statement, ast.ClassDef) and not heirs.keys().isdisjoint(named_bases(statement)):
+            heirs[statement.name] = statement
+    return heirs
+
+
+def named_bases(found: ast.ClassDef) -> list[str]:
+    """What a class derives from, as far as those are plain names."""
+    return [base.id for base in found.bases if isinstance(base, ast.Name)]
 
 
 def _base_of(base: ast.expr, names: Mapping[str, str]) -> str:

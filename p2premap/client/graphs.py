@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import os
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from p2premap.client.bundle import pack_file
+from p2premap.client.bundle import named_bases, pack_file
 from p2premap.client.graphlook import Seen, is_table, look, sampled_ids
 from p2premap.client.graphwish import AUTO, RANGE, Wish, check, wish_of
 from p2premap.client.splits import FoundFile, cut_files, find_files
@@ -122,12 +123,14 @@ def plan(asked: Asked) -> Submission:
             f"{asked.file} has no vertex program: define a class that derives from p2premap.VertexProgram or "
             "p2premap.ArrayProgram, or functions prepare and compute."
         )
-    if chosen not in source.programs and (chosen or len(source.programs) > 1):
+    above = {base for found in source.programs.values() for base in named_bases(found)}
+    candidates = [chosen] if chosen in source.programs else [name for name in source.programs if name not in above]
+    if len(candidates) > 1 or (chosen and chosen not in source.programs):
         known = ", ".join(source.programs)
         raise JobRejected(f"{asked.file} has the vertex programs {known}: say --option program=NAME with one of these.")
-    name = chosen or next(iter(source.programs))
-    found = source.programs[name]
-    per_vertex, constants = name in source.per_vertex, _constants(found)
+    name = candidates[0]
+    lineage = _lineage(source.programs, name)
+    per_vertex, constants = name in source.per_vertex, ChainMap(*map(_constants, lineage))
     program = Program(
         name=source.name,
         code=source.bundle,
@@ -135,7 +138,7 @@ def plan(asked: Asked) -> Submission:
         form=OBJECTS if per_vertex else ARRAYS,
         both=constants.get("view") in ("both", "simple"),
         weighted=constants.get("weighted") is True,
-        prepares=per_vertex and any(isinstance(one, ast.FunctionDef) and one.name == "prepare" for one in found.body),
+        prepares=per_vertex and any(map(_prepares, lineage)),
         options=own,
     )
     return plan_vertex(program, wish, asked)
@@ -198,7 +201,7 @@ def plan_vertex(program: Program, wish: Wish, asked: Asked) -> Submission:
     settings = Settings(
         form=program.form,
         program=program.target,
-        options=msgspec.msgpack.encode(_typed(program.options, reading)),
+        options=msgspec.msgpack.encode(_typed(program, reading)),
         partitions=partitions,
         reading=reading.pack(),
         writing=Writing(writer=wish.writer).pack(),
@@ -304,15 +307,15 @@ def _partitions(found: Sequence[FoundFile], slots: int) -> int:
     return min(PARTITIONS_A_SLOT * slots, max(-(-size // PARTITION_BYTES), 1), PARTITIONS_MAX)
 
 
-def _typed(options: Mapping[str, object], reading: Reading) -> dict[str, object]:
-    """The program's options, with the id of a source vertex of the type that ids have.
+def _typed(program: Program, reading: Reading) -> dict[str, object]:
+    """The program's options, for the algorithms with the id of a source vertex of the type that ids have.
 
     Raises:
         JobRejected: it is no number, and ids are.
     """
-    typed = dict(options)
+    typed = dict(program.options)
     source = typed.get("source")
-    if isinstance(source, str) and reading.ids == INTEGERS:
+    if isinstance(source, str) and reading.ids == INTEGERS and program.target.startswith(_HERE):
         try:
             typed["source"] = int(source)
         except ValueError:
@@ -332,6 +335,16 @@ def _needing(options: JobOptions, files: Sequence[InputFile], wish: Wish) -> Job
         packages.append("pyarrow")
     requires = tuple(dict.fromkeys((*options.requires, *(f"package {package}" for package in packages))))
     return msgspec.structs.replace(options, requires=requires)
+
+
+def _lineage(programs: Mapping[str, ast.ClassDef], name: str) -> list[ast.ClassDef]:
+    """A class and those of the same file that it derives from."""
+    found = programs[name]
+    return [found, *(above for base in named_bases(found) if base in programs for above in _lineage(programs, base))]
+
+
+def _prepares(found: ast.ClassDef) -> bool:
+    return any(isinstance(statement, ast.FunctionDef) and statement.name == "prepare" for statement in found.body)
 
 
 def _constants(found: ast.ClassDef) -> dict[str, object]:

@@ -44,6 +44,7 @@ class VertexResult(dict[Any, Any]):
         steps: its supersteps in numbers; of very many, not all.
         vertices, edges: of the graph.
         bad_lines: how many lines were left out.
+        dropped: messages to vertices that do not exist.
     """
 
     def __init__(self, job: str, told: Told) -> None:
@@ -52,7 +53,7 @@ class VertexResult(dict[Any, Any]):
         self.why = told.why
         self.steps: tuple[StepRow, ...] = told.rows
         self.vertices, self.edges = told.vertices, told.edges
-        self.bad_lines = told.loaded.bad
+        self.bad_lines, self.dropped = told.loaded.bad, told.dropped
 
 
 def run_vertex(

@@ -199,6 +199,8 @@ class ArrayProgram(Program):
         view: "directed": edges as they are; "both": each can be gone along from both of its ends; "simple": the same,
             but each neighbour once, and no loops.
         weighted: it needs weights; where the input has none they are 1.
+        fresh: of a program that adds or removes vertices: the names of those arrays of its state that have one entry a
+            vertex, and what a new vertex has there.
     """
 
     combine: str = "sum"
@@ -206,8 +208,9 @@ class ArrayProgram(Program):
     edge: str = ""
     view: str = "directed"
     weighted: bool = False
+    fresh: ClassVar[Mapping[str, Any]] = {}
 
-    def start(self, part: Any) -> None:  # noqa: ANN401  (a p2premap.worker.vertex.arrays.Part, of another room)
+    def start(self, part: Any) -> None:  # noqa: ANN401  (a p2premap.worker.vertex.part.Part, of another room)
         """Before superstep 0: give `part.state` its arrays, one entry a vertex."""
         raise NotImplementedError
 
@@ -301,8 +304,13 @@ def reduction(said: str | Reduce, whose: str) -> Reduce:
     return known
 
 
-def set_options(program: Program, options: Mapping[str, object]) -> None:
+def set_options(program: Program, options: Mapping[str, object], *, integers: bool = False) -> None:
     """Give a program its options: each is an attribute that it has, of the same type.
+
+    One that is None usually is the id of a vertex.
+
+    Args:
+        integers: ids are integers.
 
     Raises:
         VertexError: it has no such option, or one of another type.
@@ -311,7 +319,17 @@ def set_options(program: Program, options: Mapping[str, object]) -> None:
         usual: object = getattr(program, name, None)
         if name.startswith("_") or callable(usual) or not hasattr(program, name):
             raise VertexError(f"{type(program).__name__} has no option {name!r}.")
+        if usual is None and integers and isinstance(value, str):
+            value = _integer(value)
         setattr(program, name, _converted(type(program).__name__, name, usual, value))
+
+
+def _integer(text: str) -> int | str:
+    """The integer that a text is, else the text."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
 def _converted(program: str, name: str, usual: object, value: object) -> object:

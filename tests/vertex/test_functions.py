@@ -123,12 +123,17 @@ class Options(VertexProgram):
     rounds = 3
     loud = False
     start = ""
+    source = None
 
 
 def test_options_are_attributes_of_the_same_type() -> None:
     made = Options()
     set_options(made, {"damping": "0.5", "rounds": 7, "loud": "yes", "start": "Ulm"})
     assert (made.damping, made.rounds, made.loud, made.start) == (0.5, 7, True, "Ulm")
+    for given, integers, source in (("7", False, "7"), ("7", True, 7), ("Ulm", True, "Ulm"), (7, True, 7)):
+        made = Options()
+        set_options(made, {"source": given}, integers=integers)
+        assert made.source == source, "None stands for the id of a vertex"
     for wrong in ({"nonesuch": 1}, {"compute": 1}, {"_x": 1}):
         with pytest.raises(VertexError, match="Options has no option"):
             set_options(made, wrong)

@@ -148,3 +148,46 @@ def test_a_job_file_with_several_programs(tmp_path: Path) -> None:
 def test_an_option_that_a_program_has_not(tmp_path: Path) -> None:
     with pytest.raises(VertexError, match="RankPages has no option 'dampng'"):
         job(tmp_path, {"a.txt": TRIANGLE}, EXAMPLES / "rank_pages.py", dampng=0.9).run()
+
+
+FAMILY = """
+    import p2premap
+
+    class Base(p2premap.{form}):
+        view = "both"
+
+        def prepare(self, line):
+            name, *others = line.split()
+            return name, 0, others
+
+        def start(self, part):
+            part.state["n"] = part.degrees
+
+        def result(self, part):
+            return part.value if self.per_vertex else part.state["n"]
+
+    class Middle(Base):
+        per_vertex = {per_vertex}
+
+    class Mine(Middle):
+        def compute(self, one, two, *three):
+            if self.per_vertex:
+                two.value = len(two.edges)
+                one.halt()
+            return True
+"""
+
+
+def test_what_a_program_inherits_counts(tmp_path: Path) -> None:
+    path = program(tmp_path, FAMILY.format(form="VertexProgram", per_vertex=True))
+    assert job(tmp_path, {"a.txt": b"ada bob eve\nbob eve\neve\n"}, path).run() == {"ada": "2", "bob": "1", "eve": "0"}
+    (tmp_path / "arrays").mkdir()
+    path = program(tmp_path, FAMILY.format(form="ArrayProgram", per_vertex=False))
+    found = job(tmp_path / "arrays", {"a.txt": b"1 2\n2 3\n"}, path).run()
+    assert found == {"1": "1", "2": "2", "3": "1"}
+
+
+def test_a_view_that_nobody_has_seen_is_refused(tmp_path: Path) -> None:
+    source = FAMILY.format(form="ArrayProgram", per_vertex=False).replace('view = "both"', 'view = "".join(["both"])')
+    with pytest.raises(VertexError, match=r'write view = "both" into the class itself'):
+        job(tmp_path, {"a.txt": b"1 2\n2 3\n"}, program(tmp_path, source)).run()

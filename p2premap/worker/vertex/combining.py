@@ -6,7 +6,9 @@ of a sum does not depend on which process has which partition, nor on what had t
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
+from types import BuiltinFunctionType
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +16,14 @@ import numpy as np
 from p2premap.vertex.program import Reduce, reduction
 from p2premap.worker.vertex.columns import Column, Longs
 
-_UFUNCS: Final[dict[str, np.ufunc]] = {"sum": np.add, "min": np.minimum, "max": np.maximum}
+_UFUNCS: Final[dict[str | Reduce, np.ufunc]] = {
+    "sum": np.add,
+    operator.add: np.add,
+    "min": np.minimum,
+    min: np.minimum,
+    "max": np.maximum,
+    max: np.maximum,
+}
 _SAFE: Final = 1 << 62
 
 
@@ -22,7 +31,7 @@ class Combiner:
     """A program's combiner.
 
     Args:
-        said: "sum", "min", "max", or a function of two messages.
+        said: "sum", "min", "max", or a function of two messages; of numbers the built-in `min` is as quick as its name.
 
     Raises:
         VertexError: there is none of this name.
@@ -30,7 +39,7 @@ class Combiner:
 
     def __init__(self, said: str | Reduce) -> None:
         self.function = reduction(said, "combiner")
-        self._ufunc = _UFUNCS.get(said) if isinstance(said, str) else None
+        self._ufunc = _UFUNCS.get(said) if isinstance(said, (str, BuiltinFunctionType)) else None
 
     def takes(self, values: Iterable[Column], messages: int) -> bool:
         """Whether arrays like these can be combined as arrays: integers must not overflow.

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from p2premap.vertex.barrier import VertexError
+from p2premap.vertex.loading import INTEGERS, LINES, unpack_reading
 from p2premap.vertex.plan import ARRAYS, OBJECTS, Settings
 from p2premap.vertex.program import ArrayProgram, VertexProgram, set_options
 from p2premap.worker.loading import load_bundle
@@ -47,7 +48,7 @@ def job_code(bundle: bytes, settings: Settings) -> JobCode:
     """Load the program.
 
     Raises:
-        VertexError: there is none, or more than one, or it is of another form than the job was planned for.
+        VertexError: there is none, or more than one, or the job was planned for another form, or other inputs.
         Exception: what user code raises when it is imported.
     """
     name, _, attribute = settings.program.partition(":")
@@ -55,7 +56,14 @@ def job_code(bundle: bytes, settings: Settings) -> JobCode:
     program = made(getattr(module, attribute, None)) if attribute else find_program(module)
     if form_of(program) != settings.form:
         raise VertexError(f"The job was planned for a program of the form {settings.form!r}, and this is another.")
-    set_options(program, msgspec.msgpack.decode(settings.options, type=dict[str, object]))
+    prepares = isinstance(program, VertexProgram) and type(program).prepare is not VertexProgram.prepare
+    if prepares and unpack_reading(settings.reading).form != LINES:
+        raise VertexError(
+            f"{type(program).__name__} has its prepare from another module, and so nobody saw it when the inputs were "
+            "to be read: write `def prepare(self, line)` into a class of the job file."
+        )
+    options = msgspec.msgpack.decode(settings.options, type=dict[str, object])
+    set_options(program, options, integers=settings.ids == INTEGERS)
     return JobCode(program, settings)
 
 
