@@ -8,17 +8,25 @@ also an argument of each of eight calls, which has to find out that it is the sa
 from __future__ import annotations
 
 from functools import partial
+from typing import Final
 
 from bench.beside import OURS, in_turns, on_nodes
 from bench.items import report
 from bench.report import Emitter
 
+QUICK: Final = {"repeat": 1, "part": 100}
 OTHERS = ("ray", "dask")
 REPEATS = 5
 
 
-def run(emit: Emitter) -> None:
-    """Measure, and compare the runs of one turn with each other."""
-    report(emit, in_turns("array", partial(on_nodes, "array", ["only"], slots=2), OTHERS, repeat=REPEATS))
-    runs = [on_nodes("array", ["only"], slots=2, system="arguments") for _ in range(REPEATS)]
+def run(emit: Emitter, *, repeat: int = REPEATS, part: int = 1) -> None:
+    """Measure, and compare the runs of one turn with each other.
+
+    Args:
+        part: what is worked on is divided by this.
+    """
+    inputs = (str(part),)
+    ours = partial(on_nodes, "array", ["only"], slots=2, inputs=inputs)
+    report(emit, in_turns("array", ours, OTHERS, repeat=repeat, inputs=inputs))
+    runs = [ours(system="arguments") for _ in range(repeat)]
     emit(f"{OURS}: an argument of each call", [run["wall_s"] for run in runs if run is not None], "s")

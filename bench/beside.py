@@ -10,13 +10,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
+from bench.children import ROOT, said_by
 from bench.nodes import Cluster
 from bench.peers import PACKAGES
 
-ROOT = Path(__file__).parent.parent
 OURS = "p2premap"
 LIMIT_S = 300.0
 Figures = dict[str, Any]
@@ -43,23 +42,24 @@ def measure(
         environment["P2PREMAP_HOME"] = home
     command = [python, "-m", "bench.peers", what, system, ",".join(map(str, pids)), *inputs]
     try:
-        ended = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT, env=environment, timeout=LIMIT_S
-        )
-        found: Figures = json.loads(ended.stdout.splitlines()[-1])
+        said = said_by(command, env=environment, limit_s=LIMIT_S, quiet=True)
+        found: Figures = json.loads(said.splitlines()[-1])
     except (subprocess.SubprocessError, ValueError, IndexError):
         return None
     return found
 
 
-def on_nodes(what: str, names: Sequence[str], *, slots: int, system: str = OURS) -> Figures | None:
+def on_nodes(
+    what: str, names: Sequence[str], *, slots: int, system: str = OURS, inputs: Sequence[str] = ()
+) -> Figures | None:
     """The figures of p2premap on nodes that are started for them.
 
     Args:
         system: a way to use it.
+        inputs: see `bench.peers`.
     """
     with Cluster(names, slots=slots) as cluster:
-        return measure(what, system, pids=cluster.pids, home=cluster.home)
+        return measure(what, system, pids=cluster.pids, home=cluster.home, inputs=inputs)
 
 
 def interpreters(systems: Sequence[str]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -25,6 +26,7 @@ from p2premap.node.secret import ClusterSecret
 from p2premap.tasks.meeting import Meeting
 from p2premap.worker.mesh import Mesh
 
+QUICK: Final = {"repeat": 1, "empty": 50, "large": 2}
 NODES = NodeId(b"1" * 16), NodeId(b"2" * 16)
 SECRET = ClusterSecret(b"s" * 32)
 MEETING = b"m" * 16
@@ -35,15 +37,22 @@ LARGE_BYTES = 8 << 20
 REPEATS = 5
 
 
-def seat(number: int, directory: str, address: Address | None, results: Connection) -> None:
-    """One process: tells the seconds of an empty exchange, and the bytes a second of large ones, several times."""
+def seat(
+    number: int, directory: str, address: Address | None, results: Connection, times: tuple[int, int, int]
+) -> None:
+    """One process: tells the seconds of an empty exchange, and the bytes a second of large ones, several times.
+
+    Args:
+        times: how often in all, and each time so many empty ones and large ones.
+    """
     mesh = Mesh(directory)
     gang = mesh.meet(gangs_of(number, Path(directory), address).table(meeting(number)))
     body = bytes(LARGE_BYTES)
-    for _ in range(REPEATS):
-        empty = timed(lambda: gang.exchange([(), ()]), EMPTY)
-        large = timed(lambda: gang.exchange([(body,), (body,)]), LARGE)
-        results.send((empty, LARGE_BYTES / large))
+    repeat, empty, large = times
+    for _ in range(repeat):
+        empty_s = timed(lambda: gang.exchange([(), ()]), empty)
+        large_s = timed(lambda: gang.exchange([(body,), (body,)]), large)
+        results.send((empty_s, LARGE_BYTES / large_s))
     mesh.close()
 
 
@@ -95,28 +104,38 @@ def passed_on(directory: Path) -> Iterator[Address]:
     thread = threading.Thread(target=trio.run, args=(serve,))
     thread.start()
     started.wait()
-    yield Address("127.0.0.1", listener.getsockname()[1])
-    tokens[0].run_sync_soon(scope.cancel)
-    thread.join()
+    try:
+        yield Address("127.0.0.1", listener.getsockname()[1])
+    finally:
+        tokens[0].run_sync_soon(scope.cancel)
+        thread.join()
 
 
-def measure(directory: str, address: Address | None) -> Sequence[tuple[float, float]]:
+def measure(directory: str, address: Address | None, times: tuple[int, int, int]) -> Sequence[tuple[float, float]]:
     """What two processes tell, each time."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    processes = [context.Process(target=seat, args=(number, directory, address, theirs)) for number in range(2)]
-    for process in processes:
-        process.start()
-    told = [ours.recv() for _ in range(2 * REPEATS)]
+    processes = [
+        context.Process(target=seat, args=(number, directory, address, theirs, times), daemon=True)
+        for number in range(2)
+    ]
+    try:
+        for process in processes:
+            process.start()
+        told = [ours.recv() for _ in range(2 * times[0])]
+    except BaseException:
+        for process in processes:
+            process.kill()
+        raise
     for process in processes:
         process.join()
     return told
 
 
-def run(emit: Emitter) -> None:
+def run(emit: Emitter, *, repeat: int = REPEATS, empty: int = EMPTY, large: int = LARGE) -> None:
     """Measure."""
     with tempfile.TemporaryDirectory(prefix="p2p-", dir="/tmp") as directory, passed_on(Path(directory)) as address:
         for name, where in (("Unix", None), ("TCP, sealed", address)):
-            told = measure(directory, where)
-            emit(f"{name}: an empty exchange", [1e3 * empty for empty, _ in told], "ms", target=EMPTY_MS)
+            told = measure(directory, where, (repeat, empty, large))
+            emit(f"{name}: an empty exchange", [1e3 * empty_s for empty_s, _ in told], "ms", target=EMPTY_MS)
             emit(f"{name}: 8 MB each way", [rate / 1e6 for _, rate in told], "MB/s each way")

@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench import vertexjob
+from bench.children import command, said_by
 from bench.nodes import Cluster
 from bench.report import Emitter
 from bench.rmat import Vertices, edges_of
@@ -41,7 +41,7 @@ from p2premap.client.planning import Asked
 from p2premap.client.submission import Submission
 from p2premap.vertex.told import Told
 
-ROOT = Path(__file__).parent.parent
+QUICK: Final = {"repeat": 1, "graphs": ("rmat-12",)}
 REPEATS = 3
 ITERATIONS = 20
 CNR: Final = "cnr-2000"
@@ -87,7 +87,8 @@ def run_once(cluster: Cluster, algorithm: str, options: Mapping[str, object], pa
         asked = Asked(file="", inputs=[path], slots=slots, one_machine=True, partitions=partitions)
         return plan_algorithm(algorithm, Wish(), options, asked)
 
-    return Run(*vertexjob.run_once(cluster, plan))
+    ran = vertexjob.run_once(cluster.paths, plan)
+    return Run(ran.wall_s, ran.told)
 
 
 def product_s(path: str, *, both: bool, repeat: int = 7) -> float:
@@ -111,11 +112,8 @@ def product_s(path: str, *, both: bool, repeat: int = 7) -> float:
 
 
 def _in_own_process(path: Path, *, both: bool) -> float:
-    command = [sys.executable, "-m", "bench.graphs", "--product", str(path)]
-    ended = subprocess.run(
-        command + (["--both"] if both else []), check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT
-    )
-    return float(json.loads(ended.stdout))
+    typed = [sys.executable, "-m", "bench.graphs", "--product", str(path)]
+    return float(json.loads(said_by(typed + (["--both"] if both else []))))
 
 
 @contextmanager
@@ -227,4 +225,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -6,26 +6,40 @@ One node with two slots; the others have two processes. Each is warm: processes 
 from __future__ import annotations
 
 from functools import partial
+from typing import Final
 
 from bench.beside import OURS, Figures, in_turns, on_nodes
 from bench.report import Emitter
 
+QUICK: Final = {"repeat": 1, "part": 100}
 OTHERS = ("processes", "joblib", "pool")
 AHEAD_OF = ("processes", "joblib", "ray", "dask")
 """A pool that somebody makes for one map, and that ends with it, is a floor rather than a rival."""
 REPEATS = 5
 
 
-def run(emit: Emitter) -> None:
-    """Measure, and compare the runs of one turn with each other."""
-    report(emit, in_turns("items", partial(on_nodes, "items", ["only"], slots=2), OTHERS, repeat=REPEATS))
+def run(emit: Emitter, *, repeat: int = REPEATS, part: int = 1) -> None:
+    """Measure, and compare the runs of one turn with each other.
+
+    Args:
+        part: what is worked on is divided by this.
+    """
+    inputs = (str(part),)
+    ours = partial(on_nodes, "items", ["only"], slots=2, inputs=inputs)
+    report(emit, in_turns("items", ours, OTHERS, repeat=repeat, inputs=inputs))
 
 
 def report(emit: Emitter, runs: dict[str, list[Figures]]) -> None:
-    """Seconds of each system, and p2premap's over each other's."""
+    """Seconds of each system, and p2premap's over each other's.
+
+    Raises:
+        ValueError: p2premap gave no figures.
+    """
+    if OURS not in runs:
+        raise ValueError(f"{OURS} gave no figures")
     for system, several in runs.items():
-        cpu_s = round(sorted(run["cpu_s"] for run in several)[len(several) // 2], 3)
-        emit(system, [run["wall_s"] for run in several], "s", cpu_s=cpu_s)
+        emit(system, [run["wall_s"] for run in several], "s")
+        emit(f"{system}: CPU", [run["cpu_s"] for run in several], "s")
     for system in [system for system in runs if system != OURS]:
         ratios = [ours["wall_s"] / theirs["wall_s"] for ours, theirs in zip(runs[OURS], runs[system], strict=False)]
         target = 1.0 if system in AHEAD_OF else None

@@ -7,27 +7,30 @@ the start of its process.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import Final
 
 from bench.nodes import Cluster, alive, connect_all, cpu_s, members, until
 from bench.report import Emitter
 from p2premap.client.connection import Connection
 
+QUICK: Final = {"repeat": 1, "sizes": (3,)}
 SIZES = (3, 8, 16)
 JOINS = 17
 TARGET_S = 0.3
 
 
-def run(emit: Emitter) -> None:
+def run(emit: Emitter, *, repeat: int = JOINS, sizes: Sequence[int] = SIZES) -> None:
     """Let nodes join clusters of each size, one after the other."""
     every: list[float] = []
-    for size in SIZES:
+    for size in sizes:
         names = [f"n{number:02}" for number in range(size)]
         with Cluster(names, slots=1) as cluster:
             lines = connect_all(cluster, names)
             after_up: list[float] = []
             after_start: list[float] = []
             before = cpu_s(cluster.pids)
-            for number in range(JOINS):
+            for number in range(repeat):
                 started = time.monotonic()
                 name = f"j{number:02}"
                 cluster.add(name)

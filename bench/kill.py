@@ -1,6 +1,7 @@
 """kill -9 of one node of 8, 16 and 32 on loopback: when do all the others know?
 
 Each survivor is asked for how long it has known (`NodeView.since_s`), so the asking itself is not in the figure.
+Between two kills a new node takes the place of the dead one.
 """
 
 from __future__ import annotations
@@ -8,29 +9,31 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Sequence
 from random import Random
+from typing import Final
 
-from bench.nodes import connect_all, cpu_s, members, until
+from bench.nodes import Cluster, alive, connect_all, cpu_s, members, until
 from bench.report import Emitter
 from p2premap.client.connection import Connection
-from p2premap.client.private import PrivateCluster
 from p2premap.ids import NodeId
 
+QUICK: Final = {"repeat": 1, "sizes": (4,)}
 SIZES = (8, 16, 32)
 KILLS = 5
 TARGET_S = 0.3
 
 
-def run(emit: Emitter) -> None:
+def run(emit: Emitter, *, repeat: int = KILLS, sizes: Sequence[int] = SIZES) -> None:
     """Measure each size."""
-    for size in SIZES:
+    for size in sizes:
         names = [f"n{number:02}" for number in range(size)]
-        with PrivateCluster(names, slots=1) as cluster:
+        with Cluster(names, slots=1) as cluster:
             seconds: list[float] = []
             before = cpu_s(cluster.pids)
             rng = Random(size)
             left = dict(zip(names, cluster.pids, strict=True))
-            for _ in range(KILLS):
+            for number in range(repeat):
                 victim = rng.choice(sorted(left))
                 lines = connect_all(cluster, [name for name in sorted(left) if name != victim])
                 node = next(view.node for view in members(lines[0]) if view.name == victim)
@@ -38,6 +41,10 @@ def run(emit: Emitter) -> None:
                 os.kill(left.pop(victim), signal.SIGKILL)
                 known = [_known_at(line, node) for line in lines]
                 seconds.append(max(known) - killed_at)
+                if number + 1 < repeat:
+                    cluster.add(f"k{number:02}")
+                    left[f"k{number:02}"] = cluster.pids[-1]
+                    until(lambda: all(alive(line) == size for line in lines))  # noqa: B023  (called at once)
                 for line in lines:
                     line.close()
             used = cpu_s(cluster.pids) - before

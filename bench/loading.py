@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 from bench.direct import HOME, JOB, Slot
 from bench.report import Emitter
@@ -22,21 +23,22 @@ from p2premap.tasks.director import Pinned
 from p2premap.tasks.job import StageId
 from p2premap.vertex.director import VertexDirector
 
+QUICK: Final = {"repeat": 1, "scale": 10}
 SCALE = 16
 REPEAT = 3
 LOAD_TARGET = 5e6
 """Edges a second and core."""
 
 
-def run(emit: Emitter) -> None:
+def run(emit: Emitter, *, repeat: int = REPEAT, scale: int = SCALE) -> None:
     """Load the same graph in several forms."""
-    sources, targets = rmat(SCALE)
+    sources, targets = rmat(scale)
     edges = list(zip(sources.tolist(), targets.tolist(), strict=True))
     with tempfile.TemporaryDirectory() as directory:
         for name, wish, lines in _forms(edges):
             path = Path(directory) / f"{name.replace(' ', '-')}.txt"
             path.write_text("".join(lines))
-            _measure(emit, name, path, wish, len(edges), LOAD_TARGET if name == "integers" else None)
+            _measure(emit, name, path, wish, len(edges), LOAD_TARGET if name == "integers" else None, repeat=repeat)
 
 
 def _forms(edges: Sequence[tuple[int, int]]) -> Iterator[tuple[str, Wish, list[str]]]:
@@ -46,10 +48,12 @@ def _forms(edges: Sequence[tuple[int, int]]) -> Iterator[tuple[str, Wish, list[s
     yield "text ids", Wish(ids="str"), [f"v{source} v{target}\n" for source, target in edges]
 
 
-def _measure(emit: Emitter, name: str, path: Path, wish: Wish, edges: int, target: float | None) -> None:
+def _measure(
+    emit: Emitter, name: str, path: Path, wish: Wish, edges: int, target: float | None, *, repeat: int
+) -> None:
     loads, builds = [], []
     sizes: tuple[float, float] = (0.0, 0.0)
-    for repetition in range(REPEAT + 1):
+    for repetition in range(repeat + 1):
         load_s, build_s, sizes = _once(path, wish)
         if repetition:
             loads.append(edges / load_s)

@@ -26,6 +26,7 @@ from p2premap.node.webdoor import WebSettings
 from p2premap.tasks.job import JobView, Phase, StageView
 from p2premap.wire import Frame
 
+QUICK: Final = {"repeat": 1, "warm_s": 2.0, "measured_s": 1.0}
 NODES: Final = 50
 SLOTS: Final = 4
 EVENTS_A_S: Final = 200
@@ -150,7 +151,7 @@ def look(driver: WebDriver, origin: str, token: str) -> None:
     driver.refresh()
 
 
-def run(emit: Emitter) -> None:
+def run(emit: Emitter, *, repeat: int = REPEATS, warm_s: float = WARM_S, measured_s: float = MEASURED_S) -> None:
     """Serve, look, count."""
     import psutil
 
@@ -166,11 +167,11 @@ def run(emit: Emitter) -> None:
         window = stack.enter_context(browser())
         window.driver.set_script_timeout(60)
         look(window.driver, said["origin"], said["token"])
-        time.sleep(WARM_S)
+        time.sleep(warm_s)
         frames, heap, renderer = list[float](), list[float](), list[float]()
         root = psutil.Process(window.driver.service.process.pid)
-        for _ in range(REPEATS):
-            frames.append(window.driver.execute_async_script(_FRAMES % MEASURED_S))
+        for _ in range(repeat):
+            frames.append(window.driver.execute_async_script(_FRAMES % measured_s))
             window.driver.execute_cdp_cmd("HeapProfiler.collectGarbage", {})
             heap.append(window.driver.execute_cdp_cmd("Runtime.getHeapUsage", {})["usedSize"] / 1e6)
             pages = [one for one in root.children(recursive=True) if "--type=renderer" in one.cmdline()]
@@ -183,7 +184,7 @@ def run(emit: Emitter) -> None:
     emit("frames a second", frames, "1/s", target=50.0, at_least=True)
     emit("JavaScript's heap", heap, "MB", target=150.0)
     emit("the page's process", renderer, "MB", target=150.0)
-    emit("the service's CPU", [(cpu.user + cpu.system) / (WARM_S + REPEATS * MEASURED_S)], "CPUs")
+    emit("the service's CPU", [(cpu.user + cpu.system) / (warm_s + repeat * measured_s)], "CPUs")
 
 
 if __name__ == "__main__":

@@ -11,16 +11,17 @@ import argparse
 import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Final
 
-from bench.beside import ROOT
+from bench.children import ROOT, command, said_by
 from bench.nodes import Cluster, cpu_s, trees, until
 from bench.report import Emitter
 
+QUICK: Final = {"repeat": 1, "size_mb": 10}
 SIZE_MB = 1_000
 FILES = 10
 LINE = 100
@@ -45,9 +46,9 @@ def write_lines(directory: Path, size_mb: int, *, seed: int = 1) -> list[str]:
 
 def gnu_sort(paths: list[str], out: Path) -> tuple[float, float]:
     """Seconds of wall clock and CPU."""
-    command = ["sort", f"--parallel={SLOTS}", "-S", f"{MEMORY_MB}M", "-T", str(out.parent), "-o", str(out), *paths]
+    typed = ["sort", f"--parallel={SLOTS}", "-S", f"{MEMORY_MB}M", "-T", str(out.parent), "-o", str(out), *paths]
     wall, before = time.perf_counter(), os.times()
-    subprocess.run(command, check=True, env={**os.environ, "LC_ALL": "C"})
+    said_by(typed, env={**os.environ, "LC_ALL": "C"})
     after = os.times()
     used = after.children_user + after.children_system - before.children_user - before.children_system
     return time.perf_counter() - wall, used
@@ -58,10 +59,10 @@ def ours(paths: list[str], out: Path) -> tuple[float, float]:
     with Cluster(["only"], slots=SLOTS) as cluster:
         limit = f"{MEMORY_MB // SLOTS}M"
         job = str(ROOT / "bench" / "sort_job.py")
-        command = [sys.executable, "-m", "p2premap", "run", job, *paths, "-o", str(out), "--memory-limit", limit]
+        typed = [sys.executable, "-m", "p2premap", "run", job, *paths, "-o", str(out), "--memory-limit", limit]
         wall, before, cpu = time.perf_counter(), os.times(), cpu_s(cluster.pids)
         environment = {**os.environ, "P2PREMAP_HOME": cluster.home}
-        subprocess.run(command, check=True, env=environment, stderr=subprocess.DEVNULL, cwd=ROOT)
+        said_by(typed, env=environment, quiet=True)
         wall, after = time.perf_counter() - wall, os.times()
         until(lambda: len(trees(cluster.pids)) == len(cluster.pids))
         cpu = cpu_s(cluster.pids) - cpu + after.children_user + after.children_system
@@ -95,15 +96,22 @@ def run(emit: Emitter, *, size_mb: int = SIZE_MB, repeat: int = REPEATS) -> None
             if not same(directory / "parts", directory / "sorted"):
                 raise ValueError("the orders differ")
             shutil.rmtree(directory / "parts")
-    emit("GNU sort", theirs_s, "s", cpu_s=round(min(theirs_cpu), 2), mb=size_mb)
-    emit("p2premap", ours_s, "s", cpu_s=round(min(ours_cpu), 2), mb=size_mb)
+    emit("GNU sort", theirs_s, "s", mb=size_mb)
+    emit("GNU sort: CPU", theirs_cpu, "s")
+    emit("p2premap", ours_s, "s", mb=size_mb)
+    emit("p2premap: CPU", ours_cpu, "s")
     ratios = [mine / other for mine, other in zip(ours_s, theirs_s, strict=True)]
     emit("p2premap: wall clock over GNU sort's", ratios, "times")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command."""
     parser = argparse.ArgumentParser(description="A sort, measured.")
     parser.add_argument("--mb", type=int, default=SIZE_MB)
     parser.add_argument("--repeat", type=int, default=REPEATS)
     options = parser.parse_args()
     run(Emitter("sort"), size_mb=options.mb, repeat=options.repeat)
+
+
+if __name__ == "__main__":
+    command(main)

@@ -19,7 +19,6 @@ import argparse
 import gc
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,21 +29,18 @@ from typing import Any, Final
 import numpy as np
 
 from bench import vertexjob
+from bench.children import command, said_by
 from bench.nodes import Cluster
 from bench.report import Emitter
 from bench.rmat import rmat
-from p2premap.client.graphs import plan
-from p2premap.client.planning import Asked
-from p2premap.client.submission import Submission
-from p2premap.vertex.told import Told
 
-ROOT = Path(__file__).parent.parent
+QUICK: Final = {"repeat": 1, "scale": 8}
 SCALE = 17
 SUPERSTEPS = 10
 WARM = 2
 REPEATS = 3
 
-_HEAD: Final = """
+HEAD: Final = """
 import p2premap
 
 class Rank(p2premap.VertexProgram):
@@ -141,20 +137,9 @@ def _plain_loop(vertices: dict[int, Any], compute: Any, *, combines: bool) -> li
 
 
 def _plain_in_own_process(path: Path, *, combines: bool) -> float:
-    command = [sys.executable, "-m", "bench.vertices", "--plain", str(path), *(["--combines"] if combines else [])]
-    ended = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    taken: list[float] = json.loads(ended.stdout)
+    typed = [sys.executable, "-m", "bench.vertices", "--plain", str(path), *(["--combines"] if combines else [])]
+    taken: list[float] = json.loads(said_by(typed))
     return statistics.median(taken[WARM:])
-
-
-def run_once(cluster: Cluster, job_file: Path, path: Path) -> tuple[float, Told]:
-    """One job on a running node: wall clock, and what it tells."""
-    given = {"supersteps": str(SUPERSTEPS)}
-
-    def planned(slots: int) -> Submission:
-        return plan(Asked(file=str(job_file), inputs=[str(path)], slots=slots, one_machine=True, given=given))
-
-    return vertexjob.run_once(cluster, planned)
 
 
 def run(emit: Emitter, *, scale: int = SCALE, repeat: int = REPEATS) -> None:
@@ -164,17 +149,19 @@ def run(emit: Emitter, *, scale: int = SCALE, repeat: int = REPEATS) -> None:
         edges = write_lines(path, scale)
         for form, (combiner, send, target) in FORMS.items():
             job_file = Path(scratch) / "rank.py"
-            job_file.write_text(_HEAD.format(combiner=combiner, send=send))
+            job_file.write_text(HEAD.format(combiner=combiner, send=send))
             ours, theirs, walls = [], [], []
             for _ in range(repeat):
                 theirs.append(_plain_in_own_process(path, combines=form == "combiner"))
                 with Cluster(["only"], slots=2) as cluster:
-                    wall, told = run_once(cluster, job_file, path)
-                walls.append(wall)
-                ours.append(statistics.median(row.seconds for row in told.rows[WARM:]))
+                    planner = vertexjob.of_file(job_file, [path], supersteps=SUPERSTEPS)
+                    ran = vertexjob.run_once(cluster.paths, planner)
+                walls.append(ran.wall_s)
+                ours.append(statistics.median(row.seconds for row in ran.told.rows[WARM:]))
             name = f"rmat-{scale} {form}"
-            emit(f"{name}: job", walls, "s", vertices=told.vertices, edges=edges, checkpoints=told.checkpoints)
-            emit(f"{name}: superstep", ours, "s", plain_s=round(statistics.median(theirs), 3))
+            emit(f"{name}: job", walls, "s", vertices=ran.told.vertices, edges=edges, checkpoints=ran.told.checkpoints)
+            emit(f"{name}: superstep", ours, "s")
+            emit(f"{name}: superstep of the plain loop", theirs, "s")
             ratios = [plain_s / own for plain_s, own in zip(theirs, ours, strict=True)]
             emit(f"{name}: times as fast as the plain loop", ratios, "times", target=target, at_least=True)
 
@@ -194,4 +181,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -4,15 +4,24 @@ Each system runs in a process of its own, in turns, so that a busy machine is bu
 
 - ``loop lines``     one process: ``for line in file: for word, one in map(None, line): counts[word] += one``, with the
                      very function `map` of examples/wordcount.py
-- ``plain lines``    one process: ``for line in file: for word in line.split(): counts[word] += 1``, no function at all
 - ``loop blocks``    one process: ``counts.update(text.split())``, a Counter over whole files
+- ``two loops ...``  two processes that know nothing of each other, each the loop over half of the files: two cores do
+                     not do twice of one, as they share caches, memory and a host. So much CPU is spent by whatever
+                     uses two slots, and so much time at least
 - ``pool lines``, ``pool blocks``   the loops over files in `multiprocessing.Pool(2)`
-- ``ray blocks``, ``dask blocks``   ``Counter(text.split())`` of each file as a task of Ray, and in a Dask bag
-                     (`bench.peers`); warm: their start is not counted, as the node's is not
-- ``direct lines``, ``direct blocks``   p2premap's data path in two processes, without daemons: reading and hashing the
-                     inputs, planning, starting the processes, mapping, shuffling, reducing, the text parts
 - ``node lines``, ``node blocks``   the same two examples on a running node with two slots, as `p2premap run` does it:
-                     everything of ``direct``, and the daemon
+                     reading and hashing the inputs, planning, starting the processes, mapping, shuffling, reducing, the
+                     text parts, and the daemon
+- ``ray blocks``, ``dask blocks``   ``Counter(text.split())`` of each file as a task of Ray, whose driver adds them up
+                     as they come, and in a Dask bag, whose reduction does (`bench.peers`); warm: their start is not
+                     counted, as the node's is not
+
+and, where `--only` asks for them,
+
+- ``plain lines``    one process: ``for line in file: for word in line.split(): counts[word] += 1``, no function at all
+- ``direct lines``, ``direct blocks``   all that ``node`` does but for the daemon: p2premap's data path in two processes
+
+CPU is that of all processes. Ratios are those of two runs in the same turn.
 
 `python -m bench.wordcount --texts DIRECTORY --only "loop lines" "node lines"` measures some of it on other texts;
 BENCH_TEXTS does the same for `python -m bench`.
@@ -26,17 +35,17 @@ import multiprocessing
 import os
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from bench import beside
+from bench.children import ROOT, command, said_by
 from bench.corpus import texts_in, write_corpus
 from bench.direct import run_direct
 from bench.nodes import Cluster, cpu_s, run_job, trees, until
@@ -44,12 +53,12 @@ from bench.report import Emitter
 from p2premap.client.connection import local
 from p2premap.client.plan import plan_mapreduce
 
-ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 sys.path.insert(0, str(EXAMPLES))
 import wordcount  # type: ignore[import-not-found]  # noqa: E402  (found by the line above)
 
-REPEATS = 3
+QUICK: Final = {"repeat": 1, "mb": 4}
+REPEATS = 5
 SIZE_MB = 200
 FILES = 40
 CPU_TARGET = 1.1
@@ -116,6 +125,25 @@ def in_pool(count: Callable[[str], Counts], paths: Sequence[str]) -> Counts:
     return total
 
 
+def two_at_once(count: Callable[[Sequence[str]], Counts], paths: Sequence[str]) -> Run:
+    """The loop over half of the files, in each of two processes that begin at the same time."""
+    with multiprocessing.Pool(2) as pool:
+        halves = pool.map(partial(_alone, count), (paths[::2], paths[1::2]), chunksize=1)
+        pool.close()
+        pool.join()
+    total: Counter[str] = Counter()
+    for _, counts in halves:
+        total.update(counts)
+    runs = [run for run, _ in halves]
+    return Run(max(run.wall_s for run in runs), sum(run.cpu_s for run in runs), _answer(total))
+
+
+def _alone(count: Callable[[Sequence[str]], Counts], paths: Sequence[str]) -> tuple[Run, Counts]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    counts = count(paths)
+    return Run(time.perf_counter() - wall, time.process_time() - cpu, ""), counts
+
+
 def direct(example: str, paths: Sequence[str]) -> Counts:
     """p2premap's data path in two worker processes."""
     with tempfile.TemporaryDirectory() as directory:
@@ -171,18 +199,20 @@ def _peer(system: str, python: str, paths: Sequence[str]) -> Run:
 
 SYSTEMS: dict[str, Callable[[Sequence[str]], Run]] = {
     "loop lines": partial(_here, count_lines),
-    "plain lines": partial(_here, count_plain),
     "loop blocks": partial(_here, count_blocks),
+    "two loops lines": partial(two_at_once, count_lines),
+    "two loops blocks": partial(two_at_once, count_blocks),
     "pool lines": partial(_here, partial(in_pool, _lines_of)),
     "pool blocks": partial(_here, partial(in_pool, _blocks_of)),
-    "direct lines": partial(_here, partial(direct, "wordcount.py")),
-    "direct blocks": partial(_here, partial(direct, "wordcount_blocks.py")),
     "node lines": partial(_on_node, "wordcount.py"),
     "node blocks": partial(_on_node, "wordcount_blocks.py"),
+    "plain lines": partial(_here, count_plain),
+    "direct lines": partial(_here, partial(direct, "wordcount.py")),
+    "direct blocks": partial(_here, partial(direct, "wordcount_blocks.py")),
 }
-
-
 PEERS = {"ray blocks": "ray", "dask blocks": "dask"}
+USUAL = (*(name for name in SYSTEMS if name.split()[0] not in ("plain", "direct")), *PEERS)
+"""All but what tells only ourselves anything."""
 
 
 def measure(names: Sequence[str], paths: Sequence[str], *, repeat: int) -> dict[str, list[Run]]:
@@ -199,41 +229,52 @@ def measure(names: Sequence[str], paths: Sequence[str], *, repeat: int) -> dict[
             if name in PEERS:
                 runs[name].append(_peer(PEERS[name], pythons[PEERS[name]], paths))
                 continue
-            command = [sys.executable, "-m", "bench.wordcount", "--once", name, *paths]
-            ended = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-            runs[name].append(Run(*json.loads(ended.stdout)))
+            typed = [sys.executable, "-m", "bench.wordcount", "--once", name, *paths]
+            runs[name].append(Run(*json.loads(said_by(typed))))
     answers = {run.answer for several in runs.values() for run in several}
     if len(answers) > 1:
         raise ValueError(f"the systems disagree: {answers}")
     return runs
 
 
-def report(emit: Emitter, runs: dict[str, list[Run]], size_mb: float) -> None:
-    """Wall clock and CPU of each system, and the ratios that have targets."""
+def report(emit: Emitter, runs: Mapping[str, Sequence[Run]], size_mb: float) -> None:
+    """Wall clock and CPU of each system, and the ratios, some of which have targets."""
     for name, several in runs.items():
         walls = [run.wall_s for run in several]
-        cpu = statistics.median(run.cpu_s for run in several)
-        emit(name, walls, "s", mb_per_s=round(size_mb / statistics.median(walls), 1), cpu_s=round(cpu, 2))
+        emit(name, walls, "s", mb_per_s=round(size_mb / statistics.median(walls), 1))
+        emit(f"{name}: CPU", [run.cpu_s for run in several], "s")
     for name, several in runs.items():
-        system, _, form = name.partition(" ")
-        loop, pool = runs.get(f"loop {form}"), runs.get(f"pool {form}")
-        if system in ("direct", "node") and loop:
-            ratios = [ours.cpu_s / theirs.cpu_s for ours, theirs in zip(several, loop, strict=True)]
-            emit(f"{name}: CPU over the loop's", ratios, "times", target=CPU_TARGET)
-        for rival in ("ray", "dask") if system == "node" else ():
-            if theirs := runs.get(f"{rival} {form}"):
-                ratios = [ours.wall_s / other.wall_s for ours, other in zip(several, theirs, strict=True)]
-                emit(f"{name}: wall clock over {rival}'s", ratios, "times", target=1.0)
-        if system in ("direct", "node") and pool:
-            ratios = [ours.wall_s / theirs.wall_s for ours, theirs in zip(several, pool, strict=True)]
-            emit(f"{name}: wall clock over the pool's", ratios, "times", target=1.0)
-        if system in ("pool", "direct", "node") and loop:
-            speeds = [theirs.wall_s / ours.wall_s for ours, theirs in zip(several, loop, strict=True)]
-            emit(f"{name}: speed over the loop's", speeds, "times")
+        system, _, form = name.rpartition(" ")
+        ours = system in ("direct", "node")
+        if system not in ("loop", "plain"):
+            _compare(emit, name, several, runs.get(f"loop {form}"), "the loop's", cpu=CPU_TARGET if ours else None)
+        if ours:
+            _compare(emit, name, several, runs.get(f"two loops {form}"), "two loops' at once")
+            _compare(emit, name, several, runs.get(f"pool {form}"), "the pool's", wall=1.0)
+        for rival in PEERS if ours else ():
+            _compare(emit, name, several, runs.get(rival), f"{PEERS[rival]}'s", wall=1.0 if form in rival else None)
+
+
+def _compare(
+    emit: Emitter,
+    name: str,
+    several: Sequence[Run],
+    others: Sequence[Run] | None,
+    whose: str,
+    *,
+    wall: float | None = None,
+    cpu: float | None = None,
+) -> None:
+    """Wall clock and CPU of the runs of each turn, with their targets."""
+    if others is None:
+        return
+    for what, target in (("wall", wall), ("cpu", cpu)):
+        ratios = [getattr(a, f"{what}_s") / getattr(b, f"{what}_s") for a, b in zip(several, others, strict=True)]
+        emit(f"{name}: {'CPU' if what == 'cpu' else 'wall clock'} over {whose}", ratios, "times", target=target)
 
 
 def run(
-    emit: Emitter, *, names: Sequence[str] = tuple(SYSTEMS), texts: str = "", mb: int = SIZE_MB, repeat: int = REPEATS
+    emit: Emitter, *, names: Sequence[str] = USUAL, texts: str = "", mb: int = SIZE_MB, repeat: int = REPEATS
 ) -> None:
     """Write the corpus and measure."""
     texts = texts or os.environ.get("BENCH_TEXTS", "")
@@ -249,7 +290,7 @@ def main() -> None:
     parser.add_argument("--texts", default="", help="a directory of .txt files, or one")
     parser.add_argument("--mb", type=int, default=SIZE_MB)
     parser.add_argument("--repeat", type=int, default=REPEATS)
-    parser.add_argument("--only", nargs="*", choices=[*SYSTEMS, *PEERS], default=[*SYSTEMS, *PEERS])
+    parser.add_argument("--only", nargs="*", choices=[*SYSTEMS, *PEERS], default=USUAL)
     parser.add_argument("--once", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.once:
@@ -261,4 +302,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +37,23 @@ class DirectJob:
 
     Args:
         seats: how many processes compute supersteps; each is a thread here.
+        runtime: makes what runs in each of them.
     """
 
-    def __init__(self, submission: Submission, directory: Path, *, seats: int = 2) -> None:
+    def __init__(
+        self,
+        submission: Submission,
+        directory: Path,
+        *,
+        seats: int = 2,
+        runtime: Callable[[bytes, str], VertexRuntime] = VertexRuntime,
+    ) -> None:
         (_, self._bundle), (_, packed) = submission.blobs
         self.director = VertexDirector(job=JOB, home=HOME, plan=packed)
         self._directory = directory
         self._store = BlobStore(str(directory / "blobs"))
         self._seats = seats
-        self._runtimes = [VertexRuntime(self._bundle, str(directory)) for _ in range(seats)]
+        self._runtimes = [runtime(self._bundle, str(directory)) for _ in range(seats)]
         self.results: list[Pinned] = []
         self.stage: StagePlan | None = self.director.first()
         self._number = 0
