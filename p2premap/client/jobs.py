@@ -151,8 +151,8 @@ def _updates(connection: Connection, job: bytes, look_s: float) -> Iterator[JobV
 
 def _lost(job: bytes) -> JobLost:
     return JobLost(
-        f"No node that answers knows the job {short(job)} any more: all that kept its ledger are gone. When one of them "
-        "is back, it goes on; else run it again.",
+        f"No node that answers knows the job {short(job)} any more: all that kept its ledger are gone. When one of "
+        "them is back, it goes on; else run it again.",
         job=job.hex(),
     )
 

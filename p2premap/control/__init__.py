@@ -17,7 +17,7 @@ CLIENT_MESSAGES: tuple[type[Message], ...] = (
     jobs.Submit, jobs.Watch, jobs.ListJobs, jobs.Cancel, jobs.Why, jobs.Restart, jobs.FindHome, jobs.AcceptFork,
     jobs.CleanUp,
     data.PutBlob, data.LookForBlobs, data.StartFile, data.FileGrew, data.FinishFile, data.ReadBlob, data.ReadPart,
-    data.FindPart, data.ReadLog,
+    data.FindPart, data.ReadLog, data.Remember,
     calls.OpenCalls, calls.Calls,
     nodes.ListNodes, nodes.GetStatus, nodes.Diagnose, nodes.TryAddresses, nodes.Announce, nodes.Stop, nodes.Drain,
     nodes.CountSole,
@@ -30,7 +30,7 @@ CLIENT_MESSAGES: tuple[type[Message], ...] = (
 DAEMON_MESSAGES: tuple[type[Message], ...] = (
     answers.Welcome, answers.Refused, answers.Done, answers.Chunk,
     jobs.Submitted, jobs.JobUpdate, jobs.Jobs, jobs.HomeFound, jobs.CleanedUp,
-    data.BlobsMissing, data.PartFound, data.FileStarted, data.BlobKept, data.BlobHere,
+    data.BlobsMissing, data.PartFound, data.FileStarted, data.BlobKept, data.BlobHere, data.Remembered,
     calls.CallsOpened, calls.CallsEnded,
     nodes.Nodes, nodes.Status, nodes.Diagnosis, nodes.Tried, nodes.Announced, nodes.Counted,
     membership.Invited, membership.Rotated,

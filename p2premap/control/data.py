@@ -1,7 +1,7 @@
 """Bytes of jobs: blobs to and fro, parts of the output, what attempts printed."""
 
 from p2premap.ids import RequestId
-from p2premap.tasks.job import Part, Source
+from p2premap.tasks.job import Failure, Part, Source
 from p2premap.wire import Count, DigestField, FilePath, JobIdField, Message, NodeIdField
 
 
@@ -156,3 +156,17 @@ class ReadLog(Message, tag=112, frozen=True, kw_only=True):
     job: bytes
     stage: int = -1
     task: int = -1
+
+
+class Remember(Message, tag=159, frozen=True, kw_only=True):
+    """What does the ledger know of what attempts of this job printed last? A member asks. Answered by `Remembered`."""
+
+    request: RequestId
+    job: JobIdField
+
+
+class Remembered(Message, tag=160, frozen=True, kw_only=True):
+    """This much is known where the job is led, or was ended; elsewhere nothing."""
+
+    request: RequestId
+    attempts: tuple[Failure, ...] = ()

@@ -1,9 +1,8 @@
-"""Watching a job to its end, and the bytes of its parts and logs, wherever they are."""
+"""Watching a job to its end, and the bytes of its parts, wherever they are."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Final
 
 import msgspec
@@ -11,7 +10,7 @@ import trio
 from blake3 import blake3
 
 from p2premap.control.answers import Chunk, Trouble
-from p2premap.control.data import FindPart, PartFound, ReadLog, ReadPart
+from p2premap.control.data import FindPart, PartFound, ReadPart
 from p2premap.control.jobs import JobUpdate, Watch
 from p2premap.errors import P2PRemapError, PeerUnreachable, RemoteProtocolError
 from p2premap.ids import JobId, NodeId, RequestId, short
@@ -25,10 +24,7 @@ from p2premap.node.desk_ask import (
     line_to,
     next_answer,
     over,
-    refuse_unknown_task,
 )
-from p2premap.node.logs import list_logs
-from p2premap.node.logs import read_log as read_log_file
 from p2premap.node.staging import SourceLost
 from p2premap.tasks.job import JobView, Part, Source
 from p2premap.wire import Message
@@ -244,39 +240,8 @@ def _part_here(visit: Visit, job: JobId, number: int) -> Part:
     return part
 
 
-async def read_log(visit: Visit, message: Message, _: bytes) -> None:
-    """`ReadLog`: what every living node has kept of what the job's attempts printed."""
-    assert isinstance(message, ReadLog)
-    job = message.job
-    if visit.peer is None:
-        found = await find(visit, message.job)
-        job = found.job
-        refuse_unknown_task(found, message.stage, message.task)
-    files = await trio.to_thread.run_sync(
-        partial(list_logs, visit.house.executor.logs, JobId(job), stage=message.stage, task=message.task)
-    )
-    for file in files:
-        head = f"==> stage {file.stage}, task {file.task}, attempt {file.attempt}, on {visit.house.name} <==\n"
-        text = await trio.to_thread.run_sync(read_log_file, file)
-        await visit.say(Chunk(request=message.request), head.encode() + text + b"\n")
-    if visit.peer is None:
-        forward = ReadLog(request=PASSED_ON, job=job, stage=message.stage, task=message.task)
-        for view in visit.house.others():
-            try:
-                async with line_to(visit, view.node, forward) as stream:
-                    while True:
-                        frame = await next_answer(stream, view.node)
-                        if not isinstance(frame.message, Chunk) or frame.message.last:
-                            break
-                        await visit.say(Chunk(request=message.request), frame.payload)
-            except (PeerUnreachable, RequestError, RemoteProtocolError) as error:
-                await visit.say(Chunk(request=message.request), f"==> {view.name}: {error} <==\n".encode())
-    await visit.say(Chunk(request=message.request, last=True))
-
-
 HANDLERS: dict[type[Message], Handler] = {
     Watch: watch,
     ReadPart: read_part,
     FindPart: find_part,
-    ReadLog: read_log,
 }

@@ -16,7 +16,8 @@ from p2premap.wire import Message
 
 MODULES: Final[dict[str, tuple[type[Message], ...]]] = {
     "desk_jobs": (jobs.AcceptFork, data.PutBlob, data.LookForBlobs, jobs.Submit, jobs.ListJobs, jobs.Cancel),
-    "desk_watch": (jobs.Watch, data.ReadPart, data.FindPart, data.ReadLog),
+    "desk_watch": (jobs.Watch, data.ReadPart, data.FindPart),
+    "desk_logs": (data.ReadLog, data.Remember),
     "desk_calls": (calls.OpenCalls, calls.Calls),
     "desk_values": (data.StartFile, data.FileGrew, data.FinishFile, data.ReadBlob),
     "desk_control": (jobs.Restart, jobs.FindHome, jobs.CleanUp, nodes.Drain, nodes.CountSole),

@@ -43,7 +43,7 @@ from p2premap.tasks import events as tasks
 from p2premap.tasks import messages
 from p2premap.tasks.director import Director
 from p2premap.tasks.inputs import depends_on, name_holders
-from p2premap.tasks.job import JobSpec, JobView, Leader
+from p2premap.tasks.job import Failure, JobSpec, JobView, Leader
 from p2premap.wire import Message
 
 if TYPE_CHECKING:
@@ -251,6 +251,13 @@ class Jobs:
         from p2premap.tasks.listing import list_failures
 
         return list_failures(view.failures, start, count, stage, states)
+
+    def remembered(self, job: JobId) -> tuple[Failure, ...]:
+        """What is known of attempts that failed or printed something, of a job that is led here, or over."""
+        if (led := self._led.get(self._meant(job))) is not None:
+            return led.remembered()
+        view = self._concluded[job][0] if job in self._concluded else outline(self.core, job, self._names)
+        return () if view is None else view.failures
 
     def replicas(self, job: JobId) -> tuple[NodeId, ...]:
         """Who keeps the job's ledger, as far as this node does; else nobody."""

@@ -67,7 +67,7 @@ from p2premap.tasks.events import (
 )
 from p2premap.tasks.growth import Growth
 from p2premap.tasks.handout import HandOut
-from p2premap.tasks.job import JobSpec, JobView, Leader, Phase
+from p2premap.tasks.job import Failure, JobSpec, JobView, Leader, Phase
 from p2premap.tasks.ledger import FINAL_CELL
 from p2premap.tasks.replay import Replay
 from p2premap.tasks.reports import Reports
@@ -275,6 +275,12 @@ class Coordinator:
             return listing.list_tasks(self._phase.state, start, count, stage, states)
         return listing.list_failures(self._phase.view.failures, start, count, stage, states)
 
+    def remembered(self) -> tuple[Failure, ...]:
+        """What its ledger knows of attempts that failed, and what others printed last."""
+        from p2premap.tasks import listing
+
+        return listing.remembered(self._phase.state) if isinstance(self._phase, _Running) else self._phase.view.failures
+
     def sole_results(self, node: NodeId) -> int:
         """Results that only this node holds, and another is to keep too."""
         return 0 if isinstance(self._phase, _Ended) else self._phase.copies.sole(node)
@@ -427,10 +433,10 @@ class Coordinator:
         state.changed = False
         self._view_at = now + self._config.view_s
         view = self.view(now)
-        if over and any(run.facts.failures for run in state.runs):
+        if over and (state.words or any(run.facts.failures for run in state.runs)):
             from p2premap.tasks import listing
 
-            view = msgspec.structs.replace(view, failures=listing.failures(state))
+            view = msgspec.structs.replace(view, failures=listing.remembered(state))
         state.effects.append(JobChanged(job=self.job, view=view))
         if over:
             callback = self._callback(state, view, now)

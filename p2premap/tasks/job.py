@@ -284,10 +284,10 @@ class StageView(Record, frozen=True, kw_only=True):
 
 
 class Failure(Record, frozen=True, kw_only=True):
-    """An attempt of a job that is over, which ended without a result.
+    """An attempt as the ledger remembers it: one that ended without a result, or that printed something.
 
     Args:
-        outcome: by its name, such as "raised".
+        outcome: by its name, such as "raised"; "done" of one that only printed something.
         detail: traceback, exit signal, log tail; cut.
         good: the task had a result in the end.
     """
@@ -330,7 +330,8 @@ class JobView(Record, frozen=True, kw_only=True):
         output: the URL that its parts are written to, or "".
         told: what the kind's own commands are told beside it (`p2premap.tasks.director.Tells`).
         submitted: when it was handed in, by the clock of the machine that took it, in seconds since 1970; 0: unknown.
-        failures: of a job that is over: attempts that failed, the last of them; those of failed tasks first.
+        failures: of a job that is over: attempts that failed, the last of them; those of failed tasks first. Then what
+            the last of the others printed.
         history: who has led it: (node, name, how old the job was then), the last of them.
     """
 

@@ -159,7 +159,17 @@ class Lost(Record, tag=11, frozen=True, kw_only=True):
     attempts: Small
 
 
-Fact: TypeAlias = Results | Failed | Chosen | Held | Extended | Pin | Cancelled | Ending | Term | Named | Lost
+class Said(Record, tag=12, frozen=True, kw_only=True):
+    """What an attempt printed last that yielded a result (`p2premap.tasks.words`)."""
+
+    stage: StageId
+    task: Small
+    attempt: Small
+    node: NodeIdField
+    text: Text
+
+
+Fact: TypeAlias = Results | Failed | Chosen | Held | Extended | Pin | Cancelled | Ending | Term | Named | Lost | Said
 
 
 class Batch(NamedTuple):

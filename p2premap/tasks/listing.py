@@ -1,7 +1,7 @@
 """Where each task of a job is, as rows: for people who look at a job task by task.
 
 A stage may have a million tasks and the node has other things to do: one answer looks at `LOOKED_AT_MAX` of them, and
-says where the next one begins. Of a job that is over nothing is kept but its failures.
+says where the next one begins. Of a job that is over nothing is kept but its failures, and what attempts printed last.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from p2premap.tasks.job import Failure, Outcome
 from p2premap.tasks.ledger import FailureFact
 from p2premap.tasks.stage import StageRun
 from p2premap.tasks.state import JobState
+from p2premap.tasks.words import KEPT_BYTES_MAX, WORDS_BYTES_MAX
 
 LOOKED_AT_MAX: Final = 20_000
 FAILURES_KEPT_MAX: Final = 20
-"""Of a job that is over: attempts."""
+FAILURES_TOLD_MAX: Final = 200
+"""Attempts, of a job that is over and of one that goes on."""
 ERROR_CHARACTERS_MAX: Final = 1_000
 DETAIL_CHARACTERS_MAX: Final = 4_000
 
@@ -85,8 +87,28 @@ def list_tasks(state: JobState, start: tuple[int, int], count: int, stage: int, 
     return Rows(rows, None)
 
 
-def failures(state: JobState) -> tuple[Failure, ...]:
-    """What is kept of a job that is over: attempts that failed."""
+def remembered(state: JobState) -> tuple[Failure, ...]:
+    """Attempts that failed, the last of them, and what others printed last; of a job that is over not as much."""
+    over = state.final is not None
+    names = {run.id: run.plan.name for run in state.runs}
+    said = (
+        Failure(
+            stage=words.stage.number,
+            stage_name=names.get(words.stage, ""),
+            task=words.task,
+            attempt=words.attempt,
+            node=words.node,
+            node_name=_name(state, words.node),
+            outcome=Outcome.DONE.name.lower(),
+            detail=words.text,
+            good=True,
+        )
+        for words in state.words.last(KEPT_BYTES_MAX if over else WORDS_BYTES_MAX)
+    )
+    return (*_failures(state, FAILURES_KEPT_MAX if over else FAILURES_TOLD_MAX), *said)
+
+
+def _failures(state: JobState, most: int) -> tuple[Failure, ...]:
     found = [
         Failure(
             stage=run.id.number,
@@ -104,13 +126,13 @@ def failures(state: JobState) -> tuple[Failure, ...]:
         for fact in run.facts.failures.values()
     ]
     found.reverse()
-    return tuple(sorted(found, key=lambda failure: failure.good)[:FAILURES_KEPT_MAX])
+    return tuple(sorted(found, key=lambda failure: failure.good)[:most])
 
 
 def list_failures(
     kept: tuple[Failure, ...], start: tuple[int, int], count: int, stage: int, states: tuple[str, ...]
 ) -> Rows:
-    """The tasks of a job that is over of which an attempt failed; see `list_tasks`."""
+    """The tasks of a job that is over of which an attempt failed, or printed something; see `list_tasks`."""
     tasks: dict[tuple[int, int], list[Failure]] = {}
     for failure in kept:
         if stage in (-1, failure.stage) and (failure.stage, failure.task) >= start:
@@ -166,7 +188,8 @@ class _Lister:
         ]
         if state == DONE:
             chosen = next(iter(run.facts.facts(task)))
-            tries.append(self._try(chosen.attempt, chosen.node, Outcome.DONE))
+            said = self._job.words.of(run.id, task, chosen.attempt, chosen.node)
+            tries.append(self._try(chosen.attempt, chosen.node, Outcome.DONE, detail=said))
         tries += self._running(task)
         error = run.skipped.get(task) or (tries[-1].error if tries and state != DONE else "")
         where = tries[-1].node_name if tries and state != WAITING else ""

@@ -23,6 +23,7 @@ from p2premap.tasks.job import BlobRef, Phase, StageId
 from p2premap.tasks.ledger import LINEAGE_BYTES, Final, ResultFact
 from p2premap.tasks.stage import StageRun
 from p2premap.tasks.state import JobState
+from p2premap.tasks.words import Words
 
 
 class Replay:
@@ -71,6 +72,8 @@ class Replay:
                 state.begin_term(self._age_s, leader)
             case journal.Named(node=node, name=name):
                 state.names[node] = name
+            case journal.Said(stage=stage, task=task, attempt=attempt, node=node, text=text):
+                state.words.take(Words(stage, task, attempt, node, text))
             case _:
                 run = self._run(fact.stage)
                 if run is not None:

@@ -15,6 +15,7 @@ from p2premap.tasks.roster import Roster
 from p2premap.tasks.stage import StageRun
 from p2premap.tasks.state import JobState
 from p2premap.tasks.takeover import Takeover
+from p2premap.tasks.words import words_of
 from p2premap.tasks.workers import Worker
 from p2premap.wire import Message
 
@@ -99,6 +100,7 @@ class Reports:
 
     def _on_ends(self, now: float, worker: Worker, run: StageRun, ends: tuple[AttemptEnd, ...]) -> None:
         state = self._state
+        self._keep_words(worker, run, ends)
         settled, others, seconds = run.commit_plain(worker.node, worker.batches, ends)
         if settled:
             state.log.results(run.id, worker.node, settled)
@@ -119,6 +121,14 @@ class Reports:
             worker.rests = 0
             worker.said = ""
             self._check_size(run)
+
+    def _keep_words(self, worker: Worker, run: StageRun, ends: tuple[AttemptEnd, ...]) -> None:
+        for end in ends:
+            if not end.detail or not run.has(end.task) or end.attempt >= run.started[end.task]:
+                continue
+            words = words_of(run.id, worker.node, end)
+            if words is not None and self._state.words.take(words):
+                self._state.log.add(journal.Said(**words._asdict()))
 
     def _on_end(self, now: float, worker: Worker, run: StageRun, end: AttemptEnd) -> bool:
         """Take the end of one attempt. True if it settled its task."""

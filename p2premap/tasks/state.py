@@ -30,6 +30,7 @@ from p2premap.tasks.progress import Progress
 from p2premap.tasks.shared import SharedRun
 from p2premap.tasks.shedding import shed
 from p2premap.tasks.stage import StageRun
+from p2premap.tasks.words import LastWords
 from p2premap.tasks.workers import Worker, Workers
 from p2premap.wire import Message
 
@@ -92,6 +93,7 @@ class JobState:
         self.workers = Workers(config, _requirements(spec))
         self.locations = Locations()
         self.failures = Failures(spec.options, self.workers, config)
+        self.words = LastWords()
         self.progress = Progress(job, spec, leader, director)
         self.runs: list[StageRun] = []
         """The stages planned so far, in one lineage."""

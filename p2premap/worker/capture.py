@@ -11,7 +11,7 @@ import os
 import sys
 from typing import Final
 
-from p2premap.node.logs import read_tail, store_output
+from p2premap.node.logs import TAIL_BYTES, read_tail, store_output
 
 OUTPUT_NAME: Final = "output"
 _FILES_MAX: Final = 10_000
@@ -60,9 +60,9 @@ class Capture:
             # user code may have closed or replaced any of them
             return True
 
-    def tail(self) -> str:
-        """The last few KiB of what the attempt printed."""
-        return read_tail(self._output)
+    def tail(self, size: int = TAIL_BYTES) -> str:
+        """The last bytes of what the attempt printed."""
+        return read_tail(self._output, size)
 
     def store(self, destination: str) -> None:
         """Move what the attempt printed to its log, and start afresh."""

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from p2premap.ids import JobId
 from p2premap.node.blobs import BlobStore
 from p2premap.node.logs import log_path
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
 
 FLUSH_S: Final = 0.05
 _READ_BYTES: Final = 256 << 10
+WORDS_BYTES: Final = 1_000
+"""Of what an attempt prints that yields a result, so much goes with it; all of it stays in its log."""
 _ENDED: Final = Ended()
 _GC_THRESHOLDS: Final = (50_000, 20, 20)
 """Collections cost half of some jobs' time at Python's own thresholds."""
@@ -167,9 +171,7 @@ class Worker:
             seconds = time.perf_counter() - start
             peak = job.peak.of_attempt(seconds)
             end = job.failed(end_of(order.task, order.attempt, error), seconds=seconds, peak=peak)
-        if not self._forked:
-            job.clean_up(context)
-        return end
+        return end if self._forked else _with_words(end, job.clean_up(context))
 
     def _run_together(self, message: RunTogether, table: Table, orders: tuple[Order, ...]) -> None:
         """Run attempts at once; they end at once, and alike where there is no result."""
@@ -197,10 +199,9 @@ class Worker:
             ends = [job.failed(end, seconds=seconds / len(orders), peak=peak) for end in together.failed(orders, error)]
         if self._forked:
             os._exit(0)  # user code forked, and its child came back here
-        for context in contexts:
-            job.clean_up(context)
-        for number, end in enumerate(ends, message.first):
-            self._tell(number, end)
+        words = [job.clean_up(context) for context in contexts]
+        for number, (end, said) in enumerate(zip(ends, words, strict=True), message.first):
+            self._tell(number, _with_words(end, said))
 
     @contextlib.contextmanager
     def _waiting(self) -> Iterator[None]:
@@ -345,10 +346,17 @@ class _Job:
             missing=end.missing,
         )
 
-    def clean_up(self, context: AttemptContext) -> None:
-        """After an attempt: its log to its place, its files away."""
+    def clean_up(self, context: AttemptContext) -> str:
+        """After an attempt: its log to its place, its files away; the end of what it printed."""
         context.close()
+        said = ""
         if self.capture.spoke():
-            key = context.attempt
+            key, said = context.attempt, self.capture.tail(WORDS_BYTES)
             self.capture.store(log_path(self._load.logs, key.stage, key.task, key.attempt))
         self._scratch_files.clear()
+        return said
+
+
+def _with_words(end: AttemptEnd, said: str) -> AttemptEnd:
+    """With what it printed last, where it yielded a result; where it failed, that is told already."""
+    return msgspec.structs.replace(end, detail=said) if said and end.outcome is Outcome.DONE else end

@@ -47,6 +47,32 @@ def test_a_job_and_its_watcher_outlive_a_node(texts: Path, tmp_path: Path) -> No
         assert {node["name"]: node["state"] for node in nodes}["n2"] == "dead"
 
 
+TALKS = """
+import time, p2premap
+
+class Talks(p2premap.Action):
+    def process(self):
+        print("this is", self.input)
+        time.sleep(0.3)
+        return self.input
+"""
+
+
+def test_what_a_task_printed_is_in_the_ledger_when_its_node_is_gone(tmp_path: Path) -> None:
+    numbers = [str(number) for number in range(100, 106)]
+    with private() as cluster:
+        home = cluster.home
+        done = p2premap(home, "--node", "n1", "run", job_file(tmp_path, TALKS), *numbers, "--json")
+        view = json.loads(done.stdout)
+        assert {one["name"] for one in view["nodes"]} == {"n1", "n2", "n3"}, "all of them worked"
+        for name in ("n2", "n3"):
+            cluster.kill(name)
+        shown = p2premap(home, "--node", "n1", "logs", view["id"])
+        assert shown.exit_code == 0
+        assert [shown.stdout.count(f"this is {number}\n") for number in numbers] == [1] * 6, shown.stdout
+        assert "on n2, which does not answer; the end of it, from the job's ledger <==" in shown.stdout
+
+
 def test_a_node_stops_when_told() -> None:
     with short_home() as home:
         process = start(home, "node", "--name", "lone", "--slots", "1", "--json")

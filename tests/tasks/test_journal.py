@@ -51,6 +51,7 @@ OTHERS = (
     journal.Term(leader=B),
     journal.Named(node=A, name="a"),
     journal.Lost(stage=MAP, attempts=7),
+    journal.Said(stage=MAP, task=1, attempt=2, node=A, text="hello"),
 )
 
 

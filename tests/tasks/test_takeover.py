@@ -354,6 +354,7 @@ FACTS = st.one_of(
     st.builds(journal.Cancelled, reason=st.just("enough")),
     st.builds(journal.Term, leader=NODES),
     st.builds(journal.Named, node=NODES, name=st.just("a")),
+    st.builds(journal.Said, stage=STAGES, task=U32, attempt=U32, node=NODES, text=st.just("a")),
 )
 
 
