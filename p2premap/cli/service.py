@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from typing import Final
+
 import click
 
 from p2premap.cli.show import clean, json_option, print_json, say
+from p2premap.client.connection import local
+from p2premap.errors import NodeUnavailable
 from p2premap.node import service as manager
+
+UP_S: Final = 30.0
+"""A Raspberry Pi that does other things besides takes some seconds to start Python."""
+LOOK_S: Final = 0.1
 
 
 @click.group()
@@ -22,7 +31,9 @@ def install(options: tuple[str, ...], as_json: bool) -> None:
 
     # a wrong option must be told here, not in a log after the next boot
     node.make_context("p2premap node", list(options))
-    _tell(manager.install(options), as_json)
+    text = manager.install(options)
+    _await_node()
+    _tell(text, as_json)
 
 
 @service.command()
@@ -41,6 +52,23 @@ def status(as_json: bool) -> None:
         print_json({"installed": found.installed, "running": found.running, "text": found.text})
     else:
         click.echo(clean(found.text))
+
+
+def _await_node() -> None:
+    """Return when it answers: the next command of a script may need it.
+
+    Raises:
+        NodeUnavailable: it does not in time.
+    """
+    until = time.monotonic() + UP_S
+    while time.monotonic() < until:
+        try:
+            return local().close()
+        except NodeUnavailable:
+            time.sleep(LOOK_S)
+    raise NodeUnavailable(
+        "The service is installed, but its node does not answer yet; `p2premap service status` names its log."
+    )
 
 
 def _tell(text: str, as_json: bool) -> None:

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import trio
@@ -21,13 +22,14 @@ from msgspec.structs import replace
 
 from p2premap.config import NodeConfig
 from p2premap.control.nodes import Status
+from p2premap.errors import ConfigError
 from p2premap.node import identity as identities
 from p2premap.node.endings import Ending
 from p2premap.node.house import House
 from p2premap.node.joins import parse_join
 from p2premap.node.ledger_file import LedgerLost
 from p2premap.node.paths import Paths
-from p2premap.node.secret import ClusterSecret, load_or_make, open_secret
+from p2premap.node.secret import ClusterSecret, load, load_or_make, open_secret
 
 DESCRIPTORS: Final = 16_384
 HOST_CHARACTERS_MAX: Final = 60
@@ -126,7 +128,7 @@ class Lives:
                         paths=paths,
                         secret=secret,
                         identity=identity,
-                        started=self._started,
+                        started=partial(self._begun, user, secret),
                         warnings=(*warnings, moved),
                     )
                 except LedgerLost as error:
@@ -148,6 +150,16 @@ class Lives:
             # a join or a leave is a decision against the open cluster that this node was started with
             self._config = replace(self._config, open_name="")
         return ending
+
+    def _begun(self, user: Paths, secret: ClusterSecret, status: Status) -> None:
+        """The run serves clients. Until then `join` found no node here, and may have changed the cluster by itself."""
+        self._started(status)
+        if self._house is None or secret.open_name:
+            return
+        with contextlib.suppress(ConfigError):
+            now = load(user.config)
+            if now is not None and now.place != secret.place:
+                self._house.end(Ending.RESTART)
 
 
 def _host() -> str:

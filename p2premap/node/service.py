@@ -178,6 +178,8 @@ def install(options: Sequence[str] = (), *, host: Host | None = None) -> str:
         if (outcome := host.run(command)).code:
             _remove(host, kind)
             raise ConfigError(f"`{shlex.join(command)}` failed ({_first_line(outcome.output)}); nothing is installed.")
+    if kind is Kind.SYSTEMD and not _lingers(host):  # else it would end when the user logs out
+        host.run(["loginctl", "--no-ask-password", "enable-linger", host.user[0]])
     return f"Installed {host.file}; the node runs now. " + _boot_sentence(host, kind)
 
 
@@ -235,11 +237,16 @@ def _kind(host: Host) -> Kind:
 def _boot_sentence(host: Host, kind: Kind) -> str:
     if kind is Kind.LAUNCHD:
         return "It starts when you log in."
-    name = host.user[0]
-    outcome = host.run(["loginctl", "show-user", name, "--property=Linger", "--value"])
-    if outcome.code == 0 and outcome.output.strip() == "yes":
+    if _lingers(host):
         return "It starts at boot."
-    return f"It starts when you log in; for a start at boot, run `loginctl enable-linger {name}` once."
+    name = host.user[0]
+    return f"It runs while you are logged in; for a start at boot, run `sudo loginctl enable-linger {name}` once."
+
+
+def _lingers(host: Host) -> bool:
+    """Whether systemd runs this user's services from boot on, logged in or not."""
+    outcome = host.run(["loginctl", "show-user", host.user[0], "--property=Linger", "--value"])
+    return outcome.code == 0 and outcome.output.strip() == "yes"
 
 
 def _remove(host: Host, kind: Kind) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from p2premap.control.jobs import Jobs, ListJobs
 from p2premap.control.nodes import Nodes, NodeView, Stop
@@ -118,3 +119,19 @@ def test_text_from_the_network_cannot_steer_the_terminal(paths: Paths) -> None:
     assert "\x1b" not in result.stdout
     assert "\r" not in result.stdout
     assert "?[2Jpi??1" in result.stdout
+
+
+def test_a_service_is_installed_when_its_node_answers(
+    home: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a script does next, such as `p2premap join`, needs it."""
+    installed: list[tuple[str, ...]] = []
+    monkeypatch.setattr("p2premap.node.service.install", lambda options: installed.append(options) or "It runs now.")
+    monkeypatch.setattr("p2premap.cli.service.UP_S", 0.1)
+    result = invoke("service", "install", "--slots", "2")
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (69, "", 1)
+    assert "its node does not answer yet; `p2premap service status` names its log" in result.stderr
+    with FakeDaemon(paths, script):
+        result = invoke("service", "install", "--slots", "2")
+    assert (result.exit_code, result.stderr) == (0, "It runs now.\n")
+    assert installed == [("--slots", "2")] * 2

@@ -75,7 +75,8 @@ def test_install_writes_the_unit_starts_it_and_tells_of_linger(tmp_path):
     assert f"ExecStart={sys.executable} -m p2premap node --port 9" in unit
     assert "Environment=P2PREMAP_HOME=/h" in unit
     assert "/bin" not in unit.replace(sys.executable, "")
-    assert "loginctl enable-linger ann" in text
+    assert "`sudo loginctl enable-linger ann` once" in text
+    assert "loginctl --no-ask-password enable-linger ann" in here.run.asked, "it has been tried without root"
     assert here.run.asked[1:4] == [
         "systemctl --user daemon-reload",
         f"systemctl --user enable {UNIT}",
@@ -86,6 +87,7 @@ def test_install_writes_the_unit_starts_it_and_tells_of_linger(tmp_path):
 def test_with_linger_it_starts_at_boot(tmp_path):
     here = host(tmp_path, answers={"loginctl": Outcome(0, "yes\n"), "is-active": Outcome(0, "active\n")})
     assert install(host=here).endswith("It starts at boot.")
+    assert not [line for line in here.run.asked if "enable-linger" in line]
     assert status(host=here).running
 
 
