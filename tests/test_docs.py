@@ -6,16 +6,20 @@ import re
 import shlex
 from pathlib import Path
 
+import click
 import pytest
 
 import p2premap
 from p2premap import errors
-from p2premap.cli.app import COMMANDS, cli
+from p2premap.cli.app import cli
 from p2premap.cli.exits import Exit
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-LINK = re.compile(r"\]\(([^)#]+)\)")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+TYPED = re.compile(r"^(?: {4})?(?:\.venv/bin/)?p2premap (.+)$", re.MULTILINE)
+QUOTED = re.compile(r"`p2premap ([^`\n]+)`")
 NAMED = re.compile(r"`((?:tests|examples|p2premap|docs|bench|sim)/[\w/.]+)`")
 
 
@@ -23,9 +27,18 @@ NAMED = re.compile(r"`((?:tests|examples|p2premap|docs|bench|sim)/[\w/.]+)`")
 def test_what_a_page_points_to_is_there(page: Path) -> None:
     text = page.read_text()
     for target in LINK.findall(text):
-        assert target.startswith("http") or (page.parent / target).exists(), target
+        if not target.startswith("http"):
+            path, _, anchor = target.partition("#")
+            there = page.parent / path if path else page
+            assert there.exists(), target
+            assert not anchor or anchor in anchors(there), target
     for target in NAMED.findall(text):
         assert (ROOT / target).exists() or (ROOT / "p2premap" / target).exists(), target
+
+
+def anchors(page: Path) -> set[str]:
+    """What may stand after a #: GitHub makes them of headings."""
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in HEADING.findall(page.read_text())}
 
 
 def test_rooms_and_modules_of_the_architecture_page_exist() -> None:
@@ -34,16 +47,31 @@ def test_rooms_and_modules_of_the_architecture_page_exist() -> None:
         assert (ROOT / "p2premap" / target).exists(), target
 
 
-def test_commands_in_the_docs_exist_with_their_options() -> None:
-    commands = {name for names in COMMANDS.values() for name in names} | {"sim"}
-    for page in PAGES:
-        for line in re.findall(r"^(?:\.venv/bin/)?p2premap (.+)$", page.read_text(), re.MULTILINE):
-            words = shlex.split(line.split("#")[0].replace("...", ""))
-            assert words[0] in commands, line
-            command = cli.get_command(cli.make_context("p2premap", ["--version"], resilient_parsing=True), words[0])
-            assert command is not None
-            known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-            assert {word for word in words[1:] if word.startswith("-")} <= known, line
+def options_of(command: click.Command, words: list[str]) -> set[str]:
+    """All that may be typed after it, and after the subcommand that follows it."""
+    if isinstance(command, click.Group) and len(words) > 1 and words[1] in command.commands:
+        command = command.commands[words[1]]
+    return {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_the_docs_exist_with_their_options(page: Path) -> None:
+    text = page.read_text()
+    lines = [*TYPED.findall(text), *QUOTED.findall(text)]
+    if page.name == "cli.md":
+        table = text[text.index("## Commands") : text.index("`--max-load 0.5`")]
+        cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+        lines += [quoted for cell in cells for quoted in re.findall(r"`([^`]+)`", cell)]
+    context = cli.make_context("p2premap", ["--version"], resilient_parsing=True)
+    for line in lines:
+        first = re.split(r"[;&|#\\]|\.\.\.", line)[0]
+        words = shlex.split(first.replace("[", " ").replace("]", " ").replace("(", " "))
+        command = cli.get_command(context, words[0])
+        if words[0].isupper():
+            continue
+        assert command is not None, line
+        given = {word.partition("=")[0] for word in words[1:] if word.startswith("-")}
+        assert given <= options_of(command, words) | {"--help"}, line
 
 
 def test_exit_codes_are_all_documented() -> None:
