@@ -18,7 +18,7 @@ from bench.children import command
 from bench.report import Emitter
 
 BENCHMARKS = {
-    "start": "from starting 3 nodes to the first task's result, beside Dask and Ray",
+    "start": "from starting 3 nodes to the first task's result, beside dispy, Dask and Ray",
     "idle": "memory, CPU and bytes a second of an idle node",
     "kill": "kill -9 of one of 8, 16, 32 nodes until all others know",
     "join": "a node's start until everybody sees everybody",
@@ -41,7 +41,7 @@ BENCHMARKS = {
 
 _VARIABLES = """
 environment:
-  BENCH_PYTHON  an interpreter that has Ray, Dask or joblib, with psutil; without it they are left out
+  BENCH_PYTHON  an interpreter that has Ray, Dask, dispy or joblib, with psutil; without it they are left out
   BENCH_TEXTS   a directory of .txt files for the word count [Python's standard library]
   BENCH_GRAPHS  a directory with cnr-2000.graph-txt.gz, for graphs
   BENCH_DISK    where sort has its files [the usual place for temporary ones]

@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bench.children import command
+from bench.footprint import EPOCH, algorithm, counted
 from bench.graphs import write_edges
 from bench.nodes import Cluster, cpu_s
 from bench.report import Emitter
 from bench.rmat import rmat
 from bench.vertexjob import of_file, run_once
+from p2premap.vertex.plan import SUPERSTEPS
 
 QUICK: Final = {"repeat": 1, "scale": 10, "iterations": 40, "usual": 10}
 REPEATS: Final = 5
@@ -71,14 +73,12 @@ class Run(NamedTuple):
         between_s: what of it was between epochs.
         cpu_s: of the nodes, from the plan to the last output part.
         checkpoints: how many were taken before the last superstep.
-        bytes_each: how large one is, all partitions together.
     """
 
     supersteps_s: float
     between_s: float
     cpu_s: float
     checkpoints: int
-    bytes_each: int
 
 
 def run_job(names: Sequence[str], slots: int, graph: Path, *, iterations: int, every: int) -> Run:
@@ -100,8 +100,7 @@ def run_job(names: Sequence[str], slots: int, graph: Path, *, iterations: int, e
         what, superstep, at = line.split()
         (computes if what == "computes" else passed)[int(superstep)] = float(at)
     between_s = sum(at - passed[superstep] for superstep, at in computes.items() if superstep)
-    written = next(stage.bytes_in for stage in ran.view.stages if stage.name == "output")
-    return Run(computes[iterations] - computes[0], between_s, used, ran.told.checkpoints - 1, written)
+    return Run(computes[iterations] - computes[0], between_s, used, ran.told.checkpoints - 1)
 
 
 def run(
@@ -115,6 +114,9 @@ def run(
     with tempfile.TemporaryDirectory(prefix="p2p-checkpoints-") as scratch:
         graph = Path(scratch) / f"rmat-{scale}.parquet"
         write_edges(graph, rmat(scale))
+        found = counted(algorithm("pagerank", graph, {"iterations": 2 * EPOCH}, every=EPOCH))
+        size = found.written[SUPERSTEPS]
+        emit(f"rmat-{scale} pagerank: a checkpoint", [size], "bytes", bytes_a_vertex=round(size / found.vertices, 2))
         for place, (names, slots) in PLACES.items():
             runs: list[tuple[Run, Run]] = []
             for _ in range(repeat):
@@ -135,7 +137,6 @@ def _report(emit: Emitter, name: str, runs: Sequence[tuple[Run, Run]]) -> None:
             cpu_s=round(statistics.median(one.cpu_s for one in several), 2),
             checkpoints=[one.checkpoints for one in several],
         )
-    emit(f"{name}: a checkpoint", [one.bytes_each for one in usual], "bytes")
     shares = [one.between_s / one.supersteps_s for one in usual]
     emit(f"{name}: between epochs, of the supersteps' wall clock", shares, "share", target=TARGET)
     each = [one.between_s / max(one.checkpoints, 1) for one in usual]

@@ -52,6 +52,8 @@ PARTITIONS: Final = 4
 FORM_SUPERSTEPS: Final = 6
 ITERATIONS: Final = (20, 120)
 """What two jobs of these lengths send in all differs by so many supersteps."""
+EPOCH: Final = 2
+"""Supersteps, where a checkpoint is to be counted."""
 NEVER: Final = 1 << 30
 LOOK_S: Final = 0.05
 
@@ -99,7 +101,7 @@ class Counted(NamedTuple):
 
     Args:
         mail: superstep by superstep.
-        written: by stage; of supersteps, the last states.
+        written: by stage; of supersteps, the largest checkpoint.
     """
 
     vertices: int
@@ -109,17 +111,19 @@ class Counted(NamedTuple):
     written: Mapping[str, int]
 
 
-def counted(planner: Planner, directory: Path) -> Counted:
+def counted(planner: Planner) -> Counted:
     """Run a job here and count."""
     from tests.vertex.direct import DirectJob
 
     counts: dict[int, list[tuple[int, int]]] = {0: [], 1: []}
-    job = DirectJob(planner(2), directory, seats=2, runtime=partial(CountingRuntime, counts=counts))
     written: dict[str, int] = {}
-    while job.stage is not None:
-        name = job.stage.name
-        job.step()
-        written[name] = sum(blob.size for result in job.results for blob in result.blobs)
+    with tempfile.TemporaryDirectory(prefix="p2p-footprint-") as directory:
+        job = DirectJob(planner(2), Path(directory), seats=2, runtime=partial(CountingRuntime, counts=counts))
+        while job.stage is not None:
+            name = job.stage.name
+            job.step()
+            size = sum(blob.size for result in job.results for blob in result.blobs)
+            written[name] = max(size, written.get(name, 0))
     exchanges = [(kind, ours + theirs) for (kind, ours), (_, theirs) in zip(counts[0], counts[1], strict=True)]
     return Counted(
         vertices=job.told.vertices,
@@ -130,22 +134,26 @@ def counted(planner: Planner, directory: Path) -> Counted:
     )
 
 
-def algorithm(name: str, graph: Path, **options: object) -> Planner:
-    """A job of one that is shipped, without checkpoints."""
+def algorithm(name: str, graph: Path, options: Mapping[str, object] = {}, *, every: int = NEVER) -> Planner:
+    """A job of one that is shipped.
+
+    Args:
+        every: supersteps from one checkpoint to the next.
+    """
 
     def planner(slots: int) -> Submission:
         asked = Asked(file="", inputs=[str(graph)], slots=slots, one_machine=True, partitions=PARTITIONS)
-        return plan_algorithm(name, Wish(checkpoint_every=NEVER), {**ALGORITHMS[name], **options}, asked)
+        return plan_algorithm(name, Wish(checkpoint_every=every), {**ALGORITHMS[name], **options}, asked)
 
     return planner
 
 
-def form(name: str, directory: Path, graph: Path) -> Planner:
-    """PageRank by a program for each vertex, without checkpoints."""
+def form(name: str, directory: Path, graph: Path, *, every: int = NEVER) -> Planner:
+    """PageRank by a program for each vertex."""
     combiner, send, _ = FORMS[name]
     job_file = directory / "rank.py"
     job_file.write_text(HEAD.format(combiner=combiner, send=send))
-    return of_file(job_file, [graph], partitions=PARTITIONS, supersteps=FORM_SUPERSTEPS, checkpoint_every=NEVER)
+    return of_file(job_file, [graph], partitions=PARTITIONS, supersteps=FORM_SUPERSTEPS, checkpoint_every=every)
 
 
 def _report(emit: Emitter, name: str, found: Counted) -> None:
@@ -264,7 +272,7 @@ def _network(emit: Emitter, name: str, graph: Path, edges: int, lengths: tuple[i
 
         def sent_by(iterations: int) -> int:
             before = sent()
-            run_once(machines.nodes[NODES[0]].paths, algorithm("pagerank", graph, iterations=iterations))
+            run_once(machines.nodes[NODES[0]].paths, algorithm("pagerank", graph, {"iterations": iterations}))
             return sent() - before
 
         sent_by(1)  # the input goes to the other machine once
@@ -292,17 +300,16 @@ def run(
         ring.write_text("".join(f"{vertex} {(vertex + 1) % 64}\n" for vertex in range(64)))
         found: dict[str, Counted] = {}
         for name in ALGORITHMS:
-            found[name] = _here(algorithm(name, graph, **({"source": str(hub)} if name == "bfs" else {})))
+            given = {"source": str(hub)} if name == "bfs" else {}
+            found[name] = counted(algorithm(name, graph, given, every=EPOCH))
             _report(emit, f"rmat-{scale} {name}", found[name])
         for name in FORMS:
-            found[name] = _here(form(name, directory, lines))
+            found[name] = counted(form(name, directory, lines, every=EPOCH))
             _report(emit, f"rmat-{forms_scale} {name}", found[name])
         long = {"iterations": iterations[1]}
         size = found["pagerank"].vertices, found["pagerank"].edges
         ranks = f"rmat-{scale} pagerank"
-        _memory(
-            emit, ranks, algorithm("pagerank", graph, **long), algorithm("pagerank", ring, **long), size, repeat=repeat
-        )
+        _memory(emit, ranks, algorithm("pagerank", graph, long), algorithm("pagerank", ring, long), size, repeat=repeat)
         size = found["send.all"].vertices, found["send.all"].edges
         _memory(
             emit,
@@ -313,11 +320,6 @@ def run(
             repeat=repeat,
         )
         _network(emit, ranks, graph, found["pagerank"].edges, iterations, repeat=repeat)
-
-
-def _here(planner: Planner) -> Counted:
-    with tempfile.TemporaryDirectory(prefix="p2p-footprint-") as directory:
-        return counted(planner, Path(directory))
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 
 from bench import vertexjob
 from bench.children import command, said_by
-from bench.nodes import Cluster
+from bench.nodes import Cluster, cpu_s
 from bench.report import Emitter
 from bench.rmat import Vertices, edges_of
 from p2premap.client.graphs import plan_algorithm
@@ -57,9 +57,10 @@ ALGORITHMS: Mapping[str, Mapping[str, object]] = {
 
 
 class Run(NamedTuple):
-    """One job: wall clock, and what it told of itself."""
+    """One job: wall clock, CPU of the node with its workers, and what it told of itself."""
 
     wall_s: float
+    cpu_s: float
     told: Told
 
     @property
@@ -87,8 +88,9 @@ def run_once(cluster: Cluster, algorithm: str, options: Mapping[str, object], pa
         asked = Asked(file="", inputs=[path], slots=slots, one_machine=True, partitions=partitions)
         return plan_algorithm(algorithm, Wish(), options, asked)
 
+    before = cpu_s(cluster.pids)
     ran = vertexjob.run_once(cluster.paths, plan)
-    return Run(ran.wall_s, ran.told)
+    return Run(ran.wall_s, cpu_s(cluster.pids) - before, ran.told)
 
 
 def product_s(path: str, *, both: bool, repeat: int = 7) -> float:
@@ -171,6 +173,7 @@ def measure(
 def _report(emit: Emitter, name: str, graph: str, runs: Sequence[Run], ratios: Sequence[float]) -> None:
     told = runs[0].told
     emit(f"{name}: job", [run.wall_s for run in runs], "s", vertices=told.vertices, edges=told.edges)
+    emit(f"{name}: job, CPU of the node", [run.cpu_s for run in runs], "s")
     emit(
         f"{name}: supersteps",
         [run.supersteps_s for run in runs],

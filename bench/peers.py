@@ -1,7 +1,7 @@
 """One system beside others, in a process of its own: `python -m bench.peers WHAT SYSTEM` prints one JSON object.
 
-WHAT is one of `MEASURES` (many small tasks, small items, a large array, a word count), or `start`. Behind the process
-ids come inputs: the files whose words are counted, or by what the usual amount of work is to be divided.
+WHAT is one of `bench.measures.MEASURES` (many small tasks, small items, a large array, a word count), or `start`.
+Behind the process ids come inputs: the files whose words are counted, or by what the usual amount of work is divided.
 
 The standard library and psutil are all that it needs beside the system that it measures, so that another interpreter
 can run it: one that has Ray or Dask.
@@ -14,6 +14,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,18 +24,13 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import psutil
-
 from bench.children import command
+from bench.measures import ARRAY_TASKS, MEASURES, System
 
 WORKERS = 2
-ROUND_TRIPS = 1_000
-WARM_UP = 200
-ITEMS = 100_000
-PACKAGES = {"ray": "ray", "dask": "distributed", "joblib": "joblib"}
+HERE = "127.0.0.1"
+PACKAGES = {"ray": "ray", "dask": "distributed", "joblib": "joblib", "dispy": "dispy"}
 """What a system needs that is not in the standard library."""
-ARRAY_BYTES = 100_000_000
-ARRAY_TASKS = 8
 
 
 def noop(x: int = 0) -> int:
@@ -75,38 +71,6 @@ def merged(several: Iterable[Counter[str]]) -> Counter[str]:
     for counts in several:
         total.update(counts)
     return total
-
-
-class System:
-    """What is asked of each system, as far as it has it; `calls` and `batched` say how many calls it is given."""
-
-    calls = 20_000
-    batched = 1_000_000
-    batch = 1_000
-
-    def one_by_one(self, count: int) -> None:
-        """Hand in so many calls without waiting, then wait for all results."""
-        raise NotImplementedError
-
-    def many(self, count: int) -> None:
-        """So many calls in the fastest way that the system has."""
-        raise NotImplementedError
-
-    def round_trip(self) -> None:
-        """One call and its result."""
-        raise NotImplementedError
-
-    def items(self, count: int) -> list[int]:
-        """`square` of so many items, in chunks as the system makes them unless told otherwise."""
-        raise NotImplementedError
-
-    def array(self, data: Any) -> list[float]:  # noqa: ANN401
-        """`eighth` of one array, for all eight."""
-        raise NotImplementedError
-
-    def words(self, paths: Sequence[str]) -> dict[str, int]:
-        """How often each word stands in these files."""
-        raise NotImplementedError
 
 
 class P2PRemap(System):
@@ -263,6 +227,16 @@ class Joblib(System):
         return found
 
 
+class Dispy(System):
+    """`JobCluster.submit`; it has no other way."""
+
+    def __init__(self, cluster: Any) -> None:  # noqa: ANN401
+        self._cluster = cluster
+
+    def round_trip(self) -> None:
+        assert self._cluster.submit(1)() == 1
+
+
 @contextmanager
 def p2premap(of: Callable[[Any], System] = P2PRemap) -> Iterator[System]:
     """Whatever node answers under P2PREMAP_HOME."""
@@ -331,6 +305,25 @@ def joblib() -> Iterator[System]:
         yield Joblib(parallel, delayed)
 
 
+@contextmanager
+def dispy() -> Iterator[System]:
+    """A node of this machine."""
+    import dispy
+
+    with _scratch() as directory:
+        options = ("--cpus", str(WORKERS), "--host", HERE, "--dest_path_prefix", directory, "--daemon")
+        node = subprocess.Popen([sys.executable, "-m", "dispy.dispynode", *options], stdout=subprocess.DEVNULL)
+        try:
+            cluster = dispy.JobCluster(noop, nodes=[HERE], host=HERE, recover_file=f"{directory}/recover")
+            try:
+                yield Dispy(cluster)
+            finally:
+                cluster.shutdown()
+        finally:
+            node.terminate()
+            node.wait()
+
+
 SYSTEMS: dict[str, Callable[[], Any]] = {
     "p2premap": p2premap,
     "arguments": partial(p2premap, Arguments),
@@ -339,78 +332,8 @@ SYSTEMS: dict[str, Callable[[], Any]] = {
     "pool": pool,
     "processes": processes,
     "joblib": joblib,
+    "dispy": dispy,
 }
-
-
-def cpu_s(roots: list[int]) -> float:
-    """CPU seconds of these processes and all that descend from them so far."""
-    total = 0.0
-    for root in roots:
-        process = psutil.Process(root)
-        for one in (process, *process.children(recursive=True)):
-            try:
-                times = one.cpu_times()
-            except psutil.NoSuchProcess:
-                continue
-            total += times.user + times.system
-    return total
-
-
-def small_tasks(system: System, roots: list[int], part: str = "1") -> dict[str, Any]:
-    """Three figures, warm.
-
-    Args:
-        roots: processes whose trees do the work.
-        part: the work is divided by this, here and below.
-    """
-    calls, batched = system.calls // int(part), system.batched // int(part)
-    system.one_by_one(WARM_UP)
-    system.many(batched // 10)
-    found: dict[str, Any] = {}
-    for name, call, count in (("one_by_one", system.one_by_one, calls), ("many", system.many, batched)):
-        _, timed = _timed(lambda call=call, count=count: call(count), roots)  # type: ignore[misc]
-        found[name] = {"calls": count, **timed}
-    trips = []
-    for _ in range(ROUND_TRIPS // int(part)):
-        start = time.perf_counter()
-        system.round_trip()
-        trips.append(time.perf_counter() - start)
-    found["trips_s"] = sorted(trips)
-    return found
-
-
-def small_items(system: System, roots: list[int], part: str = "1") -> dict[str, Any]:
-    """`items`, warm."""
-    count = ITEMS // int(part)
-    system.items(WARM_UP)
-    squares, found = _timed(lambda: system.items(count), roots)
-    assert squares == [n * n for n in range(count)]
-    return found
-
-
-def large_array(system: System, roots: list[int], part: str = "1") -> dict[str, Any]:
-    """`array`, warm; the array is another one each time, as what was sent once need not be sent again."""
-    import numpy
-
-    system.array(numpy.ones(ARRAY_TASKS))
-    size = ARRAY_BYTES // 8 // int(part)
-    data = numpy.random.default_rng().integers(0, 1 << 31, size)  # sums are exact in whatever order
-    sums, found = _timed(lambda: system.array(data), roots)
-    assert sums == [eighth(data, n) for n in range(ARRAY_TASKS)]
-    return found
-
-
-def word_count(system: System, roots: list[int], *paths: str) -> dict[str, Any]:
-    """`words` of these files."""
-    counts, found = _timed(lambda: system.words(paths), roots)
-    return {**found, "words": len(counts), "in_all": sum(counts.values()), "commonest": max(counts.values())}
-
-
-def _timed(call: Callable[[], Any], roots: list[int]) -> tuple[Any, dict[str, float]]:
-    cpu, wall = cpu_s(roots), time.perf_counter()
-    result = call()
-    wall = time.perf_counter() - wall
-    return result, {"wall_s": wall, "cpu_s": cpu_s(roots) - cpu}
 
 
 def started(name: str) -> dict[str, float]:
@@ -420,14 +343,6 @@ def started(name: str) -> dict[str, float]:
     with SYSTEMS[name]() as system:
         system.round_trip()
         return {"wall_s": time.perf_counter() - start}
-
-
-MEASURES: dict[str, Callable[..., dict[str, Any]]] = {
-    "tasks": small_tasks,
-    "items": small_items,
-    "array": large_array,
-    "words": word_count,
-}
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """From starting three nodes to the first result of a task: what somebody waits who tries it for the first time.
 
 The three processes are started, a client connects to the first that answers, hands in a job of one task, and has its
-result. Beside it: until the three see each other; and in the same turns what Dask and Ray take, from `Client()` and
-`ray.init()`, with their packages imported already, to the result of a call, on workers of one machine.
+result. Beside it: until the three see each other; and in the same turns what others take, from starting a dispynode,
+`Client()` of Dask and `ray.init()`, with their packages imported already, to the result of a call, on one machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from p2premap.errors import ClusterError
 QUICK: Final = {"repeat": 1}
 REPEATS = 10
 TARGET_S = 0.7
-PEERS = ("dask", "ray")
+PEERS = ("dispy", "dask", "ray")
 JOB = """
 def map(key, line):
     yield line, 1
@@ -45,8 +45,8 @@ def run(emit: Emitter, *, repeat: int = REPEATS) -> None:
             text.write_text("one line\n")
             start = time.perf_counter()
             cluster = Cluster(["a", "b", "c"], slots=1)
-            cluster.begin()
             try:
+                cluster.begin()
                 _first_result(cluster, str(job), str(text))
                 first.append(time.perf_counter() - start)
                 lines = connect_all(cluster, ("a", "b", "c"))

@@ -30,7 +30,7 @@ import numpy as np
 
 from bench import vertexjob
 from bench.children import command, said_by
-from bench.nodes import Cluster
+from bench.nodes import Cluster, cpu_s
 from bench.report import Emitter
 from bench.rmat import rmat
 
@@ -150,16 +150,19 @@ def run(emit: Emitter, *, scale: int = SCALE, repeat: int = REPEATS) -> None:
         for form, (combiner, send, target) in FORMS.items():
             job_file = Path(scratch) / "rank.py"
             job_file.write_text(HEAD.format(combiner=combiner, send=send))
-            ours, theirs, walls = [], [], []
+            ours, theirs, walls, used = [], [], [], []
             for _ in range(repeat):
                 theirs.append(_plain_in_own_process(path, combines=form == "combiner"))
                 with Cluster(["only"], slots=2) as cluster:
                     planner = vertexjob.of_file(job_file, [path], supersteps=SUPERSTEPS)
+                    before = cpu_s(cluster.pids)
                     ran = vertexjob.run_once(cluster.paths, planner)
+                    used.append(cpu_s(cluster.pids) - before)
                 walls.append(ran.wall_s)
                 ours.append(statistics.median(row.seconds for row in ran.told.rows[WARM:]))
             name = f"rmat-{scale} {form}"
             emit(f"{name}: job", walls, "s", vertices=ran.told.vertices, edges=edges, checkpoints=ran.told.checkpoints)
+            emit(f"{name}: job, CPU of the node", used, "s")
             emit(f"{name}: superstep", ours, "s")
             emit(f"{name}: superstep of the plain loop", theirs, "s")
             ratios = [plain_s / own for plain_s, own in zip(theirs, ours, strict=True)]

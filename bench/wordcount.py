@@ -5,9 +5,9 @@ Each system runs in a process of its own, in turns, so that a busy machine is bu
 - ``loop lines``     one process: ``for line in file: for word, one in map(None, line): counts[word] += one``, with the
                      very function `map` of examples/wordcount.py
 - ``loop blocks``    one process: ``counts.update(text.split())``, a Counter over whole files
-- ``two loops ...``  two processes that know nothing of each other, each the loop over half of the files: two cores do
-                     not do twice of one, as they share caches, memory and a host. So much CPU is spent by whatever
-                     uses two slots, and so much time at least
+- ``two loops at once ...``   two processes that know nothing of each other, each the loop over half of the files: two
+                     cores do not do twice of one, as they share caches, memory and a host. So much CPU is spent by
+                     whatever uses two slots, and so much time at least
 - ``pool lines``, ``pool blocks``   the loops over files in `multiprocessing.Pool(2)`
 - ``node lines``, ``node blocks``   the same two examples on a running node with two slots, as `p2premap run` does it:
                      reading and hashing the inputs, planning, starting the processes, mapping, shuffling, reducing, the
@@ -200,8 +200,8 @@ def _peer(system: str, python: str, paths: Sequence[str]) -> Run:
 SYSTEMS: dict[str, Callable[[Sequence[str]], Run]] = {
     "loop lines": partial(_here, count_lines),
     "loop blocks": partial(_here, count_blocks),
-    "two loops lines": partial(two_at_once, count_lines),
-    "two loops blocks": partial(two_at_once, count_blocks),
+    "two loops at once lines": partial(two_at_once, count_lines),
+    "two loops at once blocks": partial(two_at_once, count_blocks),
     "pool lines": partial(_here, partial(in_pool, _lines_of)),
     "pool blocks": partial(_here, partial(in_pool, _blocks_of)),
     "node lines": partial(_on_node, "wordcount.py"),
@@ -249,7 +249,7 @@ def report(emit: Emitter, runs: Mapping[str, Sequence[Run]], size_mb: float) -> 
         if system not in ("loop", "plain"):
             _compare(emit, name, several, runs.get(f"loop {form}"), "the loop's", cpu=CPU_TARGET if ours else None)
         if ours:
-            _compare(emit, name, several, runs.get(f"two loops {form}"), "two loops' at once")
+            _compare(emit, name, several, runs.get(f"two loops at once {form}"), "two loops' at once")
             _compare(emit, name, several, runs.get(f"pool {form}"), "the pool's", wall=1.0)
         for rival in PEERS if ours else ():
             _compare(emit, name, several, runs.get(rival), f"{PEERS[rival]}'s", wall=1.0 if form in rival else None)

@@ -149,7 +149,9 @@ def planned(
     if isinstance(algorithm, Path):
         return plan(asked)
     wish, _ = wish_of(given)
-    own = {name: options[name] for name in ("damping", "tolerance", "iterations", "source") if name in options}
+    own: dict[str, object] = {
+        name: options[name] for name in ("damping", "tolerance", "iterations", "source") if name in options
+    }
     return plan_algorithm(algorithm, wish, own, asked)
 
 
