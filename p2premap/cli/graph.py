@@ -12,9 +12,10 @@ import click
 from p2premap.cli.exits import Exit
 from p2premap.cli.output import output_to
 from p2premap.cli.progress import progress_for
-from p2premap.cli.run import COPIES_MAX, PRIORITY_MAX, see_job
+from p2premap.cli.run import COPIES_MAX, PRIORITY_MAX, planned, see_job
 from p2premap.cli.show import DURATION, json_option, print_json
-from p2premap.client.connection import local
+from p2premap.cli.wanted import check_callback, wanted_options
+from p2premap.client.connection import Connection, local
 from p2premap.client.directories import PartsDirectory
 from p2premap.client.graphs import ALGORITHMS, plan_algorithm
 from p2premap.client.graphwish import AUTO, HASH, RANGE, Wish, wish_of
@@ -24,7 +25,7 @@ from p2premap.client.submission import Submission
 from p2premap.client.urlfiles import needing
 from p2premap.errors import ConfigError
 from p2premap.tasks import requirements
-from p2premap.tasks.job import JobOptions
+from p2premap.tasks.job import JobOptions, Limits
 from p2premap.tasks.mapreduce_plan import WRITERS
 from p2premap.vertex.loading import ADJACENCY, EDGES, INTEGERS, STRINGS
 from p2premap.vertex.plan import UNKNOWN
@@ -71,7 +72,6 @@ _COMMON: Final[tuple[Callable[[F], F], ...]] = (
     click.option("--checkpoint-every", type=click.IntRange(1), metavar="N", help="Supersteps. [by time]"),
     click.option("--supersteps-max", type=click.IntRange(1), metavar="N", help="Fail after so many. [10000]"),
     click.option("--writer", type=click.Choice(WRITERS), help="Of the parts. [text: id, tab, value]"),
-    click.option("--plot", is_flag=True, help="Draw how it converges."),
     click.option("--priority", type=click.IntRange(-PRIORITY_MAX, PRIORITY_MAX), default=0, help="[0]"),
     click.option("--name", default="", metavar="NAME", help="For people. [the algorithm's name]"),
     click.option("--detach", is_flag=True, help="Print the job's id and do not wait."),
@@ -79,6 +79,7 @@ _COMMON: Final[tuple[Callable[[F], F], ...]] = (
     click.option("--copies", type=click.IntRange(1, COPIES_MAX), default=3, help="Nodes that keep its ledger. [3]"),
     click.option("--strict", is_flag=True, help="Wait where most of these are lost, instead of going on."),
     click.option("--require", multiple=True, metavar="WHAT", help='Nodes must have it, such as "cpus 4".'),
+    wanted_options,
     json_option,
 )
 
@@ -118,6 +119,7 @@ for _name in ALGORITHMS:
 def _run(name: str, node: str, inputs: tuple[str, ...], given: dict[str, Any]) -> int | None:
     output, as_json, timeout = given["output"], given["as_json"], given["timeout"]
     to_url = output is not None and is_url(output)
+    check_callback(given["callback"], given["callback_secret_file"])
     if given["detach"] and ((output is not None and not to_url) or timeout is not None or given["plot"]):
         raise ConfigError("--detach does not wait: leave -o DIR, --timeout and --plot out, and use `p2premap watch`.")
     said = {wish: str(given[wish]) for wish in _WISHES if given.get(wish) not in (None, False)}
@@ -125,17 +127,22 @@ def _run(name: str, node: str, inputs: tuple[str, ...], given: dict[str, Any]) -
     own: dict[str, object] = {option: given[option] for option in _OWN_NAMES if option in given}
     options = JobOptions(
         priority=given["priority"],
+        limits=Limits(memory_bytes=given["memory_limit"]),
         copies=given["copies"],
         strict=given["strict"] or to_url,  # two forks would write to one place
+        stage_inputs=given["stage"],
         requires=requirements.lines_of(given["require"]),
         output=output if to_url else "",
         overwrite=given["overwrite"] and to_url,
+        callback=given["callback"],
+        callback_secret=given["callback_secret_file"],
     )
     options = needing(options, (options.output,) if to_url else ())
     started = time.monotonic()
     detached = given["detach"] and not to_url
     target = None if detached else output_to(output, as_json=as_json, overwrite=given["overwrite"])
-    submission = _planned(name, node, wish, own, inputs, given["partitions"], options)
+    plan = partial(_plan, name=name, wish=wish, own=own, inputs=inputs, partitions=given["partitions"])
+    submission = planned(node, plan, options, given["with_requirements"])
     if isinstance(target, PartsDirectory):
         target.refuse_old_as_input(submission.files)
     submission = renamed(submission, given["name"]) if given["name"] else submission
@@ -148,23 +155,23 @@ def _run(name: str, node: str, inputs: tuple[str, ...], given: dict[str, Any]) -
     return Exit.OK
 
 
-def _planned(
+def _plan(
+    connection: Connection,
+    options: JobOptions,
+    *,
     name: str,
-    node: str,
     wish: Wish,
     own: Mapping[str, object],
     inputs: tuple[str, ...],
     partitions: int,
-    options: JobOptions,
 ) -> Submission:
-    with local(node) as connection:  # the inputs are files of this machine: its own node hands them out
-        power = strength(connection)
-        asked = Asked(
-            file="",
-            inputs=inputs,
-            slots=power.slots,
-            one_machine=power.one_machine,
-            partitions=partitions,
-            options=options,
-        )
-        return plan_algorithm(name, wish, own, asked)
+    power = strength(connection)
+    asked = Asked(
+        file="",
+        inputs=inputs,
+        slots=power.slots,
+        one_machine=power.one_machine,
+        partitions=partitions,
+        options=options,
+    )
+    return plan_algorithm(name, wish, own, asked)

@@ -13,8 +13,8 @@ from p2premap.cli.exits import Exit, TimedOut
 from p2premap.cli.output import Target, fetchable, finish, output_to
 from p2premap.cli.progress import Progress, progress_for
 from p2premap.cli.shapes import job_shape
-from p2premap.cli.show import DURATION, SIZE, clean, json_option, print_json, say
-from p2premap.client.amounts import size
+from p2premap.cli.show import DURATION, clean, json_option, print_json, say
+from p2premap.cli.wanted import check_callback, check_plot, wanted_options
 from p2premap.client.bundle import kind_of, requires_of
 from p2premap.client.connection import Connection, local
 from p2premap.client.directories import PartsDirectory, UrlDirectory
@@ -30,46 +30,11 @@ from p2premap.errors import ConfigError, P2PRemapError
 from p2premap.ids import JobId
 from p2premap.tasks import requirements
 from p2premap.tasks.job import JobOptions, JobView, Limits
-from p2premap.worker.urls import is_url, is_web
+from p2premap.worker.urls import is_url
 
 PRIORITY_MAX = 1_000
 RETRIES_MAX = 100
 COPIES_MAX = 15
-SECRET_CHARACTERS_MAX = 255
-MEMORY_LIMIT_MIN = 32_000_000
-"""A worker process takes 20 MB before it has anything to do, and a shuffle needs room for some blocks."""
-
-
-def _enough(ctx: click.Context, parameter: click.Parameter, limit: float) -> int:
-    if 0 < limit < MEMORY_LIMIT_MIN:
-        raise ConfigError(
-            f"--memory-limit {size(limit)} is not enough: a worker process takes 20 MB before it does anything; "
-            f"give {size(MEMORY_LIMIT_MIN)} at least."
-        )
-    return int(limit)
-
-
-def _web(ctx: click.Context, parameter: click.Parameter, url: str) -> str:
-    if url and not is_web(url):
-        raise ConfigError(f"--callback {clean(url)!r}: give an http or https URL, such as http://ci.local:8080/done.")
-    return url
-
-
-def _secret(ctx: click.Context, parameter: click.Parameter, path: str | None) -> str:
-    """The first line of the file: on the command line everybody on this machine could read it."""
-    if path is None:
-        return ""
-    try:
-        with open(path) as file:
-            secret = file.readline(SECRET_CHARACTERS_MAX + 2).rstrip("\n")
-    except (OSError, ValueError) as error:  # ValueError: no file can have this name, or it is no text
-        raise ConfigError(f"--callback-secret-file {clean(path)}: it cannot be read: {error}.") from None
-    if not 0 < len(secret) <= SECRET_CHARACTERS_MAX:
-        raise ConfigError(
-            f"--callback-secret-file {clean(path)}: its first line has to be a secret of 1 to "
-            f"{SECRET_CHARACTERS_MAX} characters."
-        )
-    return secret
 
 
 @click.command()
@@ -94,22 +59,11 @@ def _secret(ctx: click.Context, parameter: click.Parameter, path: str | None) ->
 @click.option("--retries", type=click.IntRange(0, RETRIES_MAX), default=0, help="Try a task that raises again. [0]")
 @click.option("--skip-failed", is_flag=True, help="Leave out what fails for good, instead of failing the job.")
 @click.option("--time-limit", type=DURATION, default="0", metavar="TIME", help="Of one attempt. [none]")
-@click.option(
-    "--memory-limit",
-    type=SIZE,
-    default="0",
-    callback=_enough,
-    metavar="SIZE",
-    help="Of one attempt, such as 500M. [none]",
-)
 @click.option("--copies", type=click.IntRange(1, COPIES_MAX), default=3, help="Nodes that keep the job's ledger. [3]")
 @click.option("--strict", is_flag=True, help="Wait where most of these nodes are lost, instead of going on without.")
 @click.option("--require", multiple=True, metavar="WHAT", help='Nodes must have it, such as "package numpy >=2".')
-@click.option("--with-requirements", metavar="FILE", help="Have this installed for the job: a requirements.txt.")
 @click.option("--parallel", type=click.IntRange(0), default=0, metavar="N", help="Tasks side by side. [by slots]")
-@click.option("--stage", is_flag=True, help="Copy inputs over 64 MB to these nodes too, as it runs.")
-@click.option("--callback", default="", metavar="URL", callback=_web, help="POST there when the job is over.")
-@click.option("--callback-secret-file", callback=_secret, metavar="FILE", help="Its first line signs that.")
+@wanted_options
 @json_option
 @click.pass_context
 def run(
@@ -138,6 +92,7 @@ def run(
     stage: bool,
     callback: str,
     callback_secret_file: str,
+    plot: bool,
     as_json: bool,
 ) -> None:
     """Run a job over files of this machine.
@@ -151,13 +106,13 @@ def run(
     if compat == "mincemeat":
         _run_script(ctx, file, paths)
         return
-    if callback_secret_file and not callback:
-        raise ConfigError("--callback-secret-file: there is no --callback to sign.")
+    check_callback(callback, callback_secret_file)
     to_url = output is not None and is_url(output)
     if to_url and compat is not None:
         raise ConfigError("The files of such an application are written by `run` on this machine: name a directory.")
     if detach:
-        _check_detached(compat, to_parts=not to_url and (output is not None or overwrite), timeout=timeout)
+        to_parts = not to_url and (output is not None or overwrite)
+        _check_detached(compat, to_parts=to_parts, timeout=timeout, plot=plot)
     options = JobOptions(
         priority=priority,
         retries=retries,
@@ -178,16 +133,18 @@ def run(
     planner, to = _ways(file, kind, compat)
     target = None if detach and not to_url else to(output, as_json=as_json, overwrite=overwrite)
     plan = partial(_plan, planner=planner, file=file, paths=paths, given=_pairs(given), partitions=partitions)
-    submission = _ready(_submission(ctx.obj, plan, options, with_requirements), name, target)
+    submission = _ready(planned(ctx.obj, plan, options, with_requirements), name, target)
+    if plot:
+        check_plot(submission.spec.kind)
     if detach:
         job = hand_in(partial(local, ctx.obj), submission)
         print_json({"id": job.hex()}) if as_json else click.echo(job.hex())
         return
-    progress = progress_for(as_json=as_json)
+    progress = progress_for(as_json=as_json, plot=plot)
     see_job(ctx.obj, submission, target, progress, started=started, timeout=timeout, output=output, as_json=as_json)
 
 
-def _check_detached(compat: str | None, *, to_parts: bool, timeout: float | None) -> None:
+def _check_detached(compat: str | None, *, to_parts: bool, timeout: float | None, plot: bool) -> None:
     """What needs somebody who waits for the job.
 
     Args:
@@ -202,6 +159,8 @@ def _check_detached(compat: str | None, *, to_parts: bool, timeout: float | None
         raise ConfigError("--detach does not wait: fetch the output later with `p2premap watch JOB -o DIR`.")
     if timeout is not None:
         raise ConfigError("--detach does not wait: there is nobody to end the job when --timeout is over.")
+    if plot:
+        raise ConfigError("--detach does not wait: see the plot later with `p2premap watch JOB --plot`.")
 
 
 def see_job(
@@ -255,7 +214,7 @@ def _ways(file: str, kind: str, compat: str | None) -> tuple[Planner, Callable[.
     return plan_application, output_to if is_vertex_application(file) else output_of_application
 
 
-def _submission(
+def planned(
     node: str, plan: Callable[[Connection, JobOptions], Submission], options: JobOptions, with_requirements: str | None
 ) -> Submission:
     """The job, with what it wants installed."""

@@ -12,6 +12,7 @@ from p2premap.cli.output import fetchable, finish, output_to
 from p2premap.cli.progress import progress_for
 from p2premap.cli.shapes import job_shape
 from p2premap.cli.show import DURATION, json_option, print_json
+from p2premap.cli.wanted import check_plot, plot_option
 from p2premap.client.amounts import duration
 from p2premap.client.directories import PartsDirectory, UrlDirectory
 from p2premap.client.jobs import job_bytes, raise_unless_done
@@ -25,9 +26,12 @@ from p2premap.tasks.job import JobView
 @click.option("-o", "--output", metavar="DIR|URL", help="Collect the output parts there.")
 @click.option("--overwrite", is_flag=True, help="Replace the output of an earlier job there, once this one is done.")
 @click.option("--timeout", type=DURATION, metavar="TIME", help="Stop watching after this long (exit 124).")
+@plot_option
 @json_option
 @click.pass_obj
-def watch(node: str, job: str, output: str | None, overwrite: bool, timeout: float | None, as_json: bool) -> None:
+def watch(
+    node: str, job: str, output: str | None, overwrite: bool, timeout: float | None, plot: bool, as_json: bool
+) -> None:
     """Follow a job until it is over.
 
     The exit code is the job's. Ctrl-C stops the watching, not the job. With --json: one line of JSON whenever
@@ -41,9 +45,11 @@ def watch(node: str, job: str, output: str | None, overwrite: bool, timeout: flo
         if timeout is not None and time.monotonic() - started >= timeout:
             raise TimedOut(f"The job still runs after {duration(timeout)}; it goes on, unwatched.")
 
-    with progress_for(as_json=as_json) as progress:
+    with progress_for(as_json=as_json, plot=plot) as progress:
 
         def seen(view: JobView) -> None:
+            if plot:
+                check_plot(view.kind)
             progress.update(view)
             if as_json and not view.phase.over:
                 print_json(job_shape(view), line=True)

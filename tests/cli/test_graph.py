@@ -79,6 +79,9 @@ def test_distances_as_json(three_nodes: PrivateCluster, tmp_path: Path) -> None:
         ("1 2", ("pagerank", "--damping", "2"), 2, "2.0 is not in the range 0<=x<=1"),
         ("1 2", ("sssp",), 2, "Missing option '--source'"),
         ("1 2", ("pagerank", "--detach", "--plot"), 2, "--detach does not wait"),
+        ("1 2", ("degrees", "--memory-limit", "1M"), 2, "--memory-limit 1 MB is not enough"),
+        ("1 2", ("degrees", "--callback-secret-file", "/dev/null"), 2, "its first line has to be a secret"),
+        ("1 2", ("degrees", "--with-requirements", "none.txt"), 2, "none.txt"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(
@@ -91,6 +94,34 @@ def test_what_is_wrong_is_one_sentence(
     last = done.stderr.rstrip().splitlines()[-1]
     assert re.search(said, last), done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_memory_that_an_algorithm_must_not_take(three_nodes: PrivateCluster, tmp_path: Path) -> None:
+    star = tmp_path / "star.txt"
+    star.write_text("".join(f"{leaf} 0\n" for leaf in range(1, 400_000)))
+    done = p2premap(three_nodes.home, "graph", "degrees", str(star), "--partitions", "1", "--memory-limit", "32M")
+    assert done.exit_code == 1, done.stderr
+    assert re.search(r"It held \d+ MiB of memory, over its limit of 31 MiB", done.stderr), done.stderr
+
+
+def test_a_plot_of_a_job_that_was_handed_in_before(three_nodes: PrivateCluster, tmp_path: Path, graph: str) -> None:
+    program = str(EXAMPLES / "rank_pages.py")
+    options = ("--option", "supersteps=9")
+    said = p2premap(three_nodes.home, "run", program, graph, *options, "--detach").stdout.strip()
+    watched = p2premap(three_nodes.home, "watch", said, "--plot")
+    assert watched.exit_code == 0, watched.stderr
+    assert "8 superstep" in watched.stderr
+    ran = p2premap(three_nodes.home, "run", program, graph, *options, "--plot")
+    assert "8 superstep" in ran.stderr
+    assert len(rows(ran.stdout)) == 6
+    count = str(EXAMPLES / "wordcount.py")
+    for again in (
+        ("watch", p2premap(three_nodes.home, "run", count, graph, "--detach").stdout.strip()),
+        ("run", count, graph),
+    ):
+        refused = p2premap(three_nodes.home, *again, "--plot")
+        assert refused.exit_code == 2, refused.stderr
+        assert "--plot draws how a vertex job converges; this one is of the kind mapreduce" in refused.stderr
 
 
 def test_no_node(home: Path, graph: str) -> None:
