@@ -1,4 +1,4 @@
-"""`Cluster.run_vertex`: vertex jobs from a program, over files or over graphs of networkx and scipy."""
+"""`Cluster.run_vertex`: vertex jobs from a program, over files, lists of edges, or graphs of networkx and scipy."""
 
 from __future__ import annotations
 
@@ -160,8 +160,8 @@ def _by_value(program: type[VertexProgram] | type[ArrayProgram], own: dict[str, 
 
 
 def _written(graph: Any, path: Path, given: dict[str, Any]) -> tuple[Path, dict[str, Any]]:  # noqa: ANN401
-    """A graph of another library as a file, and the options with what it says of itself."""
-    from p2premap.worker.vertex.foreign import of_networkx, of_scipy, write  # with numpy
+    """Edges, or a graph of another library, as a file, and the options with what it says of itself."""
+    from p2premap.worker.vertex.foreign import of_edges, of_networkx, of_scipy, write  # with numpy
 
     weights = given.get("weights", False)
     if hasattr(graph, "is_directed") and hasattr(graph, "adjacency"):
@@ -169,10 +169,12 @@ def _written(graph: Any, path: Path, given: dict[str, Any]) -> tuple[Path, dict[
         given = {**given, "undirected": not graph.is_directed()}
     elif hasattr(graph, "tocoo"):
         found = of_scipy(graph, weighted=bool(weights))
+    elif hasattr(graph, "tolist") or isinstance(graph, Sequence):
+        found = of_edges(graph, weighted=bool(weights))
     else:
         raise JobRejected(
-            f"{type(graph).__name__} is no input of a vertex job: give paths, a graph of networkx, or a sparse matrix "
-            "of scipy."
+            f"{type(graph).__name__} is no input of a vertex job: give paths, a list of edges, a graph of networkx, or "
+            "a sparse matrix of scipy."
         )
     write(path, found)
     return path, {**given, "weights": bool(weights), "ids": "str" if found.names else "int"}

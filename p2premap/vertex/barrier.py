@@ -395,26 +395,30 @@ class Barrier:
     def _judge(self) -> tuple[bool, str]:
         assert self._globals is not None, "counted"
         if not self._globals.active and not self._globals.sent:
-            return True, f"All vertices have halted after {self.superstep} supersteps."
+            return True, f"All vertices have halted after {_count(self.superstep)}."
         if self._settings.supersteps and self.superstep >= self._settings.supersteps:
-            return True, f"It ran for the {self.superstep} supersteps that were asked for."
+            return True, f"It has run for {_count(self.superstep)}, as was asked for."
         said = self._program.master(self._globals)
         self._digest = digest_of(said)
         if said is None:
-            return True, f"The program found after {self.superstep} supersteps that it is done."
+            return True, f"The program found after {_count(self.superstep)} that it is done."
         if said:
             self._globals = self._globals._replace(aggregates={**self._globals.aggregates, **said})
         if self.superstep >= self._settings.supersteps_max:
             raise VertexError(
-                f"The job has not ended by itself after {self.superstep} supersteps: {self._globals.active} vertices "
-                f"are active and {self._globals.sent} messages were sent. Raise the limit, or say after how many "
-                "supersteps it shall end."
+                f"The job has not ended by itself after {_count(self.superstep)}: {self._globals.active} vertices "
+                f"are active and {self._globals.sent} messages were sent. Raise supersteps-max, or end a program of "
+                "your own by its option supersteps."
             )
         return False, ""
 
 
 def _agreeing(hellos: Iterable[Hello]) -> list[Effect]:
     return [Agree()] if any(hello.fresh for hello in hellos) else []
+
+
+def _count(supersteps: int) -> str:
+    return "1 superstep" if supersteps == 1 else f"{supersteps} supersteps"
 
 
 def _numbers(aggregates: Mapping[str, object]) -> Iterator[tuple[str, float]]:

@@ -98,6 +98,22 @@ def test_a_matrix_of_scipy(cluster: Cluster) -> None:
         cluster.run_vertex("degrees", sparse.csr_matrix((2, 3)))
 
 
+def test_edges_in_a_list(cluster: Cluster) -> None:
+    assert cluster.run_vertex("bfs", [("ada", "bob"), ("bob", "eve")], source="ada") == {"ada": 0, "bob": 1, "eve": 2}
+    numpy = pytest.importorskip("numpy")
+    found = cluster.run_vertex("degrees", numpy.array([[1, 2], [1, 3]]))
+    assert found == {1: (0, 2), 2: (1, 0), 3: (1, 0)}
+    for edges, options, said in (
+        ([(1, 2), (3, 4, 5)], {}, r"\(3, 4, 5\) is no edge: give \(source, target\); with weights=True"),
+        ([(1, 2)], {"weights": True}, r"\(1, 2\) is no edge: give \(source, target, weight\)"),
+        ([(1, "x")], {}, "types int, str: make them integers or text"),
+        ([(1, 2, "far")], {"weights": True}, "'weight' of an edge is no number"),
+        ([(1, 1 << 64)], {}, "do not all fit into 64 bits"),
+    ):
+        with pytest.raises(JobRejected, match=said):
+            cluster.run_vertex("degrees", edges, **options)
+
+
 def test_what_is_wrong_is_told(cluster: Cluster, tmp_path: Path) -> None:
     graph = tmp_path / "graph.txt"
     graph.write_text("1 2\nx\n")

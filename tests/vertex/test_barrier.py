@@ -102,9 +102,9 @@ def test_the_master_hook_ends_it_and_so_does_the_number_of_supersteps() -> None:
     made, _ = start(supersteps=1)
     *_, end = superstep(made, share(0), share(1))
     assert isinstance(end, End)
-    assert end.why == "It ran for the 1 supersteps that were asked for."
+    assert end.why == "It has run for 1 superstep, as was asked for."
     made, _ = start(supersteps_max=1)
-    with pytest.raises(VertexError, match="not ended by itself after 1 supersteps: 2 vertices are active and 2 mess"):
+    with pytest.raises(VertexError, match="not ended by itself after 1 superstep: 2 vertices are active and 2 mess"):
         superstep(made, share(0), share(1))
 
 

@@ -1,4 +1,4 @@
-"""Graphs of networkx and scipy as files of arrays, which the load stage reads without parsing anything."""
+"""Graphs of networkx and scipy, and edges in lists, as files of arrays: the load stage reads these without parsing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from p2premap.errors import JobRejected
+from p2premap.worker.blocks import shorten
 from p2premap.worker.vertex import graphfile
 from p2premap.worker.vertex.graphfile import Array
 from p2premap.worker.vertex.owners import Keys, key_of
@@ -42,18 +43,41 @@ def of_networkx(graph: Any, weight: str | None) -> Foreign:  # noqa: ANN401  (ne
     Raises:
         JobRejected: nodes are of other types, or a weight is no number.
     """
-    nodes = list(graph.nodes)
+    edges = graph.edges(data=weight, default=1.0) if weight is not None else graph.edges()
+    advice = "relabel them as integers or as text (networkx.convert_node_labels_to_integers)"
+    return _graph(list(graph.nodes), list(edges), weight, advice)
+
+
+def of_edges(edges: Any, *, weighted: bool) -> Foreign:  # noqa: ANN401  (checked here)
+    """Edges as (source, target), or (source, target, weight): a list of them, or an array with a row for each.
+
+    Raises:
+        JobRejected: one is something else, ids are of other types than integers or text, or a weight is no number.
+    """
+    rows = edges.tolist() if isinstance(edges, np.ndarray) else list(edges)
+    form = "(source, target, weight)" if weighted else "(source, target)"
+    for row in rows:
+        if not isinstance(row, (tuple, list)) or len(row) != len(form.split()):
+            more = "" if weighted else "; with weights=True, (source, target, weight)"
+            raise JobRejected(f"{shorten(row)} is no edge: give {form}{more}.")
+    ids = dict.fromkeys(end for row in rows for end in row[:2])
+    return _graph(list(ids), rows, "weight" if weighted else None, "make them integers or text")
+
+
+def _graph(nodes: Sequence[Any], rows: Sequence[Sequence[Any]], weight: str | None, advice: str) -> Foreign:
+    """A graph of these nodes and edges.
+
+    Args:
+        weight: what the last of each row is called; None: they have no weights.
+        advice: what to do about ids that cannot be.
+    """
     kinds = set(map(type, nodes))
     integers = kinds <= {int} and all(-(1 << 63) <= node < 1 << 63 for node in nodes)
     if not integers and not kinds <= {str}:
         shown = ", ".join(sorted(kind.__name__ for kind in kinds))
-        raise JobRejected(
-            f"Nodes of this graph are of the types {shown}: relabel them as integers or as text "
-            "(networkx.convert_node_labels_to_integers)."
-        )
+        large = " and do not all fit into 64 bits" if kinds == {int} else ""
+        raise JobRejected(f"Nodes of this graph are of the types {shown}{large}: {advice}.")
     keys = dict(zip(nodes, map(key_of, nodes), strict=True))
-    edges = graph.edges(data=weight, default=1.0) if weight is not None else graph.edges()
-    rows = list(edges)
     try:
         weights = np.array([row[-1] for row in rows], np.float64) if weight is not None else None
     except (TypeError, ValueError) as error:
