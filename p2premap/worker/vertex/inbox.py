@@ -21,6 +21,8 @@ from p2premap.worker.vertex.outbox import CHANNELS, HEAD, Block
 
 NOBODY: Final = -1
 """The slot of an id that is no vertex."""
+LISTED_AT_ONCE: Final = 1 << 14
+"""Numbers take a quarter of the room until they are Python's: so many of them are at a time, or all of one vertex."""
 
 Mask = npt.NDArray[np.bool_]
 
@@ -130,13 +132,13 @@ class Messages(NamedTuple):
     """The messages of all vertices, grouped by slot.
 
     Args:
-        values: of all, one after the other.
+        values: of all, one after the other. Numbers may stay an array where there are `starts`.
         starts: where those of each slot begin; one more than there are slots. None: `slots` have one each.
         slots: those that have one, where each has at most one; ascending.
         size: how many slots there were.
     """
 
-    values: list[Any]
+    values: list[Any] | Column
     starts: Longs | None
     slots: Ints | None
     size: int
@@ -165,7 +167,9 @@ class Messages(NamedTuple):
         if count > self.size:
             starts = np.concatenate((starts, np.full(count - self.size, starts[-1])))
         first, end = (starts[:-1], starts[1:]) if rows is None else (starts[rows], starts[rows + 1])
-        return map(self.values.__getitem__, map(slice, first.tolist(), end.tolist()))
+        if isinstance(self.values, list):
+            return map(self.values.__getitem__, map(slice, first.tolist(), end.tolist()))
+        return chain.from_iterable(_listed_by_and_by(self.values, first, end))
 
     def _ones(self, slots: Ints, rows: Longs | None, count: int) -> Iterable[Sequence[Any]]:
         wanted = count if rows is None else len(rows)
@@ -215,11 +219,9 @@ class Sorter:
         kinds = {kind_of(values) for _, values in blocks}
         arrays = [values for _, values in blocks if not isinstance(values, list)]
         if len(kinds) == 1 and OBJECTS not in kinds:
-            values = np.concatenate(arrays)[self._order].tolist()
-        else:
-            flat = list(chain.from_iterable(_listed(values) for _, values in blocks))
-            values = list(map(flat.__getitem__, self._order.tolist()))
-        return Messages(values, self._starts, None, count)
+            return Messages(np.concatenate(arrays)[self._order], self._starts, None, count)
+        flat = list(chain.from_iterable(_listed(values) for _, values in blocks))
+        return Messages(list(map(flat.__getitem__, self._order.tolist())), self._starts, None, count)
 
     def _combined(self, combiner: Combiner, blocks: Sequence[tuple[Ints, Column | list[Any]]], count: int) -> Messages:
         arrays = [values for _, values in blocks if not isinstance(values, list)]
@@ -242,6 +244,17 @@ class Sorter:
         return Messages(sums[filled].tolist(), None, filled, count)
 
 
+def _listed_by_and_by(values: Column, first: Longs, end: Longs) -> Iterator[Iterable[list[Any]]]:
+    """Slices of an array as lists, several at a time; between one and the next there is nothing."""
+    at = 0
+    while at < len(first):
+        start = first[at]
+        to = max(int(np.searchsorted(end, start + LISTED_AT_ONCE, side="right")), at + 1)
+        some: list[Any] = values[start : end[to - 1]].tolist()
+        yield map(some.__getitem__, map(slice, (first[at:to] - start).tolist(), (end[at:to] - start).tolist()))
+        at = to
+
+
 def _is(left: Ints, right: Ints) -> bool:
     return left is right
 
@@ -252,7 +265,7 @@ def _listed(values: Column | list[Any]) -> list[Any]:
 
 def packed(messages: Messages) -> tuple[Any, ...]:
     """For a snapshot: numbers take eight bytes each."""
-    values = column(messages.values)
+    values = column(messages.values) if isinstance(messages.values, list) else messages.values
     listed = messages.values if values is None else (kind_of(values), values.tobytes())
     starts = None if messages.starts is None else messages.starts.tobytes()
     slots = None if messages.slots is None else messages.slots.tobytes()
@@ -262,9 +275,9 @@ def packed(messages: Messages) -> tuple[Any, ...]:
 def unpacked(said: tuple[Any, ...]) -> Messages:
     """What `packed` packed."""
     listed, starts, slots, count = said
-    values = listed if isinstance(listed, list) else np.frombuffer(listed[1], DTYPES[listed[0]]).tolist()
+    values = listed if isinstance(listed, list) else np.frombuffer(listed[1], DTYPES[listed[0]])
     return Messages(
-        values,
+        values if starts is not None else _listed(values),
         None if starts is None else np.frombuffer(starts, np.int64),
         None if slots is None else np.frombuffer(slots, np.int32),
         count,
