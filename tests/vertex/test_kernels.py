@@ -31,12 +31,12 @@ def test_pulling_and_pushing_reduce_what_a_loop_does(
     for row, column in pairs:
         expected[row] = combine.ufunc(expected[row], values[column])
     block = block_of(pairs)
-    before = kernels.CHUNK_EDGES
-    kernels.CHUNK_EDGES = chunk
+    before = kernels.CHUNK_EDGES, kernels.PRODUCT_EDGES
+    kernels.CHUNK_EDGES = kernels.PRODUCT_EDGES = chunk
     try:
         pulled = block.reduce(combine, values)
     finally:
-        kernels.CHUNK_EDGES = before
+        kernels.CHUNK_EDGES, kernels.PRODUCT_EDGES = before
     assert pulled.dtype == values.dtype
     assert pulled.tolist() == pytest.approx(expected.tolist())
     everything = np.arange(10)
@@ -147,3 +147,11 @@ def test_what_a_block_holds_is_known() -> None:
     before = block.bytes_held()
     block.scatter(reducer("min", np.dtype("int64")), np.array([1]), np.array([5]))
     assert block.bytes_held() >= before + 13 * 4
+
+
+def test_sums_need_no_memory_for_each_edge() -> None:
+    pairs = [(row % 13, row % 10) for row in range(130)]
+    block, combine = block_of(pairs), reducer("sum", np.dtype("float64"))
+    before = block.bytes_held()
+    block.reduce(combine, np.arange(10.0))
+    assert block.bytes_held() - before < len(pairs)

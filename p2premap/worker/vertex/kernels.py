@@ -4,7 +4,7 @@ A `Block` is a set of edges between *columns*, which have values, and *rows*, wh
 it, by two orders of its edges. `Block.reduce` pulls: for each row, all its edges, whatever their columns hold.
 `Block.scatter` pushes: only the edges of the columns that have something to say, as in Ligra (Shun and Blelloch, 2013).
 
-Sums of floating point are scipy's product of a sparse matrix where that is installed. Everything else is done by
+Sums of floating point are scipy's products of sparse matrices where that is installed. Everything else is done by
 `ufunc.reduceat`, some ten thousand edges at a time, so that what is gathered stays in the processor's cache.
 `reduceat` returns a neighbour's value for an empty row, so empty rows are not among those that it sees.
 
@@ -26,6 +26,8 @@ Slots: TypeAlias = npt.NDArray[np.int32]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
 CHUNK_EDGES: Final = 1 << 14
+PRODUCT_EDGES: Final = 1 << 17
+"""As many ones are kept; scipy takes some 10 µs to begin a product."""
 _SPAN: Final = 16
 """Keys are looked up in a table, not by sorting, where it has at most so many entries a key."""
 _SPAN_LEAST: Final = 1 << 16
@@ -155,7 +157,7 @@ class Block:
         self.starts = np.zeros(len(self.rows) + 1, np.int64)
         """Where their edges begin in `columns`."""
         np.cumsum(counts[order], out=self.starts[1:])
-        self._products: dict[bool, Any] = {}
+        self._products: dict[bool, list[tuple[Chunk, Any]]] = {}
         self._pushed: tuple[Keys, Slots, Array | None] | None = None
 
     def spans(self) -> tuple[Keys, Keys]:
@@ -171,9 +173,13 @@ class Block:
 
     @functools.cached_property
     def _chunks(self) -> list[Chunk]:
+        return self._cut(CHUNK_EDGES)
+
+    def _cut(self, edges: int) -> list[Chunk]:
+        """All rows, in chunks of about so many edges; a row is in one chunk."""
         chunks, first, starts = [], 0, self.starts
         while first < len(self.rows):
-            last = int(np.searchsorted(starts, starts[first] + CHUNK_EDGES, side="right")) - 1
+            last = int(np.searchsorted(starts, starts[first] + edges, side="right")) - 1
             last = max(last, first + 1)
             chunks.append(Chunk(first, last, int(starts[first]), int(starts[last])))
             first = last
@@ -185,10 +191,11 @@ class Block:
         Args:
             edge: what a weight does to a value on its way.
         """
-        weighs = edge is not None
-        if how.ufunc is np.add and values.dtype == np.float64 and edge in (None, np.multiply) and matrices():
-            return self._placed(how, self._product(weighs) @ values)
         reduced = np.empty(len(self.rows), values.dtype)
+        if how.ufunc is np.add and values.dtype == np.float64 and edge in (None, np.multiply) and matrices():
+            for chunk, matrix in self._product(edge is not None):
+                reduced[chunk.first : chunk.last] = matrix @ values
+            return self._placed(how, reduced)
         for chunk, gathered in self.gather(values):
             if edge is not None:
                 assert self.weights is not None, "a program that weighs has weights"
@@ -215,22 +222,24 @@ class Block:
             values.take(places[:count], out=gathered[:count], mode="clip")
             yield chunk, gathered[:count]
 
-    def _product(self, weighs: bool) -> Any:  # noqa: ANN401  (a sparse matrix)
-        """As a sparse matrix; edges that are repeated become one entry."""
+    def _product(self, weighs: bool) -> list[tuple[Chunk, Any]]:
+        """As sparse matrices, one below the other.
+
+        Without weights the entries of all of them are the same ones, which stay in the processor's cache: one for each
+        edge would take twice the memory that its column does.
+        """
         if weighs not in self._products:
-            columns, starts = self.columns, self.starts
-            data = self.weights if weighs else np.ones(self.edges)
-            again = np.zeros(self.edges, np.bool_)
-            np.equal(columns[1:], columns[:-1], out=again[1:])
-            again[self.starts[:-1]] = False
-            if not weighs and again.any():
-                kept = np.flatnonzero(~again)
-                data = np.diff(kept, append=self.edges).astype(np.float64)
-                columns, starts = columns[kept], np.searchsorted(kept, starts)
-            if len(columns) < 1 << 31:
-                starts = starts.astype(np.int32)
-            shape = (len(self.rows), self.width)
-            self._products[weighs] = matrices().csr_array((data, columns, starts), shape=shape, copy=False)
+            assert not weighs or self.weights is not None, "a program that weighs has weights"
+            chunks = self._cut(PRODUCT_EDGES)
+            ones = np.ones(max((chunk.end - chunk.start for chunk in chunks), default=0))
+            self._products[weighs] = products = []
+            for chunk in chunks:
+                matrix = matrices().csr_array((chunk.last - chunk.first, self.width))
+                # its constructor would copy what is a small part of an array
+                matrix.indptr = (self.starts[chunk.first : chunk.last + 1] - chunk.start).astype(np.int32)
+                matrix.indices = self.columns[chunk.start : chunk.end]
+                matrix.data = self.weights[chunk.start : chunk.end] if weighs else ones[: len(matrix.indices)]
+                products.append((chunk, matrix))
         return self._products[weighs]
 
     def scatter(self, how: Reducer, columns: Array, values: Array, edge: np.ufunc | None = None) -> Array:
@@ -271,8 +280,8 @@ class Block:
     def bytes_held(self) -> int:
         """What its arrays take, of those that have been needed so far."""
         arrays: list[Array | None] = [self.columns, self.weights, self.rows, self.starts, *(self._pushed or ())]
-        for product in self._products.values():
-            arrays += [product.data, product.indptr, product.indices]
+        for products in self._products.values():
+            arrays += [matrix.indptr for _, matrix in products]
         arrays.append(self.__dict__.get("degrees"))
         owned = {id(array): array.nbytes for array in arrays if array is not None}
         return sum(owned.values())
