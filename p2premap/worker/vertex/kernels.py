@@ -229,7 +229,8 @@ class Block:
         edge would take twice the memory that its column does.
         """
         if weighs not in self._products:
-            assert not weighs or self.weights is not None, "a program that weighs has weights"
+            weights = self.weights if weighs else None
+            assert weighs == (weights is not None), "a program that weighs has weights"
             chunks = self._cut(PRODUCT_EDGES)
             ones = np.ones(max((chunk.end - chunk.start for chunk in chunks), default=0))
             self._products[weighs] = products = []
@@ -238,7 +239,7 @@ class Block:
                 # its constructor would copy what is a small part of an array
                 matrix.indptr = (self.starts[chunk.first : chunk.last + 1] - chunk.start).astype(np.int32)
                 matrix.indices = self.columns[chunk.start : chunk.end]
-                matrix.data = self.weights[chunk.start : chunk.end] if weighs else ones[: len(matrix.indices)]
+                matrix.data = ones[: len(matrix.indices)] if weights is None else weights[chunk.start : chunk.end]
                 products.append((chunk, matrix))
         return self._products[weighs]
 
