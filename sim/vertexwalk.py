@@ -14,8 +14,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from random import Random
+from typing import BinaryIO, Literal
 
 import msgspec
 from blake3 import blake3
@@ -105,6 +107,9 @@ class _Context:
 
     def count(self, *, records_in: int = 0, records_out: int = 0) -> None:
         """Nobody looks."""
+
+    def spill(self, path: str, mode: Literal["wb", "ab"] = "wb") -> AbstractContextManager[BinaryIO]:
+        raise AssertionError("what is walked here fits into memory")
 
 
 @dataclass(slots=True)

@@ -152,7 +152,10 @@ class UnmetShape(Shape, frozen=True, kw_only=True):
 
 
 class JobShape(Shape, frozen=True, kw_only=True):
-    """A job. `phase`: waiting, running, done, failed or cancelled; `progress`: of the tasks planned, 0 to 1."""
+    """A job. `phase`: waiting, running, done, failed or cancelled; `progress`: of the tasks planned, 0 to 1.
+
+    `lasted_s`: from its submission to its end; 0 while it goes on.
+    """
 
     id: str
     name: str
@@ -178,6 +181,7 @@ class JobShape(Shape, frozen=True, kw_only=True):
     skipped: tuple[SkippedShape, ...]
     unmet: tuple[UnmetShape, ...]
     progress: float
+    lasted_s: float
 
     @classmethod
     def of(cls, view: JobView) -> Self:
@@ -208,6 +212,7 @@ class JobShape(Shape, frozen=True, kw_only=True):
             skipped=tuple(SkippedShape(stage=s, task=t, error=e) for s, t, e in view.skipped),
             unmet=tuple(UnmetShape(node=n, lacks=lacks, has=has) for n, lacks, has in view.unmet),
             progress=_progress(view),
+            lasted_s=view.lasted_s,
         )
 
 

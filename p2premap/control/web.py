@@ -64,6 +64,7 @@ class AttemptView(Record, frozen=True, kw_only=True):
         outcome: such as "done"; "running".
         fetch_s: for how long its inputs and its process were waited for before.
         tasks: so many attempts of one batch that were too short to be told one by one; `task` is one of them.
+        spill_s: for how long it wrote to scratch disk what did not fit into memory.
     """
 
     slot: Count
@@ -77,6 +78,7 @@ class AttemptView(Record, frozen=True, kw_only=True):
     error: Short = ""
     fetch_s: Seconds = 0.0
     tasks: Count = 1
+    spill_s: Seconds = 0.0
 
 
 class News(Message, tag=173, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ worked out backwards from the report. It costs a tuple an attempt, or one a repo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from p2premap.ids import JobId
@@ -33,6 +33,7 @@ class Ended(NamedTuple):
     error: str
     fetch_s: float
     tasks: int
+    spill_s: float
 
 
 class _Batch(NamedTuple):
@@ -85,21 +86,42 @@ class Attempts:
         if len(event.ends) > ONE_BY_ONE_MAX:
             done = [end for end in event.ends if end.outcome is Outcome.DONE]
             if done:
-                self._add(event.slot, batch, done[0], began, now, waited, len(done))
+                self._add(event.slot, batch, done[0], began, now, waited, done)
             rest = [end for end in event.ends if end.outcome is not Outcome.DONE][-ONE_BY_ONE_MAX:]
         else:
             rest = list(event.ends)
         at = now
         for end in reversed(rest):
-            self._add(event.slot, batch, end, max(began, at - end.seconds), at, waited if end is rest[0] else 0.0, 1)
-            at = max(began, at - end.seconds)
+            start = max(began, at - end.seconds)
+            self._add(event.slot, batch, end, start, at, waited if end is rest[0] else 0.0, (end,))
+            at = start
         self._rested[event.slot] = now
 
     def _add(
-        self, slot: int, batch: _Batch, end: AttemptEnd, began: float, ended: float, fetch_s: float, tasks: int
+        self,
+        slot: int,
+        batch: _Batch,
+        end: AttemptEnd,
+        began: float,
+        ended: float,
+        fetch_s: float,
+        told: Sequence[AttemptEnd],
     ) -> None:
+        """One of these stands for all of them."""
         self._count += 1
-        error = end.error[:255]
         self._ended.append(
-            Ended(slot, batch.job, batch.stage, end.task, end.attempt, began, ended, end.outcome, error, fetch_s, tasks)
+            Ended(
+                slot=slot,
+                job=batch.job,
+                stage=batch.stage,
+                task=end.task,
+                attempt=end.attempt,
+                began=began,
+                ended=ended,
+                outcome=end.outcome,
+                error=end.error[:255],
+                fetch_s=fetch_s,
+                tasks=len(told),
+                spill_s=sum(one.spill.seconds for one in told if one.spill is not None),
+            )
         )

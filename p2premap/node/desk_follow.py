@@ -229,6 +229,7 @@ def _view(now: float, one: Ended) -> AttemptView:
         error=one.error[:ERROR_CHARACTERS_MAX],
         fetch_s=one.fetch_s,
         tasks=one.tasks,
+        spill_s=one.spill_s,
     )
 
 

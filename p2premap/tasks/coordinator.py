@@ -433,6 +433,8 @@ class Coordinator:
         state.changed = False
         self._view_at = now + self._config.view_s
         view = self.view(now)
+        if over:
+            view = msgspec.structs.replace(view, lasted_s=view.age_s)
         if over and (state.words or any(run.facts.failures for run in state.runs)):
             from p2premap.tasks import listing
 

@@ -190,6 +190,13 @@ class AttemptSpec(Record, frozen=True, kw_only=True):
     sources: tuple[Source, ...] = ()
 
 
+class Spill(Record, frozen=True, kw_only=True):
+    """What an attempt put aside on scratch disk because it did not fit into memory, and how long it took to write."""
+
+    bytes: Count
+    seconds: Seconds
+
+
 class AttemptEnd(Record, frozen=True, kw_only=True):
     """How one attempt ended.
 
@@ -202,6 +209,7 @@ class AttemptEnd(Record, frozen=True, kw_only=True):
         peak_bytes: peak resident memory, 0 where not measured.
         records_in, records_out: for progress and rates.
         missing: sources' digests, where the outcome is INPUT_LOST.
+        spill: None: everything fitted into memory.
     """
 
     task: Count
@@ -216,6 +224,7 @@ class AttemptEnd(Record, frozen=True, kw_only=True):
     records_in: Count = 0
     records_out: Count = 0
     missing: tuple[DigestField, ...] = ()
+    spill: Spill | None = None
 
 
 class Phase(enum.Enum):
@@ -267,7 +276,11 @@ class Leader(msgspec.Struct, frozen=True):
 
 
 class StageView(Record, frozen=True, kw_only=True):
-    """A stage in numbers, for progress displays."""
+    """A stage in numbers, for progress displays.
+
+    Args:
+        spilled_bytes: that attempts with results put aside on scratch disk, as they did not fit into memory.
+    """
 
     number: Count
     name: Short
@@ -281,6 +294,7 @@ class StageView(Record, frozen=True, kw_only=True):
     records_out: Count = 0
     seconds: Seconds = 0.0
     skipped: Count = 0
+    spilled_bytes: Count = 0
 
 
 class Failure(Record, frozen=True, kw_only=True):
@@ -333,6 +347,7 @@ class JobView(Record, frozen=True, kw_only=True):
         failures: of a job that is over: attempts that failed, the last of them; those of failed tasks first. Then what
             the last of the others printed.
         history: who has led it: (node, name, how old the job was then), the last of them.
+        lasted_s: how old it was when it was over; 0: it goes on.
     """
 
     job: bytes
@@ -364,6 +379,7 @@ class JobView(Record, frozen=True, kw_only=True):
     told: bytes = b""
     history: tuple[tuple[NodeIdField, Short, Seconds], ...] = ()
     failures: tuple[Failure, ...] = ()
+    lasted_s: Seconds = 0.0
 
     def brief(self) -> Self:
         """The same as a line of a list: without what may be long."""

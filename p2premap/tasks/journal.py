@@ -56,7 +56,7 @@ class Results(Record, tag=1, frozen=True, kw_only=True):
         value: of all, or, with `sizes` (u32 each), all values one after the other.
         records_out: of all, unless `records` (u64 each) names them.
         blobs: packed: index (u32), number of blobs (u16), then digest and size (u64) of each.
-        seconds: of all attempts together.
+        seconds, spilled: of all attempts together; see `p2premap.tasks.job.AttemptEnd`.
     """
 
     stage: StageId
@@ -72,6 +72,7 @@ class Results(Record, tag=1, frozen=True, kw_only=True):
     sizes: bytes = b""
     records: bytes = b""
     blobs: bytes = b""
+    spilled: Count = 0
 
 
 class Failed(Record, tag=2, frozen=True, kw_only=True):
@@ -234,6 +235,7 @@ def results(stage: StageId, node: NodeId, ends: Sequence[AttemptEnd]) -> Results
         sizes=b"" if same_value else _pack(array("I", [len(v) for v in values])),
         records=b"" if records.count(one.records_out) == count else _pack(array("Q", records)),
         blobs=b"".join([_pack_blobs(i, e.blobs) for i, e in enumerate(ends) if e.blobs]),
+        spilled=sum([e.spill.bytes for e in ends if e.spill is not None]),
     )
 
 

@@ -154,6 +154,7 @@ def _stage_view(run: StageRun, workers: Workers, all_there: bool) -> StageView:
         records_out=run.records_out,
         seconds=run.seconds,
         skipped=sum(map(bool, run.skipped.values())),
+        spilled_bytes=run.spilled_bytes,
     )
 
 

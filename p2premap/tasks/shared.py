@@ -132,8 +132,7 @@ class SharedRun(StageRun):
         first = not self.facts.chosen(task)
         ref = self.facts.add(task, end.attempt, node, end.value, end.blobs, end.records_out)
         if first:
-            self.records_out += end.records_out
-            self.seconds += end.seconds
+            self._add_up(end)
         else:
             for blob in end.blobs:
                 locations.made(now, blob.digest, node)

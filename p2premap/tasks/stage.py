@@ -76,7 +76,7 @@ class StageRun(Waiting):
         """Planned from results that had to be replaced: nothing of it counts any more."""
         self.raised: dict[int, int] = {}
         self.input_losses: dict[int, int] = {}
-        self.failed_attempts = self.lost_attempts = self.records_out = 0
+        self.failed_attempts = self.lost_attempts = self.records_out = self.spilled_bytes = 0
         self.seconds = 0.0
         self.skipped: dict[int, str] = {}
         """Tasks that failed for good, and how."""
@@ -166,9 +166,13 @@ class StageRun(Waiting):
             self._choose(task, end.attempt, node)
         self._settle(task)
         if first:
-            self.records_out += end.records_out
-            self.seconds += end.seconds
+            self._add_up(end)
         return True
+
+    def _add_up(self, end: AttemptEnd) -> None:
+        self.records_out += end.records_out
+        self.seconds += end.seconds
+        self.spilled_bytes += 0 if end.spill is None else end.spill.bytes
 
     def hold(self, task: int, attempt: int, node: NodeId, holder: NodeId) -> bool:
         """Take that `holder` has a copy of what this attempt at `node` yielded. False: it changes nothing."""
@@ -211,6 +215,8 @@ class StageRun(Waiting):
                 settled.append(end)
                 seconds += end.seconds
                 records += end.records_out
+                if end.spill is not None:
+                    self.spilled_bytes += end.spill.bytes
             else:
                 others.append(end)
         self.facts.add_firsts(node, settled)
@@ -333,6 +339,7 @@ class StageRun(Waiting):
         self.done += len(fresh)
         if fresh:
             self.seconds += fact.seconds
+            self.spilled_bytes += fact.spilled
         if self._tells:
             self.fresh_results += fresh
         return len(fresh)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from p2premap.web.service import Service
 
 Json = dict[str, Any]
+Shaped = type[msgspec.Struct]
 
 _PARAMETER: Final = re.compile(r"\{(\w+)(?::\w+)?\}")
 _REFERENCES: Final = "#/components/schemas/{name}"
@@ -61,10 +62,15 @@ Handler = Callable[[Call], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """An answer, or a body, that is not JSON."""
+    """An answer, or a body, that is not JSON.
+
+    Args:
+        events: of server-sent events, what their data is; a struct's type for JSON.
+    """
 
     type: str
     empty: bool = False
+    events: Shaped | None = None
 
 
 NOTHING: Final = Media("", empty=True)
@@ -99,7 +105,8 @@ class Endpoint:
 
 def document(endpoints: list[Endpoint], origin: str) -> Json:
     """The OpenAPI document (3.1)."""
-    types = {t for e in endpoints for t in (*e.answers.values(), e.body, e.query) if isinstance(t, type)}
+    named = [t for e in endpoints for t in (*e.answers.values(), e.body, e.query)]
+    types = {t for t in (*named, *(m.events for m in named if isinstance(m, Media))) if isinstance(t, type)}
     ordered = sorted(types | {ProblemShape}, key=lambda one: one.__name__)
     schemas, components = msgspec.json.schema_components(ordered, ref_template=_REFERENCES)
     schema_of = dict(zip(ordered, schemas, strict=True))
@@ -188,7 +195,25 @@ def _answer(kind: type | Media, schema_of: dict[type, Json]) -> Json:
 
 
 def _content(kind: type | Media, schema_of: dict[type, Json]) -> Json:
+    if isinstance(kind, Media) and kind.events is not None:
+        return {kind.type: {"schema": _event(schema_of[kind.events])}}
     if isinstance(kind, Media):
         plain = {"type": "object"} if kind.type == "application/json" else {"type": "string", "format": "binary"}
         return {kind.type: {"schema": plain}}
     return {"application/json": {"schema": schema_of[kind]}}
+
+
+def _event(data: Json) -> Json:
+    """One event of a stream, by its fields; its data is JSON in a string."""
+    text: Json = {"type": "string"}
+    return {
+        "type": "object",
+        "properties": {
+            "id": text,
+            "event": text,
+            "data": {**text, "contentMediaType": "application/json", "contentSchema": data},
+            "retry": {"type": "integer"},
+        },
+        "required": ["event", "data"],
+        "additionalProperties": False,
+    }

@@ -30,6 +30,7 @@ from p2premap.web.endpoints import Call, Endpoint, Media
 from p2premap.web.jobs import prefix_of, whole_view
 from p2premap.web.problems import Problem
 from p2premap.web.service import DOWNLOADS_MAX, FOLLOWERS_MAX, Service, has, reply
+from p2premap.web.world import Update
 
 CHUNK_BYTES: Final = 256 << 10
 SEND_S: Final = 10.0
@@ -354,6 +355,11 @@ ENDPOINTS: Final = [
         fails={404: "no such job, or part", 416: "it has no such bytes"},
     ),
     Endpoint(
-        "GET", "/api/v1/events", follow_events, "What changes.", {200: Media("text/event-stream")}, headers=_EVENTS
+        "GET",
+        "/api/v1/events",
+        follow_events,
+        "What changes.",
+        {200: Media("text/event-stream", events=Update)},
+        headers=_EVENTS,
     ),
 ]

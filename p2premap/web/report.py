@@ -55,6 +55,7 @@ def page(job: OneJobShape, view: JobView) -> str:
             f"</head><body><main><h1>{title} <span class='phase {job.phase}'>{job.phase}</span></h1>",
             _failure(job),
             _facts(job),
+            _failed_attempts(view),
             _stages(job),
             _graph(job.graph),
             _section("Work by node", ("Node", "Tasks"), ((one.name, one.tasks) for one in job.nodes)),
@@ -79,19 +80,31 @@ def _facts(job: OneJobShape) -> str:
         "Id": job.id,
         "Kind": job.kind,
         "Submitted": _clock(job.submitted_at),
-        "Took": duration(job.age_s),
+        "Took": duration(job.lasted_s) if job.lasted_s else "",
         "Led by": job.leader.name,
         "Ledger kept by": ", ".join(replica.name for replica in job.replicas),
         "Takeovers": str(job.takeovers),
         "Retries": str(job.retries),
         "Backups of stragglers": str(job.backups),
         "Attempts lost with nodes": str(sum(stage.lost_attempts for stage in job.stages)),
+        "Moved between stages": size(moved) if (moved := sum(s.bytes_in for s in job.stages if s.number)) else "",
+        "Spilled to disk": size(spilled) if (spilled := sum(s.spilled_bytes for s in job.stages)) else "",
         "Note": job.note,
     }
     rows = (
         f"<div class='fact'><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items() if value
     )
     return f"<dl class='facts'>{''.join(rows)}</dl>"
+
+
+def _failed_attempts(view: JobView) -> str:
+    """With their tracebacks, but for the one that the job failed of."""
+    parts = []
+    for one in (one for one in view.failures if one.outcome != "done"):
+        where = f"{one.stage_name} {one.task}, attempt {one.attempt} on {one.node_name}: {one.outcome}"
+        detail = f"<pre>{escape(one.detail)}</pre>" if one.detail and one.detail != view.detail else ""
+        parts.append(f"<div class='failure'><p>{escape(where)}. {escape(one.error)}</p>{detail}</div>")
+    return f"<h2>Attempts that failed</h2>{''.join(parts)}" if parts else ""
 
 
 def _stages(job: OneJobShape) -> str:

@@ -32,6 +32,7 @@ class AttemptShape(Shape, frozen=True, kw_only=True):
     outcome: str
     error: str
     fetch_s: float
+    spill_s: float
     tasks: int
 
 
@@ -67,8 +68,11 @@ class World:
         self._wall_s = wall_s
         self.nodes: dict[bytes, NodeShape] = {}
         self.cluster: StatusShape | None = None
-        self._jobs: dict[bytes, dict[bytes, JobView]] = {}
+        self._jobs: dict[bytes, dict[bytes, tuple[JobView, float]]] = {}
+        """By job and node: the node's view, and when it was heard."""
         self._best: dict[bytes, JobShape] = {}
+        self._heard: dict[bytes, float] = {}
+        """When each of these was as old as it says."""
         self._recent: deque[AttemptShape] = deque(maxlen=RECENT_MAX)
         self._running: dict[_Key, AttemptShape] = {}
         self._began: dict[tuple[bytes, int, int], int] = {}
@@ -93,7 +97,7 @@ class World:
             self.nodes.pop(node, None)
             self._new_nodes[node] = None
         for job in news.jobs:
-            self._jobs.setdefault(job.job, {})[news.node] = job
+            self._jobs.setdefault(job.job, {})[news.node] = job, self._wall_s()
             self._weigh(job.job)
         for gone in news.jobs_gone:
             self._drop(gone, news.node)
@@ -121,7 +125,7 @@ class World:
             at=self._wall_s(),
             nodes=[self.nodes[node] for node in self._new_nodes if node in self.nodes],
             nodes_gone=[node.hex() for node in self._new_nodes if node not in self.nodes],
-            jobs=[self._best[job] for job in self._new_jobs if job in self._best],
+            jobs=[self._aged(job) for job in self._new_jobs if job in self._best],
             jobs_gone=[job.hex() for job in self._new_jobs if job not in self._best],
             cluster=self.cluster if self._new_cluster else None,
             tasks=self._new_attempts,
@@ -138,10 +142,16 @@ class World:
         return Update(
             at=self._wall_s(),
             nodes=list(self.nodes.values()),
-            jobs=sorted(self._best.values(), key=lambda job: -job.submitted_at),
+            jobs=sorted(map(self._aged, self._best), key=lambda job: -job.submitted_at),
             cluster=self.cluster,
             tasks=[*recent, *self._running.values()][-RECENT_MAX:],
         )
+
+    def _aged(self, job: bytes) -> JobShape:
+        """As old as it is now: nodes do not tell that time passes."""
+        shape = self._best[job]
+        since = max(self._wall_s() - self._heard[job], 0.0)
+        return msgspec.structs.replace(shape, age_s=shape.age_s + since) if since else shape
 
     def _drop(self, job: bytes, node: bytes) -> None:
         views = self._jobs.get(job, {})
@@ -153,16 +163,16 @@ class World:
     def _weigh(self, job: bytes) -> None:
         """Of what several nodes say of a job, the most: its end, its leader's view, a replica's."""
         views = self._jobs.get(job)
-        best = None
+        best, heard = None, 0.0
         if views:
-            view = max(views.values(), key=lambda one: (one.phase.over, bool(one.stages), one.takeovers))
+            view, heard = max(views.values(), key=_weight)
             best = JobShape.of(view)
         if best == self._best.get(job):
             return
         if best is None:
-            del self._best[job]
+            del self._best[job], self._heard[job]
         else:
-            self._best[job] = best
+            self._best[job], self._heard[job] = best, heard
         self._new_jobs[job] = None
 
     def _attempt(self, node: bytes, view: AttemptView) -> None:
@@ -184,6 +194,7 @@ class World:
             outcome=view.outcome,
             error=view.error,
             fetch_s=round(view.fetch_s, 3),
+            spill_s=round(view.spill_s, 3),
             tasks=view.tasks,
         )
         if shape.ended_at is None:
@@ -207,3 +218,9 @@ class World:
         if self._began.get((key.job, key.stage, key.task)):
             return "backup"
         return "retry" if key.attempt % 1_000 else "run"
+
+
+def _weight(told: tuple[JobView, float]) -> tuple[bool, bool, int]:
+    """How much who said this knows of the job."""
+    view, _ = told
+    return view.phase.over, bool(view.stages), view.takeovers

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
+import time
+from collections.abc import Iterator
+from typing import BinaryIO, Literal
 
 import blake3
 
 from p2premap.node.blobs import BlobStore, Writer
-from p2premap.tasks.job import AttemptKey
+from p2premap.tasks.job import AttemptKey, Spill
 from p2premap.worker.runtime import InputLost, Segment
 
 
 class AttemptContext:
     """One attempt's `p2premap.worker.runtime.Context`."""
 
-    __slots__ = ("_store", "_writers", "attempt", "records_in", "records_out", "scratch")
+    __slots__ = ("_store", "_writers", "attempt", "records_in", "records_out", "scratch", "spilled")
 
     def __init__(self, attempt: AttemptKey, scratch: str, store: BlobStore) -> None:
         self.attempt = attempt
         self.scratch = scratch
         self.records_in = 0
         self.records_out = 0
+        self.spilled: Spill | None = None
         self._store = store
         self._writers: list[Writer] | None = None
 
@@ -76,6 +81,18 @@ class AttemptContext:
         """See `p2premap.worker.runtime.Context.count`."""
         self.records_in += records_in
         self.records_out += records_out
+
+    @contextlib.contextmanager
+    def spill(self, path: str, mode: Literal["wb", "ab"] = "wb") -> Iterator[BinaryIO]:
+        """See `p2premap.worker.runtime.Context.spill`."""
+        began = time.perf_counter()
+        with open(path, mode) as file:
+            start = file.tell()
+            yield file
+            size = file.tell() - start
+        seconds = time.perf_counter() - began
+        before = self.spilled or Spill(bytes=0, seconds=0.0)
+        self.spilled = Spill(bytes=before.bytes + size, seconds=before.seconds + seconds)
 
     def close(self) -> None:
         """The attempt is over: blobs that it did not finish go."""

@@ -24,7 +24,7 @@ from p2premap.ids import JobId
 from p2premap.node.blobs import BlobStore
 from p2premap.node.logs import log_path
 from p2premap.tasks.delivery import DELIVER
-from p2premap.tasks.job import AttemptEnd, AttemptKey, Outcome
+from p2premap.tasks.job import AttemptEnd, AttemptKey, Outcome, Spill
 from p2premap.wire import FrameDecoder, Message, encode_frame
 from p2premap.worker import together, waiting
 from p2premap.worker.capture import Capture
@@ -164,13 +164,15 @@ class Worker:
                 peak_bytes=job.peak.of_attempt(seconds),
                 records_in=context.records_in,
                 records_out=context.records_out,
+                spill=context.spilled,
             )
         except BaseException as error:
             # whatever user code raises is an answer
             self._interruptible = False
             seconds = time.perf_counter() - start
             peak = job.peak.of_attempt(seconds)
-            end = job.failed(end_of(order.task, order.attempt, error), seconds=seconds, peak=peak)
+            end = end_of(order.task, order.attempt, error)
+            end = job.failed(end, seconds=seconds, peak=peak, spill=context.spilled)
         return end if self._forked else _with_words(end, job.clean_up(context))
 
     def _run_together(self, message: RunTogether, table: Table, orders: tuple[Order, ...]) -> None:
@@ -330,7 +332,7 @@ class _Job:
         self.runtime = made
         return made
 
-    def failed(self, end: AttemptEnd, *, seconds: float, peak: int) -> AttemptEnd:
+    def failed(self, end: AttemptEnd, *, seconds: float, peak: int, spill: Spill | None = None) -> AttemptEnd:
         """The end of an attempt that failed, with its figures and what it printed last."""
         detail = end.detail
         if self.capture.spoke() and (tail := self.capture.tail()):
@@ -344,6 +346,7 @@ class _Job:
             seconds=seconds,
             peak_bytes=peak,
             missing=end.missing,
+            spill=spill,
         )
 
     def clean_up(self, context: AttemptContext) -> str:

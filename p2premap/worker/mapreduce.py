@@ -163,7 +163,7 @@ class MapReduceRuntime:
         if not job.shuffles:
             raise JobCodeError("The job file has no function reduce on this node, although it had when submitted.")
         output = output_for(job, context, onward=params.onward)
-        runs = narrowed([Run(s) for s in segments], params.runs_max, context.scratch, params.block_bytes)
+        runs = narrowed([Run(s) for s in segments], params.runs_max, context, params.block_bytes)
         windows = counted(merge(runs), context)
         if job.keying is None and job.reduce is not None:
             for window in windows:

@@ -7,7 +7,8 @@ runtime sees local files only: the node has brought every source here before the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -79,6 +80,9 @@ class Context(Protocol):
 
     def count(self, *, records_in: int = 0, records_out: int = 0) -> None:
         """Add to this attempt's counters."""
+
+    def spill(self, path: str, mode: Literal["wb", "ab"] = "wb") -> AbstractContextManager[BinaryIO]:
+        """A file in `scratch` for what does not fit into memory. How much is written, and for how long, is told."""
 
 
 class InputLost(Exception):

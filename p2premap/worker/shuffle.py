@@ -215,7 +215,7 @@ class MapOutput:
 
     def _spill(self) -> None:
         path = os.path.join(self._context.scratch, f"run-{len(self._spills)}")
-        with open(path, "wb") as file:
+        with self._context.spill(path) as file:
             self._spills.append((path, self._write_groups(self._writer(file.write))))
         self._grouping = grouping_for(self._job.combine, yields=self._job.combine_yields)
 
@@ -226,7 +226,7 @@ class MapOutput:
             start = sum(s.size for s in segments[:partition])
             end = start + segments[partition].size
             runs.append(Run(Segment(path, start, end, segments[partition].digest, True, "")))
-        few = narrowed(runs, self._params.runs_max, self._context.scratch, self._params.block_bytes)
+        few = narrowed(runs, self._params.runs_max, self._context, self._params.block_bytes)
         for keys, groups in merge(few):
             values = [groups[key] for key in keys]
             if self._job.combine_yields:
@@ -325,11 +325,12 @@ def _size(columns: Columns) -> int:
     return (sum(map(getsizeof, values)) + sum(map(getsizeof, columns.keys[:_SAMPLE]))) // len(some)
 
 
-def narrowed(runs: Sequence[Run], most: int, scratch: str, block_bytes: int) -> Sequence[Run]:
+def narrowed(runs: Sequence[Run], most: int, context: Context, block_bytes: int) -> Sequence[Run]:
     """No more than so many runs: where there are more, neighbours are merged on scratch disk first.
 
     Args:
         most: 0: any number.
+        context: of the attempt.
         block_bytes: of the blocks that are written.
 
     Raises:
@@ -339,9 +340,9 @@ def narrowed(runs: Sequence[Run], most: int, scratch: str, block_bytes: int) -> 
     for level in count():
         if not most or len(runs) <= most:
             break
-        paths = [os.path.join(scratch, f"merged-{level}-{start}") for start in range(0, len(runs), most)]
+        paths = [os.path.join(context.scratch, f"merged-{level}-{start}") for start in range(0, len(runs), most)]
         merged = [
-            _merged_run(path, runs[start : start + most], block_bytes)
+            _merged_run(path, runs[start : start + most], context, block_bytes)
             for path, start in zip(paths, range(0, len(runs), most), strict=True)
         ]
         for path in old:
@@ -350,8 +351,8 @@ def narrowed(runs: Sequence[Run], most: int, scratch: str, block_bytes: int) -> 
     return runs
 
 
-def _merged_run(path: str, runs: Sequence[Run], block_bytes: int) -> Run:
-    with open(path, "wb") as file:
+def _merged_run(path: str, runs: Sequence[Run], context: Context, block_bytes: int) -> Run:
+    with context.spill(path) as file:
         writer = RunWriter(file.write, compression="none", block_bytes=block_bytes)
         for keys, groups in merge(runs):
             writer.add_lists(keys, [groups[key] for key in keys])

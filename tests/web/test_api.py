@@ -203,6 +203,33 @@ def test_a_failure_with_its_traceback_and_log(api: Api, tmp_path: Path, text: Pa
     assert "has failed" in api.get(f"/jobs/{job}/why").json["text"]
 
 
+SPILLING = """
+def map(key, value):
+    for number in range(60_000):
+        yield f"{value} {number}", "x" * 100
+
+
+def reduce(key, values):
+    yield key, len(list(values))
+"""
+
+
+def test_what_does_not_fit_into_memory_is_told_of_the_attempt_and_of_its_stage(api: Api, tmp_path: Path) -> None:
+    source, one = tmp_path / "spilling.py", tmp_path / "one.txt"
+    source.write_text(SPILLING)
+    one.write_text("one\n")
+    with api.stream("/events") as stream:
+        job = submit(api, file=str(source), inputs=[str(one)], partitions=1, memory_limit_bytes=40_000_000)
+        told = (task for event in events(stream) for task in event.data.get("tasks", ()) if task["job"] == job)
+        ended = next(task for task in told if task["ended_at"] is not None and task["stage"] == 0)
+    assert ended["outcome"] == "done", ended
+    assert 0 < ended["spill_s"] <= ended["ended_at"] - ended["began_at"] + 0.002
+    stages = end_of(api, job)["stages"]
+    assert stages[0]["spilled_bytes"] > 1_000_000
+    assert stages[1]["spilled_bytes"] == 0
+    assert "Spilled to disk" in api.get(f"/jobs/{job}/report").body.decode()
+
+
 WAITING = """
 import pathlib, time
 

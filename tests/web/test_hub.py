@@ -64,6 +64,15 @@ def test_who_leads_a_job_knows_more_of_it_than_a_replica_and_its_end_is_the_end(
     assert (update.jobs, update.jobs_gone) == ([], [JOB.hex()])
 
 
+def test_a_job_grows_older_although_nobody_says_so() -> None:
+    now = [1000.0]
+    world = World(wall_s=lambda: now[0])
+    world.hear(news(jobs=(view(),)))
+    now[0] += 60.0
+    world.hear(news(BOB, jobs=(view(Phase.WAITING, stages=0),)))
+    assert [job.age_s for job in world.everything().jobs] == [61.0]
+
+
 def attempt(attempt: int = 0, **more: Any) -> AttemptView:
     return AttemptView(**{"slot": 0, "job": JOB, "stage": 0, "task": 7, "attempt": attempt, "began_s": 2.0, **more})
 
@@ -72,10 +81,11 @@ def test_attempts_begin_and_end(world: World) -> None:
     world.hear(news(attempts=(attempt(),)))
     world.hear(news(BOB, attempts=(attempt(1),)))
     world.hear(news(attempts=(attempt(ended_s=1.0, outcome="raised", error="no"),)))
-    world.hear(news(BOB, attempts=(attempt(1, ended_s=0.5, outcome="done"),)))
+    world.hear(news(BOB, attempts=(attempt(1, ended_s=0.5, outcome="done", spill_s=0.25),)))
     world.hear(news(BOB, attempts=(attempt(2),)))
     update = world.changes()
     assert update is not None
+    assert [one.spill_s for one in update.tasks] == [0.0, 0.0, 0.0, 0.25, 0.0]
     told = [(one.kind, one.outcome, one.began_at, one.ended_at) for one in update.tasks]
     assert told == [
         ("run", "running", 998.0, None),

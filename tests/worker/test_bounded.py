@@ -90,8 +90,10 @@ def test_too_many_runs_are_merged_in_several_passes(tmp_path: Path, most: int, m
     monkeypatch.setattr(shuffle, "merge", counted)
     runs = [run_of(tmp_path / f"{n}", [(key, [n, n]) for key in range(n % 3, 50, n % 5 + 1)]) for n in range(17)]
     expected = sorted((key, n) for n in range(17) for key in range(n % 3, 50, n % 5 + 1) for _ in range(2))
-    narrow = narrowed(runs, most, str(tmp_path), 100)
+    attempt = context(tmp_path)
+    narrow = narrowed(runs, most, attempt, 100)
     assert len(narrow) <= (most or 17)
+    assert (attempt.spilled is not None) == (0 < most < 17), "what is put aside on disk is told, and nothing else"
     found = [(key, value) for keys, groups in merging.merge(narrow) for key in keys for value in groups[key]]
     assert found == expected
     assert all(width <= most for width in widths)

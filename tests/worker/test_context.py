@@ -94,6 +94,16 @@ def test_counters_add_up_and_unfinished_blobs_go(context: AttemptContext, tmp_pa
     assert list((tmp_path / "blobs" / "tmp").iterdir()) == []
 
 
+def test_what_is_put_aside_on_disk_is_told(context: AttemptContext, tmp_path: Path) -> None:
+    assert context.spilled is None
+    for mode, size in (("wb", 10), ("ab", 5)):
+        with context.spill(str(tmp_path / "run"), mode) as file:  # type: ignore[arg-type]
+            file.write(bytes(size))
+    assert context.spilled is not None
+    assert (context.spilled.bytes, context.spilled.seconds > 0) == (15, True)
+    assert (tmp_path / "run").stat().st_size == 15
+
+
 def test_the_scratch_directory_is_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     scratch = tmp_path / "scratch"

@@ -1,14 +1,13 @@
-// Numbers as people read them.
+// Numbers as people read them, as the terminal shows them (p2premap/client/amounts.py).
 
 export function bytes(count) {
-  if (count < 1000) return `${count} B`;
-  const units = ["kB", "MB", "GB", "TB", "PB"];
-  let unit = -1;
+  const units = ["B", "kB", "MB", "GB", "TB", "PB"];
+  let unit = 0;
   while (count >= 999.5 && unit < units.length - 1) {
     count /= 1000;
     unit += 1;
   }
-  return `${count < 10 ? count.toFixed(1) : Math.round(count)} ${units[unit]}`;
+  return `${unit === 0 || count >= 99.95 ? Math.round(count) : Number(count.toPrecision(3))} ${units[unit]}`;
 }
 
 export function count(number) {
@@ -19,14 +18,20 @@ export function plural(number, one, many = `${one}s`) {
   return `${count(number)} ${number === 1 ? one : many}`;
 }
 
+const LONG = [
+  [86400, "d", 3600, "h"],
+  [3600, "h", 60, "min"],
+  [60, "min", 1, "s"],
+];
+
 export function seconds(s) {
   if (!isFinite(s)) return "–";
-  if (s < 0.0995) return `${Math.round(s * 1000)} ms`;
-  if (s < 9.95) return `${s.toFixed(1)} s`;
-  if (s < 100) return `${Math.round(s)} s`;
-  const minutes = Math.floor(s / 60);
-  if (minutes < 60) return `${minutes} min ${Math.round(s % 60)} s`;
-  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  if (s < 0.00995) return `${Math.round(s * 1000)} ms`;
+  if (s < 59.95) return `${s.toFixed(s < 9.995 ? 2 : 1)} s`;
+  const whole = Math.round(s);
+  const [size, name, part, partName] = LONG.find(([least]) => whole >= least);
+  const rest = Math.floor((whole % size) / part);
+  return `${Math.floor(whole / size)} ${name}${rest ? ` ${rest} ${partName}` : ""}`;
 }
 
 export function percent(part) {
@@ -34,7 +39,10 @@ export function percent(part) {
 }
 
 export function clock(at) {
-  return at ? new Date(at * 1000).toLocaleTimeString() : "–";
+  if (!at) return "–";
+  const then = new Date(at * 1000);
+  const today = then.toDateString() === new Date().toDateString();
+  return today ? then.toLocaleTimeString() : then.toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
 }
 
 export function short(id) {

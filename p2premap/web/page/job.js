@@ -4,14 +4,16 @@ import { bytes, clock, count, plural, seconds, short } from "./format.js";
 import { Graph } from "./graphs.js";
 import { Act, Bar, Fact, Phase } from "./parts.js";
 import { ask, useAnswer, useWorld } from "./store.js";
-import { isOver, pace } from "./world.js";
+import { age, isOver, pace } from "./world.js";
 
 export function Job({ id }) {
   const world = useWorld();
   const path = `api/v1/jobs/${id}`;
   const over = world.jobs.has(id) && isOver(world.jobs.get(id));
   const { data, error } = useAnswer(path, over ? 0 : 1);
-  const job = data ? { ...data, ...(world.jobs.get(id) ?? {}), detail: data.detail } : world.jobs.get(id); // lists leave details out
+  // what is fresh, and what lists leave out
+  const whole = data && { detail: data.detail, skipped: data.skipped, unmet: data.unmet };
+  const job = data ? { ...data, ...world.jobs.get(id), ...whole } : world.jobs.get(id);
   if (!job) return html`<p class="empty">${error || "Looking…"}</p>`;
   return html`<section aria-labelledby="job-title">
     <div class="row spread">
@@ -21,7 +23,7 @@ export function Job({ id }) {
     <${Bar} job=${job} />
     ${job.error && html`<${Failure} job=${job} />`}
     ${job.note && html`<p class="note">${job.note}</p>`}
-    <${Facts} job=${job} />
+    <${Facts} world=${world} job=${job} />
     <div class="columns">
       <div>
         <${Stages} job=${job} />
@@ -55,26 +57,29 @@ function Failure({ job }) {
   if (job.phase === "cancelled") return html`<p class="note">${job.error}</p>`;
   return html`<div class="failure" role="alert">
     <p>${job.error}</p>
-    ${job.detail ? html`<pre tabindex="0" aria-label="traceback">${job.detail}</pre>` : ""}
+    ${job.detail ? html`<pre tabindex="0" role="region" aria-label="traceback">${job.detail}</pre>` : ""}
   </div>`;
 }
 
-function Facts({ job }) {
-  const { rate, left } = pace(job);
+function Facts({ world, job }) {
+  const { rate, left } = pace(world, job);
   const shuffled = job.stages.reduce((sum, stage) => sum + (stage.number > 0 ? stage.bytes_in : 0), 0);
   const lost = job.stages.reduce((sum, stage) => sum + stage.lost_attempts, 0);
+  const spilled = job.stages.reduce((sum, stage) => sum + stage.spilled_bytes, 0);
   return html`<dl class="facts">
     <${Fact} name="Id">${short(job.id)}<//>
     <${Fact} name="Kind">${job.kind}<//>
     <${Fact} name="Leader">${job.leader.name || "nobody yet"}<//>
     <${Fact} name="Copies of the ledger">${job.replicas?.length ? job.replicas.map((r) => r.name).join(", ") : job.copies}<//>
-    <${Fact} name="Age">${seconds(job.age_s)}<//>
+    <${Fact} name="Handed in">${clock(job.submitted_at)}<//>
+    <${Fact} name=${isOver(job) ? "Took" : "Age"}>${seconds(isOver(job) ? job.lasted_s || NaN : age(world, job))}<//>
     ${!isOver(job) && html`<${Fact} name="Left">${seconds(left)}<//>`}
     ${!isOver(job) && html`<${Fact} name="Pace">${rate.toFixed(1)} tasks/s<//>`}
     <${Fact} name="Retries">${count(job.retries)}<//>
     <${Fact} name="Backups of stragglers">${count(job.backups)}<//>
     <${Fact} name="Attempts lost with nodes">${count(lost)}<//>
     ${shuffled ? html`<${Fact} name="Moved between stages">${bytes(shuffled)}<//>` : ""}
+    ${spilled ? html`<${Fact} name="Spilled to disk">${bytes(spilled)}<//>` : ""}
     <${Fact} name="Takeovers">${count(job.takeovers)}<//>
   </dl>`;
 }
@@ -142,7 +147,7 @@ function Attempts({ path, task }) {
   return html`<p>${data.why}</p>
     ${data.attempts.map(
       (attempt) => html`<p class="small">Attempt ${attempt.attempt}${attempt.node.name ? ` on ${attempt.node.name}` : ""}: ${attempt.outcome}. ${attempt.error}</p>
-        ${attempt.detail ? html`<pre tabindex="0" aria-label="traceback">${attempt.detail}</pre>` : ""}`,
+        ${attempt.detail ? html`<pre tabindex="0" role="region" aria-label="traceback">${attempt.detail}</pre>` : ""}`,
     )}
     <${Log} path=${path} over=${true} task=${`${task.stage}.${task.task}`} />`;
 }
@@ -194,9 +199,11 @@ function Results({ path, over, job }) {
 function Log({ path, over, task = "" }) {
   const { data } = useAnswer(`${path}/logs?tail=200${task && `&task=${task}`}`, over ? 0 : 2);
   const box = useRef(null);
+  const read = useRef(true); // to the end: whoever has scrolled up is left there
+  const look = ({ target }) => (read.current = target.scrollTop + target.clientHeight > target.scrollHeight - 8);
   useEffect(() => {
-    if (box.current) box.current.scrollTop = box.current.scrollHeight;
+    if (box.current && read.current) box.current.scrollTop = box.current.scrollHeight;
   }, [data]);
   if (!data) return "";
-  return html`${!task && html`<h2>Log</h2>`}<pre class="log" ref=${box} tabindex="0" aria-label="the end of the log">${data}</pre>`;
+  return html`${!task && html`<h2>Log</h2>`}<pre class="log" ref=${box} onScroll=${look} tabindex="0" role="region" aria-label="the end of the log">${data}</pre>`;
 }

@@ -39,7 +39,7 @@ export function Jobs() {
             </tr>
           </thead>
           <tbody>
-            ${all.slice(0, most).map((job) => html`<${Row} key=${job.id} job=${job} />`)}
+            ${all.slice(0, most).map((job) => html`<${Row} key=${job.id} world=${world} job=${job} />`)}
           </tbody>
         </table>`
       : html`<p class="empty">
@@ -52,8 +52,8 @@ export function Jobs() {
   </section>`;
 }
 
-function Row({ job }) {
-  const { rate, left } = pace(job);
+function Row({ world, job }) {
+  const { rate, left } = pace(world, job);
   const stage = job.stages[job.stages.length - 1];
   return html`<tr>
     <td data-label="Job">
@@ -70,6 +70,7 @@ function Row({ job }) {
       ${stage && !isOver(job)
         ? html`<div class="small">${stage.name}: ${count(stage.done)} of ${count(stage.tasks)}</div>`
         : ""}
+      ${isOver(job) && job.lasted_s ? html`<div class="small">took ${seconds(job.lasted_s)}</div>` : ""}
     </td>
     <td data-label="Tasks/s" class="num">${rate ? rate.toFixed(rate < 10 ? 1 : 0) : "–"}</td>
     <td data-label="Left" class="num">${isNaN(left) ? "–" : seconds(left)}</td>

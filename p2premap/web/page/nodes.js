@@ -91,7 +91,7 @@ function Steer({ node }) {
   const [slots, set] = useState(node.slots);
   const { data } = useAnswer(`${path}/why`, 5);
   return html`<div class="row steer">
-    <label>Worker processes <input type="number" min="0" max="512" value=${slots} onInput=${(e) => set(Number(e.target.value))} /></label>
+    <label>Worker processes <input type="number" min="0" max="1024" value=${slots} onInput=${(e) => set(Number(e.target.value))} /></label>
     <${Act} label="Set" does=${() => ask("PATCH", path, { slots })} />
     <${Act} label="Drain" kind="danger" sure=${`Drain ${node.name}? It ends what it runs, hands its jobs over, and stops.`} does=${() => ask("POST", `${path}/drain`, {})} />
     <p class="small">${data?.text ?? ""}</p>

@@ -1,7 +1,7 @@
 // The page's one state: the world, whether it is live, and what the API is asked.
 import { useEffect, useState } from "./vendor/preact-htm.js";
 import { follow } from "./events.js";
-import { apply, newWorld } from "./world.js";
+import { apply, goOn, newWorld } from "./world.js";
 
 export const world = newWorld();
 export const link = { state: "connecting", since: Date.now() };
@@ -29,6 +29,11 @@ function take({ data }) {
 }
 
 export function connect() {
+  setInterval(() => {
+    if (link.state !== "live") return;
+    goOn(world);
+    changed();
+  }, 1000);
   if (typeof SharedWorker === "undefined") {
     return connectAlone();
   }

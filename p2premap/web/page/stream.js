@@ -1,9 +1,9 @@
 // What every slot has done in the last minute: a canvas, because there are hundreds of attempts a second.
 import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
-import { seconds, short } from "./format.js";
+import { plural, seconds, short } from "./format.js";
 import { Graph, colour } from "./graphs.js";
 import { useWorld, world } from "./store.js";
-import { sortedNodes } from "./world.js";
+import { keyOf, sortedNodes } from "./world.js";
 
 const WINDOW_S = 60;
 const LANE = 14;
@@ -12,7 +12,8 @@ const SIGHT = 480; // pixels; what is more is scrolled
 const LEFT = 110;
 const PADDING = 10; // of the box around it, see style.css
 const BAD = new Set(["raised", "crashed", "time_limit", "memory_limit", "input_lost"]);
-const KINDS = ["run", "fetch", "retry", "backup", "failed"];
+const KINDS = ["run", "fetch", "spill", "retry", "backup", "failed"];
+const WORDS = { fetch: "waiting for inputs", spill: "writing to disk what memory cannot hold" };
 
 export function Stream() {
   const seen = useWorld();
@@ -20,10 +21,10 @@ export function Stream() {
   return html`<section aria-labelledby="stream-title">
     <h1 id="stream-title">Task stream</h1>
     <p class="legend">
-      ${KINDS.map((kind) => html`<span><i class="swatch ${kind}"></i>${kind === "fetch" ? "waiting for inputs" : kind}</span>`)}
+      ${KINDS.map((kind) => html`<span><i class="swatch ${kind}"></i>${WORDS[kind] ?? kind}</span>`)}
     </p>
     <${Chart} />
-    ${seen.leftOut ? html`<p class="small">${seen.leftOut} attempts came too fast to be shown.</p>` : ""}
+    ${seen.leftOut ? html`<p class="small">${plural(seen.leftOut, "attempt")} came too fast to be shown.</p>` : ""}
     <div class="columns">
       <${Graph} label="Tasks done in a second" columns=${[graph.at, graph.rate]} series=${[{ label: "tasks/s", colour: "--run" }]} />
       <${Graph}
@@ -41,18 +42,20 @@ export function Stream() {
 function Chart() {
   const canvas = useRef(null);
   const [pointed, point] = useState(null);
+  const shown = useRef(null);
+  shown.current = pointed;
   useEffect(() => {
     const palette = {};
     const dark = matchMedia("(prefers-color-scheme: dark)");
     const paint = () => {
-      for (const name of [...KINDS, "ink", "quiet", "line"]) palette[name] = colour(`--${name}`);
+      for (const name of [...KINDS, "ink", "quiet", "line", "card"]) palette[name] = colour(`--${name}`);
     };
     paint();
     dark.addEventListener("change", paint);
     let frame = 0;
     const draw = () => {
       frame = requestAnimationFrame(draw);
-      drawStream(canvas.current, palette);
+      drawStream(canvas.current, palette, shown.current);
     };
     draw();
     return () => {
@@ -64,12 +67,18 @@ function Chart() {
     const box = canvas.current.getBoundingClientRect();
     point(taskAt(canvas.current, event.clientX - box.left, event.clientY - box.top));
   };
+  const step = (event) => {
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!by) return;
+    event.preventDefault();
+    point(beside(shown.current, by));
+  };
   // only what is in sight is drawn: a canvas of fifty nodes would be thousands of pixels high
-  return html`<div class="scroll" tabindex="0" aria-label="Attempts by node and slot">
+  return html`<div class="scroll" tabindex="0" role="group" aria-label="Attempts by node and slot; left and right go from one to the next" onKeyDown=${step}>
       <canvas ref=${canvas} role="img" aria-label=${spoken()} onMouseMove=${look} onMouseLeave=${() => point(null)}></canvas>
       <div></div>
     </div>
-    <p class="small" aria-live="off">${pointed ? told(pointed) : "Point at an attempt to read what it is."}</p>`;
+    <p class="small told" aria-live="polite">${pointed ? told(pointed) : "Point at an attempt, or go there with the arrow keys, to read what it is."}</p>`;
 }
 
 function spoken() {
@@ -82,8 +91,20 @@ function told(task) {
   const job = world.jobs.get(task.job);
   const node = world.nodes.get(task.node);
   const took = task.ended_at === null ? "runs" : `${task.outcome} after ${seconds(task.ended_at - task.began_at)}`;
+  const waited = task.fetch_s >= 0.01 ? ` It waited ${seconds(task.fetch_s)} for its inputs.` : "";
+  const spilled = task.spill_s ? ` It wrote to disk for ${seconds(task.spill_s)} what did not fit into memory.` : "";
   const many = task.tasks > 1 ? ` and ${task.tasks - 1} more` : "";
-  return `${job?.name ?? short(task.job)} ${task.stage}.${task.task}${many}, attempt ${task.attempt} on ${node?.name ?? "?"}: ${took}. ${task.error ?? ""}`;
+  return `${job?.name ?? short(task.job)} ${task.stage}.${task.task}${many}, attempt ${task.attempt} on ${node?.name ?? "?"}: ${took}.${waited}${spilled} ${task.error ?? ""}`;
+}
+
+// The attempt of the last minute that began before or after this one, wherever it ran.
+function beside(task, by) {
+  const oldest = Date.now() / 1000 + world.skew - WINDOW_S;
+  const seen = [...world.tasks.values()].filter((one) => (one.ended_at ?? Infinity) > oldest);
+  seen.sort((a, b) => a.began_at - b.began_at || (keyOf(a) < keyOf(b) ? -1 : 1));
+  const at = task ? seen.findIndex((one) => keyOf(one) === keyOf(task)) : -1;
+  if (at < 0) return seen[by < 0 ? seen.length - 1 : 0] ?? null;
+  return seen[Math.max(0, Math.min(at + by, seen.length - 1))];
 }
 
 // One lane a slot, nodes in order of name: where each begins, how high all are, and what of that is in sight.
@@ -113,7 +134,7 @@ function fit(canvas, { all, width, height }) {
   }
 }
 
-function drawStream(canvas, palette) {
+function drawStream(canvas, palette, pointed) {
   const seen = place(canvas);
   const { rows, width, height, from } = seen;
   fit(canvas, seen);
@@ -151,6 +172,17 @@ function drawStream(canvas, palette) {
     }
     pen.fillStyle = palette[BAD.has(task.outcome) ? "failed" : task.kind] ?? palette.run;
     pen.fillRect(x1, y + 1, Math.max(x2 - x1, 1), LANE - 2);
+    if (task.spill_s) {
+      // how much of it, not when: it happens now and then
+      pen.fillStyle = palette.card;
+      pen.fillRect(x1, y + LANE - 6, Math.max(x2 - x1, 1), 1);
+      pen.fillStyle = palette.spill;
+      pen.fillRect(x1, y + LANE - 5, Math.max(Math.min(task.spill_s * perSecond, x2 - x1), 1), 4);
+    }
+    if (pointed && keyOf(pointed) === keyOf(task)) {
+      pen.strokeStyle = palette.ink;
+      pen.strokeRect(x1 - 1, y, Math.max(x2 - x1, 1) + 2, LANE);
+    }
   }
 }
 

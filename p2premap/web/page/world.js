@@ -32,7 +32,7 @@ export function apply(world, kind, event, now = Date.now() / 1000) {
   world.skew = event.at - now;
   for (const node of event.nodes ?? []) world.nodes.set(node.id, node);
   for (const id of event.nodes_gone ?? []) world.nodes.delete(id);
-  for (const job of event.jobs ?? []) world.jobs.set(job.id, job);
+  for (const job of event.jobs ?? []) world.jobs.set(job.id, { seen_at: event.at, ...job });
   for (const id of event.jobs_gone ?? []) world.jobs.delete(id);
   if (event.cluster) world.cluster = event.cluster;
   world.leftOut += event.left_out ?? 0;
@@ -57,9 +57,9 @@ function forget(world) {
 }
 
 // One point a second: tasks a second, tasks that run, tasks that wait.
-function measure(world, ended) {
+function measure(world, ended, at = world.at) {
   const { graph } = world;
-  const second = Math.floor(world.at);
+  const second = Math.floor(at);
   let running = 0;
   let waiting = 0;
   for (const job of world.jobs.values()) {
@@ -70,7 +70,7 @@ function measure(world, ended) {
     }
   }
   const last = graph.at.length - 1;
-  if (last >= 0 && graph.at[last] === second) {
+  if (last >= 0 && graph.at[last] >= second) {
     graph.rate[last] += ended;
     graph.running[last] = running;
     graph.waiting[last] = waiting;
@@ -80,6 +80,11 @@ function measure(world, ended) {
     push(graph, gap, 0, graph.running[last] ?? 0, graph.waiting[last] ?? 0);
   }
   push(graph, second, ended, running, waiting);
+}
+
+// Nothing has been told for a while: then nothing has changed, and the graphs go on.
+export function goOn(world, now = Date.now() / 1000) {
+  if (world.at) measure(world, 0, now + world.skew);
 }
 
 function push(graph, at, rate, running, waiting) {
@@ -105,12 +110,17 @@ export function sortedNodes(world) {
   return [...world.nodes.values()].sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : a.id < b.id ? -1 : 1));
 }
 
+// How old a job is. It is not told again as long as nothing else of it changes.
+export function age(world, job, now = Date.now() / 1000) {
+  return !job.seen_at ? job.age_s : job.age_s + Math.max(now + world.skew - job.seen_at, 0);
+}
+
 // How fast a job goes, and how long it will go on, as far as that can be told.
-export function pace(job) {
+export function pace(world, job) {
   const stage = job.stages[job.stages.length - 1];
   if (!stage || isOver(job)) return { rate: 0, left: NaN };
-  const age = Math.max(job.age_s, 0.001);
-  const rate = job.stages.reduce((sum, s) => sum + s.done, 0) / age;
-  const left = job.progress > 0.02 ? (age * (1 - job.progress)) / job.progress : NaN;
+  const old = Math.max(age(world, job), 0.001);
+  const rate = job.stages.reduce((sum, s) => sum + s.done, 0) / old;
+  const left = job.progress > 0.02 ? (old * (1 - job.progress)) / job.progress : NaN;
   return { rate, left };
 }

@@ -123,7 +123,7 @@ class SegmentBuffer:
         yield from self._held[partition]
 
     def _spill(self) -> None:
-        with open(self._path, "ab") as file:
+        with self._context.spill(self._path, "ab") as file:
             for partition, pieces in enumerate(self._held):
                 offset = file.tell()
                 file.writelines(pieces)
