@@ -16,6 +16,7 @@ from typing import Any, Final
 from p2premap.client.splits import FoundFile, look_into
 from p2premap.errors import JobRejected, P2PRemapError
 from p2premap.tasks.mapreduce_plan import packing_of, unpacked_name
+from p2premap.vertex.loading import ADJACENCY_ENDS
 from p2premap.worker.runtime import Segment
 
 LOOK_BYTES: Final = 64 << 10
@@ -119,7 +120,11 @@ def _seen(rows: Sequence[Sequence[bytes]], delimiter: str, adjacency: bool, colu
     named = len(places) < len(columns) or (bool(columns) and not columns[0].isdigit())
     if named:
         places = [names.index(column) for column in columns if column in names]
-    ids = [row if adjacency else [row[place] for place in places if place < len(row)] for row in rows]
+    if adjacency:
+        blanks = bytes.maketrans(ADJACENCY_ENDS, b" " * len(ADJACENCY_ENDS))
+        ids = [b" ".join(row).translate(blanks).split() for row in rows]
+    else:
+        ids = [[row[place] for place in places if place < len(row)] for row in rows]
     numbers = [all(map(_is_id, fields)) for fields in ids]
     header = named or (not adjacency and _is_header(rows, numbers))
     if header:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import os
-from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from p2premap.client.bundle import named_bases, pack_file
+from p2premap.client.bundle import pack_file
 from p2premap.client.graphlook import Seen, is_table, look, sampled_ids
 from p2premap.client.graphwish import AUTO, RANGE, Wish, check, wish_of
+from p2premap.client.programs import Class
 from p2premap.client.splits import FoundFile, cut_files, find_files
 from p2premap.client.submission import Submission, submission_of
 from p2premap.client.urlfiles import needing
@@ -123,22 +122,16 @@ def plan(asked: Asked) -> Submission:
             f"{asked.file} has no vertex program: define a class that derives from p2premap.VertexProgram or "
             "p2premap.ArrayProgram, or functions prepare and compute."
         )
-    above = {base for found in source.programs.values() for base in named_bases(found)}
-    candidates = [chosen] if chosen in source.programs else [name for name in source.programs if name not in above]
-    if len(candidates) > 1 or (chosen and chosen not in source.programs):
-        known = ", ".join(source.programs)
-        raise JobRejected(f"{asked.file} has the vertex programs {known}: say --option program=NAME with one of these.")
-    name = candidates[0]
-    lineage = _lineage(source.programs, name)
-    per_vertex, constants = name in source.per_vertex, ChainMap(*map(_constants, lineage))
+    found = Class(asked.file, source, chosen)
+    found.check_options(own)
     program = Program(
         name=source.name,
         code=source.bundle,
-        target=f":{name}",
-        form=OBJECTS if per_vertex else ARRAYS,
-        both=constants.get("view") in ("both", "simple"),
-        weighted=constants.get("weighted") is True,
-        prepares=per_vertex and any(map(_prepares, lineage)),
+        target=f":{found.name}",
+        form=OBJECTS if found.per_vertex else ARRAYS,
+        both=found.both,
+        weighted=found.weighted,
+        prepares=found.prepares,
         options=own,
     )
     return plan_vertex(program, wish, asked)
@@ -335,26 +328,3 @@ def _needing(options: JobOptions, files: Sequence[InputFile], wish: Wish) -> Job
         packages.append("pyarrow")
     requires = tuple(dict.fromkeys((*options.requires, *(f"package {package}" for package in packages))))
     return msgspec.structs.replace(options, requires=requires)
-
-
-def _lineage(programs: Mapping[str, ast.ClassDef], name: str) -> list[ast.ClassDef]:
-    """A class and those of the same file that it derives from."""
-    found = programs[name]
-    return [found, *(above for base in named_bases(found) if base in programs for above in _lineage(programs, base))]
-
-
-def _prepares(found: ast.ClassDef) -> bool:
-    return any(isinstance(statement, ast.FunctionDef) and statement.name == "prepare" for statement in found.body)
-
-
-def _constants(found: ast.ClassDef) -> dict[str, object]:
-    """What a class's body sets to constants."""
-    constants: dict[str, object] = {}
-    for statement in found.body:
-        match statement:
-            case (
-                ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=value))
-                | ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=value))
-            ):
-                constants[name] = value
-    return constants

@@ -114,6 +114,9 @@ def _planned(program: Any, asked: Asked, given: dict[str, Any]) -> Submission:  
         raise JobRejected(f"{program!r:.100} is no vertex program: give a class, a job file, or an algorithm's name.")
     wish, rest = wish_of(_texts(given))
     own = {name: given.get(name, value) for name, value in rest.items()}
+    for name in own:
+        if not hasattr(program, name):
+            raise JobRejected(f"{program.__name__} has no option {name!r}: give its class an attribute of this name.")
     options = asked.options
     requires = (*options.requires, _MINOR)
     asked = Asked(**{**_fields(asked), "options": _replaced(options, requires)})

@@ -34,6 +34,8 @@ PARQUET: Final = "parquet"
 PARTS: Final = "parts"
 ARRAYS: Final = "arrays"
 LINES: Final = "lines"
+ADJACENCY_ENDS: Final = b",;:"
+"""Where ids are integers, these end a field of an adjacency line as blanks do."""
 FORMS: Final = (EDGES, ADJACENCY, PARQUET, PARTS, ARRAYS, LINES)
 """What an input may be: a line an edge; a line a vertex with all its targets; rows of a Parquet file; output parts of
 an earlier job; arrays of another library; lines for the program's own `prepare`."""

@@ -227,6 +227,17 @@ class ArrayProgram(Program):
         raise NotImplementedError
 
 
+REQUIRED: Final[Mapping[str, Mapping[str, str]]] = {
+    "VertexProgram": {"compute": "compute(self, ctx, vertex, messages)"},
+    "ArrayProgram": {
+        "start": "start(self, part)",
+        "compute": "compute(self, part, inbox)",
+        "result": "result(self, part)",
+    },
+}
+"""What a program must have, by what it derives from."""
+
+
 class Hooks:
     """A program's hooks as `p2premap.vertex.barrier.Program` wants them.
 

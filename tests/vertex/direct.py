@@ -52,8 +52,8 @@ class DirectJob:
         self.director = VertexDirector(job=JOB, home=HOME, plan=packed)
         self._directory = directory
         self._store = BlobStore(str(directory / "blobs"))
-        self._seats = seats
-        self._runtimes = [runtime(self._bundle, str(directory)) for _ in range(seats)]
+        self._seats, self._made = seats, runtime
+        self.forget()
         self.results: list[Pinned] = []
         self.stage: StagePlan | None = self.director.first()
         self._number = 0
@@ -78,6 +78,10 @@ class DirectJob:
             self.results = [self._alone(name, self.stage, task) for task in range(self.stage.tasks)]
         self.stage = self.director.next(self._number, self.results)
         self._number += 1
+
+    def forget(self) -> None:
+        """The processes are others."""
+        self._runtimes = [self._made(self._bundle, str(self._directory)) for _ in range(self._seats)]
 
     @property
     def told(self) -> Told:
@@ -118,7 +122,11 @@ class DirectJob:
                 Order(task=task, attempt=0, params=one.params, segments=tuple(map(self._segment, one.sources)))
                 for task, one in zip(tasks, given, strict=True)
             ]
-            results = self._runtimes[gang.seat].run_together(plan.function, orders, gang, contexts)
+            try:
+                results = self._runtimes[gang.seat].run_together(plan.function, orders, gang, contexts)
+            finally:
+                for context in contexts:
+                    context.close()
             for task, result in zip(tasks, results, strict=True):
                 pinned[task] = Pinned(value=result.value, blobs=result.blobs, holders=(HOME,))
 

@@ -146,8 +146,84 @@ def test_a_job_file_with_several_programs(tmp_path: Path) -> None:
 
 
 def test_an_option_that_a_program_has_not(tmp_path: Path) -> None:
-    with pytest.raises(VertexError, match="RankPages has no option 'dampng'"):
-        job(tmp_path, {"a.txt": TRIANGLE}, EXAMPLES / "rank_pages.py", dampng=0.9).run()
+    said = "RankPages has no option 'dampng'; options are what its class sets: combine, damping"
+    with pytest.raises(JobRejected, match=said):
+        job(tmp_path, {"a.txt": TRIANGLE}, EXAMPLES / "rank_pages.py", dampng=0.9)
+    path = program(
+        tmp_path,
+        """
+        import p2premap
+
+        class Mixed:
+            pass
+
+        class Some(p2premap.ArrayProgram, Mixed):
+            def __init__(self):
+                self.limit = 3
+
+            def start(self, part): ...
+
+            def compute(self, part, inbox):
+                part.state["x"] = part.keys * self.limit
+                return True
+
+            def result(self, part):
+                return part.state["x"]
+        """,
+    )
+    for name in ("found", "wrong"):
+        (tmp_path / name).mkdir()
+    assert job(tmp_path / "found", {"a.txt": b"1 2\n"}, path, limit=5).run() == {"1": "5", "2": "10"}
+    with pytest.raises(VertexError, match="Some has no option 'limits'"):
+        job(tmp_path / "wrong", {"a.txt": b"1 2\n"}, path, limits=5).run()
+
+
+ARRAYS = """
+    import numpy as np
+    import p2premap
+
+    class Some(p2premap.ArrayProgram{mixed}):
+        def start(self, part):
+            part.state["x"] = {state}
+
+        {compute}compute(self, part, inbox):
+            part.state["x"] = part.state["x"] + 1
+            return part.superstep > 1
+
+        def {result}(self, part):
+            return {value}
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "said"),
+    [
+        ({"result": "results"}, JobRejected, r"Some has no method result: define result\(self, part\)"),
+        ({"result": "results", "mixed": ", dict"}, VertexError, "Some has no method result"),
+        ({"compute": "async def "}, JobRejected, "line 9: compute is an async function"),
+        ({"value": "part.state['x'][:1]"}, VertexError, r"result of Some gave an array of the shape \(1,\)"),
+        ({"state": "np.zeros(part.n, complex)"}, VertexError, r"part.state\['x'\] is an array of complex128"),
+    ],
+)
+def test_what_an_array_program_lacks(tmp_path: Path, given: dict[str, str], kind: type[Exception], said: str) -> None:
+    usual = {"mixed": "", "state": "np.zeros(part.n)", "compute": "def ", "result": "result", "value": "part.keys"}
+    with pytest.raises(kind, match=said):
+        job(tmp_path, {"a.txt": TRIANGLE}, program(tmp_path, ARRAYS.format(**{**usual, **given})), partitions=1).run()
+
+
+def test_state_of_any_shape_outlives_a_process(tmp_path: Path) -> None:
+    given = {"state": "np.stack([part.keys, part.keys * 10], axis=1)", "value": "part.state['x'][:, 1]"}
+    usual = {"mixed": "", "compute": "def ", "result": "result"}
+    made = job(tmp_path, {"a.txt": TRIANGLE}, program(tmp_path, ARRAYS.format(**usual, **given)), checkpoint_every=1)
+    while made.stage is not None and not made.stage.final:
+        made.step()
+        made.forget()
+    assert made.run() == {"1": "13", "2": "23", "3": "33", "4": "43"}
+
+
+def test_adjacency_lines_with_a_colon_are_of_integers(tmp_path: Path) -> None:
+    found = job(tmp_path, {"a.txt": b"7:\n8:\n9: 7\n"}, "components", format="adjacency").run()
+    assert found == {"7": "7", "8": "8", "9": "7"}
 
 
 FAMILY = """

@@ -238,7 +238,7 @@ class ArrayPartition:
             )
         for what, value in fresh.items():
             array = part.state.get(what)
-            if array is None or array.shape != (part.n,):
+            if array is None or array.shape[:1] != (part.n,):
                 shape = "is not there" if array is None else f"has the shape {array.shape}"
                 raise VertexError(
                     f"{name} names {what!r} in `fresh`: part.state[{what!r}] must have one entry for each of "
@@ -251,6 +251,15 @@ class ArrayPartition:
     def snapshot(self, sink: Sink) -> None:
         """See there."""
         arrays: dict[str, Array] = {_STATE + name: np.asarray(array) for name, array in self.part.state.items()}
+        meta: dict[str, bool | str] = {"begun": self._begun}
+        for name, array in arrays.items():
+            if not graphfile.can_hold(array):
+                raise VertexError(
+                    f"part.state[{name.removeprefix(_STATE)!r}] is an array of {array.dtype}, which no checkpoint can "
+                    "hold: use numbers or truth values of numpy."
+                )
+            if array.ndim != 1:
+                meta[name] = ",".join(map(str, array.shape))
         assert self.part.letters is not None, "made with the partition"
         arrays |= {_MAIL + name: array for name, array in self.part.letters.kept().items()}
         if self._rewired:
@@ -271,7 +280,7 @@ class ArrayPartition:
             if inbox.rows is not None:
                 arrays["offsets"] = inbox.rows[0]
                 arrays |= {f"row:{number}": array for number, array in enumerate(inbox.rows[1])}
-        graphfile.write(sink.write, {"begun": self._begun}, arrays)
+        graphfile.write(sink.write, meta, arrays)
 
     def restore(self, data: memoryview) -> None:
         """See there."""
@@ -286,7 +295,9 @@ class ArrayPartition:
             part.rewire(rewired, self._view(rewired))
         part.state.clear()
         part.state.update(
-            (name.removeprefix(_STATE), np.array(array)) for name, array in arrays.items() if name.startswith(_STATE)
+            (name.removeprefix(_STATE), np.array(array).reshape(_shape(found.meta.get(name))))
+            for name, array in arrays.items()
+            if name.startswith(_STATE)
         )
         self._remember()
         assert part.letters is not None, "just made"
@@ -315,9 +326,16 @@ class ArrayPartition:
         """See there."""
         ids = self.part.graph.ids()
         result = self._program.result(self.part)
+        columns = [np.asarray(column) for column in (result if isinstance(result, tuple) else (result,))]
+        for column in columns:
+            if column.shape[:1] != (self.part.n,):
+                raise VertexError(
+                    f"result of {type(self._program).__name__} gave an array of the shape {column.shape}: it must have "
+                    f"one entry for each of the {self.part.n} vertices of the partition."
+                )
         if isinstance(result, tuple):
-            return zip(ids, zip(*(np.asarray(column).tolist() for column in result), strict=True), strict=True)
-        return zip(ids, np.asarray(result).tolist(), strict=True)
+            return zip(ids, zip(*(column.tolist() for column in columns), strict=True), strict=True)
+        return zip(ids, columns[0].tolist(), strict=True)
 
 
 class ArrayForm:
@@ -355,6 +373,11 @@ def _check(program: ArrayProgram, settings: Settings) -> None:
             f"The graph was built without looking at edges from both ends, as the view {program.view!r} of {name} "
             f'needs: write view = "{program.view}" into the class itself.'
         )
+
+
+def _shape(said: object) -> tuple[int, ...]:
+    """The shape that a snapshot says; of most arrays it says nothing."""
+    return (-1,) if said is None else tuple(int(size) for size in str(said).split(",") if size)
 
 
 def _active(n: int, halted: object) -> int:

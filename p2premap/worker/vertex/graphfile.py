@@ -4,8 +4,8 @@
 
     "P2PA" | version (2) | reserved (2) | length of the head (8) | head, msgpack | arrays, each at a multiple of 64
 
-Arrays are little-endian and contiguous; what is read are views of the bytes that were given: a file that is mapped
-costs no time and no memory before it is looked at.
+Arrays are little-endian, contiguous and of one dimension; what is read are views of the bytes that were given: a file
+that is mapped costs no time and no memory before it is looked at.
 
 The arrays of a partition's graph, whose vertices are in ascending order of their keys (see `owners`)::
 
@@ -110,6 +110,11 @@ class Graph:
         return [names[start:end].decode("utf-8", "surrogatepass") for start, end in itertools.pairwise(bounds)]
 
 
+def can_hold(array: Array) -> bool:
+    """Whether `write` can write it: its values are numbers, or true and false."""
+    return array.dtype.str in _TYPES
+
+
 def write(put: Callable[[bytes | memoryview], object], meta: Meta, arrays: Mapping[str, Array]) -> None:
     """Write these arrays.
 
@@ -118,7 +123,7 @@ def write(put: Callable[[bytes | memoryview], object], meta: Meta, arrays: Mappi
     """
     columns, offset = [], 0
     for name, array in arrays.items():
-        assert array.dtype.str in _TYPES, f"{name} is of type {array.dtype}"
+        assert can_hold(array), f"{name} is of type {array.dtype}"
         columns.append(_Column(name, array.dtype.str, array.size, offset))
         offset += _padded(array.nbytes)
     head = msgspec.msgpack.encode(_Head(dict(meta), columns))

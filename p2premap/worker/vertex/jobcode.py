@@ -13,7 +13,7 @@ import msgspec
 from p2premap.vertex.barrier import VertexError
 from p2premap.vertex.loading import INTEGERS, LINES, unpack_reading
 from p2premap.vertex.plan import ARRAYS, OBJECTS, Settings
-from p2premap.vertex.program import ArrayProgram, VertexProgram, set_options
+from p2premap.vertex.program import REQUIRED, ArrayProgram, VertexProgram, set_options
 from p2premap.worker.loading import load_bundle
 from p2premap.worker.vertex.functions import program_of
 from p2premap.worker.vertex.partition import Form
@@ -56,6 +56,7 @@ def job_code(bundle: bytes, settings: Settings) -> JobCode:
     program = made(getattr(module, attribute, None)) if attribute else find_program(module)
     if form_of(program) != settings.form:
         raise VertexError(f"The job was planned for a program of the form {settings.form!r}, and this is another.")
+    _complete(program)
     prepares = isinstance(program, VertexProgram) and type(program).prepare is not VertexProgram.prepare
     if prepares and unpack_reading(settings.reading).form != LINES:
         raise VertexError(
@@ -65,6 +66,14 @@ def job_code(bundle: bytes, settings: Settings) -> JobCode:
     options = msgspec.msgpack.decode(settings.options, type=dict[str, object])
     set_options(program, options, integers=settings.ids == INTEGERS)
     return JobCode(program, settings)
+
+
+def _complete(program: VertexProgram | ArrayProgram) -> None:
+    """Raises VertexError: the program lacks a method, as would show at the end of the job."""
+    form = VertexProgram if isinstance(program, VertexProgram) else ArrayProgram
+    for name, call in REQUIRED[form.__name__].items():
+        if getattr(type(program), name) is getattr(form, name) and name not in vars(program):
+            raise VertexError(f"{type(program).__name__} has no method {name}: define {call}.")
 
 
 _last: tuple[bytes, ModuleType] | None = None

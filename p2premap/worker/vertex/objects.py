@@ -143,7 +143,11 @@ class ObjectPartition:
         """See `Partition`. From lists of edges: values are those that the program creates."""
         for vertex in self._graph.vertices:
             assert vertex is not None, "nothing was removed yet"
-            vertex.value = self._program.create(vertex.id)
+            try:
+                vertex.value = self._program.create(vertex.id)
+            except Exception as error:
+                error.add_note(f"create was called for vertex {vertex.id!r}")
+                raise
 
     def counts(self) -> tuple[int, int]:
         """See `Partition`."""
@@ -372,5 +376,11 @@ class ObjectPartition:
     def rows(self) -> Iterator[tuple[object, object]]:
         """See `Partition`."""
         for vertex in self._graph.vertices:
-            if vertex is not None:
-                yield vertex.id, self._program.result(vertex)
+            if vertex is None:
+                continue
+            try:
+                result = self._program.result(vertex)
+            except Exception as error:
+                error.add_note(f"result was called for vertex {vertex.id!r}")
+                raise
+            yield vertex.id, result

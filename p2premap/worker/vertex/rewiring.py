@@ -266,7 +266,7 @@ def moved(array: Array, before: Keys, fresh: Any) -> Array:  # noqa: ANN401  (a 
         before: see `Rewired`.
         fresh: what new vertices have.
     """
-    result = np.full(len(before), fresh, array.dtype)
+    result = np.full((len(before), *array.shape[1:]), fresh, array.dtype)
     known = before >= 0
     result[known] = array[before[known]]
     return result

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from p2premap.vertex.loading import ADJACENCY, BAD_SHOWN_MAX, STRINGS, Loaded, Reading, too_many_bad
+from p2premap.vertex.loading import ADJACENCY, ADJACENCY_ENDS, BAD_SHOWN_MAX, STRINGS, Loaded, Reading, too_many_bad
 from p2premap.worker.blocks import shorten
 from p2premap.worker.vertex.owners import Keys, hashed
 from p2premap.worker.vertex.partition import VertexError
@@ -35,7 +35,6 @@ Where: TypeAlias = Callable[[int], str]
 """Where a line of a piece is, for people."""
 
 _SMALL_BYTES: Final = 4 << 10
-_ADJACENCY_DELIMITERS: Final = b",;:"
 _KEY_BITS: Final = 63
 
 
@@ -134,7 +133,7 @@ class TextReader:
         self._header = [name.encode() for name in reading.header]
         self._names, self._bad = names, bad
         if self._adjacency and not self._strings:
-            self._ends_fields = _ADJACENCY_DELIMITERS
+            self._ends_fields = ADJACENCY_ENDS
         else:
             self._ends_fields = b"" if reading.delimiter in ("", "\t", " ") else reading.delimiter.encode()
 
@@ -303,7 +302,7 @@ class TextReader:
         if self._strings:
             fields = [field for field in self._fields(line) if field]
             return [fields[0].removesuffix(b":"), *fields[1:]] if fields else [line]
-        return line.translate(bytes.maketrans(_ADJACENCY_DELIMITERS, b" " * len(_ADJACENCY_DELIMITERS))).split()
+        return line.translate(bytes.maketrans(ADJACENCY_ENDS, b" " * len(ADJACENCY_ENDS))).split()
 
     def _id(self, field: bytes) -> int:
         if self._strings:
