@@ -42,7 +42,7 @@ _OWN: Final[Mapping[str, tuple[Callable[[F], F], ...]]] = {
             "--tolerance", type=click.FloatRange(0), metavar="X", help="End when ranks change by less in all. [1e-9]"
         ),
         click.option(
-            "--iterations", type=click.IntRange(0), metavar="N", help="So many exactly. [until ranks rest, at most 100]"
+            "--iterations", type=click.IntRange(1), metavar="N", help="So many exactly. [until ranks rest, at most 100]"
         ),
     ),
     "components": (),

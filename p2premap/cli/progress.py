@@ -218,10 +218,12 @@ class PlainProgress:
         now = time.monotonic()
         view = shown(view)
         before, self._last = self._last, view
-        for text in (*self._news.of(view), *self._news.converged(view)):
+        for text in self._news.of(view):
             say(text)
         if before is not None and len(view.stages) > len(before.stages) and before.stages:
             self._say_stage(before, now, view.stages[len(before.stages) - 1])
+        for text in self._news.converged(view):
+            say(text)
         if view.stages:
             self._rate.feed(now, view.stages[-1])
         if now - self._said_at >= LINE_S and not leaderless(view):
