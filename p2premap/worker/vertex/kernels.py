@@ -154,6 +154,9 @@ class Block:
         self.columns: Slots = (keys & ((1 << bits) - 1)).astype(np.int32)
         self.rows: Keys = order
         """Those that have edges, in the order in which these are kept."""
+        self._places = np.full(height, len(order))
+        """Where each row is among those; behind them, if it is not."""
+        self._places[order] = np.arange(len(order))
         self.starts = np.zeros(len(self.rows) + 1, np.int64)
         """Where their edges begin in `columns`."""
         np.cumsum(counts[order], out=self.starts[1:])
@@ -191,25 +194,19 @@ class Block:
         Args:
             edge: what a weight does to a value on its way.
         """
-        reduced = np.empty(len(self.rows), values.dtype)
+        reduced = np.empty(len(self.rows) + 1, values.dtype)
+        reduced[-1] = how.identity
         if how.ufunc is np.add and values.dtype == np.float64 and edge in (None, np.multiply) and matrices():
             for chunk, matrix in self._product(edge is not None):
                 reduced[chunk.first : chunk.last] = matrix @ values
-            return self._placed(how, reduced)
+            return reduced.take(self._places)
         for chunk, gathered in self.gather(values):
             if edge is not None:
                 assert self.weights is not None, "a program that weighs has weights"
                 edge(gathered, self.weights[chunk.start : chunk.end], out=gathered, casting="unsafe")
             starts = self.starts[chunk.first : chunk.last] - chunk.start
             how.ufunc.reduceat(gathered, starts, out=reduced[chunk.first : chunk.last])
-        return self._placed(how, reduced)
-
-    def _placed(self, how: Reducer, reduced: Array) -> Array:
-        """Values of rows that have edges, as values of all rows."""
-        whole = len(self.rows) == self.height
-        result = np.empty(self.height, reduced.dtype) if whole else np.full(self.height, how.identity, reduced.dtype)
-        result[self.rows] = reduced
-        return result
+        return reduced.take(self._places)
 
     def gather(self, values: Array) -> Iterator[tuple[Chunk, Array]]:
         """The values along the edges, chunk by chunk; the array is used again for the next one."""
@@ -280,7 +277,8 @@ class Block:
 
     def bytes_held(self) -> int:
         """What its arrays take, of those that have been needed so far."""
-        arrays: list[Array | None] = [self.columns, self.weights, self.rows, self.starts, *(self._pushed or ())]
+        held = self.columns, self.weights, self.rows, self._places, self.starts
+        arrays: list[Array | None] = [*held, *(self._pushed or ())]
         for products in self._products.values():
             arrays += [matrix.indptr for _, matrix in products]
         arrays.append(self.__dict__.get("degrees"))
