@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import InvalidStateError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, InvalidStateError, ThreadPoolExecutor
 from typing import Final
 
-from p2premap.client.callstate import CallState, set_exception
+from p2premap.client.callstate import CallState, Held, set_exception
+from p2premap.client.dependents import Dependents
 from p2premap.client.future import Future
 from p2premap.client.packs import Pack
 from p2premap.client.pickles import exception, loads
@@ -33,11 +34,13 @@ class Answers:
     Args:
         state: of the line.
         sender: what waits may go once something has ended.
+        dependents: likewise.
     """
 
-    def __init__(self, state: CallState, sender: Sender) -> None:
+    def __init__(self, state: CallState, sender: Sender, dependents: Dependents) -> None:
         self._state = state
         self._sender = sender
+        self._dependents = dependents
         self._fetchers: ThreadPoolExecutor | None = None
         self.spent_bytes = 0
         """What the job's ledger has taken in of answers, about."""
@@ -61,6 +64,7 @@ class Answers:
 
     def _go_on(self, slots: int = 0) -> None:
         state = self._state
+        self._dependents.go_on()
         with state.lock:
             state.packer.slots = slots or state.packer.slots
             flush = self._sender.may_flush()
@@ -93,6 +97,9 @@ class Answers:
 
     def _answered(self, pack: Pack, done: Done) -> None:
         """The pack's answers are here."""
+        if done.flags & VOID and pack.mapped is None:
+            self._given_back(pack)
+            return
         packer = self._state.packer
         with self._state.lock:
             if packer.ended(pack.number) is None:
@@ -102,14 +109,28 @@ class Answers:
                 pack.mapped.answered += done.calls
             if pack.mapped is None or not done.flags & RAISED:
                 packer.rest(pack, done.calls)
-        if pack.mapped is not None:
-            if not done.flags & VOID:
-                pack.mapped.tell(pack.start, done)
-            return
+        if pack.mapped is None:
+            self._set_results(pack, done)
+        elif not done.flags & VOID:
+            pack.mapped.tell(pack.start, done)
+
+    def _given_back(self, pack: Pack) -> None:
+        """What the pack named was not to be had."""
+        with self._state.lock:
+            if self._state.packer.ended(pack.number) is None:
+                return
+            for call in pack.calls:
+                self._state.held[call] = Held(going=True)
+        for call in pack.calls:
+            self._dependents.again(call)
+
+    def _set_results(self, pack: Pack, done: Done) -> None:
         for call, (piece, is_exception) in zip(pack.calls, _pieces(done), strict=False):
             future = call.future
             try:
-                if is_exception:
+                if pack.early and any(isinstance(thing, Future) and thing.cancelled() for thing in call.things):
+                    set_exception(future, CancelledError())
+                elif is_exception:
                     set_exception(future, exception(piece))
                 else:
                     future.set_result(unpack_value(piece) if done.flags & VALUES else loads(piece))

@@ -16,13 +16,13 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from typing import Any, Final
 
 from p2premap.client.answers import AGAIN_MAX_S, AGAIN_S, TROUBLE, Answers
-from p2premap.client.callstate import CallState, set_exception
+from p2premap.client.callstate import CallState
+from p2premap.client.dependents import Dependents
 from p2premap.client.future import Future
 from p2premap.client.jobs import Connect
 from p2premap.client.packs import Call, Counts, Mapped, calls_of
@@ -46,16 +46,6 @@ LOST_S: Final = 20.0
 CLOSE_S: Final = 5.0
 
 
-class _Turns(threading.local):
-    busy = False
-
-    def __init__(self) -> None:
-        self.waiting: deque[tuple[CallLine, Call]] = deque()
-
-
-_turns: Final = _Turns()
-
-
 class CallLine:
     """One job of calls.
 
@@ -71,7 +61,9 @@ class CallLine:
     def __init__(self, connect: Connect, job: JobId, slots: int) -> None:
         self._state = CallState(connect, job, slots)
         self._sender = Sender(self._state)
-        self._answers = Answers(self._state, self._sender)
+        self._dependents = Dependents(self, self._state, self._ref)
+        self._sender.followed = self._dependents.sent
+        self._answers = Answers(self._state, self._sender, self._dependents)
         self._opened: Opened | None = None
         self._opened_at = 0.0
         self._short_lines = 0
@@ -130,44 +122,14 @@ class CallLine:
         """See `Sender.share`."""
         return self._sender.share(value, own=own)
 
-    def hold(self, call: Call) -> None:
-        """The call will be handed in, by `release`, when others have their results.
+    def submit_after(self, call: Call, things: Sequence[object]) -> None:
+        """Hand in a call that refers to values and to results of other calls, now or once it can go.
 
         Raises:
             JobError: the job is over.
         """
-        with self._state.lock:
-            if self._state.error is not None:
-                raise self._state.error
-            self._state.held.add(call)
-
-    def release(self, call: Call) -> None:
-        """Hand in a call that was held, or let it fail as what it waited for has failed."""
-        _turns.waiting.append((self, call))
-        if _turns.busy:
-            return  # this one failed because another one did: a long chain must not be a deep stack
-        _turns.busy = True
-        try:
-            while _turns.waiting:
-                line, first = _turns.waiting.popleft()
-                line._release(first)
-        finally:
-            _turns.busy = False
-
-    def _release(self, call: Call) -> None:
-        error: BaseException | None = None
-        try:
-            if not call.future.cancelled():
-                call.refs = [self._ref(thing) for thing in call.things]
-                call.things = [thing for thing in call.things if isinstance(thing, Shared)]
-                self.submit(call)
-        except (Exception, CancelledError) as trouble:
-            error = trouble
-        with self._state.idle:
-            self._state.held.discard(call)
-            self._state.idle.notify_all()
-        if error is not None:
-            set_exception(call.future, error)
+        call.alone, call.things = True, things
+        self._dependents.add(call)
 
     def _ref(self, thing: object) -> Ref:
         """What a pack says of something that the call refers to.

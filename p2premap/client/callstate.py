@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Iterable
 from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
 from p2premap.client.jobs import Connect
 from p2premap.client.packs import Call, Packer, calls_of
 from p2premap.ids import JobId
+
+
+class Held:
+    """What a call waits for here.
+
+    Attributes:
+        lacking: futures, by their `id`, that have no result yet and whose calls are not under way.
+        unknown: all of them that have no result yet.
+        going: it is being handed in.
+    """
+
+    __slots__ = ("going", "lacking", "unknown")
+
+    def __init__(self, awaited: Iterable[int] = (), *, going: bool = False) -> None:
+        self.lacking, self.unknown = set(awaited), set(awaited)
+        self.going = going
 
 
 class CallState:
@@ -27,8 +44,8 @@ class CallState:
         self.lock = threading.Lock()
         self.idle = threading.Condition(self.lock)
         self.packer = Packer(max(slots, 1))
-        self.held: set[Call] = set()
-        """Calls that wait for results of others, which are to be their arguments."""
+        self.held: dict[Call, Held] = {}
+        """Calls that wait for others, whose results are to be their arguments."""
         self.over = threading.Event()
         self.error: BaseException | None = None
         """What every call has for an answer once the job is over."""

@@ -208,7 +208,7 @@ class Cluster(futures.Executor):
             return future
         future._call, future._line = call, line
         if things:
-            _submit_after(line, call, things)
+            line.submit_after(call, things)
         else:
             line.submit(call)
         return future
@@ -504,25 +504,6 @@ def _light(line: CallLine, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tup
 
         return tuple(map(light, args)), {name: light(value) for name, value in kwargs.items()}
     return args, kwargs
-
-
-def _submit_after(line: CallLine, call: Call, things: Sequence[object]) -> None:
-    """Hand the call in once each future among `things` has its result, or is known to have one elsewhere."""
-    call.alone, call.things = True, things
-    line.hold(call)
-    awaited = {id(thing): thing for thing in things if isinstance(thing, Future)}
-    lock = threading.Lock()
-
-    def known(future: int) -> None:
-        with lock:
-            last = awaited.pop(future, None) is not None and not awaited
-        if last:
-            line.release(call)
-
-    for future in list(awaited.values()):
-        future.when_known(partial(known, id(future)), line)
-    if not any(isinstance(thing, Future) for thing in things):
-        line.release(call)
 
 
 def _end_line(line: CallLine) -> None:

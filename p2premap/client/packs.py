@@ -52,9 +52,27 @@ class Call:
         things: what the arguments refer to: `Shared` values and futures.
         refs: the same as a pack says it, once that is known.
         node: that alone may run it; None: any.
+        early: it refers to calls that are under way, and waits for them where the job is led.
+
+    Attributes:
+        pack, position: where it is, or was.
+        followers: calls that can go once this one is under way.
     """
 
-    __slots__ = ("alone", "blob", "data", "function", "future", "node", "pack", "refs", "things")
+    __slots__ = (
+        "alone",
+        "blob",
+        "data",
+        "early",
+        "followers",
+        "function",
+        "future",
+        "node",
+        "pack",
+        "position",
+        "refs",
+        "things",
+    )
 
     def __init__(self, function: int, data: bytes, future: Future[Any], blob: BlobAt | None = None) -> None:
         self.function = function
@@ -66,6 +84,15 @@ class Call:
         self.refs: Sequence[Ref] = ()
         self.node: NodeId | None = None
         self.pack: Pack | None = None
+        self.position = 0
+        self.early = False
+        self.followers: list[Call] | None = None
+
+    def follow(self, other: Call) -> None:
+        """Go once that one is under way."""
+        if other.followers is None:
+            other.followers = []
+        other.followers.append(self)
 
 
 class Mapped:
@@ -132,6 +159,7 @@ class Pack:
         mapped, start, stop: of a chunk.
         seconds: how long it should take.
         blob_data: what its blob holds, for the next node if this one dies.
+        early: as of its call.
     """
 
     function: int
@@ -145,6 +173,7 @@ class Pack:
     blob_data: bytes = b""
     over: bool = False
     cancelled: bool = False
+    early: bool = False
 
 
 @dataclass(slots=True)
@@ -205,6 +234,9 @@ class Packer:
     def __init__(self, slots: int) -> None:
         self.slots = slots
         self.under_way: dict[int, Pack] = {}
+        self.early = 0
+        """Calls that wait for others where the job is led, or are about to."""
+        self._early_packs = 0
         self._seconds = 0.0
         self._answered = 0
         self._lines: OrderedDict[object, deque[Call] | Mapped] = OrderedDict()
@@ -221,7 +253,7 @@ class Packer:
         """Whether a pack should be made now."""
         if not (self._lines or self._again):
             return False
-        many = len(self.under_way)
+        many = len(self.under_way) - self._early_packs
         return many < AHEAD_PACKS * self.slots or (many < UNDER_WAY_MAX and self._seconds < AHEAD_S * self.slots)
 
     def add(self, call: Call) -> None:
@@ -272,6 +304,7 @@ class Packer:
             call = self._again.popleft()
             if not call.future.cancelled():
                 return Pack(call.function, [call], seconds=self._pace(call.function).guess(1))
+            self.leave(call)
         while self._lines:
             key, line = self._lines.popitem(last=False)
             pack = self._of_map(line) if isinstance(line, Mapped) else self._of_calls(line)
@@ -291,6 +324,7 @@ class Packer:
                 break
             line.popleft()
             if call.future.cancelled():
+                self.leave(call)
                 continue
             calls.append(call)
             size += len(call.data)
@@ -298,7 +332,11 @@ class Packer:
                 if size > INLINE_BYTES_MAX and len(calls) > 1:
                     line.appendleft(calls.pop())
                 break
-        return Pack(calls[0].function, calls, seconds=pace.guess(len(calls))) if calls else None
+        if not calls:
+            return None
+        if calls[0].early:
+            return Pack(calls[0].function, calls, early=True)
+        return Pack(calls[0].function, calls, seconds=pace.guess(len(calls)))
 
     def _of_map(self, mapped: Mapped) -> Pack:
         pace = self._pace(mapped.function)
@@ -310,8 +348,14 @@ class Packer:
         pack.number = number
         self.under_way[number] = pack
         self._seconds += pack.seconds
-        for call in pack.calls:
-            call.pack = pack
+        self._early_packs += pack.early
+        for position, call in enumerate(pack.calls):
+            call.pack, call.position = pack, position
+
+    def leave(self, call: Call) -> None:
+        """The call does not wait for others any more."""
+        self.early -= call.early
+        call.early = False
 
     def row_size(self, pack: Pack, size: int) -> None:
         """So long are the arguments of a chunk."""
@@ -322,6 +366,9 @@ class Packer:
         pack = self.under_way.pop(number, None)
         if pack is not None:
             pack.over = True
+            if pack.early:
+                self._early_packs -= 1
+                self.leave(pack.calls[0])
             self._seconds = max(0.0, self._seconds - pack.seconds) if self.under_way else 0.0
         return pack
 

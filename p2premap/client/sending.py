@@ -21,7 +21,7 @@ import blake3
 from p2premap.client.callstate import CallState
 from p2premap.client.captured import Captured, captured
 from p2premap.client.connection import Connection
-from p2premap.client.packs import Pack
+from p2premap.client.packs import Call, Pack
 from p2premap.client.pickles import dumps, look_for_modules, names_local
 from p2premap.client.puts import is_same, put_pieces
 from p2premap.client.references import Shared, dumps_referring
@@ -39,7 +39,7 @@ from p2premap.tasks.calls import (
     pack_extension,
     pack_function,
 )
-from p2premap.tasks.calls_refs import BlobAt, Ref
+from p2premap.tasks.calls_refs import CALL, BlobAt, Ref
 from p2premap.worker.values import Piece, pack_value
 
 COALESCE_S: Final = 0.001
@@ -121,6 +121,8 @@ class Sender:
         self._sharing = threading.Lock()
         self._blob_lock = threading.Lock()
         self._blob_line: Connection | None = None
+        self.followed: Callable[[Call], Iterable[Call]] = lambda call: ()
+        """Told of a call that is under way and that others wait for: those that can go now."""
 
     # --- what is handed in ------------------------------------------------------------------------------------------
 
@@ -290,6 +292,10 @@ class Sender:
             packer.sent(pack, self._next)
             self._next += 1
             packs.append(pack)
+            for call in pack.calls:
+                if call.followers is not None:
+                    for follower in self.followed(call):
+                        packer.add(follower)
             size += sum(len(call.data) for call in pack.calls if call.blob is None) or INLINE_BYTES_MAX // 4
         return packs, False
 
@@ -365,6 +371,13 @@ class Sender:
             self._send(opened, pack_extension(functions=functions, first=min(known, following), moved=moved))
         bodies = {pack.number: pack.body for pack in packs}
         self._hand_in(opened, known, [bodies.get(number, _VOID) for number in range(known, following)], len(functions))
+        if self._node is not None:
+            # a leader that has not heard of these results would make them again, and others from that
+            here = {ref.pack for pack in packs if pack.early for ref in pack.calls[0].refs if ref.kind == CALL}
+            lacking = sorted(here - bodies.keys())
+            self._send(
+                opened, pack_extension(first_function=len(functions), first=following, cancelled=lacking, again=True)
+            )
         with self._state.lock:
             self._node = node
             self._opened = opened

@@ -3,7 +3,7 @@
 A client that has connected is one job of kind "calls", with one stage that stays open. What it hands in arrives as
 *extensions*; a task is a *pack* of calls of one function, so that a hundred quick calls cost what one costs::
 
-    extension   functions (each once a job)  |  packs  |  cancelled packs  |  holders of blobs  |  closed?
+    extension   functions (each once a job)  |  packs  |  cancelled packs  |  holders of blobs  |  closed? again?
     pack        flags, function  |  the node that is to run it, if only one may  |  what it refers to, if anything
                 |  a blob, or the pickled arguments
     result      flags, calls done, seconds  |  a blob, or the pickled results
@@ -11,6 +11,10 @@ A client that has connected is one job of kind "calls", with one stage that stay
 Pickles are opaque here: the client and the worker processes make and open them. Packs and functions are numbered by
 the client, 0, 1, 2..., and an extension says which are its first: so one that is handed in again, after the daemon
 that it was given to has died, adds only what is not known yet, and a number means the same pack at every leader.
+
+A pack may refer to the result of a call of an earlier one. It is kept back until that one has its answer, and then is
+given it from where it is, without the client (`p2premap.tasks.following`). Where there is no such result, as the call
+raised, was left undone or cancelled, the pack comes back void: what follows from that is the client's affair.
 
 A worker may leave calls at the end of a pack undone, when the pack takes longer than was thought: the client hands
 those in again. What ends a call is in its result, an exception too, so that no call can make the job fail; only what
@@ -25,13 +29,23 @@ import functools
 import struct
 from array import array
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
 from p2premap.errors import JobError, JobRejected, RemoteProtocolError
 from p2premap.ids import DIGEST_BYTES, NODE_ID_BYTES, Digest, JobId, NodeId
-from p2premap.tasks.calls_refs import BLOB_AT, BlobAt, Ref, pack_refs, unpack_refs
+from p2premap.tasks.calls_refs import (
+    ANSWER,
+    BLOB_AT,
+    CALL,
+    INLINE,
+    RESULT,
+    BlobAt,
+    Ref,
+    pack_refs,
+    unpack_refs,
+)
 from p2premap.tasks.director import Extension, Pinned, StagePlan, TaskInput
 from p2premap.tasks.job import AttemptEnd, Part, Source, StageId
 from p2premap.wire import NodeIdField, Record
@@ -40,12 +54,14 @@ KIND: Final = "calls"
 FUNCTION: Final = "calls"
 RUNTIME: Final = "p2premap.worker.calls:CallsRuntime"
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 INLINE_BYTES_MAX: Final = 64 << 10
 """Arguments of a pack beyond this travel as a blob; results too (`p2premap.tasks.job.INLINE_BYTES_MAX`)."""
 FUNCTION_BYTES_MAX: Final = 4 << 10
 """A function beyond this travels as a blob; a smaller one goes with every pack."""
+FILLED_BYTES_MAX: Final = 1 << 20
+"""So much of small results is put into one pack; else the client sends them as blobs."""
 FUNCTIONS_MAX: Final = 100_000
 PACKS_MAX: Final = 1 << 31
 
@@ -68,6 +84,8 @@ NODE: Final = 128
 """Only one node may run it."""
 
 _EXTENSION: Final = struct.Struct("<BBQIQIII")
+_CLOSED: Final = 1
+_AGAIN: Final = 2
 _PACK: Final = struct.Struct("<BI")
 _MOVED: Final = struct.Struct(f"<{DIGEST_BYTES}s{NODE_ID_BYTES}s")
 _PARAMS: Final = struct.Struct("<I")
@@ -123,6 +141,7 @@ def pack_extension(
     cancelled: Sequence[int] = (),
     moved: Sequence[tuple[Digest, NodeId]] = (),
     closed: bool = False,
+    again: bool = False,
 ) -> bytes:
     """An extension.
 
@@ -131,9 +150,11 @@ def pack_extension(
         cancelled: packs that need not run.
         moved: blobs that another node has now.
         closed: no packs come after these.
+        again: the client has heard that another node leads the job.
     """
+    flags = _CLOSED * closed | _AGAIN * again
     head = _EXTENSION.pack(
-        VERSION, closed, first_function, len(functions), first, len(packs), len(cancelled), len(moved)
+        VERSION, flags, first_function, len(functions), first, len(packs), len(cancelled), len(moved)
     )
     lengths = array("I", [*map(len, functions), *map(len, packs)])
     return b"".join(
@@ -148,8 +169,13 @@ def pack_extension(
     )
 
 
+_Filled: TypeAlias = tuple[list[Ref], list[tuple[BlobAt, tuple[NodeId, ...]]]]
+"""Refs, and of those that are blobs who holds them, where there may be several."""
+
+
 class _Extension(NamedTuple):
     closed: bool
+    again: bool
     first_function: int
     functions: list[bytes]
     first: int
@@ -163,7 +189,7 @@ class _Extension(NamedTuple):
 def _read(payload: bytes) -> _Extension:
     """Raises: JobError: it is not an extension."""
     try:
-        version, closed, first_function, functions, first, packs, cancels, moves = _EXTENSION.unpack_from(payload)
+        version, flags, first_function, functions, first, packs, cancels, moves = _EXTENSION.unpack_from(payload)
         if version != VERSION:
             raise JobError(f"The calls are of version {version}, this node reads {VERSION}.")
         at = _EXTENSION.size
@@ -185,7 +211,8 @@ def _read(payload: bytes) -> _Extension:
         or min(bodies, default=_PACK.size) < _PACK.size
     ):
         raise JobError("What the client handed in are no calls: lengths do not add up.")
-    return _Extension(bool(closed), first_function, code, first, bodies, cancelled, moved, at)
+    closed, again = bool(flags & _CLOSED), bool(flags & _AGAIN)
+    return _Extension(closed, again, first_function, code, first, bodies, cancelled, moved, at)
 
 
 def _array(code: str, payload: bytes, at: int, count: int) -> tuple[array[int], int]:
@@ -302,18 +329,7 @@ class Calls:
             raise JobError("Calls are to be cancelled that were never handed in.")
         starts, ends = _ranges(given)
         many = len(self._functions) + len(functions)
-        nodes: list[tuple[int, NodeId]] = []
-        for number, (start, end) in enumerate(zip(starts[again:], ends[again:], strict=True)):
-            flags, function = _PACK.unpack_from(payload, start)
-            if function >= many and not flags & VOID:
-                raise JobError(f"A call is of function {function}, which is not known here.")
-            at = _PACK.size + (NODE_ID_BYTES if flags & NODE else 0)
-            if at > end - start:
-                raise JobError("What the client handed in are no calls: one is too short.")
-            if flags & NODE:
-                nodes.append((number, NodeId(payload[start + _PACK.size : start + at])))
-            if flags & REFS:
-                unpack_refs(payload[start:end], at)
+        named = _look_at(payload, starts[again:], ends[again:], known, many)
         self._functions += functions
         self._moved.update((digest, NodeId(holder)) for digest, holder in given.moved)
         if total > known:
@@ -327,11 +343,17 @@ class Calls:
             first=known,
             closed=self._closed,
             cancelled=tuple(given.cancelled),
-            nodes=tuple(nodes),
+            nodes=named.nodes,
+            after=named.after,
+            again=given.again,
         )
 
     def task(self, stage: StageId, task: int) -> TaskInput:
         """A pack, and its function with it."""
+        return self.task_after(task, ())
+
+    def task_after(self, task: int, results: Sequence[Pinned]) -> TaskInput:
+        """See `p2premap.tasks.director.Follows`."""
         body = self._payloads[self._in_payload[task]][self._starts[task] : self._ends[task]]
         flags, function = _PACK.unpack_from(body)
         if flags & NODE:
@@ -347,8 +369,17 @@ class Calls:
             sources.append(self._source(code, 1))
         at = _PACK.size
         if flags & REFS:
-            refs, at = unpack_refs(body, at)
-            sources += [self._moved_to(ref.blob).source() for ref in refs if ref.blob is not None]
+            refs, end = unpack_refs(body, at)
+            blobs: list[tuple[BlobAt, tuple[NodeId, ...]]] = [(ref.blob, ()) for ref in refs if ref.blob is not None]
+            if results:
+                found = _filled(refs, results)
+                if found is None:
+                    return TaskInput(params=_GIVEN_BACK)
+                refs, blobs = found
+                body = b"".join((body[:at], named := pack_refs(refs), body[end:]))
+                end = at + len(named)
+            sources += [self._moved_to(blob).source(holders) for blob, holders in blobs]
+            at = end
         if flags & BLOB:
             sources.append(self._source(body, at))
             body = body[:at]
@@ -362,6 +393,54 @@ class Calls:
         return blob._replace(holder=self._moved.get(blob.digest, blob.holder))
 
 
+_GIVEN_BACK: Final = _PARAMS.pack(0) + pack_body(VOID, 0, b"")
+
+
+def _filled(refs: Sequence[Ref], results: Sequence[Pinned]) -> _Filled | None:
+    """What a pack refers to, with what the calls of other packs have come to in the place of each `CALL`.
+
+    Args:
+        results: of these packs, in the order in which they are named first.
+
+    Returns:
+        None where there is no such result: the client says what then.
+    """
+    packs = dict.fromkeys(ref.pack for ref in refs if ref.kind == CALL)
+    of = dict(zip(packs, results, strict=True))
+    found: list[Ref] = []
+    blobs: list[tuple[BlobAt, tuple[NodeId, ...]]] = []
+    room = FILLED_BYTES_MAX
+    for ref in refs:
+        holders: tuple[NodeId, ...] = ()
+        if ref.kind == CALL:
+            result, holders = _result_of(of[ref.pack], ref.position), of[ref.pack].holders
+            if result is None or (room := room - len(result.data)) < 0:
+                return None
+            ref = result
+        found.append(ref)
+        if ref.blob is not None:
+            blobs.append((ref.blob, holders))
+    return found, blobs
+
+
+def _result_of(pinned: Pinned, position: int) -> Ref | None:
+    """The result of one call of a pack; None: it has none, or raised."""
+    if pinned.failed:
+        return None
+    try:
+        done = unpack_done(pinned.value)
+        if done.flags & (VOID | CHUNK) or position >= done.calls:
+            return None
+        if not done.flags & BLOB:
+            pieces, raised = unpack_answers(done.data, done.calls)
+            return None if position in raised else Ref(INLINE, data=pieces[position])
+    except RemoteProtocolError:
+        return None
+    blob = pinned.blobs[0]
+    at = BlobAt(blob.digest, blob.size, pinned.holders[0])
+    return Ref(RESULT if done.flags & VALUES else ANSWER, at, position=position, calls=done.calls)
+
+
 def _ranges(given: _Extension) -> tuple[array[int], array[int]]:
     """Where each pack begins and ends in the payload."""
     starts, ends, at = array("I"), array("I"), given.body
@@ -370,6 +449,42 @@ def _ranges(given: _Extension) -> tuple[array[int], array[int]]:
         at += length
         ends.append(at)
     return starts, ends
+
+
+class _Named(NamedTuple):
+    nodes: tuple[tuple[int, NodeId], ...]
+    after: tuple[tuple[int, tuple[int, ...]], ...]
+
+
+def _look_at(payload: bytes, starts: Sequence[int], ends: Sequence[int], first: int, functions: int) -> _Named:
+    """The nodes and the other packs that packs name.
+
+    Args:
+        starts, ends: of the packs, in the payload.
+        first: the number of the first.
+        functions: how many are known.
+
+    Raises:
+        JobError: what they name is not there.
+    """
+    nodes: list[tuple[int, NodeId]] = []
+    after: list[tuple[int, tuple[int, ...]]] = []
+    for index, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        flags, function = _PACK.unpack_from(payload, start)
+        if function >= functions and not flags & VOID:
+            raise JobError(f"A call is of function {function}, which is not known here.")
+        at = _PACK.size + (NODE_ID_BYTES if flags & NODE else 0)
+        if at > end - start:
+            raise JobError("What the client handed in are no calls: one is too short.")
+        if flags & NODE:
+            nodes.append((index, NodeId(payload[start + _PACK.size : start + at])))
+        if flags & REFS:
+            refs, _ = unpack_refs(payload[start:end], at)
+            if before := tuple(dict.fromkeys(ref.pack for ref in refs if ref.kind == CALL)):
+                if max(before) >= first + index:
+                    raise JobError("A call refers to one that comes after it.")
+                after.append((index, before))
+    return _Named(tuple(nodes), tuple(after))
 
 
 # --- results ------------------------------------------------------------------------------------------------------

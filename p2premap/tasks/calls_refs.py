@@ -9,6 +9,9 @@ its head and its arguments, by number; the pickled arguments hold the numbers::
             COPY      a blob                        a large argument: each call has its own
             ANSWER    a blob, position, calls       one of the results in the answer to another pack
             RESULT    a blob, position, calls       the same, where large arrays stand beside the pickles
+            CALL      pack, position                the result of a call of an earlier pack, whatever that will be
+
+Of a CALL the job's leader makes one of the others, once that pack has its answer.
 """
 
 from __future__ import annotations
@@ -26,12 +29,14 @@ VALUE: Final = 1
 COPY: Final = 2
 ANSWER: Final = 3
 RESULT: Final = 4
+CALL: Final = 5
 
 BLOB_AT: Final = struct.Struct(f"<{DIGEST_BYTES}sQ{NODE_ID_BYTES}s")
 _HEAD: Final = struct.Struct("<II")
 _KIND: Final = struct.Struct("<B")
 _LENGTH: Final = struct.Struct("<I")
 _PLACE: Final = struct.Struct("<II")
+_OF_PACK: Final = struct.Struct("<QI")
 
 
 class BlobAt(NamedTuple):
@@ -41,9 +46,13 @@ class BlobAt(NamedTuple):
     size: int
     holder: NodeId
 
-    def source(self) -> Source:
-        """For an attempt that reads it."""
-        return Source(digest=self.digest, start=0, end=self.size, holders=(self.holder,), blob=self.digest)
+    def source(self, holders: tuple[NodeId, ...] = ()) -> Source:
+        """For an attempt that reads it.
+
+        Args:
+            holders: all that are known, where there are more.
+        """
+        return Source(digest=self.digest, start=0, end=self.size, holders=holders or (self.holder,), blob=self.digest)
 
 
 class Ref(NamedTuple):
@@ -53,6 +62,7 @@ class Ref(NamedTuple):
         kind: what it is.
         blob: that holds it; None: `data` is it.
         position, calls: of an ANSWER or a RESULT: which of how many.
+        pack: of a CALL, with the position in it.
     """
 
     kind: int
@@ -60,6 +70,7 @@ class Ref(NamedTuple):
     data: bytes | memoryview = b""
     position: int = 0
     calls: int = 0
+    pack: int = 0
 
 
 def pack_refs(refs: Sequence[Ref]) -> bytes:
@@ -67,7 +78,9 @@ def pack_refs(refs: Sequence[Ref]) -> bytes:
     parts = []
     for ref in refs:
         parts.append(_KIND.pack(ref.kind))
-        if ref.blob is None:
+        if ref.kind == CALL:
+            parts.append(_OF_PACK.pack(ref.pack, ref.position))
+        elif ref.blob is None:
             parts += [_LENGTH.pack(len(ref.data)), bytes(ref.data)]
         else:
             parts.append(BLOB_AT.pack(*ref.blob))
@@ -105,6 +118,9 @@ def _unpack(data: bytes | memoryview, at: int) -> tuple[Ref, int]:
         (length,) = _LENGTH.unpack_from(data, at)
         at += _LENGTH.size
         return Ref(kind, data=data[at : at + length]), at + length
+    if kind == CALL:
+        pack, position = _OF_PACK.unpack_from(data, at)
+        return Ref(kind, position=position, pack=pack), at + _OF_PACK.size
     if kind not in (VALUE, COPY, ANSWER, RESULT):
         raise JobError(f"A call refers to something of the unknown kind {kind}.")
     digest, size, holder = BLOB_AT.unpack_from(data, at)

@@ -92,6 +92,8 @@ class _Running:
         self.state = state
         self.roster = Roster(state)
         self.takeover = Takeover(state, self.roster, taken_over)
+        if taken_over is not None:
+            state.runs[-1].follow_up.unheard = True
         self.copies = Copies(state)
         self.hand_out = HandOut(state)
         self.reports = Reports(state, self.roster, self.takeover, self.copies, self.hand_out.gang)

@@ -86,6 +86,9 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True):
         cancelled: tasks whose results nobody wants any more; those without one end as STOPPED.
         whys: of each of these, as half a sentence for people; "": they need not hear of it; none: it was cancelled.
         nodes: (index among these tasks, the one node that may run it); the others run anywhere.
+        after: (index among these tasks, the earlier tasks of the stage whose results it needs): it is handed out once
+            these are there, see `Follows`.
+        again: the program has heard of the present leader, and has withdrawn what it has a result of.
     """
 
     tasks: int = 0
@@ -94,6 +97,8 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: tuple[int, ...] = ()
     whys: tuple[str, ...] = ()
     nodes: tuple[tuple[int, NodeId], ...] = ()
+    after: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    again: bool = False
 
 
 class TaskInput(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,6 +175,22 @@ class Lasting(Protocol):
 
         Args:
             without: tasks that are not waited for: their nodes are gone, or nobody has begun them.
+        """
+
+
+@runtime_checkable
+class Follows(Protocol):
+    """A director with tasks that need results of others of the same stage (`Extension.after`).
+
+    Whoever handed them in numbered them, and is told of results before these are protected. So a successor hands out no
+    such task before that program has been heard again: what it knows of, and the ledger not, it withdraws.
+    """
+
+    def task_after(self, task: int, results: Sequence[Pinned]) -> TaskInput:
+        """As `Director.task`, of a task that follows others.
+
+        Args:
+            results: of those, in order; some may have failed for good.
         """
 
 

@@ -72,6 +72,8 @@ class Growth:
             state.effects.append(self._answer(event, run, error=str(error)))
             return
         self._take(run, grown, event.payload, self._answer(event, run, first=grown.first, tasks=len(grown.new)))
+        if grown.again:
+            run.hand_in(run.follow_up.heard())
 
     def unfold(self) -> None:
         """Take what the results that have come since give rise to."""

@@ -173,9 +173,9 @@ class HandOut:
         )
 
     def _look(self, run: StageRun, task: int) -> TaskInput | None:
-        """A task's input with the holders as they are now; None: parked until these can be read, or settled."""
+        """A task's input with the holders as they are now; None: it waits until these can be read, or is settled."""
         state = self._state
-        if not state.going_on:
+        if not state.going_on or run.must_wait(task):
             return None
         if run.pinned and run.adopt(task, state.locations):
             state.abandon_after(run)  # meanwhile another result of it has come back

@@ -24,6 +24,7 @@ from p2premap.config import TasksConfig
 from p2premap.ids import Digest, NodeId
 from p2premap.tasks.batches import Batch, Sizer
 from p2premap.tasks.director import StagePlan
+from p2premap.tasks.following import FollowUp
 from p2premap.tasks.job import AttemptEnd, Outcome, StageId
 from p2premap.tasks.journal import Chosen, Results, columns
 from p2premap.tasks.ledger import ResultFact, ResultRef, StageFacts
@@ -89,6 +90,7 @@ class StageRun(Waiting):
         self.first_attempt = first_attempt
         self._manifest: Digest | None = None
         self._producers: dict[Digest, int] | None = None
+        self.follow_up = FollowUp()
 
     @property
     def complete(self) -> bool:
@@ -225,6 +227,9 @@ class StageRun(Waiting):
         self.records_out += records
         if self._tells:
             self.fresh_results += [end.task for end in settled]
+        if self.follow_up.after:
+            for end in settled:
+                self.hand_in(self.follow_up.ready(end.task))
         return settled, others, seconds
 
     def adopt(self, task: int, locations: Locations) -> bool:
@@ -355,6 +360,9 @@ class StageRun(Waiting):
         self.drop(task)
         if self._tells:
             self.fresh_results.append(task)
+        if self.follow_up.after:
+            self.kept_back.discard(task)
+            self.hand_in(self.follow_up.ready(task))
 
     def _choose(self, task: int, attempt: int, node: NodeId) -> None:
         fact = next(f for f in self.facts.facts(task) if f.attempt == attempt and f.node == node)
@@ -407,6 +415,17 @@ class StageRun(Waiting):
             settled[task] = WAITS
         self.absent -= len(new)
         return new
+
+    def must_wait(self, task: int) -> bool:
+        """Whether results that it needs are not there yet; it is looked at again when they are."""
+        if not self.follow_up.after or not self.follow_up.must_wait(task, self.is_settled):
+            return False
+        self.kept_back.add(task)
+        return True
+
+    def is_orphan(self, task: int) -> bool:
+        """Whether another leader gave it results that are not known here."""
+        return bool(self.follow_up.after) and self.follow_up.is_orphan(task, self.facts.chosen)
 
     def hand_in(self, tasks: Iterable[int]) -> None:
         """These may be handed out, where they have no result yet."""

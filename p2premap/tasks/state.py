@@ -18,7 +18,7 @@ from p2premap.errors import JobError
 from p2premap.ids import Ballot, JobId, NodeId, short
 from p2premap.tasks import journal, messages
 from p2premap.tasks.delivery import Delivery
-from p2premap.tasks.director import Director, StagePlan, TaskInput
+from p2premap.tasks.director import Director, Follows, StagePlan, TaskInput
 from p2premap.tasks.events import CoordinatorEffect, ProposeCell, ToWorker
 from p2premap.tasks.failures import Failures
 from p2premap.tasks.job import AttemptEnd, JobSpec, JobView, Leader, Outcome, Phase, StageId
@@ -52,11 +52,13 @@ class Grown(NamedTuple):
     Args:
         new: tasks that had not been there.
         numbered: by who sent it.
+        again: see `p2premap.tasks.director.Extension`.
     """
 
     first: int
     new: list[int]
     numbered: bool
+    again: bool
 
 
 class JobState:
@@ -85,6 +87,8 @@ class JobState:
         self.ballot = ballot
         self.leader = leader
         self.director = director
+        # asked once: to ask whether something is of a protocol takes as long as a step
+        self._follows = director if isinstance(director, Follows) else None
         self.config = config
         self.accepted = now
         """When the job was accepted, by this leader's clock."""
@@ -238,6 +242,7 @@ class JobState:
             raise JobError(f"A stage has at most {TASKS_MAX} tasks.")
         new = run.grow(first, extension.tasks)
         run.bound.update((first + index, node) for index, node in extension.nodes)
+        run.follow_up.after.update((first + index, tasks) for index, tasks in extension.after)
         run.numbered_here = run.numbered_here or extension.first is None
         run.open = not extension.closed
         whys = extension.whys or ("cancelled",) * len(extension.cancelled)
@@ -245,7 +250,7 @@ class JobState:
             if run.has(task) and not run.is_settled(task):
                 self.withdraw(run, task, why)
         self.changed = True
-        return Grown(first, new, extension.first is not None)
+        return Grown(first, new, extension.first is not None, extension.again)
 
     def withdraw(self, run: StageRun, task: int, why: str) -> None:
         """Nobody wants the task's result any more."""
@@ -345,6 +350,9 @@ class JobState:
         Raises:
             JobError: a result that it is made from makes no sense to the director.
         """
+        if self._follows is not None and (before := self.by_id[id].follow_up.after.get(task)) is not None:
+            facts = self.by_id[id].facts
+            return self._follows.task_after(task, [facts.pinned(other) for other in before])
         delivery = self._deliveries.get(id)
         return self.director.task(id, task) if delivery is None else delivery.task(task)
 

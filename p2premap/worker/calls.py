@@ -106,11 +106,13 @@ class CallsRuntime:
             return _loads(ref.data)
         if ref.kind == ANSWER:
             pieces, raised = unpack_answers(memoryview(context.read(segment)), ref.calls)
-            _refuse_exception(raised=ref.position in raised)
+            if ref.position in raised:
+                raise Inherited(bytes(pieces[ref.position]))
             return _loads(pieces[ref.position])
         if ref.kind == RESULT:
             value, is_exception = unpack_values(context.map(segment, own=True))[ref.position]
-            _refuse_exception(raised=is_exception)
+            if is_exception:
+                raise Inherited(bytes(value))
             return unpack_value(value)
         if ref.kind == COPY:
             return unpack_value(context.map(segment, own=True))
@@ -228,13 +230,18 @@ def dumps(value: object, apart: Apart | None = None) -> bytes:
         return cloudpickle.dumps(value, _PROTOCOL, buffer_callback=apart)  # type: ignore[no-any-return]
 
 
-def _refuse_exception(*, raised: bool) -> None:
-    if raised:
-        raise RuntimeError("The call whose result was to be an argument raised an exception.")
+class Inherited(Exception):
+    """The call whose result was to be an argument raised; `described` is what `describe` has made of that."""
+
+    def __init__(self, described: bytes) -> None:
+        super().__init__("The call whose result was to be an argument raised an exception.")
+        self.described = described
 
 
 def describe(error: BaseException) -> bytes:
     """An exception for the caller: pickled if it survives that, and in words in any case."""
+    if isinstance(error, Inherited):
+        return error.described
     pickled = b""
     try:
         candidate = dumps(error)

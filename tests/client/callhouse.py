@@ -17,6 +17,7 @@ from p2premap.node.paths import Paths
 from p2premap.tasks.bundle import JOB_MODULE, Module, pack_bundle
 from p2premap.tasks.calls import Calls as Director
 from p2premap.tasks.calls import EndsOfNode, pack_ends
+from p2premap.tasks.director import Pinned
 from p2premap.tasks.job import AttemptEnd, AttemptKey, Outcome, Source, StageId
 from p2premap.wire import Message
 from p2premap.worker.calls import CallsRuntime
@@ -35,8 +36,14 @@ class _Job:
         self.job = job
         self.director = Director(job=job, home=NODE, plan=b"")
         self.ends: dict[int, AttemptEnd] = {}
+        self.after: dict[int, tuple[int, ...]] = {}
         self.tasks = 0
         self.cancelled: set[int] = set()
+
+
+def _pinned(end: AttemptEnd) -> Pinned:
+    failed = end.outcome is not Outcome.DONE
+    return Pinned(value=end.value, blobs=end.blobs, holders=(NODE,), failed=failed)
 
 
 class CallHouse:
@@ -94,6 +101,7 @@ class CallHouse:
             case Calls(request=request, job=job):
                 led = self.jobs[job]
                 extension = led.director.extend(payload)
+                led.after.update((led.tasks + index, before) for index, before in extension.after)
                 led.tasks += extension.tasks
                 led.cancelled.update(extension.cancelled)
                 self.cancelled.update(extension.cancelled)
@@ -155,7 +163,7 @@ class CallHouse:
         if self.runtime is None:
             # not the program's bundle: this process has its modules, and other tests need them
             self.runtime = CallsRuntime(EMPTY, str(self._directory))
-        given = led.director.task(STAGE, task)
+        given = led.director.task_after(task, [_pinned(led.ends[before]) for before in led.after.get(task, ())])
         context = AttemptContext(AttemptKey(led.job, STAGE, task, 0), str(self._directory), self.blobs)
         result = self.runtime.run("calls", given.params, [self._segment(s) for s in given.sources], context)
         context.close()
