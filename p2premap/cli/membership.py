@@ -12,7 +12,7 @@ from p2premap.client.amounts import duration
 from p2premap.client.connection import Connection, answering, local
 from p2premap.control.answers import Done
 from p2premap.control.membership import Invited, Join, LeaveCluster, MakeInvite
-from p2premap.errors import ConfigError, NodeUnavailable
+from p2premap.errors import ConfigError, NodeUnavailable, PeerUnreachable
 from p2premap.node.paths import Paths
 
 USES_MAX = 10_000
@@ -20,6 +20,8 @@ VALID_MAX_S = 30 * 86_400.0
 JOIN_S = 60.0
 BACK_S = 5.0
 """A node that begins again in another cluster takes 0.2 s; after this long it has a trouble of its own."""
+STARTING_S = 3.0
+"""A node that has been told to start a moment ago may be heard of within this time."""
 LOOK_S = 0.05
 
 
@@ -60,15 +62,19 @@ def join(node: str, token: str, leaving: bool, as_json: bool) -> None:
             raise
         _done(as_json, "joined", _join_alone(token.strip(), leaving))
         return
+    _done(as_json, "joined", _join_at(connection, token.strip(), leaving))
+
+
+def _join_at(connection: Connection, token: str, leaving: bool) -> str:
     with connection:
-        done = connection.ask(lambda n: Join(request=n, token=token.strip(), leave=leaving), Done, timeout_s=JOIN_S)
+        done = connection.ask(lambda n: Join(request=n, token=token, leave=leaving), Done, timeout_s=JOIN_S)
         if done.changed:
             _wait_until_back(connection)
-    _done(as_json, "joined", done.text)
+    return done.text
 
 
 def _join_alone(token: str, leaving: bool) -> str:
-    """Where no node runs: the next one that starts is a member.
+    """Where no node runs: the next one that starts is a member. One that is just starting becomes one, too.
 
     Raises:
         NodeUnavailable: nobody can say here whether the present cluster would miss this machine.
@@ -79,12 +85,32 @@ def _join_alone(token: str, leaving: bool) -> str:
     paths = Paths.of_user()
     known = secret.load(paths.config)
     if known is not None and not leaving and (paths.state / known.place).exists():
-        raise NodeUnavailable(
-            "This machine is in a cluster already, and its node does not run: start it with `p2premap node` and join "
-            "then, or add --leave to leave that cluster."
-        )
-    join_alone(paths, token)
-    return "This machine is a member now; start its node with `p2premap node`."
+        return _join_at(_starting(), token, leaving)
+    text = join_alone(paths, token)
+    try:
+        connection = local()
+    except NodeUnavailable:
+        return "This machine is a member now; start its node with `p2premap node`."
+    with suppress(PeerUnreachable):  # it begins anew by itself
+        _join_at(connection, token, leaving)
+    return text
+
+
+def _starting() -> Connection:
+    """The node of this machine that did not answer a moment ago.
+
+    Raises:
+        NodeUnavailable: there is none.
+    """
+    until = time.monotonic() + STARTING_S
+    while time.monotonic() < until:
+        with suppress(NodeUnavailable):
+            return local()
+        time.sleep(LOOK_S)
+    raise NodeUnavailable(
+        "This machine is in a cluster already, and its node does not run: start it with `p2premap node` and join "
+        "then, or add --leave to leave that cluster."
+    )
 
 
 @click.command()

@@ -4,15 +4,20 @@ the node's next run begins with it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import ssl
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from p2premap.node import scope, secret
+from p2premap.node.certificates import KEY_BYTES, issue
 from p2premap.node.paths import Paths
+from p2premap.node.token import hash_of_ca, read_token
 
 if TYPE_CHECKING:
     from p2premap.node.house import House
+
+MEMBER: Final = "This machine is a member now; `p2premap nodes` shows the others."
 
 
 async def invite(house: House, *, uses: int, valid_s: float) -> str:
@@ -34,7 +39,20 @@ async def join(house: House, token: str) -> str:
     Raises:
         ConfigError, JoinRefused, PeerUnreachable: see `guest.join`; nothing has changed.
     """
+    stored = secret.load(house.user.config)
+    if stored is not None and is_of(stored, token):
+        return MEMBER  # a command that found no node has joined while this one was starting
     return await trio.to_thread.run_sync(join_alone, house.user, token)
+
+
+def is_of(cluster: secret.ClusterSecret, token: str) -> bool:
+    """Whether the token invites into this cluster.
+
+    Raises:
+        ConfigError: it is no token.
+    """
+    ca = ssl.PEM_cert_to_DER_cert(issue(cluster, bytes(KEY_BYTES)).ca.decode())
+    return read_token(token).ca_hash == hash_of_ca(ca)
 
 
 def join_alone(paths: Paths, token: str) -> str:
@@ -48,7 +66,7 @@ def join_alone(paths: Paths, token: str) -> str:
     joined = guest.join(token)
     secret.replace(paths.config, joined.secret)
     scope.remember_open(paths, joined.addresses)
-    return "This machine is a member now; `p2premap nodes` shows the others."
+    return MEMBER
 
 
 async def leave(house: House) -> str:

@@ -117,6 +117,9 @@ def script(message: Message, payload: bytes) -> Iterable[Answer]:
 def admit(request: RequestId, token: str) -> Iterable[Answer]:
     if token == "good":
         return [Done(request=request, text="Joined cluster beef with 3 nodes."), None]
+    if token == "same":
+        text = "This machine is already a member of that cluster."
+        return [Done(request=request, text=text, changed=False)]
     return [Refused(request=request, trouble=Trouble.REFUSED, text="The token has expired; ask for a new one.")]
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from p2premap.cli import membership
+from p2premap.control.membership import Join
 from p2premap.node import secret
 from p2premap.node.paths import Paths
 from p2premap.wire import Message
@@ -59,13 +61,41 @@ def test_the_node_answers_again_when_the_command_ends(paths: Paths, args: tuple[
         again.join()
 
 
-def test_joining_without_a_node_does_not_leave_a_cluster_by_accident(paths: Paths) -> None:
+def test_joining_without_a_node_does_not_leave_a_cluster_by_accident(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "STARTING_S", 0.1)
     known = secret.load_or_make(paths.config)
     paths.nodes(known.tag)
     result = invoke("join", "p2pmtoken")
     assert result.exit_code == 69
     assert "add --leave" in result.stderr
     assert secret.load(paths.config) == known
+
+
+def test_a_node_that_is_just_starting_is_waited_for_and_joins(paths: Paths) -> None:
+    """As after `p2premap node &` in a script: its secret and state are there, and its socket is not."""
+    paths.nodes(secret.load_or_make(paths.config).tag)
+    with contextlib.ExitStack() as later:
+        started = threading.Timer(0.3, lambda: later.enter_context(FakeDaemon(paths, script)))
+        started.start()
+        result = invoke("join", "same")
+        started.join()
+    assert (result.exit_code, result.stderr) == (0, "This machine is already a member of that cluster.\n")
+
+
+def test_a_node_that_has_started_meanwhile_hears_of_it(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    with contextlib.ExitStack() as later:
+
+        def join_alone(*_: object) -> str:
+            heard.append(later.enter_context(FakeDaemon(paths, script)))
+            return "This machine is a member now."
+
+        heard: list[FakeDaemon] = []
+        monkeypatch.setattr("p2premap.node.belonging.join_alone", join_alone)
+        result = invoke("join", "same")
+    assert (result.exit_code, result.stderr) == (0, "This machine is a member now.\n")
+    assert [type(message) for message in heard[0].requests] == [Join]
 
 
 def test_a_mistyped_token_is_told_before_anything_is_sent(home: Path) -> None:
