@@ -182,4 +182,5 @@ def _print_finding(finding: Finding) -> None:
     click.echo(f"{mark}  {click.style(about, bold=True)}{told}")
     if finding.remedy:
         for line in finding.remedy.splitlines():
-            click.echo(f"      {clean(line)}")
+            told = f"      {clean(line)}"
+            click.echo(fold(told, "      ") if line[0].isupper() else told)  # a command stays what can be copied

@@ -75,7 +75,7 @@ class LiveProgress:
         if view is None:
             self._spinner.update(text="handing the job in")
             return self._spinner
-        age = view.age_s if view.phase.over else view.age_s + time.monotonic() - self._seen_at
+        age = view.lasted_s or view.age_s + (0.0 if view.phase.over else time.monotonic() - self._seen_at)
         head = Text.assemble(
             (clean(view.name), "bold"),
             ("  " + view.job.hex()[:8], "dim"),

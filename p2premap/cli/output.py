@@ -128,4 +128,4 @@ def finish(view: JobView, collector: Collector, target: Target, *, took_s: float
         say(f"Left out: {count(more, 'more task')}; `p2premap why JOB STAGE.TASK` says why.")
     if saved and not place:
         say(f"The saved files are kept by the nodes: `p2premap watch {view.job.hex()[:8]} -o DIR` fetches them.")
-    say(f"Job {view.job.hex()[:8]} is done after {duration(took_s or view.age_s)}{rate}: {what}.")
+    say(f"Job {view.job.hex()[:8]} is done after {duration(took_s or view.lasted_s or view.age_s)}{rate}: {what}.")

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from p2premap.control.jobs import Jobs, ListJobs
-from p2premap.control.nodes import Nodes, NodeView, Stop
+from p2premap.control.nodes import Diagnosis, Finding, Nodes, NodeView, Stop
 from p2premap.node.paths import Paths
 from p2premap.tasks.job import Phase
 from p2premap.wire import Message
@@ -96,6 +96,27 @@ def test_doctor_without_a_node_says_so_and_looks_at_the_machine(home: Path) -> N
     found = json.loads(result.stdout)
     assert any("p2premap node" in finding["remedy"] for finding in found if not finding["ok"])
     assert len(found) > 1
+
+
+def test_the_doctors_sentences_are_folded_and_its_commands_are_not(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2premap.cli.show.columns", lambda: 40)
+    command = "sudo nft 'insert rule inet guard door udp dport 5353 accept'"
+    sentence = "To take in other machines: `p2premap invite` here."
+    blocked = Finding(ok=False, about="eth0", text="It is blocked.", remedy=f"{command}\n{sentence}")
+
+    def answer(message: Message, payload: bytes) -> list[Answer]:
+        return [Diagnosis(request=message.request, findings=(blocked,))]
+
+    with FakeDaemon(paths, answer):
+        lines = invoke("doctor").stdout.splitlines()
+    assert lines[:4] == [
+        "!!  eth0: It is blocked.",
+        f"      {command}",
+        "      To take in other machines:",
+        "      `p2premap invite` here.",
+    ]
 
 
 def test_stop_stops_the_only_node_and_never_just_any(daemon: FakeDaemon, paths: Paths) -> None:

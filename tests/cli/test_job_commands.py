@@ -110,6 +110,16 @@ def test_watch_ends_with_the_job(daemon: FakeDaemon) -> None:
     assert "Job 89abcdef is done after 2.50 s: 1 part." in result.stderr
 
 
+def test_what_a_job_took_is_told_long_after_it_too(paths: Paths) -> None:
+    ended = view(Phase.DONE, age_s=7200.0, lasted_s=2.5)
+
+    def answer(message: Message, payload: bytes) -> list[Answer]:
+        return [JobUpdate(request=message.request, view=ended)]
+
+    with FakeDaemon(paths, answer):
+        assert "is done after 2.50 s" in invoke("watch", "89abcdef").stderr
+
+
 def test_watch_json_is_one_line_a_change(daemon: FakeDaemon) -> None:
     lines = [json.loads(line) for line in invoke("watch", "89ab", "--json").stdout.splitlines()]
     assert [line["phase"] for line in lines] == ["running", "done"]
