@@ -44,7 +44,7 @@ from p2premap.worker.runtime import Context, Result
 from p2premap.worker.vertex.engine import ANSWER, ASK, MAIL
 from p2premap.worker.vertex.runtime import VertexRuntime
 
-QUICK: Final = {"repeat": 1, "scale": 10, "forms_scale": 8, "iterations": (5, 25)}
+QUICK: Final = {"repeat": 1, "scale": 10, "forms_scale": 8, "iterations": (5, 2_005)}
 REPEATS: Final = 3
 SCALE: Final = 18
 FORMS_SCALE: Final = 16
@@ -55,7 +55,7 @@ ITERATIONS: Final = (20, 120)
 EPOCH: Final = 2
 """Supersteps, where a checkpoint is to be counted."""
 NEVER: Final = 1 << 30
-LOOK_S: Final = 0.05
+LOOK_S: Final = 0.03
 
 
 class Counting:
@@ -148,12 +148,12 @@ def algorithm(name: str, graph: Path, options: Mapping[str, object] = {}, *, eve
     return planner
 
 
-def form(name: str, directory: Path, graph: Path, *, every: int = NEVER) -> Planner:
+def form(name: str, directory: Path, graph: Path, *, supersteps: int = FORM_SUPERSTEPS, every: int = NEVER) -> Planner:
     """PageRank by a program for each vertex."""
     combiner, send, _ = FORMS[name]
     job_file = directory / "rank.py"
     job_file.write_text(HEAD.format(combiner=combiner, send=send))
-    return of_file(job_file, [graph], partitions=PARTITIONS, supersteps=FORM_SUPERSTEPS, checkpoint_every=every)
+    return of_file(job_file, [graph], partitions=PARTITIONS, supersteps=supersteps, checkpoint_every=every)
 
 
 def _report(emit: Emitter, name: str, found: Counted) -> None:
@@ -314,8 +314,8 @@ def run(
         _memory(
             emit,
             f"rmat-{forms_scale} send.all",
-            form("send.all", directory, lines),
-            form("send.all", directory, ring),
+            form("send.all", directory, lines, supersteps=iterations[1]),
+            form("send.all", directory, ring, supersteps=iterations[1]),
             size,
             repeat=repeat,
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
+from bench.children import ROOT, command
 from bench.report import Emitter
 from p2premap.control.nodes import NodeView, Status
 from p2premap.control.web import AttemptView, News
@@ -159,9 +161,15 @@ def run(emit: Emitter, *, repeat: int = REPEATS, warm_s: float = WARM_S, measure
 
     with ExitStack() as stack:
         server = stack.enter_context(
-            subprocess.Popen([sys.executable, "-m", "bench.page"], stdout=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                [sys.executable, "-m", "bench.page"],
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=ROOT,
+                start_new_session=True,  # Ctrl-C is for us to pass on
+            )
         )
-        stack.callback(server.kill)
+        stack.callback(server.send_signal, signal.SIGINT)
         assert server.stdout is not None
         said = json.loads(server.stdout.readline())
         window = stack.enter_context(browser())
@@ -188,4 +196,4 @@ def run(emit: Emitter, *, repeat: int = REPEATS, warm_s: float = WARM_S, measure
 
 
 if __name__ == "__main__":
-    asyncio.run(serve())
+    command(lambda: asyncio.run(serve()))

@@ -10,10 +10,12 @@ can run it: one that has Ray or Dask.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import importlib
 import json
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +31,9 @@ from bench.measures import ARRAY_TASKS, MEASURES, System
 
 WORKERS = 2
 HERE = "127.0.0.1"
+DISPY_PORT = 9701
+"""Where its nodes listen unless told otherwise."""
+START_S = 30.0
 PACKAGES = {"ray": "ray", "dask": "distributed", "joblib": "joblib", "dispy": "dispy"}
 """What a system needs that is not in the standard library."""
 
@@ -246,28 +251,22 @@ def p2premap(of: Callable[[Any], System] = P2PRemap) -> Iterator[System]:
         yield of(cluster)
 
 
-def _scratch() -> tempfile.TemporaryDirectory[str]:
-    """For what a system leaves behind; Unix sockets in it have short names."""
-    return tempfile.TemporaryDirectory(prefix="p2p-", dir="/tmp", ignore_cleanup_errors=True)
-
-
 @contextmanager
 def ray() -> Iterator[System]:
     """A cluster of one machine."""
     import ray
 
-    with _scratch() as directory:
-        ray.init(
-            num_cpus=WORKERS,
-            include_dashboard=False,
-            configure_logging=False,
-            log_to_driver=False,
-            _temp_dir=directory,
-        )
-        try:
-            yield Ray()
-        finally:
-            ray.shutdown()
+    ray.init(
+        num_cpus=WORKERS,
+        include_dashboard=False,
+        configure_logging=False,
+        log_to_driver=False,
+        _temp_dir=tempfile.gettempdir(),
+    )
+    try:
+        yield Ray()
+    finally:
+        ray.shutdown()
 
 
 @contextmanager
@@ -275,10 +274,7 @@ def dask() -> Iterator[System]:
     """A cluster of one machine."""
     from distributed import Client
 
-    with (
-        _scratch() as directory,
-        Client(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None, local_directory=directory) as client,
-    ):
+    with Client(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None) as client:
         yield Dask(client)
 
 
@@ -310,18 +306,30 @@ def dispy() -> Iterator[System]:
     """A node of this machine."""
     import dispy
 
-    with _scratch() as directory:
-        options = ("--cpus", str(WORKERS), "--host", HERE, "--dest_path_prefix", directory, "--daemon")
-        node = subprocess.Popen([sys.executable, "-m", "dispy.dispynode", *options], stdout=subprocess.DEVNULL)
+    directory = tempfile.gettempdir()
+    options = ("--cpus", str(WORKERS), "--host", HERE, "--dest_path_prefix", directory, "--daemon")
+    node = subprocess.Popen([sys.executable, "-m", "dispy.dispynode", *options], stdout=subprocess.DEVNULL)
+    try:
+        _await_port(DISPY_PORT)  # a client that comes before the node finds it two seconds later
+        cluster = dispy.JobCluster(noop, nodes=[HERE], host=HERE, recover_file=f"{directory}/recover")
         try:
-            cluster = dispy.JobCluster(noop, nodes=[HERE], host=HERE, recover_file=f"{directory}/recover")
-            try:
-                yield Dispy(cluster)
-            finally:
-                cluster.shutdown()
+            yield Dispy(cluster)
         finally:
-            node.terminate()
-            node.wait()
+            cluster.shutdown()
+    finally:
+        node.terminate()
+        node.wait()
+
+
+def _await_port(port: int) -> None:
+    """Return when somebody listens there."""
+    until = time.monotonic() + START_S
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError):
+            socket.create_connection((HERE, port)).close()
+            return
+        time.sleep(0.01)
+    raise TimeoutError(f"nobody listens at {HERE}:{port}")
 
 
 SYSTEMS: dict[str, Callable[[], Any]] = {
@@ -348,13 +356,22 @@ def started(name: str) -> dict[str, float]:
 def main() -> None:
     """The command: WHAT, SYSTEM, process ids whose trees work for it too, separated by commas, and inputs."""
     what, name, *rest = sys.argv[1:]
-    if what == "start":
-        print(json.dumps(started(name)), flush=True)
-        return
-    pids, inputs = (rest[0] if rest else ""), rest[1:]
-    roots = [os.getpid(), *map(int, filter(None, pids.split(",")))]
-    with SYSTEMS[name]() as system:
-        print(json.dumps(MEASURES[what](system, roots, *inputs)), flush=True)
+    with _own_temporary_files():
+        if what == "start":
+            print(json.dumps(started(name)), flush=True)
+            return
+        pids, inputs = (rest[0] if rest else ""), rest[1:]
+        roots = [os.getpid(), *map(int, filter(None, pids.split(",")))]
+        with SYSTEMS[name]() as system:
+            print(json.dumps(MEASURES[what](system, roots, *inputs)), flush=True)
+
+
+@contextmanager
+def _own_temporary_files() -> Iterator[None]:
+    """What a system leaves among temporary files is gone in the end; Unix sockets there have short names."""
+    with tempfile.TemporaryDirectory(prefix="p2p-", dir="/tmp", ignore_cleanup_errors=True) as directory:
+        os.environ["TMPDIR"] = tempfile.tempdir = directory
+        yield
 
 
 if __name__ == "__main__":
