@@ -20,6 +20,7 @@ from p2premap.client.graphs import plan as plan_vertices
 from p2premap.client.plan import plan_mapreduce
 from p2premap.client.planning import Asked
 from p2premap.client.submission import Submission
+from p2premap.errors import ConfigError
 from p2premap.sim.daemon.diary import Diary
 from p2premap.sim.daemon.houses import DaemonWorld, simulate
 from p2premap.sim.daemon.slots import Pace
@@ -28,6 +29,7 @@ from p2premap.sim.jobwishes import JobStory, JobWishes
 from p2premap.sim.machines import Seat
 from p2premap.sim.network import NetworkConfig
 from p2premap.tasks.job import JobView, Phase
+from p2premap.tasks.mapreduce import KIND as MAPREDUCE
 from p2premap.vertex.plan import KIND as VERTEX
 
 LOOK_S: Final = 0.02
@@ -39,6 +41,7 @@ def tell(wishes: JobWishes, progress: Callable[[str], None] = lambda _: None) ->
     """Plan the job, run it plainly, then under faults.
 
     Raises:
+        ConfigError: jobs of this kind are not simulated.
         JobRejected: the job file or an input is not usable.
         InvariantBroken: something that must hold did not.
     """
@@ -64,7 +67,12 @@ def tell(wishes: JobWishes, progress: Callable[[str], None] = lambda _: None) ->
 def _plan(wishes: JobWishes) -> Submission:
     """The job as `p2premap run` would submit it, but for its key, which the seed decides."""
     slots = wishes.nodes * wishes.slots
-    if kind_of(wishes.job) == VERTEX:
+    kind = kind_of(wishes.job)
+    if kind not in (VERTEX, MAPREDUCE):
+        raise ConfigError(
+            f"{wishes.job} is a job of kind {kind}; map/reduce jobs and vertex programs can be simulated."
+        )
+    if kind == VERTEX:
         given = {"seed": str(wishes.seed)}
         planned = plan_vertices(Asked(file=wishes.job, inputs=wishes.inputs, slots=slots, given=given))
     else:

@@ -106,3 +106,7 @@ def test_what_cannot_be_simulated_is_refused(job: tuple[str, str], tmp_path: Pat
         run(*job, "--nodes", "2", "--kill-leader", "--kill", "1")
     with pytest.raises(JobRejected):
         run(str(tmp_path / "none.py"), job[1])
+    action = tmp_path / "action.py"
+    action.write_text("import p2premap\nclass A(p2premap.Action):\n    def process(self): return self.input\n")
+    with pytest.raises(ConfigError, match=r"is a job of kind action; map/reduce jobs and vertex programs"):
+        run(str(action), "1")
