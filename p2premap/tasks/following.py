@@ -5,13 +5,14 @@ will mostly be there by then; so each is looked at a few times, however many it 
 
 What a successor of the leader may not know is a result that the program has been told of. If that task runs again and
 yields something else, what followed it must not be made of the other one. So nothing that follows is handed out by a
-successor before the program has spoken again: it withdraws what it has, and has what follows that handed in anew. And
-what a successor finds running, or is told of, counts only where it knows a result of everything that it was made of.
+successor before the program has spoken again: it withdraws what it has, which from then on counts as failed for what
+follows, even if there is a result by now. And what a successor finds running, or is told of, counts only where it knows
+a result of everything that it was made of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 _PROGRAM: Final = -1
@@ -24,11 +25,13 @@ class FollowUp:
     Attributes:
         after: each of them, and the tasks whose results it needs.
         unheard: another leader's stage: the program has not been heard since.
+        withdrawn: tasks whose results the program has, from the time of another leader.
     """
 
     def __init__(self) -> None:
         self.after: dict[int, tuple[int, ...]] = {}
         self.unheard = False
+        self.withdrawn: set[int] = set()
         self._waiting: dict[int, list[int]] = {}
 
     def must_wait(self, task: int, is_settled: Callable[[int], bool]) -> bool:
@@ -45,9 +48,10 @@ class FollowUp:
         """The task is settled: what has waited for it."""
         return self._waiting.pop(task, [])
 
-    def heard(self) -> list[int]:
+    def heard(self, withdrawn: Iterable[int]) -> list[int]:
         """The program has spoken: what has waited for that."""
         self.unheard = False
+        self.withdrawn.update(withdrawn)
         return self._waiting.pop(_PROGRAM, [])
 
     def is_orphan(self, task: int, has_result: Callable[[int], object]) -> bool:

@@ -72,8 +72,8 @@ class Growth:
             state.effects.append(self._answer(event, run, error=str(error)))
             return
         self._take(run, grown, event.payload, self._answer(event, run, first=grown.first, tasks=len(grown.new)))
-        if grown.again:
-            run.hand_in(run.follow_up.heard())
+        if grown.withdrawn is not None:
+            run.hand_in(run.follow_up.heard(grown.withdrawn))
 
     def unfold(self) -> None:
         """Take what the results that have come since give rise to."""

@@ -18,7 +18,7 @@ from p2premap.errors import JobError
 from p2premap.ids import Ballot, JobId, NodeId, short
 from p2premap.tasks import journal, messages
 from p2premap.tasks.delivery import Delivery
-from p2premap.tasks.director import Director, Follows, StagePlan, TaskInput
+from p2premap.tasks.director import Director, Follows, Pinned, StagePlan, TaskInput
 from p2premap.tasks.events import CoordinatorEffect, ProposeCell, ToWorker
 from p2premap.tasks.failures import Failures
 from p2premap.tasks.job import AttemptEnd, JobSpec, JobView, Leader, Outcome, Phase, StageId
@@ -52,13 +52,13 @@ class Grown(NamedTuple):
     Args:
         new: tasks that had not been there.
         numbered: by who sent it.
-        again: see `p2premap.tasks.director.Extension`.
+        withdrawn: what the program has from the time of another leader; None: it says nothing about that.
     """
 
     first: int
     new: list[int]
     numbered: bool
-    again: bool
+    withdrawn: tuple[int, ...] | None
 
 
 class JobState:
@@ -250,7 +250,8 @@ class JobState:
             if run.has(task) and not run.is_settled(task):
                 self.withdraw(run, task, why)
         self.changed = True
-        return Grown(first, new, extension.first is not None, extension.again)
+        withdrawn = extension.cancelled if extension.again else None
+        return Grown(first, new, extension.first is not None, withdrawn)
 
     def withdraw(self, run: StageRun, task: int, why: str) -> None:
         """Nobody wants the task's result any more."""
@@ -351,10 +352,15 @@ class JobState:
             JobError: a result that it is made from makes no sense to the director.
         """
         if self._follows is not None and (before := self.by_id[id].follow_up.after.get(task)) is not None:
-            facts = self.by_id[id].facts
-            return self._follows.task_after(task, [facts.pinned(other) for other in before])
+            return self._follows.task_after(task, [self._followed(self.by_id[id], other) for other in before])
         delivery = self._deliveries.get(id)
         return self.director.task(id, task) if delivery is None else delivery.task(task)
+
+    def _followed(self, run: StageRun, task: int) -> Pinned:
+        pinned = run.facts.pinned(task)
+        if task in run.follow_up.withdrawn:
+            return msgspec.structs.replace(pinned, failed=True)
+        return pinned
 
     def abandon_after(self, run: StageRun) -> None:
         """What was planned from this stage's old manifest counts no more."""

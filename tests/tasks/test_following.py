@@ -215,6 +215,11 @@ def test_what_the_program_has_a_result_of_and_the_successor_not_is_not_used() ->
     assert other.holding("B") == ["B: calls 0.1000"]
     assert _again(other, 2, 0) == ["B: stop 0", "B: calls 1.1000"]
     assert _is_void(other, 1)
+    third = _heir(led, "B", known=known)
+    third.holding("B")
+    assert third.ended("B", [_answer(third, 0, b"another")]) == []
+    assert _again(third, 2, 0) == ["B: calls 1.1000"]
+    assert _is_void(third, 1), "there is a result by now, and it is not the program's"
 
 
 def test_what_was_made_of_a_result_that_the_successor_does_not_know_does_not_count() -> None:
