@@ -84,7 +84,7 @@ class Picture:
             if task.outcome not in ("done", "running", "stopped"):
                 node = next((one.name for one in self._world.nodes.values() if one.id == task.node), "?")
                 text = f"{task.job[:8]} {task.stage}.{task.task} on {node}: {task.outcome}. {task.error}"
-                self._failed.append((time.strftime("%H:%M:%S"), clean(text)))
+                self._failed.append((time.strftime("%H:%M:%S", time.localtime(task.ended_at)), clean(text)))
 
     def lost(self, why: str) -> None:
         """Nobody answers just now."""

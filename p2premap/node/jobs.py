@@ -133,6 +133,8 @@ class Jobs:
         self._plans: dict[JobId, bytes] = {}
         self._concluded: dict[JobId, tuple[JobView, float]] = {}
         """The last view of each job that is over, and when it was heard."""
+        self._met: dict[JobId, float] = {}
+        """When this node first heard of each job that goes on."""
         self._told: set[JobId] = set()
         """Jobs whose end this node has told as their leader, and that are about to be concluded."""
         self._forks: dict[JobId, JobId] = {}
@@ -364,6 +366,7 @@ class Jobs:
             case election.Dropped(job=job):
                 self._stop_leading(job)
                 self._plans.pop(job, None)
+                self._met.pop(job, None)
                 self._emit(JobMoved(job=job))  # also where it was about to be led: somebody may wait for its views
             case election.LeaderKnown():
                 self._leader_known(now, effect)
@@ -371,6 +374,7 @@ class Jobs:
                 self._forks[origin] = job
 
     def _leader_known(self, now: float, effect: election.LeaderKnown) -> None:
+        self._met.setdefault(effect.job, now)
         if effect.leader is not None:
             self._forks.pop(effect.job, None)
         known = tasks.ReplicasKnown(copies=effect.copies, note=named(effect.note, self._names), fork=effect.fork)
@@ -431,6 +435,7 @@ class Jobs:
                 ballot=lead.ballot,
                 config=self._config,
                 now=now,
+                known=self._met.get(job, now),
                 history=lead.history,
                 decided=lead.decided,
                 origin=JobId(lead.record.origin) if lead.record.origin else None,
@@ -516,6 +521,7 @@ class Jobs:
     def _conclude(self, now: float, job: JobId, data: bytes) -> None:
         view = msgspec.msgpack.decode(data, type=JobView)
         self._plans.pop(job, None)
+        self._met.pop(job, None)
         self._concluded[job] = (view, now)
         while len(self._concluded) > self._config.jobs_kept_max:
             del self._concluded[next(iter(self._concluded))]

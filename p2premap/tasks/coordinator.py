@@ -135,6 +135,7 @@ class Coordinator:
         ballot: under which it leads.
         config: intervals and limits.
         now: when it begins.
+        known: when this node first heard of it: the job is that old at least, although its last fact may be older.
         history: the batches of facts of all leaders so far, in the order in which they applied them.
         decided: the cells that are decided so far.
         origin: of a fork, the job that it was forked from.
@@ -153,6 +154,7 @@ class Coordinator:
         ballot: Ballot,
         config: TasksConfig,
         now: float,
+        known: float = math.inf,
         history: Iterable[bytes] = (),
         decided: Mapping[str, bytes] | None = None,
         origin: JobId | None = None,
@@ -181,6 +183,7 @@ class Coordinator:
             Replay(state).take(now, history)
         except RemoteProtocolError as error:
             raise JobFailed(f"What the job's former leaders wrote cannot be read here: {error}.") from None
+        state.accepted = min(state.accepted, known)
         self._phase: _Running | _Ended = _Running(state, now if self._taken_over else None)
         if self._taken_over:
             state.begin_term(now - state.accepted, leader.node)

@@ -107,7 +107,9 @@ async def show(call: Call, view: JobView) -> OneJobShape:
     names = await call.web.names()
     history = [
         TermShape(
-            at=round(view.submitted + age_s, 3), age_s=round(age_s, 3), leader=ReplicaShape(id=node.hex(), name=name)
+            at=round(view.submitted + age_s, 3),
+            age_s=round(age_s, 3),
+            leader=ReplicaShape(id=node.hex(), name=names.get(node, name)),
         )
         for node, name, age_s in view.history
     ]

@@ -23,6 +23,8 @@ STYLE: Final = Path(__file__).parent / "page" / "style.css"
 PARTS_MAX: Final = 1_000
 """Further ones are counted."""
 _WIDE, _HIGH = 600, 120
+_TEXTS: Final = frozenset(("Node", "Stage", "Since", "Why", "Part"))
+"""Heads of columns without numbers."""
 
 Row = Sequence[object]
 
@@ -120,25 +122,29 @@ def _graph(graph: GraphShape | None) -> str:
     if graph is None:
         return ""
     told = f"{graph.vertices:,} vertices, {graph.edges:,} edges; {graph.supersteps:,} supersteps. {graph.why}"
+    drawn = {"run": [row.active for row in graph.rows], "fetch": [row.sent for row in graph.rows]}
+    top = max((*drawn["run"], *drawn["fetch"], 1))
     lines = "".join(
-        f"<polyline fill='none' stroke='var({colour})' stroke-width='2' points='{_points(values)}'/>"
-        for colour, values in (
-            ("--run", [row.active for row in graph.rows]),
-            ("--fetch", [row.sent for row in graph.rows]),
-        )
+        f"<polyline fill='none' stroke='var(--{colour})' stroke-width='2' points='{_points(values, top)}'/>"
+        for colour, values in drawn.items()
+    )
+    legend = "".join(
+        f"<span><i class='swatch {colour}'></i>{name}</span>"
+        for colour, name in (("run", "active vertices"), ("fetch", "mail"))
     )
     heads = ("Superstep", "Active", "Sent", "Took")
     rows = ((row.superstep, f"{row.active:,}", f"{row.sent:,}", duration(row.seconds)) for row in graph.rows)
     return (
-        f"<h2>Supersteps</h2><p>{escape(told)}</p><svg viewBox='0 0 {_WIDE} {_HIGH}' width='{_WIDE}' role='img' "
+        f"<h2>Supersteps</h2><p>{escape(told)}</p><p class='legend'>{legend}<span>highest: {top:,}</span></p>"
+        f"<svg viewBox='0 -2 {_WIDE} {_HIGH + 4}' width='{_WIDE}' role='img' "
         f"aria-label='active vertices and mail'>{lines}</svg>{_table(heads, rows)}"
     )
 
 
-def _points(values: Sequence[int]) -> str:
-    """Of a line as wide and as high as there is room."""
-    across, up = max(len(values) - 1, 1), max((*values, 1))
-    return " ".join(f"{_WIDE * n / across:.1f},{_HIGH * (1 - value / up):.1f}" for n, value in enumerate(values))
+def _points(values: Sequence[int], top: int) -> str:
+    """Of a line as wide as there is room, and as high for `top`."""
+    across = max(len(values) - 1, 1)
+    return " ".join(f"{_WIDE * n / across:.1f},{_HIGH * (1 - value / top):.1f}" for n, value in enumerate(values))
 
 
 def _output(view: JobView) -> str:
@@ -157,14 +163,17 @@ def _section(title: str, heads: Sequence[str], rows: Iterable[Row]) -> str:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Row]) -> str:
-    head = "".join(f"<th>{name}</th>" for name in heads)
+    marks = {name: "" if name in _TEXTS else " class='num'" for name in heads}
+    head = "".join(f"<th{marks[name]}>{name}</th>" for name in heads)
     body = "".join(
-        "<tr>"
-        + "".join(f'<td data-label="{h}">{escape(str(v))}</td>' for h, v in zip(heads, row, strict=True))
-        + "</tr>"
-        for row in rows
+        f"<tr>{''.join(_cell(h, marks[h], v) for h, v in zip(heads, row, strict=True))}</tr>" for row in rows
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(head: str, mark: str, value: object) -> str:
+    text = f"{value:,}" if isinstance(value, int) else escape(str(value))
+    return f'<td data-label="{head}"{mark}>{text}</td>'
 
 
 def _clock(at: float) -> str:

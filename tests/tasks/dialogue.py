@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TypeVar
@@ -52,6 +53,7 @@ class Led:
         history, decided: what its predecessors left.
         director: if the job is no shape.
         quorum: its replicas answer at once; else only when the test says so.
+        known: when its node first heard of the job.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Led:
         decided: Mapping[str, bytes] | None = None,
         director: Director | None = None,
         quorum: bool = True,
+        known: float = math.inf,
     ) -> None:
         self.now = 0.0
         self.shape = shape
@@ -94,6 +97,7 @@ class Led:
             ballot=self.ballot,
             config=config or TasksConfig(facts_linger_s=0.0),  # what a step writes is told with it
             now=0.0,
+            known=known,
             history=self.history,
             decided=decided,
         )

@@ -219,6 +219,15 @@ def test_a_successor_proposes_the_same_manifest() -> None:
     assert [p.value for p in heir.asked_for(events.ProposeCell)] == [p.value for p in led.asked_for(events.ProposeCell)]
 
 
+def test_a_job_is_as_old_as_its_successor_has_known_it_although_nothing_had_happened_for_long() -> None:
+    led = Led(Shape(1), on="A")
+    heir = Led(Shape(1), on="AB", leader="B", term=1, history=led.batches, known=-300.0)
+    heir.now = 0.01
+    heir.holding("A", (0, 0))
+    assert heir.view.age_s == pytest.approx(300.0, abs=1.0)
+    assert [round(age_s) for _, _, age_s in heir.view.history] == [300]
+
+
 def test_what_was_put_aside_on_disk_is_added_up_and_a_successor_knows_of_it() -> None:
     led = Led(Shape(3), on="A")
     for task, spilled in enumerate((None, 5, 7)):

@@ -123,6 +123,7 @@ function Supersteps({ graph }) {
         { label: "mail", colour: "--fetch" },
       ]}
       time=${false}
+      across="superstep"
     />`}`;
 }
 

@@ -35,7 +35,7 @@ export function Jobs() {
               <th class="num">Tasks/s</th>
               <th class="num">Left</th>
               <th>Leader</th>
-              <th class="num">Started</th>
+              <th class="num">Handed in</th>
             </tr>
           </thead>
           <tbody>
@@ -75,6 +75,6 @@ function Row({ world, job }) {
     <td data-label="Tasks/s" class="num">${rate ? rate.toFixed(rate < 10 ? 1 : 0) : "–"}</td>
     <td data-label="Left" class="num">${isNaN(left) ? "–" : seconds(left)}</td>
     <td data-label="Leader">${job.leader.name || "–"}${job.takeovers ? html` <span class="badge" title="takeovers">↻ ${job.takeovers}</span>` : ""}</td>
-    <td data-label="Started" class="num">${clock(job.submitted_at)}</td>
+    <td data-label="Handed in" class="num">${clock(job.submitted_at)}</td>
   </tr>`;
 }

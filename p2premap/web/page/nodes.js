@@ -18,7 +18,7 @@ export function Nodes() {
     </div>
     <table>
       <thead>
-        <tr><th>Node</th><th>State</th><th class="num">Slots</th><th class="num">Load</th><th class="num">Memory free</th><th>System</th><th></th></tr>
+        <tr><th>Node</th><th>State</th><th class="num">Slots</th><th class="num">Load</th><th class="num">Memory free</th><th>System</th><th><span class="hidden">Steer</span></th></tr>
       </thead>
       <tbody>${nodes.map((node) => html`<${Row} key=${node.id} node=${node} />`)}</tbody>
     </table>
@@ -75,13 +75,13 @@ function Cluster({ cluster, nodes }) {
 function Row({ node }) {
   const [open, setOpen] = useState(false);
   return html`<tr class=${node.state === "alive" ? "" : "faint"}>
-      <td data-label="Node">${node.name}${node.me ? html` <span class="badge">serves this page</span>` : ""}</td>
+      <td data-label="Node"><span>${node.name}${node.me ? html` <span class="badge">serves this page</span>` : ""}</span></td>
       <td data-label="State">${node.state}${node.on_battery ? html` <span class="badge">on battery</span>` : ""}${node.held_back ? html`<div class="small">${node.held_back}</div>` : ""}</td>
       <td data-label="Slots" class="num">${node.busy}/${node.slots}</td>
       <td data-label="Load" class="num">${percent(node.load)}</td>
       <td data-label="Memory free" class="num">${bytes(node.memory_free_bytes)} of ${bytes(node.memory_bytes)}</td>
       <td data-label="System">${node.system}, Python ${node.python}</td>
-      <td><button type="button" aria-expanded=${open} onClick=${() => setOpen(!open)}>${open ? "Close" : "Steer"}</button></td>
+      <td><button type="button" aria-label=${`${open ? "Close" : "Steer"} ${node.name}`} aria-expanded=${open} onClick=${() => setOpen(!open)}>${open ? "Close" : "Steer"}</button></td>
     </tr>
     ${open && html`<tr><td colspan="7"><${Steer} node=${node} /></td></tr>`}`;
 }

@@ -1,13 +1,15 @@
 // What every slot has done in the last minute: a canvas, because there are hundreds of attempts a second.
 import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
 import { plural, seconds, short } from "./format.js";
-import { Graph, colour } from "./graphs.js";
+import { Graph, colour, dark } from "./graphs.js";
 import { useWorld, world } from "./store.js";
 import { keyOf, sortedNodes } from "./world.js";
 
 const WINDOW_S = 60;
 const LANE = 14;
 const GAP = 8;
+const AXIS = 18;
+const STEP_S = 10;
 const SIGHT = 480; // pixels; what is more is scrolled
 const LEFT = 110;
 const PADDING = 10; // of the box around it, see style.css
@@ -46,7 +48,6 @@ function Chart() {
   shown.current = pointed;
   useEffect(() => {
     const palette = {};
-    const dark = matchMedia("(prefers-color-scheme: dark)");
     const paint = () => {
       for (const name of [...KINDS, "ink", "quiet", "line", "card"]) palette[name] = colour(`--${name}`);
     };
@@ -126,12 +127,26 @@ function place(canvas) {
 function fit(canvas, { all, width, height }) {
   const scale = devicePixelRatio;
   canvas.nextElementSibling.style.height = `${Math.max(all - height, 0)}px`;
-  if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
+  const tall = height + AXIS;
+  if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(tall * scale)) {
     canvas.width = Math.round(width * scale);
-    canvas.height = Math.round(height * scale);
+    canvas.height = Math.round(tall * scale);
     canvas.style.width = `${width}px`;
-    canvas.style.height = `${height}px`;
+    canvas.style.height = `${tall}px`;
   }
+}
+
+function drawTime(pen, { width, height }, left, palette) {
+  const each = width < 500 ? 2 * STEP_S : STEP_S;
+  for (let ago = 0; ago <= WINDOW_S; ago += each) {
+    const x = left + ((WINDOW_S - ago) * (width - left)) / WINDOW_S;
+    pen.fillStyle = palette.line;
+    pen.fillRect(Math.min(x, width - 1), 0, 1, height + 3);
+    pen.fillStyle = palette.quiet;
+    pen.textAlign = ago === 0 ? "right" : ago === WINDOW_S ? "left" : "center";
+    pen.fillText(ago === 0 ? "now" : `${ago} s ago`, x, height + AXIS / 2 + 2);
+  }
+  pen.textAlign = "left";
 }
 
 function drawStream(canvas, palette, pointed) {
@@ -141,12 +156,17 @@ function drawStream(canvas, palette, pointed) {
   const scale = devicePixelRatio;
   const pen = canvas.getContext("2d");
   pen.setTransform(scale, 0, 0, scale, 0, 0);
-  pen.clearRect(0, 0, width, height);
+  pen.clearRect(0, 0, width, height + AXIS);
+  pen.save();
   const now = Date.now() / 1000 + world.skew;
   const left = width < 500 ? 60 : LEFT;
   const perSecond = (width - left) / WINDOW_S;
   pen.font = "12px system-ui, sans-serif";
   pen.textBaseline = "middle";
+  drawTime(pen, seen, left, palette);
+  pen.beginPath();
+  pen.rect(0, 0, width, height);
+  pen.clip();
   const inSight = (row) => row && row.top < from + height && row.top + row.slots * LANE > from;
   for (const row of rows.values()) {
     if (!inSight(row)) continue;
@@ -184,6 +204,7 @@ function drawStream(canvas, palette, pointed) {
       pen.strokeRect(x1 - 1, y, Math.max(x2 - x1, 1) + 2, LANE);
     }
   }
+  pen.restore();
 }
 
 function taskAt(canvas, x, y) {
