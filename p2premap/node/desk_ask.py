@@ -14,6 +14,7 @@ from p2premap.control.jobs import Jobs, JobUpdate, ListJobs, Watch
 from p2premap.errors import PeerUnreachable, RemoteProtocolError
 from p2premap.ids import NodeId, RequestId, short
 from p2premap.node.desk import RequestError, Visit
+from p2premap.node.outlines import age_s
 from p2premap.ports import FrameStream
 from p2premap.tasks.calls import KIND as CALLS
 from p2premap.tasks.job import JobView
@@ -149,7 +150,7 @@ async def oldest_running_s(asker: Asker) -> float:
             Trouble.UNREACHABLE, f"No answer from {names}, whose jobs may be in need of anything: try again."
         )
     views = [*asker.house.jobs(), *(view for jobs in answers.given for view in jobs.views)]
-    ages = [view.age_s + MARGIN_S for view in views if not over(view)]
+    ages = [age_s(view, asker.house.wall_s()) + MARGIN_S for view in views if not over(view)]
     return max(ages, default=0.0)
 
 

@@ -59,6 +59,7 @@ from p2premap.node.keys import Keys
 from p2premap.node.kinds import Unfit
 from p2premap.node.ledger import Ledger
 from p2premap.node.orders import Orders
+from p2premap.node.outlines import aged
 from p2premap.node.parts import Parts
 from p2premap.node.paths import Paths
 from p2premap.node.quota import Quota
@@ -99,9 +100,9 @@ class House:
         warnings: Sequence[str] = (),
         parts: Parts = Parts(),  # noqa: B008  (a tuple of functions)
     ) -> None:
-        self._parts = parts
+        self._parts, self.wall_s = parts, parts.wall_s
         self.config, self.user, self.paths, self.identity = config, user, paths, identity
-        self.keys = Keys(identity=identity, secret=secret, config=user.config, wall_s=parts.wall_s)
+        self.keys = Keys(identity=identity, secret=secret, config=user.config, wall_s=self.wall_s)
         self.name = config.name or identity.name
         self.bulletin = Bulletin()
         self.warnings = Warnings()
@@ -185,7 +186,7 @@ class House:
     def _build_work(self) -> None:
         """What jobs are led and worked for with."""
         state = self.identity.directory
-        self.orders = Orders(self.deliver, trouble=lambda: self.ledger.trouble, wall_s=self._parts.wall_s)
+        self.orders = Orders(self.deliver, trouble=lambda: self.ledger.trouble, wall_s=self.wall_s)
         self.stager = self._parts.stager(
             me=self.identity.node,
             blobs=self.blobs,
@@ -437,7 +438,7 @@ class House:
 
     def jobs(self) -> list[JobView]:
         """The jobs that this node leads or led."""
-        return self.core.job_views(trio.current_time())
+        return [aged(view, self.wall_s()) for view in self.core.job_views(trio.current_time())]
 
     def led_jobs(self) -> list[JobView]:
         """Those that it leads and that are not over."""

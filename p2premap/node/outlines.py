@@ -67,6 +67,22 @@ def dated(core: ElectionCore, view: JobView, names: Callable[[], Mapping[str, st
     return msgspec.structs.replace(view, submitted=charter.submitted, history=(home, *view.history))
 
 
+def age_s(view: JobView, wall_s: float) -> float:
+    """How long ago the job was accepted. A leader's clock stands still while no node runs; that of people does not.
+
+    Args:
+        wall_s: now, in seconds since 1970.
+    """
+    return max(view.age_s, wall_s - view.submitted) if view.submitted else view.age_s
+
+
+def aged(view: JobView, wall_s: float) -> JobView:
+    """A job that was over before this node started, which is as old on its disk as it was then, with its age now."""
+    if not view.phase.over or view.age_s > (view.lasted_s or view.age_s):
+        return view
+    return msgspec.structs.replace(view, age_s=age_s(view, wall_s))
+
+
 def as_origin(origin: JobId, view: JobView) -> JobView:
     """A fork as those see it who asked for the job that it was forked from."""
     return msgspec.structs.replace(view, job=origin, fork=short(view.job))
