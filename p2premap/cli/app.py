@@ -207,6 +207,8 @@ def _complain(text: str) -> None:
 
 def _usage_text(error: click.ClickException) -> str:
     text = error.format_message()
+    if isinstance(error, click.NoSuchOption) and error.option_name == "--node":
+        text += " It goes before the command: `p2premap --node NAME ...`"
     if text and text[-1] not in ".?!":
         text += "."
     ctx = getattr(error, "ctx", None)

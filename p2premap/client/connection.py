@@ -270,8 +270,11 @@ def only(node: str = "", *, paths: Paths | None = None) -> Connection:
         with other:
             if other.welcome.node != connection.welcome.node and _is_called(other.welcome, node):
                 connection.close()
-                names = ", ".join(sorted((connection.welcome.name, other.welcome.name)))
-                raise ConfigError(f"Several nodes of this machine may be meant ({names}, ...); name one with --node.")
+                both = sorted(f"{w.name} {w.node.hex()[:8]}" for w in (connection.welcome, other.welcome))
+                raise ConfigError(
+                    f"Several nodes of this machine may be meant ({', '.join(both)}, ...): say which with `p2premap "
+                    "--node NAME` (or the beginning of its id) before the command."
+                )
     return connection
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from p2premap.node import scope, secret
+from p2premap.node import scope, secret, sockets
 from p2premap.node.certificates import KEY_BYTES, issue
 from p2premap.node.paths import Paths
 from p2premap.node.token import hash_of_ca, read_token
@@ -75,6 +75,9 @@ async def leave(house: House) -> str:
     Returns:
         One sentence for the user.
     """
+    here = len(sockets.listed(house.paths.sockets(house.keys.secret.place))) - 1
     secret.forget(house.user.config)
     scope.forget_open(house.user)
-    return "This machine has left the cluster, and is a cluster of its own."
+    text = "This machine has left the cluster, and is a cluster of its own."
+    stay = "1 other node of it stays" if here == 1 else f"{here} other nodes of it stay"
+    return f"{text} {stay} in the old one until stopped." if here > 0 else text

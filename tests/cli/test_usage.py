@@ -40,6 +40,7 @@ def test_without_a_node_each_command_says_so_and_exits_with_69(home: Path, args:
 WRONG = [
     (["frob"], "No such command 'frob'."),
     (["nodes", "--frob"], "No such option '--frob'."),
+    (["drain", "--node", "a"], "It goes before the command: `p2premap --node NAME ...`"),
     (["watch"], "Missing argument 'JOB'."),
     (["watch", "xyz"], "'xyz' is no job id"),
     (["watch", "8"], "'8' is no job id"),

@@ -25,7 +25,11 @@ def guest_and_host() -> Iterator[tuple[PrivateCluster, PrivateCluster]]:
 
 
 def names(home: str) -> set[str]:
-    done = p2premap(home, "nodes", "--json")
+    return names_at(home, "")
+
+
+def names_at(home: str, node: str) -> set[str]:
+    done = p2premap(home, "--node", node, "nodes", "--json")
     return (
         {view["name"] for view in json.loads(done.stdout) if view["state"] == "alive"} if not done.exit_code else set()
     )
@@ -90,3 +94,11 @@ def test_whoever_was_met_a_moment_ago_is_remembered_after_a_power_cut() -> None:
 def tag(cluster: PrivateCluster) -> str:
     """The public name of the cluster that these nodes are in."""
     return str(json.loads(p2premap(cluster.home, "status", "--json").stdout)["cluster"])
+
+
+def test_who_leaves_hears_that_other_nodes_of_the_machine_stay() -> None:
+    with private(["one", "other"]) as machine:
+        left = p2premap(machine.home, "--node", "one", "leave")
+        assert left.stderr.endswith("1 other node of it stays in the old one until stopped.\n"), left.stderr
+        eventually(lambda: names_at(machine.home, "one") == {"one"})
+        assert names_at(machine.home, "other") == {"other"}
