@@ -43,4 +43,5 @@ def test_each_room_has_its_bugs() -> None:
     rooms["election"] += len(patched(test_change))
     rooms["tasks"] += len(patched(tasks_walk)) + len(patched(test_walk_takeover))
     assert min(rooms[room] for room in ("gossip", "election", "ledger", "tasks", "vertex")) >= 5, rooms
+    assert rooms["gossip"] >= 8, rooms
     assert sum(rooms.values()) >= 50, rooms
