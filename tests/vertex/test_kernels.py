@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -155,3 +157,21 @@ def test_sums_need_no_memory_for_each_edge() -> None:
     before = block.bytes_held()
     block.reduce(combine, np.arange(10.0))
     assert block.bytes_held() - before < len(pairs)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "asks"), [("sum", "float64", True), ("min", "float64", False), ("min", "int64", False)]
+)
+def test_what_supersteps_go_through_is_made_before_them(
+    name: str, dtype: str, asks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = Mock(side_effect=kernels.matrices)
+    monkeypatch.setattr(kernels, "matrices", looked)
+    block, combine = block_of([(row, row % 10) for row in range(12)]), reducer(name, np.dtype(dtype))
+    block.prepare(combine, np.dtype(dtype), None)
+    assert looked.called is asks  # to import scipy takes a fifth of a second
+    held = block.bytes_held()
+    block.reduce(combine, np.arange(10).astype(dtype))
+    if not asks:
+        block.scatter(combine, np.array([1]), np.array([5]).astype(dtype))
+    assert block.bytes_held() == held

@@ -18,7 +18,7 @@ from p2premap.vertex.program import ArrayProgram, Hooks
 from p2premap.worker.gang import Buffer
 from p2premap.worker.vertex import graphfile
 from p2premap.worker.vertex.exchange import ALONG_EDGES, Exchange, unpack
-from p2premap.worker.vertex.kernels import Array, Edges, Keys, matrices, reducer, simple
+from p2premap.worker.vertex.kernels import Array, Edges, Keys, reducer, simple
 from p2premap.worker.vertex.letters import Letters
 from p2premap.worker.vertex.owners import ranges_of
 from p2premap.worker.vertex.part import Inbox, Part
@@ -80,7 +80,6 @@ class ArrayPartition:
     def renew(self) -> None:
         """See there."""
         self._telling = self._exchange()
-        matrices()  # takes a fifth of a second to import
 
     def counts(self) -> tuple[int, int]:
         """See there."""

@@ -256,8 +256,9 @@ class Exchange:
         """Everybody has told: build what values go through."""
         self.pulled = self._pulled.block(len(self.keys), self._pulled.width)
         self.pushed = self._pushed.block(self._pushed.width, len(self.keys))
-        if self.how is not None and self.how.ufunc is not np.add:
-            self.pulled.by_column()  # the smallest and the largest soon come from few vertices only
+        if self.how is not None:
+            self.pulled.prepare(self.how, self.dtype, self.edge)
+            self.pushed.prepare(self.how, self.dtype, self.edge)
         self._columns = np.empty(self.pulled.width, self.dtype)
         self.begin()
 

@@ -188,6 +188,14 @@ class Block:
             first = last
         return chunks
 
+    def prepare(self, how: Reducer, dtype: np.dtype[Any], edge: np.ufunc | None) -> None:
+        """Make what `reduce` and `scatter` go through, which the first of them would else make in the middle of a
+        superstep."""
+        if _multiplies(how, dtype, edge):
+            self._product(edge is not None)
+        elif how.ufunc is not np.add:
+            self.by_column()  # the smallest and the largest soon come from few vertices only
+
     def reduce(self, how: Reducer, values: Array, edge: np.ufunc | None = None) -> Array:
         """The values of each row's columns, reduced; the identity for a row without edges.
 
@@ -196,7 +204,7 @@ class Block:
         """
         reduced = np.empty(len(self.rows) + 1, values.dtype)
         reduced[-1] = how.identity
-        if how.ufunc is np.add and values.dtype == np.float64 and edge in (None, np.multiply) and matrices():
+        if _multiplies(how, values.dtype, edge):
             for chunk, matrix in self._product(edge is not None):
                 reduced[chunk.first : chunk.last] = matrix @ values
             return reduced.take(self._places)
@@ -284,6 +292,11 @@ class Block:
         arrays.append(self.__dict__.get("degrees"))
         owned = {id(array): array.nbytes for array in arrays if array is not None}
         return sum(owned.values())
+
+
+def _multiplies(how: Reducer, dtype: np.dtype[Any], edge: np.ufunc | None) -> bool:
+    """Whether values of this type are reduced by scipy."""
+    return how.ufunc is np.add and dtype == np.float64 and edge in (None, np.multiply) and matrices() is not None
 
 
 def commonest(block: Block, labels: Array, otherwise: Array) -> Array:
