@@ -202,6 +202,9 @@ def _print_report(report: Report) -> None:
         f"most often {', '.join(word for word, _ in report.top)}"
     )
     say(f"{duration(report.job_s)} on the three nodes, {duration(report.plain_s)} in one process")
+    if report.job_s > report.plain_s:
+        cpus = count(os.cpu_count() or 1, "CPU")
+        say(f"(They share this machine's {cpus}, and their workers had to start; more machines make it quicker.)")
     say(f"{duration(report.total_s)} in all; the nodes have stopped, and their files are gone")
     say()
     say("Next:")
