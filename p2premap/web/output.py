@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated, Final
+from typing import Annotated, BinaryIO, Final
 from urllib.parse import quote
 
 import blake3
@@ -244,9 +244,9 @@ async def read_part(call: Call) -> Response:
     web = call.web
     if web.downloads >= DOWNLOADS_MAX:
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "Too many downloads at a time; try again.", Retry_After="5")
-    here = await _bring(call, part)
+    here = await _bring(call, part.source)
+    pieces = await _begun(read_file(web, here, part.source, start, stop))
     media = "text/plain; charset=utf-8" if _is_text(part) else "application/octet-stream"
-    pieces = _read(web, here, start, stop)
     return Streaming(web, pieces, media_type=media, status=status, headers=headers, length=stop - start)
 
 
@@ -278,17 +278,14 @@ def _range(call: Call, size: int, tag: str) -> tuple[int, int, int]:
     return start, stop, HTTPStatus.PARTIAL_CONTENT
 
 
-async def _bring(call: Call, part: Part) -> BlobHere:
-    """Have the part on this machine's disk, its bytes compared with their digest."""
-    source: Source = part.source
+async def _bring(call: Call, source: Source) -> BlobHere:
+    """Have the part on this machine's disk."""
     async with contextlib.aclosing(
         call.web.daemon.stream(lambda n: ReadBlob(request=n, source=source, here=True))  # type: ignore[type-var]
     ) as frames:
         async for frame in frames:
             match frame.message:
                 case BlobHere() as here:
-                    if not here.checked and not await asyncio.to_thread(_is_whole, here, source):
-                        raise Problem(HTTPStatus.BAD_GATEWAY, "The part is damaged on disk; ask again.")
                     return here
                 case Chunk():
                     pass
@@ -297,22 +294,20 @@ async def _bring(call: Call, part: Part) -> BlobHere:
     raise RemoteProtocolError("The node gave an answer that does not fit the question.")
 
 
-def _is_whole(here: BlobHere, source: Source) -> bool:
-    hasher, left = blake3.blake3(), here.end - here.start
-    with open(here.path, "rb") as file:
-        file.seek(here.start)
-        while left and (piece := file.read(min(1 << 20, left))):
-            left -= len(piece)
-            hasher.update(piece)
-    return hasher.digest() == source.digest
+async def read_file(web: Service, here: BlobHere, source: Source, start: int, stop: int) -> AsyncIterator[bytes]:
+    """A range of a part, compared with its digest, where the node has not done so.
 
-
-async def _read(web: Service, here: BlobHere, start: int, stop: int) -> AsyncIterator[bytes]:
+    Raises:
+        Problem: it is damaged, which is known before the first piece.
+        RemoteProtocolError: it has been cut since.
+    """
     web.downloads += 1
     try:
-        with await asyncio.to_thread(open, here.path, "rb") as file:
-            file.seek(here.start + start)
-            left = stop - start
+        # all that a small part needs in one thread's turn: turns are what is scarce on a busy machine
+        file, piece = await asyncio.to_thread(_opened, here, source, start, min(CHUNK_BYTES, stop - start))
+        with file:
+            left = stop - start - len(piece)
+            yield piece
             while left:
                 piece = await asyncio.to_thread(file.read, min(CHUNK_BYTES, left))
                 if not piece:
@@ -321,6 +316,29 @@ async def _read(web: Service, here: BlobHere, start: int, stop: int) -> AsyncIte
                 yield piece
     finally:
         web.downloads -= 1
+
+
+def _opened(here: BlobHere, source: Source, start: int, count: int) -> tuple[BinaryIO, bytes]:
+    """The part's file, and its first bytes from `start` on. In a thread."""
+    file = open(here.path, "rb", buffering=0)  # noqa: SIM115  (closed by who reads it)
+    try:
+        if not here.checked:
+            file.seek(here.start)
+            if not _is_whole(file, here.end - here.start, source.digest):
+                raise Problem(HTTPStatus.BAD_GATEWAY, "The part is damaged on disk; ask again.")
+        file.seek(here.start + start)
+        return file, file.read(count)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _is_whole(file: BinaryIO, left: int, digest: bytes) -> bool:
+    hasher = blake3.blake3()
+    while left and (piece := file.read(min(1 << 20, left))):
+        left -= len(piece)
+        hasher.update(piece)
+    return hasher.digest() == digest
 
 
 # --- events -------------------------------------------------------------------------------------------------------
