@@ -83,6 +83,7 @@ class Algorithm:
         weighted: it is about weights.
         help: what comes out, for people.
         delta: the aggregate that says how much a superstep has changed; "": the number of active vertices does.
+        source: it begins at a vertex.
     """
 
     target: str
@@ -90,14 +91,17 @@ class Algorithm:
     both: bool = False
     weighted: bool = False
     delta: str = ""
+    source: bool = False
 
 
 _HERE: Final = "p2premap.worker.vertex.algorithms:"
 ALGORITHMS: Final[Mapping[str, Algorithm]] = {
     "pagerank": Algorithm(_HERE + "PageRank", "The share of time that a random surfer spends there.", delta="delta"),
     "components": Algorithm(_HERE + "Components", "The smallest id of the weakly connected component.", both=True),
-    "bfs": Algorithm(_HERE + "BFS", "The number of edges on the shortest way from --source."),
-    "sssp": Algorithm(_HERE + "SSSP", "The smallest sum of weights on a way from --source.", weighted=True),
+    "bfs": Algorithm(_HERE + "BFS", "The number of edges on the shortest way from --source.", source=True),
+    "sssp": Algorithm(
+        _HERE + "SSSP", "The smallest sum of weights on a way from --source.", weighted=True, source=True
+    ),
     "labelprop": Algorithm(_HERE + "LabelPropagation", "The label of its community.", both=True),
     "lcc": Algorithm(_HERE + "LCC", "The local clustering coefficient.", both=True),
     "triangles": Algorithm(_HERE + "Triangles", "The number of triangles that it is a corner of.", both=True),
@@ -162,6 +166,8 @@ def plan_algorithm(name: str, wish: Wish, options: Mapping[str, object], asked: 
     algorithm = ALGORITHMS.get(name)
     if algorithm is None:
         raise JobRejected(f"There is no algorithm {name!r}; there are {', '.join(ALGORITHMS)}.")
+    if algorithm.source and options.get("source") is None:
+        raise JobRejected(f"{name} has no source: say at which vertex it begins.")
     program = Program(
         name=name,
         code=pack_bundle([Module(name=JOB_MODULE, path=f"{WRITTEN}{name}.py", source="")]),

@@ -123,6 +123,10 @@ def test_what_is_wrong_is_told(cluster: Cluster, tmp_path: Path) -> None:
         cluster.run_vertex("pagerang", graph)
     with pytest.raises(JobRejected, match="degrees has no option 'dampin'"):
         cluster.run_vertex("degrees", graph, dampin=1)
+    with pytest.raises(JobRejected, match="bfs has no source: say at which vertex it begins"):
+        cluster.run_vertex("bfs", graph)
+    with pytest.raises(JobRejected, match="Longest has no option 'most'"):
+        cluster.run_vertex(Longest, graph, most=1)
     with pytest.raises(JobRejected, match="dict is no input of a vertex job"):
         cluster.run_vertex("degrees", {1: 2})
     with pytest.raises(JobRejected, match="is no vertex program"):

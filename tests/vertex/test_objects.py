@@ -369,6 +369,31 @@ def test_changes_are_made_between_supersteps_in_pregels_order(partitions: int, e
     assert found[5] == ("added", (0, 1), ["x", "y"], ["mail"], 4, 6)
 
 
+class Star(VertexProgram):
+    """All write to the hub, and it to all; each message comes by itself."""
+
+    def compute(self, ctx: Any, vertex: Any, messages: Any) -> None:
+        if ctx.superstep == 0:
+            ctx.send.all(float(vertex.id))
+            if vertex.id == 0:
+                ctx.send(list(range(1, ctx.vertices)), -1.0)
+        else:
+            vertex.value = sorted(messages)
+        ctx.halt()
+
+
+@pytest.mark.parametrize("every", [0, 1])
+def test_a_hub_is_no_special_case(every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("p2premap.worker.vertex.inbox.LISTED_AT_ONCE", 7)  # messages become Python's in many pieces
+    rows: Any = [
+        (0, None, [], None),
+        *((leaf, None, [0, leaf + 1] if leaf % 9 else [0], None) for leaf in range(1, 1000)),
+    ]
+    found = run(Star(), rows, checkpoint_every=every)
+    assert found[0] == [float(leaf) for leaf in range(1, 1000)]
+    assert all(found[v] == ([-1.0, v - 1.0] if v > 1 and (v - 1) % 9 else [-1.0]) for v in range(1, 1000))
+
+
 class Seeds(VertexProgram):
     """All halt at once; the vertices that they made compute all the same, and see what superstep it is."""
 
