@@ -103,6 +103,7 @@ class Epoch:
         carried: from the epoch before.
         change_s: since that ended here; 0: it did not.
         clock: seconds; only their difference counts.
+        settled: called when this process has computed for the first time after the partitions have agreed.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class Epoch:
         carried: Carried,
         change_s: float,
         clock: Callable[[], float],
+        settled: Callable[[], None] = lambda: None,
     ) -> None:
         assert sorted(partitions) == sorted(seats[seat]), "the partitions of this seat"
         self._seat = seat
@@ -127,6 +129,8 @@ class Epoch:
         self._fresh = fresh
         self._change_s = change_s
         self._clock = clock
+        self._settled = settled
+        self._settling = False
         self._dropped = dict.fromkeys(partitions, 0)
         self._inbox: list[Mail] = []
         self._barrier = Barrier(settings=settings, program=program, seat=seat, superstep=superstep, carried=carried)
@@ -174,7 +178,11 @@ class Epoch:
     def _perform(self, effect: Effect) -> Exchanging[Computed | Told | Counted | None]:
         match effect:
             case Compute(globals=globals):
-                return Computed(tuple(self._compute(partition, globals) for partition in self._partitions))
+                shares = tuple(self._compute(partition, globals) for partition in self._partitions)
+                if self._settling:
+                    self._settling = False
+                    self._settled()
+                return Computed(shares)
             case Tell(head=head):
                 return Told((yield from self._post(head)))
             case Turn():
@@ -215,7 +223,7 @@ class Epoch:
         self._inbox = []
 
     def _agree(self) -> Exchanging[None]:
-        self._fresh = False
+        self._fresh, self._settling = False, True
         for partition in self._partitions:
             partition.renew()
         if not self._partitions or not self._partitions[0].agrees:

@@ -29,6 +29,7 @@ from p2premap.vertex.plan import (
 )
 from p2premap.vertex.program import VertexProgram
 from p2premap.worker.gang import Gang
+from p2premap.worker.heap import give_back
 from p2premap.worker.messages import Order
 from p2premap.worker.runtime import Context, Result, Segment
 from p2premap.worker.vertex.engine import Epoch, Exchanging, drive, split_state, state_head
@@ -150,7 +151,8 @@ class VertexRuntime:
             VertexError, Exception: what user code raises.
             InputLost: a blob is not what it was announced to be.
         """
-        return drive(self.epoch(function, orders, gang.seat, gang.seats, contexts), gang)
+        # on the way to the first superstep twice as much was needed as stays
+        return drive(self.epoch(function, orders, gang.seat, gang.seats, contexts, settled=give_back), gang)
 
     def epoch(
         self,
@@ -159,8 +161,10 @@ class VertexRuntime:
         seat: int,
         seats: Sequence[Sequence[int]],
         contexts: Sequence[Context],
+        *,
+        settled: Callable[[], None] = lambda: None,
     ) -> Exchanging[Sequence[Result]]:
-        """The same for whoever carries the frames (see `p2premap.worker.vertex.engine`)."""
+        """The same for whoever carries the frames; see `p2premap.worker.vertex.engine`."""
         if function != SUPERSTEPS:
             raise VertexError(f"Vertex jobs have no function {function!r} that runs together.")
         told = [msgspec.msgpack.decode(order.params, type=EpochParams) for order in orders]
@@ -190,6 +194,7 @@ class VertexRuntime:
             carried=self._carried,
             change_s=0.0 if fresh else change_s,
             clock=self.clock,
+            settled=settled,
         )
         end = yield from epoch.run()
         self._ended = self.clock()
