@@ -103,7 +103,7 @@ class Epoch:
         carried: from the epoch before.
         change_s: since that ended here; 0: it did not.
         clock: seconds; only their difference counts.
-        settled: called when this process has computed for the first time after the partitions have agreed.
+        settled: called where `fresh`, when this process has computed for the first time.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Epoch:
         self._change_s = change_s
         self._clock = clock
         self._settled = settled
-        self._settling = False
+        self._settling = fresh
         self._dropped = dict.fromkeys(partitions, 0)
         self._inbox: list[Mail] = []
         self._barrier = Barrier(settings=settings, program=program, seat=seat, superstep=superstep, carried=carried)
@@ -223,7 +223,7 @@ class Epoch:
         self._inbox = []
 
     def _agree(self) -> Exchanging[None]:
-        self._fresh, self._settling = False, True
+        self._fresh = False
         for partition in self._partitions:
             partition.renew()
         if not self._partitions or not self._partitions[0].agrees:
