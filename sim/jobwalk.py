@@ -31,7 +31,18 @@ from p2premap.sim.quorum import Quorum
 from p2premap.sim.workloads import Shape, ShapeDirector, digest_of, run_shape, spec_of
 from p2premap.tasks import coordinator, events, messages
 from p2premap.tasks.coordinator import Coordinator
-from p2premap.tasks.job import AttemptEnd, BlobRef, JobOptions, JobView, Leader, Outcome, Source, StageId
+from p2premap.tasks.director import Director
+from p2premap.tasks.job import (
+    AttemptEnd,
+    AttemptSpec,
+    BlobRef,
+    JobOptions,
+    JobView,
+    Leader,
+    Outcome,
+    Source,
+    StageId,
+)
 from p2premap.tasks.roster import DOUBT_S
 from p2premap.tasks.worker import WorkerCore
 from p2premap.wire import Message
@@ -100,7 +111,7 @@ class Walk:
         self._log: list[tuple[float, str, object]] = []
         self.disks_lost = 0
         self.quorum = Quorum(self.random)
-        self.model = Model(self)
+        self.model = self._model()
         self.gangs = Gangs(self)
         self.zombies: dict[NodeId, Coordinator] = {}
         """Deposed, and not aware of it."""
@@ -116,12 +127,18 @@ class Walk:
         for node in self.nodes:
             self._see(node)
 
+    def _model(self) -> Model:
+        return Model(self)
+
+    def _director(self) -> Director:
+        return ShapeDirector(job=JOB, home=self.nodes[0].id, plan=self.shape.encode())
+
     def _coordinator(self, history: list[bytes], decided: dict[str, bytes]) -> Coordinator:
         node = self.leader.id
         return Coordinator(
             job=JOB,
             spec=spec_of(self.shape, key=b"walk", options=self.options),
-            director=ShapeDirector(job=JOB, home=self.nodes[0].id, plan=self.shape.encode()),
+            director=self._director(),
             leader=Leader(node, f"n{node[0] - 65}", 1),
             ballot=Ballot(0, self.term, node),
             config=self.config,
@@ -266,7 +283,10 @@ class Walk:
                 case events.Conclude():
                     self.model.concluded()
                 case events.TasksEnded() | events.Extended():
-                    pass
+                    self._tell(effect)
+
+    def _tell(self, effect: events.TasksEnded | events.Extended) -> None:
+        """Whoever handed in the tasks hears of them; nobody does with most jobs."""
 
     def _protect(self) -> None:
         serial = self.quorum.protect()
@@ -357,7 +377,10 @@ class Walk:
             if draw < chance:
                 return AttemptEnd(task=spec.task, attempt=spec.attempt, outcome=outcome, error="bad luck", seconds=0.01)
             draw -= chance
-        unreadable = draw < faults.unreadable
+        return self._run(node, head, spec, unreadable=draw < faults.unreadable)
+
+    def _run(self, node: Node, head: Running, spec: AttemptSpec, *, unreadable: bool) -> AttemptEnd:
+        """What an attempt comes to that goes well."""
         return run_shape(
             head.batch,
             spec,

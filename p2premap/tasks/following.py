@@ -15,6 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
+ATTEMPTS_A_TERM: Final = 1_000
+"""A leader of term n numbers a task's attempts from n times this, so that those of two leaders never share one."""
+
 _PROGRAM: Final = -1
 """In the place of a task: the program is to be heard first."""
 
@@ -54,6 +57,12 @@ class FollowUp:
         self.withdrawn.update(withdrawn)
         return self._waiting.pop(_PROGRAM, [])
 
-    def is_orphan(self, task: int, has_result: Callable[[int], object]) -> bool:
-        """Whether the task was given what is not known here."""
-        return any(not has_result(other) for other in self.after.get(task, ()))
+    def is_orphan(self, task: int, attempt: int, result_of: Callable[[int], int | None]) -> bool:
+        """Whether this attempt of the task was given what is not known here, or was begun before what is known.
+
+        Args:
+            result_of: the attempt whose result is chosen; None: there is no result.
+        """
+        term = attempt // ATTEMPTS_A_TERM
+        results = map(result_of, self.after.get(task, ()))
+        return any(other is None or other // ATTEMPTS_A_TERM > term for other in results)

@@ -238,6 +238,10 @@ class StageFacts:
         """The result to pin; 0 if there is none yet."""
         return ResultRef(self._chosen[task])
 
+    def chosen_attempt(self, task: int) -> int | None:
+        """Of which attempt that is; None if there is none yet."""
+        return self._attempt[task] if self._chosen[task] else None
+
     def choose(self, task: int, fact: ResultFact) -> None:
         """Prefer another of the task's results: what was chosen can be read nowhere."""
         kept = [f for f in self.facts(task) if f != fact]

@@ -141,7 +141,7 @@ class Reports:
         sent = batch.sent if batch is not None else now
         if batch is not None:
             self._state.release(worker, run, task, second=second)
-        if run.abandoned or (end.outcome is Outcome.DONE and run.is_orphan(task)):
+        if run.abandoned or (end.outcome is Outcome.DONE and run.is_orphan(task, end.attempt)):
             return False
         if end.outcome is Outcome.DONE:
             return self._on_done(now, worker, run, end, raced=backup is not None)

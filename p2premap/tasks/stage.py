@@ -331,7 +331,7 @@ class StageRun(Waiting):
         node, facts, settled, end = fact.node, self.facts, self._settled, self.tasks
         fresh: list[int] = []
         for index, task in enumerate(tasks):
-            if task >= end or settled[task] == ABSENT:
+            if task >= end or settled[task] == ABSENT or self.is_orphan(task, attempts[index]):
                 continue
             if not facts.chosen(task):
                 fresh.append(task)
@@ -423,9 +423,9 @@ class StageRun(Waiting):
         self.kept_back.add(task)
         return True
 
-    def is_orphan(self, task: int) -> bool:
-        """Whether another leader gave it results that are not known here."""
-        return bool(self.follow_up.after) and self.follow_up.is_orphan(task, self.facts.chosen)
+    def is_orphan(self, task: int, attempt: int) -> bool:
+        """Whether another leader gave this attempt results that are not known here."""
+        return bool(self.follow_up.after) and self.follow_up.is_orphan(task, attempt, self.facts.chosen_attempt)
 
     def hand_in(self, tasks: Iterable[int]) -> None:
         """These may be handed out, where they have no result yet."""

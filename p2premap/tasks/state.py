@@ -21,6 +21,7 @@ from p2premap.tasks.delivery import Delivery
 from p2premap.tasks.director import Director, Follows, Pinned, StagePlan, TaskInput
 from p2premap.tasks.events import CoordinatorEffect, ProposeCell, ToWorker
 from p2premap.tasks.failures import Failures
+from p2premap.tasks.following import ATTEMPTS_A_TERM
 from p2premap.tasks.job import AttemptEnd, JobSpec, JobView, Leader, Outcome, Phase, StageId
 from p2premap.tasks.ledger import FINAL_CELL, LINEAGE_BYTES, Final, PinnedResults, manifest_cell
 from p2premap.tasks.locations import Locations
@@ -37,10 +38,6 @@ from p2premap.wire import Message
 ERROR_CHARACTERS_MAX = 4_000
 DETAIL_CHARACTERS_MAX = 60_000
 TERMS_SHOWN_MAX = 50
-
-ATTEMPTS_A_TERM: Constant = 1_000
-"""A leader of term n numbers a task's attempts from n times this, so that those of two leaders never share one."""
-
 
 TASKS_MAX: Constant = 1 << 28
 """Of a stage that grows: their numbers come from outside."""
@@ -357,10 +354,9 @@ class JobState:
         return self.director.task(id, task) if delivery is None else delivery.task(task)
 
     def _followed(self, run: StageRun, task: int) -> Pinned:
-        pinned = run.facts.pinned(task)
-        if task in run.follow_up.withdrawn:
-            return msgspec.structs.replace(pinned, failed=True)
-        return pinned
+        if task in run.follow_up.withdrawn or not run.facts.chosen(task):
+            return Pinned(value=b"", blobs=(), holders=(), failed=True)
+        return run.facts.pinned(task)
 
     def abandon_after(self, run: StageRun) -> None:
         """What was planned from this stage's old manifest counts no more."""

@@ -155,7 +155,7 @@ class Takeover:
         return stopped
 
     def _wants(self, run: StageRun, task: int, attempt: int) -> bool:
-        free = run.has(task) and not run.is_settled(task) and not run.out[task] and not run.is_orphan(task)
+        free = run.has(task) and not run.is_settled(task) and not run.out[task] and not run.is_orphan(task, attempt)
         return free and attempt < run.started[task] and not run.abandoned and self._state.cancelling is None
 
     def _take(self, now: float, worker: Worker, run: StageRun, pairs: list[tuple[int, int]]) -> None:
