@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 REQUESTS_MAX: Final = 64
 """Of one visitor at a time; further ones wait in its socket."""
 
+GONE: Final = (PeerUnreachable, RemoteProtocolError)
+"""Nobody is there any more to be answered."""
+
 log = logging.getLogger(__name__)
 
 
@@ -109,7 +112,7 @@ class Desk:
             async with trio.open_nursery() as nursery:
                 await self._listen(visit, stream, nursery)
                 nursery.cancel_scope.cancel()
-        except* (PeerUnreachable, RemoteProtocolError) as gone:
+        except* GONE as gone:
             log.debug("a visitor has gone: %s", gone.exceptions[0])
         finally:
             for writer in (*visit.uploads.values(), *(writer for writer, _ in visit.files.values())):
@@ -156,6 +159,18 @@ class Desk:
         except OSError as error:
             text = f"The node could not do it: {error.strerror or error}."
             await visit.say(Refused(request=request, trouble=Trouble.REFUSED, text=text))
+        except Exception as error:
+            if isinstance(error, ExceptionGroup) and error.split(GONE)[1] is None:
+                raise
+            # a fault of ours ends this answer alone; one of the core's ends the node, in its driver
+            log.exception("the request %s could not be answered", type(message).__name__)
+            await visit.say(Refused(request=request, trouble=Trouble.REFUSED, text=_fault(error, visit.house.name)))
+
+
+def _fault(error: BaseException, name: str) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"This is a fault of p2premap, not yours: {type(error).__name__}: {error}. The log of {name} has more."
 
 
 def _trouble(error: P2PRemapError) -> Trouble:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import trio
 
+from p2premap.client.connection import RequestRefused, local
 from p2premap.config import NodeConfig
-from p2premap.control.nodes import Status
-from p2premap.node import secret
+from p2premap.control.nodes import GetStatus, ListNodes, Nodes, Status
+from p2premap.node import desk_node, secret
 from p2premap.node.daemon import Lives
 from p2premap.node.paths import Paths
 from tests.cluster import short_home
@@ -34,3 +35,30 @@ async def test_a_join_that_came_while_the_node_was_starting_counts(monkeypatch: 
             await lives.run()
     assert len(seen) == 2
     assert seen[0] != seen[1] == other.tag
+
+
+@pytest.mark.trio
+async def test_a_request_that_goes_wrong_in_an_unforeseen_way_ends_that_one_only(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError("oh")
+
+    def ask() -> Status:
+        with local() as line, pytest.raises(RequestRefused, match="ZeroDivisionError: oh"):
+            line.ask(lambda n: ListNodes(request=n), Nodes)
+        with local() as line:
+            return line.ask(lambda n: GetStatus(request=n), Status)
+
+    monkeypatch.setitem(desk_node.HANDLERS, ListNodes, broken)
+    up = trio.Event()
+    with short_home() as home:
+        monkeypatch.setenv("P2PREMAP_HOME", str(Path(home)))
+        lives = Lives(NodeConfig(slots=1), lambda _: up.set())
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(lives.run)
+                await up.wait()
+                assert (await trio.to_thread.run_sync(ask)).me.slots == 1
+                lives.stop()
+    assert "the request ListNodes could not be answered" in caplog.text
