@@ -13,7 +13,7 @@ from p2premap.errors import PeerUnreachable, RemoteProtocolError
 from p2premap.ids import NOBODY, JobId, NodeId
 from p2premap.node.desk import Handler, RequestError, Visit
 from p2premap.node.desk_ask import PASSED_ON, ask, ask_all, find, line_to, next_answer, over, refuse_unknown_task
-from p2premap.node.logs import list_logs
+from p2premap.node.logs import list_logs, read_output
 from p2premap.node.logs import read_log as read_log_file
 from p2premap.tasks.job import Failure, JobView
 from p2premap.wire import Message
@@ -44,11 +44,38 @@ async def read_log(visit: Visit, message: Message, _: bytes) -> None:
 async def _tell_own(visit: Visit, message: ReadLog, wanted: ReadLog | None = None) -> None:
     """What this node has; `wanted` names the job in full."""
     asked = wanted or message
+    so_far = await _so_far(visit, asked)
     look = partial(list_logs, visit.house.executor.logs, JobId(asked.job), stage=asked.stage, task=asked.task)
     for file in await trio.to_thread.run_sync(look):
-        head = f"==> stage {file.stage}, task {file.task}, attempt {file.attempt}, on {visit.house.name} <==\n"
+        key = file.stage, file.task, file.attempt
+        so_far.pop(key, None)
         text = await trio.to_thread.run_sync(read_log_file, file)
-        await visit.say(Chunk(request=message.request), head.encode() + text + b"\n")
+        await visit.say(Chunk(request=message.request), _head(visit, *key) + text + b"\n")
+    for key, text in sorted(so_far.items()):
+        await visit.say(Chunk(request=message.request), _head(visit, *key) + text)
+
+
+def _head(visit: Visit, stage: int, task: int, attempt: int) -> bytes:
+    return f"==> stage {stage}, task {task}, attempt {attempt}, on {visit.house.name} <==\n".encode()
+
+
+async def _so_far(visit: Visit, asked: ReadLog) -> dict[tuple[int, int, int], bytes]:
+    """What attempts of this node that run have printed: by stage, task, attempt."""
+
+    def running() -> dict[tuple[int, int, int], str]:
+        return {
+            (one.stage, one.task, one.attempt): one.output
+            for one in visit.house.executor.running()
+            if one.job == asked.job
+            and one.task >= 0
+            and asked.stage in (-1, one.stage)
+            and asked.task in (-1, one.task)
+        }
+
+    before = running()
+    texts = await trio.to_thread.run_sync(lambda: [read_output(output) for output in before.values()])
+    still = running()  # else what was read may be of the next one
+    return {key: text for key, text in zip(before, texts, strict=True) if text and key in still}
 
 
 async def _tell_of(visit: Visit, message: ReadLog, other: NodeView, wanted: ReadLog) -> bool:

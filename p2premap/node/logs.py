@@ -116,6 +116,20 @@ def read_log(log: LogFile) -> bytes:
         return b""
 
 
+def read_output(path: str) -> bytes:
+    """What an attempt that runs has printed so far, as its log will have it; b"" if it has gone."""
+    half = LOG_BYTES_MAX // 2
+    try:
+        with open(path, "rb") as file:
+            text = file.read(LOG_BYTES_MAX)
+            if len(text) < LOG_BYTES_MAX:
+                return text
+            cut = file.seek(-half, os.SEEK_END) - half
+            return b"%s\n[p2premap cut %d bytes here]\n%s" % (text[:half], cut, file.read(half))
+    except OSError:
+        return b""
+
+
 def remove_logs(logs: str, job: JobId) -> None:
     """Forget what this job printed."""
     import shutil  # worker processes, which need other things here, start sooner without it

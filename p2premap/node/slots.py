@@ -39,6 +39,7 @@ class Running(NamedTuple):
         task, attempt: -1 while none runs, but its sources are on their way or its process starts.
         seconds: since the attempt began.
         pid: the worker's; 0 while there is none.
+        output: the file that takes what the attempt prints.
     """
 
     slot: int
@@ -48,6 +49,7 @@ class Running(NamedTuple):
     attempt: int
     seconds: float
     pid: int
+    output: str
 
 
 class Slot:
@@ -108,7 +110,8 @@ class Slot:
                 (task, attempt), seconds = now if now is not None else ((-1, -1), 0.0)
                 pid = process.page.pid if process is not None else 0
                 stage = batch.run.stage.number
-                found.append(Running(self._number, batch.run.job, stage, task, attempt, seconds, pid))
+                output = process.output if process is not None else ""
+                found.append(Running(self._number, batch.run.job, stage, task, attempt, seconds, pid, output))
         return found
 
     async def quiet(self) -> None:

@@ -152,7 +152,7 @@ async def read_logs(call: Call) -> Response:
         pieces = _tail(pieces, query.tail)
     pieces = await _begun(pieces)
     if query.follow:
-        pieces = _followed(call, job, ask, pieces)
+        pieces = _followed(call, job, ask, pieces, query.tail)
     return Streaming(call.web, pieces, media_type="text/plain; charset=utf-8")
 
 
@@ -182,27 +182,50 @@ async def _tail(pieces: AsyncIterator[bytes], lines: int) -> AsyncIterator[bytes
 
 
 async def _followed(
-    call: Call, job: bytes, ask: partial[ReadLog], pieces: AsyncIterator[bytes]
+    call: Call, job: bytes, ask: partial[ReadLog], pieces: AsyncIterator[bytes], tail: int
 ) -> AsyncIterator[bytes]:
-    """Each attempt's log once, as it comes to be there; a piece is the log of one attempt.
+    """What attempts print, as it comes to be there; a piece is the log of one attempt, so far.
 
     Args:
         pieces: of the first look.
+        tail: so many lines of what is there then; 0: all.
     """
-    told: set[bytes] = set()
+    news = LogNews()
     over = False
+    if tail:
+        kept = b"".join([news.of(piece) async for piece in pieces]).splitlines(keepends=True)
+        yield b"".join(kept[-tail:])
     while True:
         began = time.monotonic()
         async for piece in pieces:
-            head = piece.partition(b"\n")[0]
-            if piece and head not in told:
-                told.add(head)
-                yield piece
+            if fresh := news.of(piece):
+                yield fresh
         if over:
             return
         await asyncio.sleep(max(LOOK_S, COST * (time.monotonic() - began)))
         over = await _phase_over(call, job)
         pieces = call.web.daemon.chunks(lambda n: ask(request=n))
+
+
+class LogNews:
+    """Of logs that are read again and again, what is new; under the head of its attempt, where that is another one."""
+
+    def __init__(self) -> None:
+        self._told: dict[bytes, int] = {}
+        self._last = b""
+
+    def of(self, piece: bytes) -> bytes:
+        """What is new of the log of an attempt, which begins with its head."""
+        head, _, text = piece.partition(b"\n")
+        known = self._told.get(head, -1)
+        if not piece or len(text) <= known:
+            return b""
+        self._told[head] = len(text)
+        fresh = text[max(known, 0) :]
+        if head == self._last:
+            return fresh
+        self._last = head
+        return head + b"\n" + fresh
 
 
 # --- results ------------------------------------------------------------------------------------------------------

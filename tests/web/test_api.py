@@ -264,10 +264,15 @@ def test_a_log_is_followed_to_the_end_of_the_job(api: Api, tmp_path: Path, text:
     source.write_text(WAITING.format(path=str(tmp_path / "go")))
     job = submit(api, file=str(source), inputs=[str(text)])
     with api.stream(f"/jobs/{job}/logs?follow=1") as stream:
-        (tmp_path / "go").touch()
-        told = stream.read().decode()
-    assert told.count("==> stage 0, task 0") == 1
-    assert "waiting" in told
+        assert stream.readline().startswith(b"==> stage 0, task ")
+        assert stream.readline() == b"waiting\n", "while it runs"
+        assert api.get(f"/jobs/{job}/logs?tail=1").body == b"waiting\n"
+        with api.stream(f"/jobs/{job}/logs?follow=1&tail=1") as later:
+            assert later.readline() == b"waiting\n"
+            (tmp_path / "go").touch()
+            told, rest = stream.read().decode(), later.read()
+    assert told.count("waiting") == 199, "each line once"
+    assert 190 < rest.count(b"waiting") < 200
 
 
 def test_an_archive_with_modules_beside_the_job(api: Api, tmp_path: Path, text: Path) -> None:
