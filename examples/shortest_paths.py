@@ -10,6 +10,7 @@ import p2premap
 
 class ShortestPaths(p2premap.VertexProgram):
     combiner = min  # of several ways to a vertex only the best travels
+    weighted = True  # a road without a length has 1
     start = None  # the id of a vertex
 
     def create(self, id):

@@ -248,12 +248,13 @@ def _reading(program: Program, wish: Wish, found: Sequence[FoundFile]) -> Readin
     if given is not None and len(given.encode()) > 1:
         raise JobRejected(f"delimiter is {given!r}; say one character, or tab, space, comma or semicolon.")
     seen = look(found, delimiter=given, adjacency=adjacency, columns=wish.columns)
+    tables = any(is_table(file.input.name) for file in found)
     ids = wish.ids if wish.ids != AUTO else INTEGERS if seen.integers else STRINGS
     return Reading(
         form=ADJACENCY if adjacency else EDGES,
         delimiter=seen.delimiter,
         header=seen.header,
-        columns=_columns(wish, seen, tables=any(is_table(file.input.name) for file in found)),
+        columns=_columns(wish, seen, tables=tables, weighted=program.weighted),
         ids=ids,
         view=BOTH if wish.undirected or program.both else OUT,
         undirected=wish.undirected,
@@ -263,9 +264,15 @@ def _reading(program: Program, wish: Wish, found: Sequence[FoundFile]) -> Readin
     )
 
 
-def _columns(wish: Wish, seen: Seen, *, tables: bool) -> Columns:
-    """Raises JobRejected: there is no column of a name."""
+def _columns(wish: Wish, seen: Seen, *, tables: bool, weighted: bool) -> Columns:
+    """Raises JobRejected: there is no column of a name, or one that nobody has said anything of may be the weight."""
     if not wish.columns:
+        if weighted and not wish.weights and seen.header and seen.fields > 2:
+            names = ", ".join(map(repr, seen.header))
+            raise JobRejected(
+                f"The first row names {names}: say --weights (in run: --option weights=yes) for the third one to be "
+                f"the weight, or --columns {','.join(seen.header[:2])} where edges have none."
+            )
         width = 3 if wish.weights else 2
         exact = not seen.header or seen.fields == width
         return Columns(weight=2 if wish.weights else -1, exact=exact, fields=width if exact else seen.fields)

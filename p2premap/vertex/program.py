@@ -158,10 +158,12 @@ class VertexProgram(Program):
         combiner: messages to one vertex become one before they travel: "sum", "min", "max", or a function of two of
             them; None: a vertex gets all, in an order that is the same whenever it is computed again.
         every: `compute` is called for every vertex in every superstep, whether it has voted to halt or not.
+        weighted: edges of lists of edges have values in any case; where the input has none they are 1.
     """
 
     combiner: ClassVar[str | Reduce | None] = None
     every: ClassVar[bool] = False
+    weighted: bool = False
 
     def prepare(self, line: str) -> Sequence[Any] | None:
         """A line of an input: (id, value), (id, value, edges) or (id, value, edges, edge values); None: no vertex.

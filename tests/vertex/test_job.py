@@ -221,6 +221,18 @@ def test_state_of_any_shape_outlives_a_process(tmp_path: Path) -> None:
     assert made.run() == {"1": "13", "2": "23", "3": "33", "4": "43"}
 
 
+def test_a_third_column_is_not_left_out_where_it_may_be_the_weight(tmp_path: Path) -> None:
+    roads = {"roads.csv": b"from,to,km\n1,2,7.5\n2,3,0.5\n"}
+    with pytest.raises(JobRejected, match=r"for the third one to be the weight, or --columns from,to where"):
+        job(tmp_path, roads, "sssp", source="1")
+    for name, more, far in (("with", {"weights": True}, "8.0"), ("without", {"columns": "from,to"}, "2.0")):
+        (tmp_path / name).mkdir()
+        assert job(tmp_path / name, roads, "sssp", source="1", **more).run()["3"] == far
+    (tmp_path / "vertices").mkdir()
+    found = job(tmp_path / "vertices", {"a.txt": b"1 2\n2 3\n"}, EXAMPLES / "shortest_paths.py", start="1").run()
+    assert found == {"1": "0.0\t", "2": "1.0\t1", "3": "2.0\t2"}
+
+
 def test_adjacency_lines_with_a_colon_are_of_integers(tmp_path: Path) -> None:
     found = job(tmp_path, {"a.txt": b"7:\n8:\n9: 7\n"}, "components", format="adjacency").run()
     assert found == {"7": "7", "8": "8", "9": "7"}

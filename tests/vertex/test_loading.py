@@ -138,7 +138,7 @@ def test_the_largest_integers(tmp_path: Path) -> None:
     [
         (b"1 x", "line 5: 'x' is no integer; where ids are text, say --ids str."),
         (b"1", "line 5: '1' has 1 field: an edge is two ids, apart by white space."),
-        (b"1 2 3", "line 5: '1 2 3' has 3 fields: an edge is two ids; say --weights to read a number behind them"),
+        (b"1 2 3", "line 5: '1 2 3' has 3 fields: an edge is two ids; say --weights (in run: --option weights=yes)"),
         (b"1 \xff", r"line 5: '\\xff' is no integer"),
     ],
 )

@@ -285,7 +285,7 @@ class TextReader:
         if not self._columns.exact:
             return f"{shown} has {fields}, and the edge is said by {self._width}."
         if count > self._width and self._columns.weight < 0:
-            more = "; say --weights to read a number behind them, or --columns 1,2 to leave out what follows"
+            more = "; say --weights (in run: --option weights=yes) to read a number behind them, or --columns 1,2"
         else:
             apart = "white space" if self._delimiter is None else repr(self._delimiter.decode())
             more = (", and a weight" if self._columns.weight >= 0 else "") + f", apart by {apart}"
