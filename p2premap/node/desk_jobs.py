@@ -17,7 +17,7 @@ from p2premap.ids import Digest, JobId, short
 from p2premap.node.blobs import BlobStore, StoreUnwritable
 from p2premap.node.desk import Handler, RequestError, Visit
 from p2premap.node.desk_ask import PASSED_ON, Answers, ask, ask_all, find, over, worth
-from p2premap.tasks.job import JobView
+from p2premap.tasks.job import JobView, Phase
 from p2premap.wire import Message
 
 LOOK_AGAIN_S: Final = 0.25
@@ -128,7 +128,9 @@ async def cancel(visit: Visit, message: Message, _: bytes) -> None:
             else:
                 await _cancel_there(visit, view, message.reason)
             view = await find(visit, job)
-        await visit.say(Done(request=message.request, text=f"The job is over: {view.phase.value}."))
+        cancelled = view.phase is Phase.CANCELLED
+        how = "is cancelled; nothing of it runs any more" if cancelled else f"was over before that: {view.phase.value}"
+        await visit.say(Done(request=message.request, text=f"The job {short(job)} {how}."))
         return
     raise RequestError(Trouble.UNREACHABLE, f"The job {short(job)} could not be cancelled yet: {view.note}")
 

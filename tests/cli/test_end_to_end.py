@@ -223,7 +223,7 @@ def test_cancel_ends_a_job_led_elsewhere(three_nodes: PrivateCluster, tmp_path: 
     args = ("run", job_file(tmp_path, SLEEPS), __file__, "--detach", "--name", "elsewhere")
     job = p2premap(home, "--node", "n1", *args).stdout.strip()
     done = p2premap(home, "--node", "n2", "cancel", job[:8])
-    assert done.exit_code == 0, done.stderr
+    assert (done.exit_code, done.stderr) == (0, f"The job {job[:8]} is cancelled; nothing of it runs any more.\n")
     watched = p2premap(home, "--node", "n3", "watch", job)
     assert watched.exit_code == 1
     assert "was cancelled" in watched.stderr
