@@ -14,21 +14,19 @@ _SAME_INSTANT_MAX: Final = 1_000_000
 class Clock:
     """The clock and its queue. Nothing in a world happens but by `at` and `run_until`."""
 
+    now: float = 0.0
+    """Seconds since the beginning."""
+
     def __init__(self) -> None:
         self.done = 0
-        self._now = 0.0
         self._entry = 0
         self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
 
-    @property
-    def now(self) -> float:
-        """Seconds since the beginning."""
-        return self._now
-
     def at(self, when: float, action: Callable[..., None], *args: object) -> None:
         """Do it at that instant; what lies in the past is done now."""
+        now = self.now
         self._entry += 1
-        heapq.heappush(self._queue, (max(when, self.now), self._entry, action, args))
+        heapq.heappush(self._queue, (when if when > now else now, self._entry, action, args))
 
     def after(self, delay_s: float, action: Callable[..., None], *args: object) -> None:
         """Do it `delay_s` from now."""
@@ -47,17 +45,17 @@ class Clock:
         Raises:
             LocalProtocolError: time does not pass: a core asks for the same instant again and again.
         """
-        queue = self._queue
+        queue, pop = self._queue, heapq.heappop
         same_instant = 0
         while queue and queue[0][0] <= until:
-            when, _, action, args = heapq.heappop(queue)
-            same_instant = same_instant + 1 if when == self._now else 0
+            when, _, action, args = pop(queue)
+            same_instant = same_instant + 1 if when == self.now else 0
             if same_instant > _SAME_INSTANT_MAX:
                 raise LocalProtocolError(f"{_SAME_INSTANT_MAX} things to do at {when:.6f} s: time does not pass")
-            self._now = when
+            self.now = when
             self.done += 1
             action(*args)
             if stop is not None and stop():
                 return True
-        self._now = until
+        self.now = until
         return False

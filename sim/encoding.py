@@ -19,7 +19,7 @@ from p2premap.wire import HEADER_BYTES_MAX, Message
 DECODED_EVERY: Final = 16
 
 _CACHED_MAX: Final = 4096
-_PACKER: Final = msgspec.msgpack.Encoder(enc_hook=repr)
+_pack: Final = msgspec.msgpack.Encoder(enc_hook=repr).encode
 
 
 class Encoding:
@@ -38,13 +38,14 @@ class Encoding:
 
     def datagram(self, message: Message) -> bytes:
         """The bytes of a datagram; one that goes to several is encoded once."""
-        if self._last[0] is not message:
+        last, data = self._last
+        if last is not message:
             data = protocol.GOSSIP.encode(message)
             self._last = (message, data)
             if len(self._sent) >= _CACHED_MAX:
                 self._sent.clear()
             self._sent[data] = message
-        return self._last[1]
+        return data
 
     def read_datagram(self, data: bytes) -> Message:
         """What its receiver reads.
@@ -66,7 +67,7 @@ class Encoding:
 
     def frame(self, message: Message) -> bytes:
         """What stands for a message on a link: MessagePack has the same content in as many bytes, ten times as fast."""
-        data = _PACKER.encode(message)
+        data = _pack(message)
         if len(data) > HEADER_BYTES_MAX:
             protocol.LINK.encode(message)  # says what is wrong
         return data
@@ -88,4 +89,4 @@ class Encoding:
 
 def told(thing: object) -> bytes:
     """An event or an effect as bytes, for the trace."""
-    return type(thing).__name__.encode() + _PACKER.encode(thing)
+    return type(thing).__name__.encode() + _pack(thing)

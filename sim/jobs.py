@@ -99,6 +99,7 @@ class JobWorld:
         self.hosts.settle(self.world, self.ledgers)
         self._requests = itertools.count(1)
         self._shapes: dict[JobId, Shape] = {}
+        self._strangers: list[tuple[Seat, Seat]] = []
         for _ in range(nodes):
             self.world.add()
         for seat in self.world.seats:
@@ -223,8 +224,17 @@ class JobWorld:
             raise self.world.broken("lineage", f"the parts come from {len(came)} lineages")
 
     def _all_know_all(self) -> bool:
+        """Asked after every event: whoever did not know another one the last time is asked first."""
+        while self._strangers:
+            one, other = self._strangers[-1]
+            if self.core(one).capabilities(other.node) is None:
+                return False
+            self._strangers.pop()
         live = self.world.live()
-        return all(self.core(one).capabilities(other.node) is not None for one in live for other in live)
+        self._strangers = [
+            (one, other) for one in live for other in live if self.core(one).capabilities(other.node) is None
+        ]
+        return not self._strangers
 
 
 __all__ = ["InvariantBroken", "JobWorld", "Shown"]

@@ -329,9 +329,10 @@ class Ledgers:
 
     def effect(self, seat: Seat, effect: object) -> None:
         match effect:
-            case SendLink(message=Assign() as order):
-                attempts = [(a.task, a.attempt) for a in order.attempts]
-                self._order(seat, order.ballot.node, JobId(order.job), order.stage, attempts)
+            case SendLink():
+                if isinstance(order := effect.message, Assign):
+                    attempts = [(a.task, a.attempt) for a in order.attempts]
+                    self._order(seat, order.ballot.node, JobId(order.job), order.stage, attempts)
             case RunBatch():
                 # what another node has ordered was seen when it was sent
                 self._order(seat, seat.node, effect.job, effect.stage, [(a.task, a.attempt) for a in effect.attempts])

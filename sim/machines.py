@@ -51,7 +51,7 @@ class Seat:
         self.name = f"n{index}"
         self.address = address
         self.dialable = dialable
-        self.power = Power.STOPPED
+        self.switch(Power.STOPPED)
         self.node = NodeId(b"")
         self.identities = 0
         self.boot = Boot(0)
@@ -80,15 +80,15 @@ class Seat:
         """Whether a process exists (it may be paused or asleep)."""
         return self.host is not None
 
-    @property
-    def frozen(self) -> bool:
-        """Whether a process exists that does not get to run."""
-        return self.power in (Power.PAUSED, Power.ASLEEP)
+    def switch(self, power: Power) -> None:
+        """From now on the machine and its process are so.
 
-    @property
-    def on(self) -> bool:
-        """Whether the machine's kernel answers the network."""
-        return self.power in (Power.RUNNING, Power.PAUSED, Power.STOPPED)
+        What follows from it is asked for each packet, so it is kept beside it: `frozen`, whether a process exists that
+        does not get to run; `on`, whether the machine's kernel answers the network.
+        """
+        self.power = power
+        self.frozen = power in (Power.PAUSED, Power.ASLEEP)
+        self.on = power in (Power.RUNNING, Power.PAUSED, Power.STOPPED)
 
     def __repr__(self) -> str:
         return f"{self.name}({self.node[:4].hex()}, start {starts_of(self.boot)}, {self.power.value})"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import log
 from random import Random
 from typing import Final
 
@@ -101,7 +102,6 @@ class Network:
         self, clock: Clock, config: NetworkConfig, random: Random, heard: Callable[[Seat, Seat, bytes], None]
     ) -> None:
         self.clock = clock
-        self.config = config
         self.random = random
         self.fates = Fates()
         self.cuts: list[Cut] = []
@@ -109,6 +109,18 @@ class Network:
         self.cut_or_healed: list[Callable[[], None]] = []
         self._heard = heard
         self._seats: dict[Address, Seat] = {}
+        self.config = config
+
+    @property
+    def config(self) -> NetworkConfig:
+        """How good it is now."""
+        return self._config
+
+    @config.setter
+    def config(self, config: NetworkConfig) -> None:
+        self._config = config
+        self._delay_s, self._jitter_s = config.delay_s, config.jitter_s
+        self._packet_lost = config.loss + config.corrupt
 
     def plug(self, seat: Seat) -> None:
         """The machine is now at its address."""
@@ -144,9 +156,9 @@ class Network:
 
     def reaches(self, source: Seat, target: Seat) -> bool:
         """Whether packets go from one machine's kernel to the other's now."""
-        if not target.on:
-            return False
-        return not self.cuts or not any(cut.blocks(source.index, target.index) for cut in self.cuts)
+        if not target.on or not self.cuts:
+            return target.on
+        return not any(cut.blocks(source.index, target.index) for cut in self.cuts)
 
     def connected(self, a: Seat, b: Seat) -> bool:
         """Whether packets go both ways, as far as cuts are concerned."""
@@ -154,20 +166,18 @@ class Network:
 
     def delay_s(self, source: Seat, target: Seat) -> float:
         """How long one packet takes this time."""
-        config = self.config
-        jitter = self.random.expovariate(1.0) * config.jitter_s
-        return config.delay_s + jitter + source.slow_s + target.slow_s
+        jitter = -log(1.0 - self.random.random()) * self._jitter_s  # exponentially distributed with the mean 1
+        return self._delay_s + jitter + source.slow_s + target.slow_s
 
     def lost(self) -> bool:
         """Whether one packet is lost this time (a corrupted one is)."""
-        probability = self.config.loss + self.config.corrupt
-        return probability > 0 and self.random.random() < probability
+        return self._packet_lost > 0 and self.random.random() < self._packet_lost
 
     # --- datagrams ------------------------------------------------------------------------------------------------
 
     def datagram(self, source: Seat, address: Address, data: bytes) -> None:
         """Send once, unreliably, to whoever is at that address."""
-        config, fates, random = self.config, self.fates, self.random
+        config, fates, random = self._config, self.fates, self.random
         fates.sent += 1
         source.datagrams_sent += 1
         source.bytes_sent += len(data) + config.datagram_overhead_bytes

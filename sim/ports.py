@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Final, cast
+from typing import Final
 
 from p2premap.config import ElectionConfig, GossipConfig, TasksConfig
 from p2premap.election import events as election
@@ -18,7 +18,7 @@ from p2premap.ids import Digest, NodeId, starts_of
 from p2premap.node.capabilities import Capabilities
 from p2premap.node.charter import Charter
 from p2premap.node.core import NodeCore
-from p2premap.node.events import JobAccepted, JobRefused, KeepBlobs, NodeEvent, ReadPlan, ShedBlobs, Tick
+from p2premap.node.events import JobAccepted, JobRefused, KeepBlobs, ReadPlan, ShedBlobs, Tick
 from p2premap.ports import FrameReceived
 from p2premap.sim.checkers import ENDS, Quiet
 from p2premap.sim.disks import FULL, LedgerDisk
@@ -36,6 +36,9 @@ LEAVE_S: Final = 0.003
 """From the end of a batch's last attempt until its slot goes on to the next: a process may have to end first."""
 
 QUEUE_MAX: Final = 2
+
+_TICK: Final = Tick()
+_GOSSIP: Final = frozenset(GOSSIP_MESSAGES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +175,7 @@ class NodeHost:
         self._desk = storage.desk
 
     def step(self, now: float, event: object) -> Sequence[object]:
-        return self.core.step(now, Tick() if isinstance(event, gossip.Tick) else cast(NodeEvent, event))
+        return self.core.step(now, _TICK if type(event) is gossip.Tick else event)  # type: ignore[arg-type]
 
     def perform(self, effect: object) -> None:
         match effect:
@@ -193,7 +196,7 @@ class NodeHost:
                 pass
 
     def frame(self, sender: NodeId, message: Message) -> object:
-        if isinstance(message, GOSSIP_MESSAGES):
+        if type(message) in _GOSSIP:
             return gossip.Received(sender=sender, address=None, message=message)
         return FrameReceived(peer=sender, frame=Frame(message, b""))
 

@@ -68,18 +68,19 @@ class End:
 class Link:
     """A stream between two processes."""
 
-    __slots__ = ("ends",)
+    __slots__ = ("_a", "_b")
 
     def __init__(self, a: End, b: End) -> None:
-        self.ends = (a, b)
+        self._a = a
+        self._b = b
 
     def end_of(self, seat: Seat) -> End:
         """The end at this machine."""
-        return self.ends[0] if self.ends[0].seat is seat else self.ends[1]
+        return self._a if self._a.seat is seat else self._b
 
     def other(self, end: End) -> End:
         """The end opposite."""
-        return self.ends[1] if self.ends[0] is end else self.ends[0]
+        return self._b if self._a is end else self._a
 
 
 @dataclass(slots=True, eq=False)
@@ -286,13 +287,16 @@ class Streams:
         if end.waiting or not self.network.reaches(end.seat, far.seat):
             self._hold(link, end, item)
             return
-        late_s = self.network.delay_s(end.seat, far.seat)
+        network, clock = self.network, self.clock
+        late_s = network.delay_s(end.seat, far.seat)
         again_s = DATA_AGAIN_S
-        while self.network.lost():
+        while network.lost():
             late_s += again_s
             again_s *= 2
-        end.last = max(end.last, self.clock.now + late_s)
-        self.clock.at(end.last, self._arrive, link, end, item)
+        arrives = clock.now + late_s
+        if arrives > end.last:
+            end.last = arrives
+        clock.at(end.last, self._arrive, link, end, item)
 
     def _arrive(self, link: Link, end: End, item: Item | None) -> None:
         far = link.other(end)

@@ -15,7 +15,9 @@ from typing import Final
 from blake3 import blake3
 
 _HEAD: Final = struct.Struct(">dIBI")
-_CHUNK_BYTES: Final = 1 << 16
+_CHUNK: Final = 256
+"""So many entries are hashed at a time."""
+
 _LINES: Final = 400
 _LINE: Final = 240
 _BYTES: Final = re.compile(r"""b'(?:[^'\\]|\\.)*'|b"(?:[^"\\]|\\.)*\"""")
@@ -26,9 +28,9 @@ class Trace:
 
     def __init__(self) -> None:
         self._hash = blake3()
-        self._buffer = bytearray()
+        self._fresh: list[tuple[float, int, int, bytes, object, str]] = []
+        """Entries that are not in the hash yet."""
         self._tail: deque[tuple[float, int, str, object]] = deque(maxlen=_LINES)
-        self.entries = 0
 
     def add(self, now: float, seat: int, kind: int, data: bytes, shown: object, word: str) -> None:
         """Enter one thing that happened.
@@ -41,22 +43,24 @@ class Trace:
             shown: kept for `tail`, as it is.
             word: what happened, for people.
         """
-        self.entries += 1
-        self._buffer += _HEAD.pack(now, seat, kind, len(data))
-        self._buffer += data
-        if len(self._buffer) > _CHUNK_BYTES:
-            self._hash.update(bytes(self._buffer))
-            self._buffer.clear()
-        self._tail.append((now, seat, word, shown))
+        fresh = self._fresh
+        fresh.append((now, seat, kind, data, shown, word))
+        if len(fresh) == _CHUNK:
+            self._take_in()
+
+    def _take_in(self) -> None:
+        fresh, self._fresh, pack = self._fresh, [], _HEAD.pack
+        self._hash.update(b"".join([pack(now, seat, kind, len(data)) + data for now, seat, kind, data, _, _ in fresh]))
+        self._tail.extend([(now, seat, word, shown) for now, seat, _, _, shown, word in fresh])
 
     def digest(self) -> str:
         """The hash of everything so far, in hexadecimal."""
-        self._hash.update(bytes(self._buffer))
-        self._buffer.clear()
+        self._take_in()
         return self._hash.hexdigest()
 
     def tail(self, seat: int | None = None, lines: int = 30) -> str:
         """The last things that happened, at one machine or at all, one a line."""
+        self._take_in()
         chosen = [entry for entry in self._tail if seat is None or entry[1] == seat][-lines:]
         return "\n".join(
             f"  {now:12.6f}  node {index:<4d} {word} {_brief(shown)}" for now, index, word, shown in chosen

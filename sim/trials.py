@@ -6,12 +6,14 @@ python -m p2premap.sim.trials --seed 17 --strikes 2,5 one trial, as a failure pr
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,6 +25,9 @@ from p2premap.sim.strikes import KINDS
 from p2premap.sim.trial import Plan, Report, Trial
 
 CHUNK: Final = 10
+COLLECTED_EVERY: Final = 50_000
+"""New objects between two runs of the cyclic garbage collector."""
+
 SHRUNK_MAX: Final = 3
 """Failures that are made small; the others are only named."""
 
@@ -80,7 +85,31 @@ class Summary:
 def run_some(first: int, count: int, nodes: int = 7) -> Summary:
     """These seeds, one after the other, in this process."""
     began, summary = time.process_time(), Summary()
-    for seed in range(first, first + count):
+    with _rarely_collected():
+        _run_each(summary, range(first, first + count), nodes)
+    summary.cpu_s = time.process_time() - began
+    return summary
+
+
+@contextmanager
+def _rarely_collected() -> Iterator[None]:
+    """The cyclic garbage collector looks at what these trials make, seldom, and at nothing that was there before.
+
+    A world is one large cycle that lives for a trial: at its usual pace the collector would walk it a thousand times.
+    """
+    thresholds = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECTED_EVERY, *thresholds[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+
+
+def _run_each(summary: Summary, seeds: Iterable[int], nodes: int) -> None:
+    for seed in seeds:
         trial = Trial(Plan(seed=seed, nodes=nodes))
         try:
             trial.run()
@@ -89,8 +118,6 @@ def run_some(first: int, count: int, nodes: int = 7) -> Summary:
         except Exception as error:  # whatever goes wrong has the number of its seed
             summary.failures.append((seed, type(error).__name__, str(error)))
         _take(summary, trial.report)
-    summary.cpu_s = time.process_time() - began
-    return summary
 
 
 def _take(summary: Summary, report: Report) -> None:

@@ -135,7 +135,7 @@ class World:
         seat.life += 1
         self._next_boot(seat, old=disk is Disk.OLD)
         was_off = seat.power is Power.OFF
-        seat.power = Power.RUNNING
+        seat.switch(Power.RUNNING)
         seat.since = self.now
         seat.left = seat.leaving = False
         node, start = seat.node, starts_of(seat.boot)
@@ -174,14 +174,14 @@ class World:
     def pause(self, seat: Seat) -> None:
         """Stop the process as SIGSTOP does: its kernel goes on accepting and buffering."""
         if seat.power is Power.RUNNING:
-            seat.power = Power.PAUSED
+            seat.switch(Power.PAUSED)
             seat.since = self.now
             self._note(seat, "pause")
 
     def sleep(self, seat: Seat) -> None:
         """Suspend the machine: nothing answers there."""
         if seat.power is Power.RUNNING:
-            seat.power = Power.ASLEEP
+            seat.switch(Power.ASLEEP)
             seat.since = self.now
             self._note(seat, "sleep")
 
@@ -195,7 +195,7 @@ class World:
             return
         slept_s = self.now - seat.since if seat.power is Power.ASLEEP else 0.0
         seat.clock_offset_s -= slept_s
-        seat.power = Power.RUNNING
+        seat.switch(Power.RUNNING)
         seat.since = self.now
         self._note(seat, "resume")
         self.network.changed()
@@ -274,7 +274,7 @@ class World:
         self.owners[seat.node] = seat
 
     def _end(self, seat: Seat, power: Power, word: str) -> None:
-        seat.power = power
+        seat.switch(power)
         seat.since = self.now
         seat.effects_left = None
         seat.tick_at = math.inf
@@ -291,13 +291,17 @@ class World:
 
     def _local(self, seat: Seat) -> float:
         """The node's own clock; never goes back."""
-        seat.clock_last = max(seat.clock_last, self.now + seat.clock_offset_s)
+        shown = self.clock.now + seat.clock_offset_s
+        if shown > seat.clock_last:
+            seat.clock_last = shown
         return seat.clock_last
 
     def _arm(self, seat: Seat) -> None:
         """See to it that the node gets a tick at its deadline; an earlier one that is already due asks again."""
         assert seat.host is not None
-        when = max(self.now, seat.host.deadline() - seat.clock_offset_s)
+        when, now = seat.host.deadline() - seat.clock_offset_s, self.clock.now
+        if when < now:
+            when = now
         if when < seat.tick_at:
             seat.tick_at = when
             self.clock.at(when, self._tick, seat, seat.life, when)
@@ -309,7 +313,7 @@ class World:
         if seat.power is not Power.RUNNING or seat.host is None:
             return
         deadline = seat.host.deadline()
-        if deadline - seat.clock_offset_s > self.now:
+        if deadline - seat.clock_offset_s > self.clock.now:
             self._arm(seat)
             return
         seat.clock_last = max(self._local(seat), deadline)
@@ -337,7 +341,7 @@ class World:
     def _step(self, seat: Seat, event: object, encoded: bytes, kind: int) -> None:
         host, life = seat.host, seat.life
         assert host is not None
-        self.trace.add(self.now, seat.index, kind, encoded, event, ">")
+        self.trace.add(self.clock.now, seat.index, kind, encoded, event, ">")
         try:
             effects = host.step(self._local(seat), event)
             self.steps += 1
@@ -345,7 +349,8 @@ class World:
                 host.check_invariants()
         except AssertionError as error:
             raise self.broken("core", f"{seat} broke its own invariant: {error!r}", seat) from error
-        self._perform_all(seat, life, effects)
+        if effects:
+            self._perform_all(seat, life, effects)
         if seat.life == life:
             self._arm(seat)
 
@@ -361,22 +366,25 @@ class World:
 
     def act(self, seat: Seat, effect: object) -> None:
         """Do what a node asks for, and show it to whoever looks."""
+        now = self.clock.now
         if type(effect) is SendDatagram:
-            data = self._encoding.datagram(effect.message)
-            self.trace.add(self.now, seat.index, _SENT, effect.peer + data, effect.message, "<")
+            message = effect.message
+            data = self._encoding.datagram(message)
+            self.trace.add(now, seat.index, _SENT, effect.peer + data, message, "<")
             self.network.datagram(seat, effect.address, data)
         elif type(effect) is SendLink:
-            data = self._encoding.frame(effect.message)
-            self.trace.add(self.now, seat.index, _SENT, effect.peer + data, effect.message, "< link")
-            self.streams.send(seat, effect.peer, data, effect.message)
+            message = effect.message
+            data = self._encoding.frame(message)
+            self.trace.add(now, seat.index, _SENT, effect.peer + data, message, "< link")
+            self.streams.send(seat, effect.peer, data, message)
         elif type(effect) is LoadChanged:
-            self.trace.add(self.now, seat.index, _EFFECT, effect.node + effect.value, effect, "<")
+            self.trace.add(now, seat.index, _EFFECT, effect.node + effect.value, effect, "<")
         else:
-            self.trace.add(self.now, seat.index, _EFFECT, told(effect), effect, "<")
+            self.trace.add(now, seat.index, _EFFECT, told(effect), effect, "<")
             self._perform_rare(seat, effect)
         for watcher in self._watchers.get(type(effect), ()):
             watcher(seat, effect)
-        if isinstance(effect, (Left, IdentityClash)):
+        if type(effect) is Left or type(effect) is IdentityClash:
             self._process_over(seat, effect)
 
     def _perform_rare(self, seat: Seat, effect: object) -> None:
