@@ -230,9 +230,8 @@ class ElectionCore:
             assert ballot is None or ballot <= replica.promised, "leads under a ballot that is not promised here"
             assert job.leadership is None or ballot == replica.promised, "leads although a higher ballot is promised"
             assert (job_id in self._table.leading) == (job.leadership is not None), "who leads does not know it"
-            assert all(replica.durable.get(b, -1) <= s for b, s in replica.streams.serials.items()), (
-                "disk ahead of memory"
-            )
+            for stream, serial in replica.streams.serials.items():
+                assert replica.durable.get(stream, -1) <= serial, "disk ahead of memory"
 
     # --- events -----------------------------------------------------------------------------------------------------
 

@@ -394,6 +394,8 @@ class Leadership:
 
     def deadline(self) -> float:
         """When a proposal has waited long enough for those who are not needed."""
+        if not self.proposals:
+            return math.inf
         wait = self._context.config.decide_wait_s
         now = self._context.now
         return min((p.since + wait for p in self.proposals.values() if p.since + wait > now), default=math.inf)

@@ -181,7 +181,7 @@ class Inquiries:
 
     def deadline(self) -> float:
         """When the next one ends without all answers."""
-        return min((inquiry.until for inquiry in self._running.values()), default=math.inf)
+        return min([inquiry.until for inquiry in self._running.values()]) if self._running else math.inf
 
     def tick(self) -> None:
         """End those that have waited long enough."""
@@ -212,8 +212,10 @@ class Submissions:
 
     def deadline(self) -> float:
         """When there may be no more to wait for."""
-        creations = min((creation.deadline() for creation in self._creations.values()), default=math.inf)
-        return min(self.inquiries.deadline(), self._unsure_at, creations)
+        due = min(self.inquiries.deadline(), self._unsure_at)
+        if self._creations:
+            due = min(due, *[creation.deadline() for creation in self._creations.values()])
+        return due
 
     def tick(self) -> None:
         """End what has waited long enough."""
@@ -224,9 +226,10 @@ class Submissions:
             self._unsure_at = math.inf
             for job in [job for job in self._table.active() if job.unsure]:
                 self._make_sure(job)
-        for creation in list(self._creations.values()):
-            creation.check()
-        self._drop_creations()
+        if self._creations:
+            for creation in list(self._creations.values()):
+                creation.check()
+            self._drop_creations()
 
     def create(self, event: CreateJob) -> None:
         """A client hands a job in."""

@@ -88,14 +88,13 @@ class Beliefs:
         """Merge one record; True where it changed something."""
         if entry.node == self._context.me:
             return self._hear_about_me(entry)
+        old = self._context.table.get(entry.node)
+        if old is not None and newer(old.entry, entry) is old.entry:
+            return False
         if size_of(entry) > OWN_BYTES_MAX:
             self._context.counters.entries_refused += 1  # passed on, it would fit into no datagram
             return False
-        old = self._context.table.get(entry.node)
-        if old is None:
-            if not self._is_welcome(entry):
-                return False
-        elif newer(old.entry, entry) is old.entry:
+        if old is None and not self._is_welcome(entry):
             return False
         self._believe(old, entry)
         self._spread.news(entry, source)

@@ -172,6 +172,10 @@ class Context:
                 return None
             known = member.entry.addresses
             return address_of(known[turn % len(known)])
+        if not turn and contact.address is not None:
+            return contact.address
+        if not turn and contact.proven:
+            return contact.proven[-1]
         found = [] if contact.address is None else [contact.address]
         found += self.addresses(peer)
         return found[turn % len(found)] if found else None

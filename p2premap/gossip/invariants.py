@@ -7,6 +7,7 @@ The second kind are pure functions over what nodes show (`MemberView`), for the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from p2premap.gossip.beliefs import Beliefs
 from p2premap.gossip.context import Context
@@ -16,6 +17,8 @@ from p2premap.gossip.probe import TRIALS_MAX, Prober
 from p2premap.gossip.spread import LOADS_MAX, Spread
 from p2premap.gossip.suspicion import Suspicion
 from p2premap.ids import NodeId
+
+_UNACCUSED: Final = (MemberState.ALIVE, MemberState.LEFT)
 
 # --- one node ------------------------------------------------------------------------------------------------------
 
@@ -28,8 +31,8 @@ def check_beliefs(context: Context, beliefs: Beliefs, suspicion: Suspicion) -> N
     """
     own = context.table.get(context.me)
     assert own is not None, "a node is a member of its own table"
-    assert own.entry == beliefs.own, "a node's own record is its own"
-    assert own.entry.state in (MemberState.ALIVE, MemberState.LEFT), "a node never accuses itself"
+    assert own.entry is beliefs.own or own.entry == beliefs.own, "a node's own record is its own"
+    assert own.entry.state in _UNACCUSED, "a node never accuses itself"
     assert context.me not in context.links, "a node has no link to itself"
     for node, doubt in suspicion.doubts.items():
         member = context.table.get(node)

@@ -20,6 +20,7 @@ import hashlib
 import zlib
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from random import Random
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
@@ -46,6 +47,8 @@ def newer(a: MemberEntry, b: MemberEntry) -> MemberEntry:
 
     Commutative, associative and idempotent (`age` aside, which is not part of what is merged).
     """
+    if a is b:
+        return a
     return b if precedence(b) > precedence(a) else a
 
 
@@ -103,13 +106,15 @@ class Member:
         entry: the record.
         facts: its slow facts of this boot, by key.
         hashed: False for one that has been dead for so long that it is no longer repaired, only remembered.
+        live: whether it still counts.
     """
 
-    __slots__ = ("entry", "facts", "hash", "total")
+    __slots__ = ("entry", "facts", "hash", "live", "total")
 
     def __init__(self, entry: MemberEntry, facts: Mapping[str, Fact] = NO_FACTS, *, hashed: bool = True) -> None:
         self.entry = entry
         self.facts = facts
+        self.live = is_live(entry.state)
         self.hash = hash_of_member(entry) if hashed else 0
         total = self.hash
         if hashed:
@@ -121,11 +126,6 @@ class Member:
     def hashed(self) -> bool:
         """Whether it counts in the root hash."""
         return self.hash != 0
-
-    @property
-    def live(self) -> bool:
-        """Whether it still counts."""
-        return is_live(self.entry.state)
 
     def with_fact(self, entry: FactEntry) -> Member:
         """The same member, with this fact."""
@@ -262,9 +262,22 @@ class MemberTable:
 
     def around(self, node: NodeId, *, forward: bool = True) -> Iterator[Member]:
         """All other live members in the order of the ring, from this id on, forward or backward."""
+        if not self._base.ids:
+            yield from self._around_added(node, forward=forward)
+            return
         for other in _walk(self._base.ids, self._added, node, forward=forward):
             member = self.get(other)
             if member is not None and member.live:
+                yield member
+
+    def _around_added(self, node: NodeId, *, forward: bool) -> Iterator[Member]:
+        """The same where there is no base, as in a real node."""
+        ids, changed = self._added, self._changed
+        before, after = bisect_left(ids, node), bisect_right(ids, node)
+        upper, lower = range(after, len(ids)), range(before)
+        for place in chain(upper, lower) if forward else chain(reversed(lower), reversed(upper)):
+            member = changed[ids[place]]
+            if member.live:
                 yield member
 
     def neighbours(self, node: NodeId, count: int, *, forward: bool = True) -> list[NodeId]:
@@ -289,11 +302,13 @@ class MemberTable:
 
     def random_live(self, rng: Random, exclude: Sequence[NodeId]) -> NodeId | None:
         """A live member drawn at random, None where all live ones are excluded."""
-        positions = self.positions
+        base, added = self._base.ids, self._added
+        positions = len(base) + len(added)
         for _ in range(RANDOM_TRIES if positions else 0):
-            member = self.at(int(rng.random() * positions))
-            if member is not None and member.live and member.entry.node not in exclude:
-                return member.entry.node
+            index = int(rng.random() * positions)
+            node = base[index] if index < len(base) else added[index - len(base)]
+            if node not in exclude and (member := self.get(node)) is not None and member.live:
+                return node
         start = self.at(int(rng.random() * positions)) if positions else None
         for member in self.around(start.entry.node if start is not None else NodeId(b"")):
             if member.entry.node not in exclude:

@@ -14,6 +14,7 @@ three round trips (and their loads with them); an entry too large for a datagram
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
@@ -183,11 +184,9 @@ def _cut(
 
 
 def _joined(words: Sequence[int]) -> bytes:
-    return b"".join(word.to_bytes(HASH_BYTES, "big") for word in words)
+    return struct.pack(f">{len(words)}Q", *words)
 
 
 def _parted(hashes: bytes) -> list[int]:
-    return [
-        int.from_bytes(hashes[i : i + HASH_BYTES], "big")
-        for i in range(0, len(hashes) // HASH_BYTES * HASH_BYTES, HASH_BYTES)
-    ]
+    count = len(hashes) // HASH_BYTES
+    return list(struct.unpack_from(f">{count}Q", hashes))

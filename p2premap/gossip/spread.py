@@ -54,7 +54,10 @@ def key_of(entry: Spreadable) -> Key:
 def size_of(entry: Spreadable | LoadEntry) -> int:
     """The most bytes that an entry takes on the wire (CBOR heads of up to 9 bytes for numbers)."""
     if isinstance(entry, MemberEntry):
-        return RECORD_BYTES + len(entry.name.encode()) + sum(ADDRESS_BYTES + len(host) for host, _ in entry.addresses)
+        size = RECORD_BYTES + len(entry.name.encode())
+        for host, _ in entry.addresses:
+            size += ADDRESS_BYTES + len(host)
+        return size
     if isinstance(entry, FactEntry):
         return 44 + len(entry.key.encode()) + len(entry.value)
     return 38 + len(entry.value)

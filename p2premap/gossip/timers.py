@@ -60,8 +60,9 @@ class Timers:
         """When the next timer is due; infinity where there is none."""
         heap = self._heap
         while heap:
-            if heap[0][2].running:
-                return heap[0][0]
+            when, _, timer = heap[0]
+            if timer._action is not None:
+                return when
             heapq.heappop(heap)
         return math.inf
 

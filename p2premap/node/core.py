@@ -173,12 +173,11 @@ class NodeCore:
         """The next instant at which it wants a `Tick`."""
         if not self._published:
             return self._born
-        return min(
-            self.gossip.deadline(),
-            self.worker.deadline(),
-            self.outbox.deadline(),
-            self.jobs.deadline(),
-        )
+        due = self.gossip.deadline()
+        for other in (self.worker.deadline(), self.outbox.deadline(), self.jobs.deadline()):
+            if other < due:
+                due = other
+        return due
 
     def step(self, now: float, event: NodeEvent) -> list[NodeEffect]:
         """Take one event; say what is to be done."""

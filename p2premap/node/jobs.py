@@ -162,10 +162,10 @@ class Jobs:
     def deadline(self) -> float:
         """When it wants a `tick`."""
         if self._led_due is None:
-            self._led_due = min((job.deadline() for job in self._led.values()), default=math.inf)
+            self._led_due = min([job.deadline() for job in self._led.values()]) if self._led else math.inf
         if self._elect_due is None:
             self._elect_due = self.core.deadline()
-        return min(self._led_due, self._elect_due)
+        return self._led_due if self._led_due < self._elect_due else self._elect_due
 
     def tick(self, now: float) -> None:
         """The deadline may have come."""

@@ -11,7 +11,7 @@ from p2premap.errors import JobError
 from p2premap.ids import JobId, short
 from p2premap.tasks import placement
 from p2premap.tasks.director import Director, Tells
-from p2premap.tasks.inputs import dependence, depends_on
+from p2premap.tasks.inputs import ReadsInputs, dependence, depends_on
 from p2premap.tasks.job import JobSpec, JobView, Leader, Part, Phase, StageId, StageView
 from p2premap.tasks.ledger import Final
 from p2premap.tasks.stage import StageRun
@@ -37,6 +37,9 @@ class Progress:
         self._spec = spec
         self._leader = leader
         self._director = director
+        # asked of a protocol each time, these would cost half of a view
+        self._tells = director if isinstance(director, Tells) else None
+        self._reads_inputs = isinstance(director, ReadsInputs)
         self._parts: dict[StageId, dict[int, Sequence[Part]]] = {}
         self._count = 0
 
@@ -100,13 +103,15 @@ class Progress:
             skipped=_skipped(runs),
             unmet=() if final is not None else tuple((name, *lack) for name, lack in workers.unmet()[:UNMET_SHOWN_MAX]),
             output=self._spec.options.output,
-            told=self._director.tell() if isinstance(self._director, Tells) else b"",
+            told=self._tells.tell() if self._tells is not None else b"",
         )
 
     def _dependence(self, runs: list[StageRun], workers: Workers) -> str:
         """What a person should know as long as inputs are read, where the job has other machines to go on with."""
+        if not self._reads_inputs or len(workers.all) < 2 or not runs or runs[0].complete:
+            return ""
         home = depends_on(self._director, self._spec.options)
-        if home is None or len(workers.all) < 2 or not runs or runs[0].complete:
+        if home is None:
             return ""
         known = workers.all.get(home)
         return dependence(self._director, self._spec.options, known.name if known is not None else short(home))

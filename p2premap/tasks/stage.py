@@ -17,6 +17,7 @@ cannot be read anywhere any more and its task yields something else, the next ge
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -133,10 +134,10 @@ class StageRun(Waiting):
         """
         assert self.done == self._settled.count(SETTLED), "settled tasks are miscounted"
         assert self.absent == self._settled.count(ABSENT), "absent tasks are miscounted"
-        out: dict[int, int] = {}
-        for number in (*self.out, *(second.batch for second in self.backups.values())):
-            out[number] = out.get(number, 0) + 1
-        out.pop(0, None)
+        out = Counter(self.out)
+        if self.backups:
+            out.update(second.batch for second in self.backups.values())
+        del out[0]
         assert out == {number: batch.left for number, batch in batches.items()}, "attempts that are out are miscounted"
         if going_on and not self.abandoned:
             waiting = self.waiting()
