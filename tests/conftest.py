@@ -5,6 +5,7 @@ Tests that simulate tell how much by `record_property("simulated", counts)`; the
 
 from __future__ import annotations
 
+import gc
 import shutil
 import signal
 import tempfile
@@ -19,6 +20,9 @@ from p2premap.client.private import PrivateCluster
 from p2premap.node.paths import Paths
 from tests.cluster import private
 
+COLLECTED_EVERY = 20_000
+"""New objects between two runs of the garbage collector; Python's own is 700."""
+
 # how long an example takes is the machine's affair, and it may be busy: pytest-timeout ends what hangs
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
@@ -31,6 +35,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long ones first, so that the processes of a run end together."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish() -> None:
+    """What thousands of tests are made of lives to the end: the garbage collector need not walk it time and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECTED_EVERY)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
