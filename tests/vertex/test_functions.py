@@ -12,9 +12,9 @@ import pytest
 from p2premap.client.private import PrivateCluster
 from p2premap.vertex.barrier import VertexError
 from p2premap.vertex.plan import Settings
-from p2premap.vertex.program import ArrayProgram, VertexProgram, set_options
-from p2premap.worker.vertex.functions import FunctionProgram
-from p2premap.worker.vertex.jobcode import find_program, form_of, job_code
+from p2premap.vertex.program import VertexProgram, set_options
+from p2premap.worker.vertex.functions import FunctionProgram, program_of
+from p2premap.worker.vertex.jobcode import form_of, job_code, made
 from tests.cluster import job_file, p2premap
 from tests.vertex.localjob import run
 
@@ -77,39 +77,28 @@ def test_compute_with_other_arguments_is_refused(compute: Callable[..., Any]) ->
 
 
 def module(**names: Any) -> ModuleType:
-    made = ModuleType("job")
+    job = ModuleType("job")
     for name, value in names.items():
         if isinstance(value, type):
             value.__module__ = "job"
-        setattr(made, name, value)
-    return made
+        setattr(job, name, value)
+    return job
 
 
-def program(name: str, base: type = VertexProgram, **names: Any) -> type:
-    return type(name, (base,), names)
-
-
-def test_the_program_of_a_job_file_is_found() -> None:
-    one, other = program("One"), program("Other")
-    assert type(find_program(module(One=one, imported=VertexProgram))) is one
-    assert type(find_program(module(One=one, Derived=program("Derived", one)))).__name__ == "Derived"
-    assert type(find_program(module(One=one, Other=other, program=other))) is other
-    assert isinstance(find_program(module(prepare=prepare, compute=short)), FunctionProgram)
-    assert form_of(find_program(module(One=program("Arrays", ArrayProgram)))) == "arrays"
-
-
-@pytest.mark.parametrize(
-    ("names", "sentence"),
-    [
-        ({}, "The job file has no vertex program: define a class"),
-        ({"A": program("A"), "B": program("B")}, r"several vertex programs \(A, B\): say program = one of them"),
-        ({"program": 3}, "3 is no vertex program"),
-        ({"A": program("A", __init__=lambda self, x: None)}, "A must be made without arguments"),
-    ],
-)
-def test_a_job_file_without_one_program_is_refused(names: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(VertexError, match=sentence):
-        find_program(module(**names))
+def test_what_a_job_file_says_is_made_a_program() -> None:
+    assert isinstance(program_of(module(prepare=prepare, compute=short)), FunctionProgram)
+    with pytest.raises(VertexError, match="has no functions prepare and compute"):
+        program_of(module(prepare=prepare, compute=3))
+    assert form_of(made(Options)) == "objects"
+    one = Options()
+    assert made(one) is one
+    for wrong, said in (
+        (3, "3 is no vertex program"),
+        (None, "None is no vertex program"),
+        (type("A", (VertexProgram,), {"__init__": lambda self, x: None}), "A must be made without arguments"),
+    ):
+        with pytest.raises(VertexError, match=said):
+            made(wrong)
 
 
 def test_a_program_of_another_form_than_was_planned_is_refused() -> None:
@@ -127,19 +116,19 @@ class Options(VertexProgram):
 
 
 def test_options_are_attributes_of_the_same_type() -> None:
-    made = Options()
-    set_options(made, {"damping": "0.5", "rounds": 7, "loud": "yes", "start": "Ulm"})
-    assert (made.damping, made.rounds, made.loud, made.start) == (0.5, 7, True, "Ulm")
+    one = Options()
+    set_options(one, {"damping": "0.5", "rounds": 7, "loud": "yes", "start": "Ulm"})
+    assert (one.damping, one.rounds, one.loud, one.start) == (0.5, 7, True, "Ulm")
     for given, integers, source in (("7", False, "7"), ("7", True, 7), ("Ulm", True, "Ulm"), (7, True, 7)):
-        made = Options()
-        set_options(made, {"source": given}, integers=integers)
-        assert made.source == source, "None stands for the id of a vertex"
+        one = Options()
+        set_options(one, {"source": given}, integers=integers)
+        assert one.source == source, "None stands for the id of a vertex"
     for wrong in ({"nonesuch": 1}, {"compute": 1}, {"_x": 1}):
         with pytest.raises(VertexError, match="Options has no option"):
-            set_options(made, wrong)
+            set_options(one, wrong)
     for wrong in ({"rounds": "many"}, {"loud": "perhaps"}, {"damping": None}):
         with pytest.raises(VertexError, match="must be of type"):
-            set_options(made, wrong)
+            set_options(one, wrong)
 
 
 FUNCTIONS = """

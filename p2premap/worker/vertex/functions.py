@@ -80,7 +80,13 @@ def _arity(compute: Callable[..., Any]) -> int:
     return sum(found.kind in kinds for found in inspect.signature(compute).parameters.values())
 
 
-def program_of(module: ModuleType) -> FunctionProgram | None:
-    """The program that a module's functions `prepare` and `compute` are; None: it does not have both."""
+def program_of(module: ModuleType) -> FunctionProgram:
+    """The program that a module's functions `prepare` and `compute` are.
+
+    Raises:
+        VertexError: it does not have both, or `compute` takes another number of arguments.
+    """
     prepare, compute = getattr(module, "prepare", None), getattr(module, "compute", None)
-    return FunctionProgram(prepare, compute) if callable(prepare) and callable(compute) else None
+    if not (callable(prepare) and callable(compute)):
+        raise VertexError("The job file has no functions prepare and compute once it is imported.")
+    return FunctionProgram(prepare, compute)

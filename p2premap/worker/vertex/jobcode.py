@@ -18,9 +18,6 @@ from p2premap.worker.loading import load_bundle
 from p2premap.worker.vertex.functions import program_of
 from p2premap.worker.vertex.partition import Form
 
-PROGRAM = "program"
-"""What a job file may call the one program that is meant, if it has several."""
-
 
 class JobCode(NamedTuple):
     """What a job runs.
@@ -48,12 +45,12 @@ def job_code(bundle: bytes, settings: Settings) -> JobCode:
     """Load the program.
 
     Raises:
-        VertexError: there is none, or more than one, or the job was planned for another form, or other inputs.
+        VertexError: there is none, or the job was planned for another form, or other inputs.
         Exception: what user code raises when it is imported.
     """
     name, _, attribute = settings.program.partition(":")
     module = importlib.import_module(name) if name else _job_file(bundle)
-    program = made(getattr(module, attribute, None)) if attribute else find_program(module)
+    program = made(getattr(module, attribute, None)) if attribute else program_of(module)
     if form_of(program) != settings.form:
         raise VertexError(f"The job was planned for a program of the form {settings.form!r}, and this is another.")
     _complete(program)
@@ -90,38 +87,6 @@ def _job_file(bundle: bytes) -> ModuleType:
 def form_of(program: VertexProgram | ArrayProgram) -> str:
     """`OBJECTS` or `ARRAYS`."""
     return OBJECTS if isinstance(program, VertexProgram) else ARRAYS
-
-
-def find_program(module: ModuleType) -> VertexProgram | ArrayProgram:
-    """The program in a job file: what it calls `program`, or its one class, or its functions `prepare` and `compute`.
-
-    Raises:
-        VertexError: there is none, or more than one.
-    """
-    if hasattr(module, PROGRAM):
-        return made(getattr(module, PROGRAM))
-    classes = [
-        found
-        for found in vars(module).values()
-        if inspect.isclass(found)
-        and issubclass(found, (VertexProgram, ArrayProgram))
-        and found.__module__ == module.__name__
-        and not inspect.isabstract(found)
-    ]
-    inner = [
-        found for found in classes if not any(other is not found and issubclass(other, found) for other in classes)
-    ]
-    if len(inner) == 1:
-        return made(inner[0])
-    if inner:
-        names = ", ".join(found.__name__ for found in inner)
-        raise VertexError(f"The job file has several vertex programs ({names}): say program = one of them.")
-    if (functions := program_of(module)) is not None:
-        return functions
-    raise VertexError(
-        "The job file has no vertex program: define a class derived from p2premap.VertexProgram or "
-        "p2premap.ArrayProgram, or functions prepare and compute."
-    )
 
 
 def made(found: object) -> VertexProgram | ArrayProgram:
