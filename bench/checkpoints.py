@@ -104,7 +104,7 @@ def run_job(names: Sequence[str], slots: int, graph: Path, *, iterations: int, e
         raise ValueError(f"{ran.told.checkpoints} epochs were told, and {len(begins)} have begun")
     taken = statistics.median(at - passed[superstep] for superstep, at in goes_on.items())
     between_s = sum(at - passed[superstep] - taken for superstep, at in begins.items() if superstep)
-    return Run(goes_on[iterations] - begins[0], between_s, used, ran.told.checkpoints - 1)
+    return Run((begins | goes_on)[iterations] - begins[0], between_s, used, ran.told.checkpoints - 1)
 
 
 def run(
