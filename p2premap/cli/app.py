@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -50,6 +51,7 @@ COMMANDS = {
 }
 """Section of the help -> command -> "module:name" below `p2premap.cli`."""
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TARGETS = {name: target for section in COMMANDS.values() for name, target in section.items()}
 
 
@@ -134,8 +136,7 @@ class App(click.Group):
             _complain("Interrupted.")
             return Exit.INTERRUPTED
         except (_ReaderGone, BrokenPipeError):
-            # what is still buffered must not be written at interpreter exit, where it would raise again
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             return Exit.PIPE
         except UnicodeEncodeError as error:
             odd = _not_utf8(args if args is not None else sys.argv[1:])
@@ -144,8 +145,18 @@ class App(click.Group):
             _complain(f"{odd!r} is not UTF-8 text, which this must be.")
             return Exit.USAGE
         except Exception as error:  # the boundary: whatever comes must end in a sentence
-            return _tell(error)
+            told = _tell(error)
+            try:
+                sys.stdout.flush()
+            except OSError:
+                _drop_output()
+            return told
         return code if isinstance(code, int) else Exit.OK
+
+
+def _drop_output() -> None:
+    """What is still buffered must not be written at interpreter exit, where it would raise again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _not_utf8(args: Sequence[str]) -> str:
@@ -165,6 +176,9 @@ def _tell(error: Exception) -> Exit:
             _complain(_untold(str(error), detail))
         case P2PRemapError():
             _complain(str(error))
+        case OSError(errno=number, filename=None) if number in _NO_ROOM:
+            _complain(f"The output cannot be written: {error.strerror}.")
+            return Exit.FAILED
         case _:
             _complain(_bug_text(error))
             return Exit.BUG

@@ -55,14 +55,23 @@ class StandardOutput:
         return size
 
     def flush(self) -> None:
-        """Write the parts in order."""
-        for number in sorted(self._kept):
-            start, left = self._kept[number]
-            self._file.seek(start)
-            while left and (piece := self._file.read(min(left, _PIECE_BYTES))):
-                sys.stdout.buffer.write(piece)
-                left -= len(piece)
-        sys.stdout.buffer.flush()
+        """Write the parts in order.
+
+        Raises:
+            OutputFailed: there is no room for them where standard output goes.
+        """
+        try:
+            for number in sorted(self._kept):
+                start, left = self._kept[number]
+                self._file.seek(start)
+                while left and (piece := self._file.read(min(left, _PIECE_BYTES))):
+                    sys.stdout.buffer.write(piece)
+                    left -= len(piece)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputFailed(f"Standard output cannot be written: {error.strerror}.") from None
 
 
 Target: TypeAlias = PartsDirectory | UrlDirectory | StandardOutput | None
@@ -116,7 +125,8 @@ def fetchable(job: str, *, handed_in: bool = False) -> Iterator[None]:
 def finish(view: JobView, collector: Collector, target: Target, *, took_s: float = 0.0, bytes_in: int = 0) -> None:
     """Deliver what was kept, and tell where the result is and what it took."""
     if isinstance(target, StandardOutput):
-        target.flush()
+        with fetchable(view.job.hex()[:8]):
+            target.flush()
     saved = sum(part.number >= SAVED_PARTS_FIRST for part in view.parts)
     parts = count(len(view.parts) - saved, "part") + (f" and {count(saved, 'saved file')}" if saved else "")
     place = f"{target.path}/" if isinstance(target, PartsDirectory | UrlDirectory) else view.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from p2premap.cli import output
 from p2premap.cli.output import output_to
-from p2premap.client.directories import PartsDirectory
+from p2premap.client.directories import OutputFailed, PartsDirectory
 from p2premap.client.private import PrivateCluster
 from p2premap.errors import ConfigError
 from p2premap.ids import Digest
@@ -92,6 +93,17 @@ def test_standard_output_gets_each_part_once_in_order_and_nothing_before_the_end
 def torn() -> Iterator[bytes]:
     yield b"half"
     raise RuntimeError("torn")
+
+
+def test_a_full_standard_output_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    target = output.StandardOutput()
+    target.write(part(0), iter([b"a\t1\n"]))
+    with io.TextIOWrapper(io.FileIO("/dev/full", "w")) as full:
+        monkeypatch.setattr("sys.stdout", full)
+        with pytest.raises(OutputFailed, match="Standard output cannot be written: No space left"):
+            target.flush()
 
 
 def test_no_name_is_not_this_directory() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from click.testing import CliRunner
 
 from p2premap.cli.app import COMMANDS, cli
 from tests.cli.scripted import invoke
-from tests.cluster import start
+from tests.cluster import COMMAND, environment, start
 from tests.fakedaemon import FakeDaemon
 
 NEEDS_A_NODE = [
@@ -142,6 +143,16 @@ def test_a_reader_that_has_gone_ends_the_command_quietly(daemon: FakeDaemon, hom
     assert process.wait(20) == 141
     assert process.stderr.read() == ""
     process.stderr.close()
+
+
+@pytest.mark.parametrize("args", [("nodes", "--json"), ("jobs",), ("--help",)], ids=" ".join)
+def test_output_that_nobody_has_room_for_is_a_sentence(daemon: FakeDaemon, home: Path, args: tuple[str, ...]) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*COMMAND, *args], env=environment(home), stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "p2premap: The output cannot be written: No space left on device.\n"
 
 
 def test_shells_can_complete_commands(home: Path) -> None:
