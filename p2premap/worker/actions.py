@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -115,8 +114,7 @@ class _Made:
         self._added: list[Added] = []
         self._saved: list[str] = []
         self._refs: list[BlobRef] = []
-        self.directory = Path(context.scratch) / "work"
-        self.directory.mkdir()
+        self.directory = Path(context.scratch)
 
     def local(self, name: str) -> str:
         """See `p2premap.worker.action.Tools`."""
@@ -258,5 +256,5 @@ def _inside(directory: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        os.chdir(before)
-        shutil.rmtree(directory, ignore_errors=True)
+        if before != str(directory):  # in a worker process it is the same, and may have been removed
+            os.chdir(before)

@@ -60,8 +60,13 @@ class Directory:
 
     def clear(self) -> None:
         """Remove what an attempt left, and go back to the directory."""
+        status = os.fstat(self._descriptor)
+        if not status.st_nlink:  # the attempt has removed it
+            os.makedirs(self._path, mode=0o700, exist_ok=True)
+            os.close(self._descriptor)
+            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         os.fchdir(self._descriptor)
-        changed_ns = os.fstat(self._descriptor).st_mtime_ns
+        changed_ns = status.st_mtime_ns
         # some file systems tell time in steps of several ms: a change within one step does not show
         if changed_ns == self._changed_ns and time.time_ns() - changed_ns > _TICK_NS:
             return

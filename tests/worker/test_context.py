@@ -121,6 +121,22 @@ def test_the_scratch_directory_is_emptied(tmp_path: Path, monkeypatch: pytest.Mo
     os.close(directory._descriptor)
 
 
+def test_a_scratch_directory_that_an_attempt_removes_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    directory = Directory(str(scratch))
+    scratch.rmdir()
+    directory.clear()
+    assert Path.cwd() == scratch
+    (scratch / "file").write_text("x")
+    directory.clear()
+    assert list(scratch.iterdir()) == []
+    os.close(directory._descriptor)
+
+
 def test_the_peak_is_of_the_time_since_the_last_long_attempt() -> None:
     peak = PeakMemory()
     data = bytearray(os.urandom(1 << 20) * 150)
