@@ -111,7 +111,9 @@ def _starlette(web: Service) -> Starlette:
         by_path.setdefault(endpoint.path, {})[endpoint.method] = endpoint
     routes = [Route(path, _by_method(web, methods), methods=list(methods)) for path, methods in by_path.items()]
     pages = [Route("/", _page), Route("/page/{name:path}", _page), Route("/favicon.ico", _icon)]
-    return Starlette(routes=[*routes, *pages], exception_handlers={HTTPException: _failed, Exception: _broken})
+    app = Starlette(routes=[*routes, *pages], exception_handlers={HTTPException: _failed, Exception: _broken})
+    app.router.redirect_slashes = False  # what is not in the table is not there
+    return app
 
 
 def _by_method(web: Service, methods: dict[str, Endpoint]) -> Callable[[Request], Awaitable[Response]]:

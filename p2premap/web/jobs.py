@@ -36,7 +36,7 @@ from p2premap.web.jobshapes import (
     TermShape,
 )
 from p2premap.web.problems import Problem, problem_of
-from p2premap.web.service import Page, page, reply
+from p2premap.web.service import CURSOR, Page, page, reply
 
 PHASES: Final = ("waiting", "running", "done", "failed", "cancelled")
 STATES: Final = ("waiting", "running", "done", "failed")
@@ -50,10 +50,15 @@ def some_of(words: tuple[str, ...]) -> str:
     return rf"^(({one})(,({one}))*)?\Z"
 
 
+def in_words(words: tuple[str, ...]) -> str:
+    """The same for people."""
+    return f"some of {', '.join(words)}, with commas between"
+
+
 class JobsQuery(Page, frozen=True, kw_only=True):
     """Which jobs: in these phases, of this kind, with this in the name."""
 
-    phase: Annotated[str, msgspec.Meta(pattern=some_of(PHASES))] = ""
+    phase: Annotated[str, msgspec.Meta(pattern=some_of(PHASES), description=in_words(PHASES))] = ""
     kind: Annotated[str, msgspec.Meta(max_length=100)] = ""
     name: Annotated[str, msgspec.Meta(max_length=255)] = ""
 
@@ -61,9 +66,9 @@ class JobsQuery(Page, frozen=True, kw_only=True):
 class TasksQuery(Page, frozen=True, kw_only=True):
     """Which tasks: of this stage (-1: any), in these states."""
 
-    cursor: Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,4}\.[0-9]{1,9})?\Z")] = ""
+    cursor: Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,4}\.[0-9]{1,9})?\Z", description=CURSOR)] = ""
     stage: Annotated[int, msgspec.Meta(ge=-1, le=9999)] = -1
-    state: Annotated[str, msgspec.Meta(pattern=some_of(STATES))] = ""
+    state: Annotated[str, msgspec.Meta(pattern=some_of(STATES), description=in_words(STATES))] = ""
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

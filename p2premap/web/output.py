@@ -39,6 +39,7 @@ LOOK_S: Final = 1.0
 COST: Final = 5.0
 """Following a log takes a fifth of the time at most."""
 _RANGE: Final = re.compile(r"bytes=(\d{0,15})-(\d{0,15})")
+TASK: Final = "stage and task, such as 0.17"
 _TEXT: Final = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".log")
 
 
@@ -65,7 +66,7 @@ class ResultsShape(Shape, frozen=True, kw_only=True):
 class LogQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which log: of this task ("0.17"); the last so many lines (0: all); on until the job is over."""
 
-    task: Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,4}\.[0-9]{1,9})?\Z")] = ""
+    task: Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,4}\.[0-9]{1,9})?\Z", description=TASK)] = ""
     tail: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
     follow: bool = False
 

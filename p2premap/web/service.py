@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar, get_type_hints
 
 import msgspec
 from blake3 import blake3
@@ -26,6 +26,7 @@ from p2premap.web.problems import Problem, problem_of
 JSON: Final = "application/json"
 JSON_BYTES_MAX: Final = 1 << 20
 _FIELD: Final = re.compile(r"`\$\.(\w+)`")
+CURSOR: Final = "what the page before said as `next`"
 BODY_S: Final = 30.0
 """For each piece of a body to come."""
 DOWNLOADS_MAX: Final = 32
@@ -39,7 +40,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     """Which part of a list."""
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
-    cursor: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{0,9}\Z")] = ""
+    cursor: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{0,9}\Z", description=CURSOR)] = ""
 
 
 class Service:
@@ -146,12 +147,20 @@ def _query(endpoint: Endpoint, request: Request) -> msgspec.Struct | None:
     try:
         return msgspec.convert(asked, endpoint.query, strict=False)
     except msgspec.ValidationError as error:
-        told = str(error).replace(r"\\Z", "$")
+        told = str(error)
         field = _FIELD.search(told)
-        shown = (
-            f"{field[1]}={asked[field[1]][:64]!r}" if field is not None and field[1] in asked else "What is asked for"
-        )
-        raise Problem(HTTPStatus.BAD_REQUEST, f"{shown} does not fit: {told}.") from None
+        if field is None or field[1] not in asked:
+            raise Problem(HTTPStatus.BAD_REQUEST, f"What is asked for does not fit: {told}.") from None
+        shown = f"{field[1]}={asked[field[1]][:64]!r}"
+        fitting = _description(endpoint.query, field[1])
+        raise Problem(HTTPStatus.BAD_REQUEST, f"{shown} does not fit: {fitting or told}.") from None
+
+
+def _description(query: type[msgspec.Struct], name: str) -> str:
+    """What a field may be, in words; "": nobody has said so."""
+    hints = get_type_hints(query, include_extras=True)
+    metas = getattr(hints[name], "__metadata__", ())
+    return next((meta.description for meta in metas if meta.description), "")
 
 
 async def body_pieces(request: Request, bytes_max: int) -> AsyncIterator[bytes]:

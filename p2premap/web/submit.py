@@ -53,6 +53,7 @@ UNPACKED_FILES_MAX: Final = 2_000
 JOB_FILES_MAX: Final = 500
 MEMORY_LIMIT_MIN: Final = 32_000_000
 
+FILE_NAME: Final = "a file's name of letters, digits, dots, dashes and underscores, such as count.py"
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 Word = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
@@ -123,7 +124,7 @@ class JobFilesPage(Shape, frozen=True, kw_only=True):
 class UploadQuery(msgspec.Struct, frozen=True, kw_only=True):
     """What it is called."""
 
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\Z")]
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\Z", description=FILE_NAME)]
 
 
 # --- installed job files ------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402
 from selenium.webdriver.chrome.webdriver import WebDriver  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys as Keys  # noqa: E402
 from selenium.webdriver.remote.webelement import WebElement  # noqa: E402
 
 T = TypeVar("T")
@@ -107,8 +108,21 @@ class Browser:
         """From now on the size of a phone."""
         size = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.colours(dark=dark)
+
+    def desk(self) -> None:
+        """From now on a window again."""
+        self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+    def colours(self, *, dark: bool) -> None:
+        """From now on this scheme."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+
+    def keys(self, *keys: str) -> None:
+        """Press these, wherever the focus is."""
+        for key in keys:
+            self.driver.switch_to.active_element.send_keys(key)
 
     def complaints(self) -> list[str]:
         """What the browser had to say of the page's scripts, and of what they may not do."""

@@ -137,7 +137,7 @@ def test_lists_of_jobs(api: Api, counted: str) -> None:
     assert counted in ids("phase=done,failed&kind=mapreduce&name=coun")
     assert counted not in ids("phase=running")
     assert counted not in ids("kind=action")
-    is_problem(api.get("/jobs?phase=asleep"), 400, "asleep")
+    is_problem(api.get("/jobs?phase=asleep"), 400, "phase='asleep' does not fit: some of waiting, running, done")
     is_problem(api.get("/jobs/xyz"), 400, "xyz")
     is_problem(api.get("/jobs/00000000"), 404)
 
@@ -395,6 +395,7 @@ def test_events_tell_of_a_job_and_go_on_where_they_were(api: Api, text: Path) ->
 
 def test_everything_else_is_a_problem_too(api: Api) -> None:
     is_problem(api.get("/nothing"), 404)
+    is_problem(api.get("/jobs/"), 404, "/api/v1/jobs/")
     wrong = api.ask("PUT", "/api/v1/jobs", {})
     is_problem(wrong, 405)
     assert {"GET", "POST"} <= {method.strip() for method in wrong.headers["allow"].split(",")}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from p2premap.client.private import PrivateCluster
-from tests.cluster import private
-from tests.web.browser import Browser, browser, log_in
+from tests.cluster import p2premap, private
+from tests.web.browser import Browser, Keys, browser, log_in
 
 SLOW = '''
 """Says each line, slowly."""
@@ -37,6 +37,66 @@ def cluster() -> Iterator[PrivateCluster]:
 def window() -> Iterator[Browser]:
     with browser() as window:
         yield window
+
+
+@pytest.fixture(scope="module")
+def one_node() -> Iterator[PrivateCluster]:
+    with private(("eve",)) as cluster:
+        yield cluster
+
+
+READING = (Path(__file__).parent / "reading.js").read_text()
+
+
+def test_it_can_be_read_and_walked_without_a_mouse(one_node: PrivateCluster, window: Browser, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("wait for me\n")
+    for name, source in (("divides", BROKEN), ("waits", SLOW)):
+        (tmp_path / f"{name}.py").write_text(source)
+    ran = p2premap(one_node.home, "run", str(tmp_path / "divides.py"), str(text), "--skip-failed", "--name", "divides")
+    assert ran.exit_code == 0, ran.stderr
+    p2premap(one_node.home, "run", str(tmp_path / "waits.py"), str(text), "--detach", "--name", "waits")
+    log_in(window, one_node, "eve")
+
+    def looked_at(*texts: str) -> None:
+        window.reads(*texts)
+        for dark in (False, True):
+            window.colours(dark=dark)
+            for size in (window.desk, window.phone):
+                size() if size is window.desk else window.phone(dark=dark)
+                assert window.driver.execute_script(READING) == [], (texts, dark, size.__name__)
+        window.desk()
+
+    looked_at("divides", "waits", "running")
+    window.keys(Keys.TAB)
+    assert window.driver.switch_to.active_element.text == "To the content"
+    for view, texts in (("Nodes", ("1 alive",)), ("Stream", ("Task stream", "now")), ("New job", ("Hand a job in",))):
+        window.until(lambda: tab_to(window, view))  # noqa: B023
+        window.keys(Keys.ENTER)
+        looked_at(*texts[:1])
+    window.go("#/")
+    window.until(lambda: tab_to(window, "divides"))
+    window.keys(Keys.ENTER)
+    window.reads("Left out", "Failures")
+    window.until(lambda: tab_to(window, "ZeroDivisionError"))
+    window.keys(Keys.ENTER)
+    looked_at("Attempt 0 on eve")
+    window.go("#/stream")
+    window.until(lambda: window.driver.execute_script("return document.activeElement.id") == "main")
+    window.find(".scroll").send_keys(Keys.ARROW_RIGHT)
+    window.reads("attempt 0 on eve")
+    window.picture("0-stream-by-keys")
+
+
+def tab_to(window: Browser, text: str) -> bool:
+    """Go on to the next thing that takes keys: whether it is this one. It is seen that it has the focus."""
+    window.keys(Keys.TAB)
+    element = window.driver.switch_to.active_element
+    style = window.driver.execute_script("return getComputedStyle(arguments[0]).outlineStyle", element)
+    if element.tag_name == "body":  # it begins again
+        return False
+    assert style == "solid", element.get_attribute("outerHTML")
+    return text in element.text
 
 
 def hand_in(window: Browser, file: Path, inputs: Path, name: str) -> None:
