@@ -28,7 +28,7 @@ import msgspec
 from p2premap.ids import JobId, NodeId
 from p2premap.tasks import journal
 from p2premap.tasks.events import AppendFacts, CoordinatorEffect, Extended, TasksEnded
-from p2premap.tasks.job import AttemptEnd, StageId
+from p2premap.tasks.job import AttemptEnd, Outcome, StageId
 from p2premap.tasks.workers import Worker
 
 BATCH_BYTES: Final = 1 << 20
@@ -120,9 +120,10 @@ class Log:
         self.unprotected += results
 
     def ended(self, stage: StageId, node: NodeId, ends: Sequence[AttemptEnd]) -> None:
-        """These ends are their tasks' answers."""
+        """These ends are their tasks' answers. What was printed on the way is the ledger's (`p2premap.tasks.words`)."""
         if self._streams:
-            self._ended.append(TasksEnded(job=self._job, stage=stage, node=node, ends=tuple(ends)))
+            told = tuple([_without_words(end) if end.detail else end for end in ends])
+            self._ended.append(TasksEnded(job=self._job, stage=stage, node=node, ends=told))
 
     def extended(self, payload: bytes, answer: Extended | None) -> None:
         """Write down an extension; None: nobody waits for an answer."""
@@ -177,3 +178,7 @@ class Log:
             if worker.losses == losses:
                 worker.heard = max(worker.heard, serial)
         return step.told
+
+
+def _without_words(end: AttemptEnd) -> AttemptEnd:
+    return msgspec.structs.replace(end, detail="") if end.outcome is Outcome.DONE else end

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import cbor2
+
 from p2premap.ids import NodeId
 from p2premap.sim.workloads import Shape
+from p2premap.tasks import events
 from p2premap.tasks.job import AttemptEnd, JobOptions, Outcome
 from p2premap.tasks.words import CHARACTERS_MAX, KEPT_BYTES_MAX, LastWords, Words
 from tests.tasks.dialogue import Led
+from tests.tasks.test_growth import Growing
 from tests.tasks.working import MAP, A, B
 
 ONE_COPY = JobOptions(copies=1)
@@ -62,3 +66,15 @@ def test_a_job_that_prints_without_end_has_a_bounded_ledger() -> None:
     assert len(list(words)) == taken
     last = words.last(KEPT_BYTES_MAX)
     assert [one.task for one in last] == list(range(taken - 1, taken - 15, -1))
+
+
+def test_who_waits_for_a_call_is_not_told_what_it_printed_on_the_way() -> None:
+    led = Led(Shape(1), director=Growing())
+    led.seen("A", slots=2)
+    led.hear(events.Extend(payload=cbor2.dumps((2, 0, False, [])), request=0))
+    led.ended(
+        "A", [_done(0, "hello"), AttemptEnd(task=1, attempt=0, outcome=Outcome.RAISED, error="no", detail="trace")]
+    )
+    told = [end for told in led.asked_for(events.TasksEnded) for end in told.ends]
+    assert [(end.task, end.detail) for end in told] == [(0, ""), (1, "trace")]
+    assert _told(led) == [(1, A, "raised", "trace"), (0, A, "done", "hello")]
