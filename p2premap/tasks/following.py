@@ -47,6 +47,10 @@ class FollowUp:
         self._waiting.setdefault(other, []).append(task)
         return True
 
+    def first_lacking(self, task: int, is_settled: Callable[[int], bool]) -> int | None:
+        """The first of the tasks that this one still waits for."""
+        return next((other for other in self.after.get(task, ()) if not is_settled(other)), None)
+
     def ready(self, task: int) -> list[int]:
         """The task is settled: what has waited for it."""
         return self._waiting.pop(task, [])

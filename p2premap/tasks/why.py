@@ -83,6 +83,8 @@ def why_task(state: JobState, now: float, stage: int, task: int) -> str:
         return f"{name} is done, on {_name(state, fact.node)}, by attempt {fact.attempt}{_after(failed)}."
     if run.out[task]:
         return f"{name} {_out(state, run, task, now)}{_after(failed)}."
+    if (other := run.follow_up.first_lacking(task, run.is_settled)) is not None:
+        return f"{name} waits for the result of task {other}, which is to be its argument."
     if task in run.parked:
         return f"{name} waits until its input can be read: nodes that hold it were lost or do not answer."
     if failed:

@@ -78,6 +78,7 @@ def _is_void(led: Led, task: int) -> bool:
 def test_a_call_waits_for_the_one_whose_result_it_needs_and_is_given_that() -> None:
     led = _led()
     assert _submit(led, PLAIN, _of(0)) == ["A: calls 0"]
+    assert "waits for the result of task 0, which is to be its argument." in led.core.why(led.now, task=1)
     assert led.ended("A", [_answer(led, 0, b"one")]) == ["A: calls 1"]
     assert _given(led, 1) == [b"one"]
 
