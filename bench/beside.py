@@ -85,14 +85,24 @@ def _has(python: str, package: str) -> bool:
 def in_turns(
     what: str, ours: Callable[[], Figures | None], systems: Sequence[str], *, repeat: int, inputs: Sequence[str] = ()
 ) -> dict[str, list[Figures]]:
-    """p2premap and these systems one after the other, so many times; by system, those that gave any figures."""
+    """p2premap and these systems one after the other, so many times.
+
+    Returns:
+        By system, the figures of every turn; a system that failed once is left out.
+
+    Raises:
+        RuntimeError: p2premap failed.
+    """
     others = interpreters(systems)
     runs: dict[str, list[Figures]] = {OURS: [], **{system: [] for system in others}}
     for _ in range(repeat):
-        for system, several in runs.items():
+        for system in tuple(runs):
             found = ours() if system == OURS else measure(what, system, others[system], inputs=inputs)
-            if found is None:
-                print(f"# {system} gave no figures.", file=sys.stderr)
+            if found is not None:
+                runs[system].append(found)
+            elif system == OURS:
+                raise RuntimeError(f"{OURS} gave no figures")
             else:
-                several.append(found)
-    return {system: several for system, several in runs.items() if several}
+                print(f"# {system} gave no figures, and is left out.", file=sys.stderr)
+                del runs[system]
+    return runs

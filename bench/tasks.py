@@ -71,7 +71,7 @@ def compare(emit: Emitter, ours: Sequence[Figures], rays: Sequence[Figures]) -> 
         ("round trip p50 over Ray's", p50, p50, 0.25, False),
         ("round trip p99 over Ray's p50", p99, p50, 1.0, False),
     ):
-        ratios = [mine(one) / other(two) for one, two in zip(ours, rays, strict=False)]
+        ratios = [mine(one) / other(two) for one, two in zip(ours, rays, strict=True)]
         emit(f"{OURS}: {text}", ratios, "times", target=target, at_least=at_least)
 
 
@@ -115,6 +115,6 @@ def run(emit: Emitter, *, repeat: int = REPEATS, part: int = 1) -> None:
     runs = in_turns("tasks", ours, OTHERS, repeat=repeat, inputs=inputs)
     for system, several in runs.items():
         report(emit, system, several)
-    if OURS in runs and "ray" in runs:
+    if "ray" in runs:
         compare(emit, runs[OURS], runs["ray"])
     million(emit, MILLION // part)
