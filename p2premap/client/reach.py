@@ -19,6 +19,8 @@ from p2premap.node.paths import Paths
 
 TRIED_MAX = 4
 CONNECT_S = 1.5
+_OPEN_NAMES: dict[Paths, str] = {}
+"""The NAME of the open cluster that a user's node was of when this process talked to it; "" for one with a secret."""
 SILENT_S = 30.0
 """A node that is there and says nothing for so long is not overloaded: it is stopped."""
 
@@ -36,15 +38,20 @@ def anywhere(
     Raises:
         NodeUnavailable: neither answers.
     """
+    paths = paths or Paths.of_user()
     try:
-        return local(node, paths=paths)
+        found = local(node, paths=paths)
     except NodeUnavailable:
         if node:
             if insist:
                 raise
             return anywhere(paths=paths, told=told)
-        if (found := _remembered_member(paths or Paths.of_user())) is None:
+        if (member := _remembered_member(paths)) is None:
             raise
+        found = member
+    else:
+        _OPEN_NAMES[paths] = found.welcome.open_name
+        return found
     told(f"No node runs on this machine; {found.welcome.name} answers.")
     return found
 
@@ -71,7 +78,8 @@ def _remembered_member(paths: Paths) -> Connection | None:
     from p2premap.node import secret  # with OpenSSL's hashes
 
     try:
-        known = secret.load(paths.config)
+        name = _OPEN_NAMES.get(paths)
+        known = secret.open_secret(name) if name else secret.load(paths.config)
     except ConfigError:
         return None
     if known is None:

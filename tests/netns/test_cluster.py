@@ -174,6 +174,23 @@ def test_a_node_that_nobody_can_dial_is_a_full_member(machines, tmp_path):
     assert everybody(machines)
 
 
+def test_a_command_in_an_open_cluster_outlives_the_node_of_its_machine(machines, tmp_path):
+    """Nothing on the disk says which cluster that was: who has talked to the node knows."""
+    first, second, _ = machines
+    for machine in (first, second):
+        machine.start("--open", "class")
+    eventually(lambda: everybody([first, second]))
+    text, job = tmp_path / "text", tmp_path / "job.py"
+    text.write_text("so it goes\n" * 1_000)
+    job.write_text("import time\ndef map(key, line):\n    time.sleep(0.002)\n    yield line, 1\n")
+    argv = ("run", str(job), str(text), "-o", str(tmp_path / "out"), "--json")
+    running = first.lab.popen(1, first._argv(*argv), env=first.environment, stdout=subprocess.PIPE)
+    eventually(lambda: any(view["phase"] == "running" for view in second.ask("jobs")))
+    first.daemon.kill()
+    out, _ = running.communicate(timeout=60)
+    assert (running.returncode, json.loads(out)["phase"]) == (0, "done")
+
+
 def test_an_evicted_machine_is_out_until_it_joins_anew_and_is_who_it_was(machines):
     first, second, third = machines
     form(machines)
