@@ -16,7 +16,8 @@ from p2premap.tasks.job import JobView, Phase
 from p2premap.wire import Message
 
 _STATES = {
-    "stalled": "answers others but not us, or only now and then; it gets no new work until that is clear",
+    "stalled": "accepts connections and does not answer, as if it were stopped, swapping or overloaded, or it answers "
+    "others and not us; it gets no new work until that is clear",
     "suspect": "does not answer; it gets no new work, and what it runs counts as lost once it is declared dead",
     "dead": "counts as dead: its process is gone, or it has not answered for long; what it ran runs elsewhere",
     "left": "has left the cluster",
