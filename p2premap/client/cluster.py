@@ -138,7 +138,7 @@ class Cluster(futures.Executor):
         """
         from p2premap.client.handle import Job, known  # few programs ask for one
 
-        wanted = job_bytes(id)
+        wanted = job_bytes(str(id))
         with known(id), self._connect() as connection:
             view = connection.ask(lambda n: Watch(request=n, job=wanted, once=True), JobUpdate).view
         return Job(self._connect, JobId(view.job))
@@ -357,8 +357,8 @@ class Cluster(futures.Executor):
             options=options,
             lock=self._lock,
         )
-        if self._nodes_end or job.writes_here:
-            self._jobs = [*(before for before in self._jobs if not before.settled), job]
+        if self._nodes_end or job._writes_here:
+            self._jobs = [*(before for before in self._jobs if not before._settled), job]
         return job
 
     def run_vertex(
@@ -443,7 +443,7 @@ class Cluster(futures.Executor):
     def _finish_jobs(self) -> None:
         """See jobs through that could not go on without this program, or would leave their output elsewhere."""
         error: BaseException | None
-        for job in self._jobs:
+        for job in (job for job in self._jobs if not job._settled):
             try:
                 error = job.exception()
             except P2PRemapError as trouble:

@@ -27,7 +27,7 @@ from p2premap.client.session import Collector, see_through, whole_view
 from p2premap.client.shapes import JobShape
 from p2premap.control.answers import Trouble
 from p2premap.control.jobs import JobUpdate, Watch
-from p2premap.errors import JobError, JobLost, P2PRemapError, RemoteProtocolError
+from p2premap.errors import JobError, JobFailed, JobLost, P2PRemapError, RemoteProtocolError
 from p2premap.ids import JobId
 from p2premap.tasks.action import KIND as ACTION
 from p2premap.tasks.calls import KIND as CALLS
@@ -85,12 +85,12 @@ class Job:
         return _again, (self.id,)
 
     @property
-    def writes_here(self) -> bool:
+    def _writes_here(self) -> bool:
         """Its output goes to a directory of this machine, where `wait` writes it."""
         return self._target is not None
 
     @property
-    def settled(self) -> bool:
+    def _settled(self) -> bool:
         """It is known to be over, and nothing is left to be written here."""
         return self._end is not None and (self._delivered or self._end.phase is not Phase.DONE)
 
@@ -296,7 +296,7 @@ class Job:
         if not self.wait(timeout):
             raise TimeoutError(f"Job {self.id[:8]} is not over after {timeout:g} s; it goes on.")
         assert self._end is not None
-        raise_unless_done(self._end)
+        raise_with_traceback(self._end)
         return self._end
 
     def _records(self, of: str) -> Iterator[Any]:
@@ -401,6 +401,18 @@ def known(job: str) -> Iterator[None]:
         if error.trouble is not Trouble.NOT_FOUND:
             raise
         raise JobLost(str(error), job=job) from None
+
+
+def raise_with_traceback(view: JobView) -> None:
+    """As `raise_unless_done`, with the remote traceback as the cause, so that whoever sees one sees the other."""
+    try:
+        raise_unless_done(view)
+    except JobFailed as error:
+        if not error.detail:
+            raise
+        from p2premap.client.pickles import RemoteTraceback
+
+        raise error from RemoteTraceback(error.detail)
 
 
 def said(view: JobView) -> str:

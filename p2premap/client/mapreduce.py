@@ -59,6 +59,8 @@ def begin(
     lock: bytes,
 ) -> Job:
     """See `p2premap.client.cluster.Cluster.map_reduce`; `lock` is that of the environment in `options`, if any."""
+    if callable(file):
+        raise TypeError("map_reduce() takes functions by name: map=, combine=, reduce=, ...")
     target = None if output is None else directory(output, overwrite=overwrite)
     if isinstance(target, UrlDirectory):
         assert output is not None
@@ -105,10 +107,12 @@ def plan(
     """
     writer = PAIRS if to_program else ""
     code = _of_functions(given, name, writer) if file is None else _of_file(os.fspath(file), given, writer)
+    if not (paths := _paths(inputs)) and file is None:
+        _refuse_no_inputs(given)
     power = strength(connection)
     asked = Asked(
         file=code.name,
-        inputs=_paths(inputs),
+        inputs=paths,
         slots=power.slots,
         one_machine=power.one_machine,
         partitions=partitions,
@@ -121,6 +125,11 @@ def plan(
             "`p2premap node`."
         )
     return renamed(submission, name) if name else submission
+
+
+def _refuse_no_inputs(given: dict[str, Any]) -> None:
+    if "datasource" not in given and not given.get("each_node"):
+        raise JobRejected("No input: give paths, patterns and URLs as inputs=, or what is in memory as datasource=.")
 
 
 def _paths(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Sequence[str]:
@@ -137,7 +146,10 @@ def _paths(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) ->
 
 def _of_file(file: str, given: dict[str, Any], writer: str) -> JobCode:
     if given:
-        raise TypeError(f"map_reduce() has a job file, which says itself what {next(iter(given))!r} is: leave one out")
+        raise TypeError(
+            f"map_reduce() has the job file {file!r}, which says itself what {next(iter(given))} is: leave one of them "
+            "out, and name inputs by inputs="
+        )
     if (kind := kind_of(file)) != KIND:
         raise JobRejected(f"{file} is a job of kind {kind}, and no map/reduce job.")
     return load_job(file, writer=writer)

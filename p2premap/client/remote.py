@@ -23,6 +23,9 @@ class Remote(Generic[P, T]):
         self._function = function
         functools.update_wrapper(self, function)
 
+    def __repr__(self) -> str:
+        return f"<remote {getattr(self._function, '__qualname__', self._function)}>"
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call it here and now."""
         return self._function(*args, **kwargs)

@@ -13,8 +13,8 @@ from typing import Any, Final
 from p2premap.client.bundle import pack_written
 from p2premap.client.graphs import ALGORITHMS, Program, plan, plan_algorithm, plan_vertex
 from p2premap.client.graphwish import wish_of
-from p2premap.client.handle import PartFiles
-from p2premap.client.jobs import Connect, raise_unless_done
+from p2premap.client.handle import PartFiles, raise_with_traceback
+from p2premap.client.jobs import Connect
 from p2premap.client.jobs import cancel as cancel_job
 from p2premap.client.locals import modules_of_program
 from p2premap.client.planning import Asked
@@ -196,5 +196,5 @@ def _seen_through(
         except P2PRemapError:
             pass
         raise
-    raise_unless_done(view)
+    raise_with_traceback(view)
     return view

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from collections import Counter
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import trio
+from rich.console import Console
 
 import p2premap
 import p2premap.aio
@@ -66,6 +68,9 @@ def test_a_job_file_gives_pairs_of_their_types(cluster: Cluster, text: Path) -> 
     assert job.exception() is None
     assert f"{job!r}" == f"<Job {job.id[:8]} wordcount: done, {status.parts} part{'s' * (status.parts > 1)}, 5 records>"
     assert "<b>wordcount</b>" in job._repr_html_()
+    console = Console(file=io.StringIO(), width=100, force_terminal=True)
+    assert p2premap.progress(job, console=console) is job
+    assert "wordcount, done" in console.file.getvalue()  # type: ignore[attr-defined]
     assert not job.cancel(), "it is over"
 
 
@@ -190,6 +195,7 @@ def test_what_fails_says_why(cluster: Cluster, text: Path) -> None:
     assert "Traceback" in caught.value.detail
     assert repr(job).startswith(f"<Job {job.id[:8]} lambda: failed: Task 0 of stage map")
     assert "Traceback" in job._repr_html_()
+    assert "1 // 0" in str(caught.value.__cause__), "a console shows it"
 
 
 def test_the_job_of_calls_has_a_handle_too(cluster: Cluster) -> None:
@@ -204,7 +210,9 @@ def test_the_job_of_calls_has_a_handle_too(cluster: Cluster) -> None:
     [
         ({}, TypeError, "needs the path of a job file, or functions"),
         ({"mapp": print}, TypeError, "unexpected keyword argument 'mapp'"),
-        ({"file": EXAMPLES / "wordcount.py", "map": print}, TypeError, "has a job file, which says itself what 'map'"),
+        ({"file": EXAMPLES / "wordcount.py", "map": print}, TypeError, "which says itself what map is: leave one"),
+        ({"file": words}, TypeError, "takes functions by name: map="),
+        ({"map": words, "inputs": []}, JobRejected, "No input: give paths, patterns and URLs as inputs="),
         ({"file": "nowhere.py"}, JobRejected, "Cannot read the job file nowhere.py"),
         ({"file": EXAMPLES / "text_statistics.py"}, JobRejected, "of kind action, and no map/reduce job"),
         ({"map": lambda line: []}, JobRejected, r"map must take two arguments, map\(key, value\)"),
