@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple, TypeVar
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -27,6 +28,8 @@ RATE_S: Final = 5.0
 FIXED_LINES: Final = 14
 """Titles, heads and failures."""
 
+T = TypeVar("T")
+
 _STYLES: Final = {
     "alive": "green",
     "dead": "red",
@@ -38,6 +41,42 @@ _STYLES: Final = {
     "cancelled": "yellow",
     "waiting": "dim",
 }
+
+
+class _Head(NamedTuple):
+    """A column.
+
+    Args:
+        from_width: of the terminal, in characters; a narrower one goes without it.
+        gives: it gets narrower before others do.
+    """
+
+    name: str
+    right: bool = False
+    from_width: int = 0
+    gives: bool = False
+
+
+_NODE_HEADS: Final = (
+    _Head("node"),
+    _Head("state"),
+    _Head("slots", from_width=60),
+    _Head("busy", right=True),
+    _Head("load", right=True),
+    _Head("memory free", right=True),
+    _Head("note", from_width=60, gives=True),
+)
+_JOB_HEADS: Final = (
+    _Head("job"),
+    _Head("name", gives=True),
+    _Head("phase"),
+    _Head("progress", from_width=100),
+    _Head("", right=True),
+    _Head("stage", from_width=100),
+    _Head("left", right=True, from_width=60),
+    _Head("leader", from_width=60),
+    _Head("note", from_width=60, gives=True),
+)
 
 
 class Picture:
@@ -84,7 +123,9 @@ class Picture:
             if task.outcome not in ("done", "running", "stopped"):
                 node = next((one.name for one in self._world.nodes.values() if one.id == task.node), "?")
                 text = f"{task.job[:8]} {task.stage}.{task.task} on {node}: {task.outcome}. {task.error}"
-                self._failed.append((time.strftime("%H:%M:%S", time.localtime(task.ended_at)), clean(text)))
+                told = time.strftime("%H:%M:%S", time.localtime(task.ended_at)), clean(text)
+                if told not in self._failed:  # another node tells it anew
+                    self._failed.append(told)
 
     def lost(self, why: str) -> None:
         """Nobody answers just now."""
@@ -101,7 +142,12 @@ class Picture:
         parts: list[RenderableType] = [self._head(nodes)]
         if self._trouble:
             parts.append(Text(clean(self._trouble), style="red"))
-        parts += [Text(), _nodes(nodes, shown), Text(), _jobs(jobs, max(room - shown, 1))]
+        parts += [
+            Text(),
+            _nodes(nodes, shown, self._console.width),
+            Text(),
+            _jobs(jobs, max(room - shown, 1), self._console.width),
+        ]
         if self._failed:
             parts.append(Text("\nfailed last", style="bold"))
             parts += [Text(f"{at}  {text}", no_wrap=True, overflow="ellipsis") for at, text in self._failed]
@@ -120,57 +166,70 @@ class Picture:
         return Text(f"{text}  {time.strftime('%H:%M:%S')}", style="bold", no_wrap=True, overflow="ellipsis")
 
 
-def _nodes(nodes: list[NodeShape], most: int) -> Table:
-    table = _table("node", "state", "slots", ">busy", ">load", ">memory free", "note")
+def _nodes(nodes: list[NodeShape], most: int, width: int) -> Table:
+    table = _table(_NODE_HEADS, width)
     for node in nodes[:most]:
         share = node.busy / node.slots if node.slots else 0.0
-        table.add_row(
+        cells: tuple[str | Text, ...] = (
             clean(node.name) + (" *" if node.me else ""),
             Text(node.state, style=_STYLES.get(node.state, "")),
             _bar(share),
             f"{node.busy}/{node.slots}",
             f"{node.load:.0%}",
             size(node.memory_free_bytes),
-            clean(node.held_back),
+            _clipped(node.held_back),
         )
+        table.add_row(*_fitting(_NODE_HEADS, cells, width))
     if len(nodes) > most:
         table.add_row(Text(f"and {len(nodes) - most} more", style="dim"))
     return table
 
 
-def _jobs(jobs: list[JobShape], most: int) -> Table:
-    table = _table("job", "name", "phase", "progress", ">", "stage", ">left", "leader", "note")
+def _jobs(jobs: list[JobShape], most: int, width: int) -> Table:
+    table = _table(_JOB_HEADS, width)
     for job in jobs[:most]:
         stage = job.stages[-1] if job.stages else None
         going = not Phase(job.phase).over
         left = duration(job.age_s * (1 - job.progress) / job.progress) if going and job.progress > 0.02 else ""
-        table.add_row(
+        cells: tuple[str | Text, ...] = (
             job.id[:8],
-            clean(job.name),
+            _clipped(job.name),
             Text(job.phase, style=_STYLES.get(job.phase, "")),
             _bar(job.progress),
             f"{job.progress:.0%}",
             f"{stage.name} {stage.done}/{stage.tasks}" if stage is not None and going else "",
             left,
             clean(job.leader.name) + (f" ({job.takeovers} takeovers)" if job.takeovers else ""),
-            clean(job.error or job.note),
+            _clipped(job.error or job.note),
         )
+        table.add_row(*_fitting(_JOB_HEADS, cells, width))
     if len(jobs) > most:
         table.add_row(Text(f"{len(jobs) - most} more", style="dim"))
     return table
 
 
-def _table(*heads: str) -> Table:
+def _table(heads: Sequence[_Head], width: int) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", expand=True)
-    for head in heads:
+    for head in _fitting(heads, heads, width):
         table.add_column(
-            head.lstrip(">"),
-            justify="right" if head.startswith(">") else "left",
-            no_wrap=True,
+            head.name,
+            justify="right" if head.right else "left",
+            no_wrap=not head.gives,
+            max_width=width // 3 if head.gives and head.name != "note" else None,
             overflow="ellipsis",
-            ratio=1 if head == "note" else None,  # it takes what the others leave
+            ratio=1 if head.name == "note" else None,  # it takes what the others leave
         )
     return table
+
+
+def _fitting(heads: Sequence[_Head], cells: Sequence[T], width: int) -> list[T]:
+    """Those of these columns that a terminal so wide has."""
+    return [cell for head, cell in zip(heads, cells, strict=True) if width >= head.from_width]
+
+
+def _clipped(text: str) -> Text:
+    """On one line, however narrow its column."""
+    return Text(clean(text), no_wrap=True, overflow="ellipsis")
 
 
 def _bar(share: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -9,8 +10,15 @@ import subprocess
 import time
 from pathlib import Path
 
+import msgspec
+import pytest
+from rich.console import Console
+
+from p2premap.cli.toppicture import Picture
 from p2premap.client.private import PrivateCluster
+from p2premap.control.nodes import NodeView
 from tests.cluster import COMMAND, environment, eventually, job_file, p2premap
+from tests.web.test_hub import ADA, JOB, news, view
 
 BROKEN = "def map(key, line):\n    yield line, 1 / 0\n"
 
@@ -46,3 +54,22 @@ def test_live_it_shows_what_fails_and_q_ends_it(three_nodes: PrivateCluster, tmp
         eventually(lambda: drawn("\x1b[?1049l") or process.poll() is not None)
         assert process.wait(10) == 0
     os.close(ours)
+
+
+@pytest.mark.parametrize(
+    ("width", "there", "not_there"), [(120, "stage", ""), (80, "leader", "stage"), (50, "phase", "leader")]
+)
+def test_what_matters_most_has_room_in_any_terminal(width: int, there: str, not_there: str) -> None:
+    picture = Picture(Console(file=(told := io.StringIO()), width=width, height=24))
+    name = "a job with quite a long name for its table"
+    ada = NodeView(node=ADA, name="ada", state="alive", pid=1, boot=1)
+    picture.hear(news(nodes=(ada,), jobs=(msgspec.structs.replace(view(), name=name, note="It waits."),)))
+    picture.print()
+    lines = told.getvalue().splitlines()
+    assert all(len(line) <= width for line in lines)
+    (row,) = [line for line in lines if line.startswith(JOB.hex()[:8])]
+    assert "running" in row
+    assert "25%" in row
+    (heads,) = [line for line in lines if line.startswith("job ")]
+    assert there in heads
+    assert not not_there or not_there not in heads

@@ -79,13 +79,18 @@ function Chart() {
       <canvas ref=${canvas} role="img" aria-label=${spoken()} onMouseMove=${look} onMouseLeave=${() => point(null)}></canvas>
       <div></div>
     </div>
-    <p class="small told" aria-live="polite">${pointed ? told(pointed) : "Point at an attempt, or go there with the arrow keys, to read what it is."}</p>`;
+    <p class="small told" aria-live="polite">${pointed ? told(latest(pointed)) : "Point at an attempt, or go there with the arrow keys, to read what it is."}</p>`;
 }
 
 function spoken() {
   let running = 0;
   for (const task of world.tasks.values()) running += task.ended_at === null ? 1 : 0;
   return `Attempts of the last minute by node and slot; ${running} run now.`;
+}
+
+// As it is now: it may have ended since it was pointed at.
+function latest(task) {
+  return world.tasks.get(keyOf(task)) ?? task;
 }
 
 function told(task) {
@@ -101,11 +106,11 @@ function told(task) {
 // The attempt of the last minute that began before or after this one, wherever it ran.
 function beside(task, by) {
   const oldest = Date.now() / 1000 + world.skew - WINDOW_S;
-  const seen = [...world.tasks.values()].filter((one) => (one.ended_at ?? Infinity) > oldest);
-  seen.sort((a, b) => a.began_at - b.began_at || (keyOf(a) < keyOf(b) ? -1 : 1));
-  const at = task ? seen.findIndex((one) => keyOf(one) === keyOf(task)) : -1;
-  if (at < 0) return seen[by < 0 ? seen.length - 1 : 0] ?? null;
-  return seen[Math.max(0, Math.min(at + by, seen.length - 1))];
+  const shown = [...world.tasks.values()].filter((one) => (one.ended_at ?? Infinity) > oldest);
+  shown.sort((a, b) => a.began_at - b.began_at || (keyOf(a) < keyOf(b) ? -1 : 1));
+  const at = task ? shown.findIndex((one) => keyOf(one) === keyOf(task)) : -1;
+  if (at < 0) return shown[by < 0 ? shown.length - 1 : 0] ?? null;
+  return shown[Math.max(0, Math.min(at + by, shown.length - 1))];
 }
 
 // One lane a slot, nodes in order of name: where each begins, how high all are, and what of that is in sight.
@@ -176,6 +181,7 @@ function drawStream(canvas, palette, pointed) {
     pen.fillStyle = palette.line;
     pen.fillRect(left, top + row.slots * LANE + GAP / 2 - 1, width - left, 1);
   }
+  const marked = pointed && latest(pointed);
   for (const task of world.tasks.values()) {
     const row = rows.get(task.node);
     if (!inSight(row)) continue;
@@ -199,7 +205,7 @@ function drawStream(canvas, palette, pointed) {
       pen.fillStyle = palette.spill;
       pen.fillRect(x1, y + LANE - 5, Math.max(Math.min(task.spill_s * perSecond, x2 - x1), 1), 4);
     }
-    if (pointed && keyOf(pointed) === keyOf(task)) {
+    if (task === marked) {
       pen.strokeStyle = palette.ink;
       pen.strokeRect(x1 - 1, y, Math.max(x2 - x1, 1) + 2, LANE);
     }
