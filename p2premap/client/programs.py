@@ -34,9 +34,11 @@ class Class:
         for method, call in REQUIRED[self._form.__name__].items():
             if self._whole and method not in self._methods and method not in self._stored():
                 raise JobRejected(f"{file}: {self.name} has no method {method}: define {call}.")
-            if isinstance(self._methods.get(method), ast.AsyncFunctionDef):
-                line = self._methods[method].lineno
-                raise JobRejected(f"{file}, line {line}: {method} is an async function; define it with a plain def.")
+            found = self._methods.get(method)
+            if isinstance(found, ast.AsyncFunctionDef):
+                raise JobRejected(f"{file}, line {found.lineno}: {method} is async; define it with a plain def.")
+            if found is not None and (line := _yields(found)):
+                raise JobRejected(f"{file}, line {line}: {method} yields, and nobody takes what; see docs/vertex.md.")
 
     @property
     def both(self) -> bool:
@@ -73,6 +75,16 @@ class Class:
 
 
 _DEF = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def _yields(found: ast.AST) -> int:
+    """The line in which a function yields; 0: it does not."""
+    for node in ast.iter_child_nodes(found):
+        if isinstance(node, (ast.Yield, ast.YieldFrom)):
+            return node.lineno
+        if not isinstance(node, (*_DEF, ast.Lambda)) and (line := _yields(node)):
+            return line
+    return 0
 
 
 def _chosen(file: str, programs: Mapping[str, ast.ClassDef], chosen: str) -> str:

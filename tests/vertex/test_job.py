@@ -200,7 +200,8 @@ ARRAYS = """
     [
         ({"result": "results"}, JobRejected, r"Some has no method result: define result\(self, part\)"),
         ({"result": "results", "mixed": ", dict"}, VertexError, "Some has no method result"),
-        ({"compute": "async def "}, JobRejected, "line 9: compute is an async function"),
+        ({"compute": "async def "}, JobRejected, "line 9: compute is async; define it with a plain def"),
+        ({"value": "(yield part.keys)"}, JobRejected, "line 14: result yields, and nobody takes what"),
         ({"value": "part.state['x'][:1]"}, VertexError, r"result of Some gave an array of the shape \(1,\)"),
         ({"state": "np.zeros(part.n, complex)"}, VertexError, r"part.state\['x'\] is an array of complex128"),
     ],
