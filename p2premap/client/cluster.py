@@ -364,7 +364,7 @@ class Cluster(futures.Executor):
     def run_vertex(
         self,
         program: str | os.PathLike[str] | type[VertexProgram] | type[ArrayProgram],
-        inputs: Any,  # noqa: ANN401  (paths, or a graph of networkx or scipy)
+        inputs: Any,  # noqa: ANN401  (paths, edges, or a graph of networkx or scipy)
         *,
         partitions: int = 0,
         seen: Callable[[JobView], None] = lambda view: None,
@@ -375,7 +375,8 @@ class Cluster(futures.Executor):
         Args:
             program: the name of an algorithm, such as "pagerank"; the path of a job file; or a class derived from
                 `p2premap.VertexProgram` or `p2premap.ArrayProgram`.
-            inputs: a path or URL, or several; or a graph of networkx, or a square sparse matrix of scipy.
+            inputs: a path or URL, or several; or edges as (source, target) in a list or an array; or a graph of
+                networkx, or a square sparse matrix of scipy.
             partitions: of the graph; 0: two for each slot.
             seen: called with the job's view whenever that has changed.
             options: as on the command line, such as ``undirected=True`` or ``max_bad=3``, and the program's own, such
