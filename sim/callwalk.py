@@ -21,6 +21,7 @@ from p2premap.sim.jobsettings import Faults
 from p2premap.sim.jobwalk import JOB, Node, Running, Walk
 from p2premap.sim.workloads import Shape
 from p2premap.tasks import calls, events
+from p2premap.tasks import calls_results
 from p2premap.tasks.calls import Calls
 from p2premap.tasks.calls_refs import CALL, INLINE, Ref
 from p2premap.tasks.director import Director
@@ -145,9 +146,9 @@ class Program:
                 continue
             if end.outcome is not Outcome.DONE:
                 raise Violated(f"{call.name} ends {end.outcome.name}: {end.error}")
-            done = calls.unpack_done(end.value)
+            done = calls_results.unpack_done(end.value)
             if done.calls:
-                (piece,), _ = calls.unpack_answers(done.data, 1)
+                (piece,), _ = calls_results.unpack_answers(done.data, 1)
                 call.value = bytes(piece)
                 continue
             self.taken_back += 1
@@ -212,10 +213,10 @@ class CallWalk(Walk):
     def _run(self, node: Node, head: Running, spec: AttemptSpec, *, unreadable: bool) -> AttemptEnd:
         work = calls.unpack_params(spec.params)
         if work.flags & calls.VOID or self.random.random() < UNDONE:
-            value = calls.pack_done(work.flags & calls.VOID, 0, 0.0, 0.0)
+            value = calls_results.pack_done(work.flags & calls.VOID, 0, 0.0, 0.0)
         else:
             assert work.data is not None
             name = bytes(calls.unpack_calls(work.data)[0])
             made = yielded(name, [bytes(ref.data) for ref in work.refs]) + b"@%d" % spec.attempt
-            value = calls.pack_done(0, 1, 0.001, 0.0, calls.pack_answers([made], []))
+            value = calls_results.pack_done(0, 1, 0.001, 0.0, calls_results.pack_answers([made], []))
         return AttemptEnd(task=spec.task, attempt=spec.attempt, outcome=Outcome.DONE, value=value, seconds=0.001)

@@ -15,8 +15,9 @@ from p2premap.client.puts import fetch
 from p2premap.client.sending import Sender
 from p2premap.errors import CallFailed, ClusterError, RemoteProtocolError
 from p2premap.ids import NodeId
-from p2premap.tasks.calls import BLOB, RAISED, VALUES, VOID, Done, unpack_answers, unpack_done, unpack_ends
+from p2premap.tasks.calls import BLOB, RAISED, VALUES, VOID
 from p2premap.tasks.calls_refs import ANSWER, RESULT, BlobAt, Ref
+from p2premap.tasks.calls_results import Done, unpack_answers, unpack_done, unpack_ends
 from p2premap.tasks.job import AttemptEnd, Outcome
 from p2premap.worker.values import unpack_value, unpack_values
 

@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from p2premap.client.pickles import exception, loads
 from p2premap.errors import CallFailed
-from p2premap.tasks.calls import RAISED, VALUES, Done, unpack_chunk
+from p2premap.tasks.calls import RAISED, VALUES
+from p2premap.tasks.calls_results import Done, unpack_chunk
 from p2premap.worker.values import unpack_value, unpack_values
 from p2premap.worker.waiting import waiting
 

@@ -44,7 +44,7 @@ class Calls(Message, tag=142, frozen=True, kw_only=True):
 
 
 class CallsEnded(Message, tag=143, frozen=True, kw_only=True):
-    """Packs ended: this frame's payload tells how (`p2premap.tasks.calls.unpack_ends`); `slots` as in `CallsOpened`."""
+    """Packs ended: this frame's payload tells how (`p2premap.tasks.calls_results`); `slots` as in `CallsOpened`."""
 
     request: RequestId
     slots: Count

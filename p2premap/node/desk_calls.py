@@ -28,7 +28,8 @@ from p2premap.node.desk_ask import PASSED_ON, find, line_to, next_answer, over
 from p2premap.node.events import CancelJob, ExtendJob, JobMoved, NodeEvent, RetellEnds
 from p2premap.ports import FrameStream
 from p2premap.tasks import events as tasks
-from p2premap.tasks.calls import KIND, EndsOfNode, pack_ends, pack_extension
+from p2premap.tasks.calls import KIND, pack_extension
+from p2premap.tasks.calls_results import EndsOfNode, pack_ends
 from p2premap.tasks.job import AttemptEnd, JobView
 from p2premap.wire import PAYLOAD_BYTES_MAX, Message
 

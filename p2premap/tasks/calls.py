@@ -25,13 +25,10 @@ Bodies stay in the byte strings in which they came: a million packs are two arra
 
 from __future__ import annotations
 
-import functools
 import struct
 from array import array
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
-
-import msgspec
 
 from p2premap.errors import JobError, JobRejected, RemoteProtocolError
 from p2premap.ids import DIGEST_BYTES, NODE_ID_BYTES, Digest, JobId, NodeId
@@ -46,9 +43,9 @@ from p2premap.tasks.calls_refs import (
     pack_refs,
     unpack_refs,
 )
+from p2premap.tasks.calls_results import pieces_of, unpack_answers, unpack_done
 from p2premap.tasks.director import Extension, Pinned, StagePlan, TaskInput
-from p2premap.tasks.job import AttemptEnd, Part, Source, StageId
-from p2premap.wire import NodeIdField, Record
+from p2premap.tasks.job import Part, Source, StageId
 
 KIND: Final = "calls"
 FUNCTION: Final = "calls"
@@ -89,8 +86,6 @@ _AGAIN: Final = 2
 _PACK: Final = struct.Struct("<BI")
 _MOVED: Final = struct.Struct(f"<{DIGEST_BYTES}s{NODE_ID_BYTES}s")
 _PARAMS: Final = struct.Struct("<I")
-_RESULT: Final = struct.Struct("<BIdd")
-_RAISED_BIT: Final = 1 << 31
 _NO_FUNCTION: Final = 0xFFFFFFFF
 
 
@@ -129,7 +124,7 @@ def pack_calls(pickles: Sequence[bytes]) -> bytes:
 def unpack_calls(data: bytes | memoryview) -> list[memoryview]:
     """What `pack_calls` packed."""
     (count,) = _PARAMS.unpack_from(data)
-    return _pieces(memoryview(data)[_PARAMS.size :], count)
+    return pieces_of(memoryview(data)[_PARAMS.size :], count)
 
 
 def pack_extension(
@@ -222,26 +217,6 @@ def _array(code: str, payload: bytes, at: int, count: int) -> tuple[array[int], 
         raise ValueError("it ends too early")
     numbers.frombytes(payload[at:end])
     return numbers, end
-
-
-def _pieces(data: memoryview, count: int) -> list[memoryview]:
-    """Lengths, then so many pieces.
-
-    Raises:
-        RemoteProtocolError: lengths do not add up.
-    """
-    lengths = array("I")
-    start = count * lengths.itemsize
-    if start > len(data):
-        raise RemoteProtocolError("packed calls end too early")
-    lengths.frombytes(data[:start])
-    pieces = []
-    for length in lengths:
-        pieces.append(data[start : start + (length & ~_RAISED_BIT)])
-        start += length & ~_RAISED_BIT
-    if start > len(data):
-        raise RemoteProtocolError("packed calls end too early")
-    return pieces
 
 
 # --- what a worker is given ---------------------------------------------------------------------------------------
@@ -485,118 +460,3 @@ def _look_at(payload: bytes, starts: Sequence[int], ends: Sequence[int], first: 
                     raise JobError("A call refers to one that comes after it.")
                 after.append((index, before))
     return _Named(tuple(nodes), tuple(after))
-
-
-# --- results ------------------------------------------------------------------------------------------------------
-
-
-class Done(NamedTuple):
-    """What a worker says of a pack.
-
-    Args:
-        calls: how many of it were run; the rest is to be handed in again.
-        seconds: all of them together.
-        longest: of a single call, seconds; 0 where single calls were not measured.
-        data: what follows: see `pack_answers` and `pack_chunk`; empty where it is a blob.
-    """
-
-    flags: int
-    calls: int
-    seconds: float
-    longest: float
-    data: memoryview
-
-
-def pack_done(flags: int, calls: int, seconds: float, longest: float, data: bytes = b"") -> bytes:
-    """The value of a pack's result."""
-    return _RESULT.pack(flags, calls, seconds, longest) + data
-
-
-def unpack_done(value: bytes) -> Done:
-    """The same read.
-
-    Raises:
-        RemoteProtocolError: it is no such value.
-    """
-    try:
-        flags, calls, seconds, longest = _RESULT.unpack_from(value)
-        return Done(flags, calls, seconds, longest, memoryview(value)[_RESULT.size :])
-    except struct.error as error:
-        raise RemoteProtocolError(f"not the results of calls: {error}") from None
-
-
-def pack_answers(pickles: Sequence[bytes], raised: Sequence[int]) -> bytes:
-    """The pickled results of single calls; those whose positions are in `raised` are exceptions."""
-    lengths = array("I", map(len, pickles))
-    for position in raised:
-        lengths[position] |= _RAISED_BIT
-    return b"".join((lengths.tobytes(), *pickles))
-
-
-def unpack_answers(data: memoryview, calls: int) -> tuple[list[memoryview], list[int]]:
-    """The same read: the pickles, and the positions of exceptions.
-
-    Raises:
-        RemoteProtocolError: lengths do not add up.
-    """
-    pieces = _pieces(data, calls)
-    lengths = array("I")
-    lengths.frombytes(data[: calls * lengths.itemsize])
-    if not calls or max(lengths) < _RAISED_BIT:
-        return pieces, []
-    return pieces, [position for position, length in enumerate(lengths) if length & _RAISED_BIT]
-
-
-def pack_chunk(results: bytes, error: bytes) -> bytes:
-    """The results of a chunk as one pickle of a list, and the exception that ended it, if any."""
-    return _PARAMS.pack(len(results)) + results + error
-
-
-def unpack_chunk(data: memoryview) -> tuple[memoryview, memoryview]:
-    """The same read.
-
-    Raises:
-        RemoteProtocolError: lengths do not add up.
-    """
-    if len(data) < _PARAMS.size:
-        raise RemoteProtocolError("the results of a chunk end too early")
-    (size,) = _PARAMS.unpack_from(data)
-    if _PARAMS.size + size > len(data):
-        raise RemoteProtocolError("the results of a chunk end too early")
-    return data[_PARAMS.size : _PARAMS.size + size], data[_PARAMS.size + size :]
-
-
-# --- what the client is told --------------------------------------------------------------------------------------
-
-
-class EndsOfNode(Record, frozen=True, kw_only=True):
-    """How packs ended that one node ran.
-
-    Args:
-        node: holds the blobs of their results.
-    """
-
-    node: NodeIdField
-    ends: tuple[AttemptEnd, ...]
-
-
-@functools.cache
-def _decoder() -> msgspec.msgpack.Decoder[tuple[EndsOfNode, ...]]:
-    return msgspec.msgpack.Decoder(tuple[EndsOfNode, ...])  # takes 3 ms, which a daemon that starts has not
-
-
-def pack_ends(groups: Sequence[EndsOfNode]) -> bytes:
-    """What goes beside `p2premap.control.CallsEnded`."""
-    return msgspec.msgpack.encode(groups)
-
-
-def unpack_ends(payload: bytes) -> tuple[EndsOfNode, ...]:
-    """The same read.
-
-    Raises:
-        RemoteProtocolError: it is something else.
-    """
-    try:
-        return _decoder().decode(payload)
-    except msgspec.DecodeError as error:
-        raise RemoteProtocolError(f"not the ends of calls: {error}") from None

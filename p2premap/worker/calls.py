@@ -21,22 +21,9 @@ from typing import Any, Final
 
 import cloudpickle
 
-from p2premap.tasks.calls import (
-    BLOB,
-    CHUNK,
-    RAISED,
-    STAR,
-    VALUES,
-    VOID,
-    Work,
-    pack_answers,
-    pack_chunk,
-    pack_done,
-    unpack_answers,
-    unpack_calls,
-    unpack_params,
-)
+from p2premap.tasks.calls import BLOB, CHUNK, RAISED, STAR, VALUES, VOID, Work, unpack_calls, unpack_params
 from p2premap.tasks.calls_refs import ANSWER, COPY, RESULT, Ref
+from p2premap.tasks.calls_results import pack_answers, pack_chunk, pack_done, unpack_answers
 from p2premap.tasks.job import INLINE_BYTES_MAX
 from p2premap.worker.failure import Stopped, sentence_of, traceback_of
 from p2premap.worker.inputs import giving

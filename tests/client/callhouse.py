@@ -16,7 +16,7 @@ from p2premap.node.blobs import BlobStore, Writer
 from p2premap.node.paths import Paths
 from p2premap.tasks.bundle import JOB_MODULE, Module, pack_bundle
 from p2premap.tasks.calls import Calls as Director
-from p2premap.tasks.calls import EndsOfNode, pack_ends
+from p2premap.tasks.calls_results import EndsOfNode, pack_ends
 from p2premap.tasks.director import Pinned
 from p2premap.tasks.job import AttemptEnd, AttemptKey, Outcome, Source, StageId
 from p2premap.wire import Message

@@ -22,8 +22,10 @@ from p2premap.node.desk import RequestError
 from p2premap.node.desk_calls import ABANDONED_S, ALIVE_S, CallLines
 from p2premap.node.events import CancelJob, ExtendJob, JobMoved, RetellEnds
 from p2premap.tasks import calls as wire
+from p2premap.tasks import calls_results
 from p2premap.tasks.bundle import JOB_MODULE, Module, pack_bundle
-from p2premap.tasks.calls import KIND, unpack_ends
+from p2premap.tasks.calls import KIND
+from p2premap.tasks.calls_results import unpack_ends
 from p2premap.tasks.events import Extended, TasksEnded
 from p2premap.tasks.job import AttemptEnd, JobSpec, Outcome, Phase, StageId
 from p2premap.wire import Message
@@ -222,5 +224,5 @@ def test_any_node_serves_a_line_to_a_job_that_another_leads(three_nodes: Private
             frames.append(frame)
         (group,) = (group for frame in frames if frame.payload for group in unpack_ends(frame.payload))
         (end,) = group.ends
-        done = wire.unpack_done(end.value)
+        done = calls_results.unpack_done(end.value)
         assert (end.task, end.outcome, done.calls) == (0, Outcome.DONE, 1)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from p2premap.errors import JobError, JobRejected, RemoteProtocolError
 from p2premap.ids import Digest, JobId, NodeId
-from p2premap.tasks import calls
+from p2premap.tasks import calls, calls_results
 from p2premap.tasks.calls import Calls
 from p2premap.tasks.calls_refs import COPY, BlobAt, Ref
 from p2premap.tasks.director import StagePlan
@@ -184,10 +184,10 @@ def test_a_hundred_thousand_packs_are_no_objects() -> None:
 def test_packing_there_and_back(pickles: list[bytes], data: st.DataObject) -> None:
     assert [bytes(piece) for piece in calls.unpack_calls(calls.pack_calls(pickles))] == pickles
     raised = sorted(data.draw(st.sets(st.integers(0, len(pickles) - 1)))) if pickles else []
-    value = calls.pack_done(0, len(pickles), 1.5, 0.5, calls.pack_answers(pickles, raised))
-    done = calls.unpack_done(value)
+    value = calls_results.pack_done(0, len(pickles), 1.5, 0.5, calls_results.pack_answers(pickles, raised))
+    done = calls_results.unpack_done(value)
     assert (done.calls, done.seconds, done.longest) == (len(pickles), 1.5, 0.5)
-    pieces, failed = calls.unpack_answers(done.data, done.calls)
+    pieces, failed = calls_results.unpack_answers(done.data, done.calls)
     assert [bytes(piece) for piece in pieces] == pickles
     assert failed == raised
 
@@ -195,10 +195,10 @@ def test_packing_there_and_back(pickles: list[bytes], data: st.DataObject) -> No
 @given(data=st.binary(max_size=60), count=st.integers(0, 100))
 def test_no_results_make_it_fail_otherwise(data: bytes, count: int) -> None:
     for unpack in (
-        lambda: calls.unpack_done(data),
-        lambda: calls.unpack_answers(memoryview(data), count),
-        lambda: calls.unpack_chunk(memoryview(data)),
-        lambda: calls.unpack_ends(data),
+        lambda: calls_results.unpack_done(data),
+        lambda: calls_results.unpack_answers(memoryview(data), count),
+        lambda: calls_results.unpack_chunk(memoryview(data)),
+        lambda: calls_results.unpack_ends(data),
     ):
         try:
             unpack()
@@ -208,5 +208,5 @@ def test_no_results_make_it_fail_otherwise(data: bytes, count: int) -> None:
 
 def test_ends_there_and_back() -> None:
     ends = (AttemptEnd(task=3, attempt=1, outcome=Outcome.DONE, value=b"v"),)
-    groups = (calls.EndsOfNode(node=HOME, ends=ends),)
-    assert calls.unpack_ends(calls.pack_ends(groups)) == groups
+    groups = (calls_results.EndsOfNode(node=HOME, ends=ends),)
+    assert calls_results.unpack_ends(calls_results.pack_ends(groups)) == groups

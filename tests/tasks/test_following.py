@@ -8,7 +8,7 @@ import pytest
 
 from p2premap.errors import JobError
 from p2premap.sim.workloads import Shape
-from p2premap.tasks import calls, events, messages
+from p2premap.tasks import calls, calls_results, events, messages
 from p2premap.tasks.calls import Calls
 from p2premap.tasks.calls_refs import ANSWER, CALL, INLINE, BlobAt, Ref
 from p2premap.tasks.director import Pinned
@@ -48,12 +48,12 @@ def _again(led: Led, first: int, *cancelled: int) -> list[str]:
 
 
 def _answer(led: Led, task: int, *answers: bytes, raised: Sequence[int] = ()) -> AttemptEnd:
-    value = calls.pack_done(0, len(answers), 0.001, 0.0, calls.pack_answers(answers, raised))
+    value = calls_results.pack_done(0, len(answers), 0.001, 0.0, calls_results.pack_answers(answers, raised))
     return AttemptEnd(task=task, attempt=led.given[MAP, task][1], outcome=Outcome.DONE, value=value)
 
 
 def _large(led: Led, task: int, name: str) -> AttemptEnd:
-    value = calls.pack_done(calls.BLOB, 1, 0.001, 0.0)
+    value = calls_results.pack_done(calls.BLOB, 1, 0.001, 0.0)
     attempt = led.given[MAP, task][1]
     return AttemptEnd(task=task, attempt=attempt, outcome=Outcome.DONE, value=value, blobs=(blob(name),))
 
@@ -176,7 +176,7 @@ def test_results_of_one_pack_are_told_apart() -> None:
         calls.pack_extension(functions=[FUNCTION], packs=[PLAIN, calls.pack_body(0, 0, b"data", refs, node=B)])
     )
     assert (extension.after, extension.nodes) == (((1, (0,)),), ((1, B),))
-    value = calls.pack_done(0, 3, 0.0, 0.0, calls.pack_answers([b"a", b"", b"c"], []))
+    value = calls_results.pack_done(0, 3, 0.0, 0.0, calls_results.pack_answers([b"a", b"", b"c"], []))
     work = calls.unpack_params(director.task_after(1, [Pinned(value=value, blobs=(), holders=(A,))]).params)
     assert [bytes(ref.data) for ref in work.refs] == [b"c", b"here", b"a"]
     assert bytes(work.data or b"") == b"data"

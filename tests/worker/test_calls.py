@@ -15,7 +15,7 @@ from p2premap.client.pickles import RemoteTraceback, exception
 from p2premap.errors import CallFailed
 from p2premap.ids import JobId
 from p2premap.node.blobs import BlobStore
-from p2premap.tasks import calls
+from p2premap.tasks import calls, calls_results
 from p2premap.tasks.bundle import JOB_MODULE, Module, pack_bundle
 from p2premap.tasks.job import AttemptKey, StageId
 from p2premap.worker.calls import GIVE_UP_S, CallsRuntime
@@ -63,8 +63,8 @@ def chunk(rows: list[Any], flags: int = 0) -> bytes:
 
 
 def answers(result: Result) -> tuple[list[Any], list[int]]:
-    done = calls.unpack_done(result.value)
-    pieces, raised = calls.unpack_answers(done.data, done.calls)
+    done = calls_results.unpack_done(result.value)
+    pieces, raised = calls_results.unpack_answers(done.data, done.calls)
     return [exception(p) if n in raised else pickle.loads(p) for n, p in enumerate(pieces)], raised
 
 
@@ -85,24 +85,24 @@ def test_calls_are_answered_one_by_one(runtime: CallsRuntime, context: AttemptCo
 
 def test_a_chunk_ends_with_what_was_raised(runtime: CallsRuntime, context: AttemptContext) -> None:
     result = runtime.run("calls", params(lambda x: 10 // x, chunk([5, 2, 0, 1])), (), context)
-    done = calls.unpack_done(result.value)
+    done = calls_results.unpack_done(result.value)
     assert done.flags & calls.RAISED
     assert done.calls == 2
-    values, error = calls.unpack_chunk(done.data)
+    values, error = calls_results.unpack_chunk(done.data)
     assert pickle.loads(values) == [2, 5]
     assert isinstance(exception(error), ZeroDivisionError)
 
 
 def test_rows_of_a_star_are_arguments(runtime: CallsRuntime, context: AttemptContext) -> None:
     result = runtime.run("calls", params(pow, chunk([(2, 3), (3, 2)], calls.STAR)), (), context)
-    assert pickle.loads(calls.unpack_chunk(calls.unpack_done(result.value).data)[0]) == [8, 9]
+    assert pickle.loads(calls_results.unpack_chunk(calls_results.unpack_done(result.value).data)[0]) == [8, 9]
 
 
 def test_what_takes_too_long_is_left_undone(runtime: CallsRuntime, context: AttemptContext) -> None:
     slow = params(time.sleep, single(*[(GIVE_UP_S / 2,)] * 10))
-    assert 2 <= calls.unpack_done(runtime.run("calls", slow, (), context).value).calls <= 3
+    assert 2 <= calls_results.unpack_done(runtime.run("calls", slow, (), context).value).calls <= 3
     slow = params(time.sleep, chunk([GIVE_UP_S / 2] * 10))
-    assert 2 <= calls.unpack_done(runtime.run("calls", slow, (), context).value).calls <= 4
+    assert 2 <= calls_results.unpack_done(runtime.run("calls", slow, (), context).value).calls <= 4
 
 
 def test_what_cannot_be_pickled_is_said(runtime: CallsRuntime, context: AttemptContext) -> None:
@@ -110,9 +110,9 @@ def test_what_cannot_be_pickled_is_said(runtime: CallsRuntime, context: AttemptC
     assert raised == [0]
     assert "not by mail" in str(values[0])
     result = runtime.run("calls", params(lambda x: x or Unsendable(), chunk([1, 0, 2])), (), context)
-    done = calls.unpack_done(result.value)
+    done = calls_results.unpack_done(result.value)
     assert done.calls == 1, "what comes before it is kept"
-    assert "not by mail" in str(exception(calls.unpack_chunk(done.data)[1]))
+    assert "not by mail" in str(exception(calls_results.unpack_chunk(done.data)[1]))
 
 
 def test_an_exception_that_cannot_be_made_again_is_told_in_words(
@@ -141,10 +141,10 @@ def test_what_the_program_defines_travels_by_value(runtime: CallsRuntime, contex
 def test_large_results_are_blobs(runtime: CallsRuntime, context: AttemptContext, tmp_path: Path) -> None:
     result = runtime.run("calls", params(bytes, single((100_000,))), (), context)
     (blob,) = result.blobs
-    done = calls.unpack_done(result.value)
+    done = calls_results.unpack_done(result.value)
     assert done.flags & calls.BLOB
     data = memoryview(BlobStore(tmp_path / "b").get(blob.digest))
-    assert pickle.loads(calls.unpack_answers(data, done.calls)[0][0]) == bytes(100_000)
+    assert pickle.loads(calls_results.unpack_answers(data, done.calls)[0][0]) == bytes(100_000)
 
 
 def test_large_arrays_stand_beside_the_pickles_and_are_written_before_the_next_call(
@@ -161,7 +161,7 @@ def test_large_arrays_stand_beside_the_pickles_and_are_written_before_the_next_c
     function = calls.pack_body(0, 0, code)
     runtime._functions[b"count"] = count  # the very function, with its array: no copy of it
     result = runtime.run("calls", (5).to_bytes(4, "little") + b"count" + function, (), context)
-    done = calls.unpack_done(result.value)
+    done = calls_results.unpack_done(result.value)
     assert done.flags & (calls.BLOB | calls.VALUES) == calls.BLOB | calls.VALUES
     assert done.calls == 2, "the others are given back"
     data = memoryview(bytearray(BlobStore(tmp_path / "b").get(result.blobs[0].digest)))
@@ -179,7 +179,7 @@ def test_large_arrays_stand_beside_the_pickles_and_are_written_before_the_next_c
 def test_arrays_of_a_chunk_stand_beside_it(runtime: CallsRuntime, context: AttemptContext, tmp_path: Path) -> None:
     numpy = pytest.importorskip("numpy")
     result = runtime.run("calls", params(numpy.ones, chunk([20_000, 10, 30_000])), (), context)
-    done = calls.unpack_done(result.value)
+    done = calls_results.unpack_done(result.value)
     assert done.flags & calls.VALUES
     ((every, raised),) = unpack_values(memoryview(BlobStore(tmp_path / "b").get(result.blobs[0].digest)))
     assert not raised
@@ -201,13 +201,13 @@ def test_a_function_that_cannot_be_loaded_is_each_calls_answer(runtime: CallsRun
     values, raised = answers(runtime.run("calls", bad + single((1,), (2,)), (), context))
     assert raised == [0, 1]
     assert all(isinstance(value, ModuleNotFoundError) for value in values)
-    done = calls.unpack_done(runtime.run("calls", bad + chunk([1, 2]), (), context).value)
-    assert isinstance(exception(calls.unpack_chunk(done.data)[1]), ModuleNotFoundError)
+    done = calls_results.unpack_done(runtime.run("calls", bad + chunk([1, 2]), (), context).value)
+    assert isinstance(exception(calls_results.unpack_chunk(done.data)[1]), ModuleNotFoundError)
 
 
 def test_a_void_pack_does_nothing(runtime: CallsRuntime, context: AttemptContext) -> None:
     body = bytes(4) + calls.pack_body(calls.VOID, 0, b"")
-    assert calls.unpack_done(runtime.run("calls", body, (), context).value).calls == 0
+    assert calls_results.unpack_done(runtime.run("calls", body, (), context).value).calls == 0
 
 
 @pytest.mark.parametrize("form", [single((1,)), chunk([1])])
