@@ -34,6 +34,7 @@ from p2premap.client.references import Shared
 
 if TYPE_CHECKING:
     from p2premap.client import handle as blocking_handle
+    from p2premap.client.outputparts import OutputPart
     from p2premap.client.shapes import JobShape
     from p2premap.client.vertices import VertexResult
     from p2premap.tasks.job import JobView
@@ -137,7 +138,7 @@ class Job:
             for result in some:
                 yield result
 
-    async def parts(self) -> list[blocking_handle.OutputPart]:
+    async def parts(self) -> list[OutputPart]:
         """See `p2premap.Job.parts`; to read them blocks."""
         return await trio.to_thread.run_sync(self.blocking.parts)
 

@@ -7,36 +7,31 @@ whatever node answers, and another program that knows the id has the same job (`
 from __future__ import annotations
 
 import html
-import json
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
-
-import msgspec
 
 from p2premap.client.connection import ANSWER_S, RequestRefused
 from p2premap.client.directories import PartsDirectory, UrlDirectory
 from p2premap.client.jobs import LOOK_S, Connect, follow, raise_unless_done, read_log
 from p2premap.client.jobs import cancel as cancel_job
+from p2premap.client.outputparts import OutputPart
 from p2premap.client.session import Collector, see_through, whole_view
 from p2premap.client.shapes import JobShape
 from p2premap.control.answers import Trouble
 from p2premap.control.jobs import JobUpdate, Watch
 from p2premap.errors import JobError, JobFailed, JobLost, P2PRemapError, RemoteProtocolError
 from p2premap.ids import JobId
-from p2premap.tasks.action import KIND as ACTION
 from p2premap.tasks.calls import KIND as CALLS
-from p2premap.tasks.job import SAVED_PARTS_FIRST, JobView, Part, Phase
+from p2premap.tasks.job import SAVED_PARTS_FIRST, JobView, Phase
 from p2premap.worker.urls import is_url
 from p2premap.worker.waiting import waiting
 
 if TYPE_CHECKING:
-    from p2premap.worker.jobfile import JobFile
+    pass
 
 REPR_S: Final = 1.0
 """So long a representation may wait for a node; then it says what was known before."""
@@ -216,7 +211,7 @@ class Job:
         with known(self.id):
             view = self._end or whole_view(self._connect, self._job)
         self._note(view)
-        return [OutputPart(self, view, part) for part in view.parts]
+        return [OutputPart(self._connect, view, part) for part in view.parts]
 
     def save(self, place: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Wait for its end, and write its parts as they are to a directory or a URL.
@@ -315,75 +310,6 @@ class Job:
         return (record for part in parts for record in part)
 
 
-class OutputPart:
-    """One part of a job's output. Iterating gives what is in it, as of the job.
-
-    Attributes:
-        name: of the file that it is.
-        size: in bytes.
-        records: how many records it has; 0 where nobody counted.
-    """
-
-    def __init__(self, job: Job, view: JobView, part: Part) -> None:
-        self._of, self._view, self._part = job, view, part
-        self.name, self.number = part.file_name, part.number
-        self.size, self.records = part.source.size, part.records
-
-    @property
-    def set(self) -> str:
-        """The output that it is a part of, where the job has several."""
-        return self.name.rpartition("/")[0]
-
-    def __repr__(self) -> str:
-        records = f", {self.records} records" if self.records else ""
-        return f"<{self.name} of job {self._of.id[:8]}: {self.size} bytes{records}>"
-
-    def read(self) -> bytes:
-        """The part as it is.
-
-        Raises:
-            JobLost: no node has it any more.
-        """
-        with tempfile.TemporaryDirectory(prefix="p2premap-part-") as place:
-            return self._fetched(place).read_bytes()
-
-    def __iter__(self) -> Iterator[Any]:
-        with tempfile.TemporaryDirectory(prefix="p2premap-part-") as place:
-            path = self._fetched(place)
-            if self._view.kind == ACTION:
-                if self.number >= SAVED_PARTS_FIRST:
-                    raise JobError(f"{self.name} is a file that was saved: `read` has it.", job=self._of.id)
-                with path.open() as lines:
-                    yield from map(json.loads, lines)
-            else:
-                yield from _pairs(path, self.name, self._of.id)
-
-    def _fetched(self, place: str) -> Path:
-        files = PartFiles(Path(place))
-        collector = Collector(self._of._connect, files)
-        collector.take(msgspec.structs.replace(self._view, parts=(self._part,)))
-        if not files.paths:
-            raise JobLost(f"{self.name} can be read from no node now; try again.", job=self._of.id)
-        return files.paths[0]
-
-
-class PartFiles:
-    """Keeps output parts as files of a directory; see `p2premap.client.session.Output`."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self.paths: list[Path] = []
-
-    def write(self, part: Part, pieces: Iterator[bytes]) -> int:
-        """Take one whole part."""
-        path = self._directory / f"part-{part.number:05d}"
-        with path.open("wb") as file:
-            size = sum(file.write(piece) for piece in pieces)
-        if path not in self.paths:
-            self.paths.append(path)
-        return size
-
-
 class _TimeIsOver(Exception):
     """Nobody waits any longer."""
 
@@ -446,40 +372,3 @@ def _again(job: str) -> Job:
     from p2premap.client.cluster import current  # which makes these
 
     return current().job(job)
-
-
-def _pairs(path: Path, name: str, job: str) -> Iterator[tuple[Any, Any]]:
-    """The pairs of a part.
-
-    Raises:
-        JobError: it holds none.
-    """
-    from p2premap.worker.formats import records_of  # with what reads every format
-    from p2premap.worker.pairs import JobCodeError
-    from p2premap.worker.runtime import Segment
-
-    if name.endswith(".parquet"):
-        raise JobError(f"{name} is a table and no pairs: write it with `save`, and read it with pyarrow.", job=job)
-    segment = Segment(str(path), 0, path.stat().st_size, b"", True, name)
-    try:
-        for records in records_of(segment, name, b"", _reading()):
-            yield from zip(records.keys(), records.values, strict=True)
-    except JobCodeError as error:
-        text = f"{str(error).rstrip('.')}: the part holds no pairs that could be read; `read` has it as it is."
-        raise JobError(text, job=job) from None
-
-
-def _reading() -> JobFile:
-    from p2premap.worker.jobfile import JobFile
-
-    return JobFile(
-        map=lambda key, value: (),
-        map_yields=False,
-        combine=None,
-        reduce=None,
-        reduce_yields=False,
-        partition=None,
-        reader="parts",
-        encoding="utf-8",
-        errors="strict",
-    )

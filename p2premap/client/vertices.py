@@ -13,10 +13,11 @@ from typing import Any, Final
 from p2premap.client.bundle import pack_written
 from p2premap.client.graphs import ALGORITHMS, Program, plan, plan_algorithm, plan_vertex
 from p2premap.client.graphwish import wish_of
-from p2premap.client.handle import PartFiles, raise_with_traceback
+from p2premap.client.handle import raise_with_traceback
 from p2premap.client.jobs import Connect
 from p2premap.client.jobs import cancel as cancel_job
 from p2premap.client.locals import modules_of_program
+from p2premap.client.outputparts import PartFiles
 from p2premap.client.planning import Asked
 from p2premap.client.session import Collector, hand_in, see_through, strength
 from p2premap.client.submission import Submission
