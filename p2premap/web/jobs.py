@@ -25,6 +25,7 @@ from p2premap.web.cluster import TextShape
 from p2premap.web.endpoints import NOTHING, Call, Endpoint, Media
 from p2premap.web.jobshapes import (
     AttemptOfTask,
+    FailureShape,
     GraphShape,
     JobsPage,
     OneJobShape,
@@ -125,6 +126,7 @@ async def show(call: Call, view: JobView) -> OneJobShape:
         history=history,
         options=None if looked is None else OptionsShape.of(looked.options),
         graph=_graph(view),
+        failures=[FailureShape.of(one) for one in view.failures if one.outcome != "done"],
     )
 
 

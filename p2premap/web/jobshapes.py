@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from p2premap.client.shapes import JobShape, Shape
 from p2premap.control.web import TaskAttempt, TaskView
-from p2premap.tasks.job import JobOptions
+from p2premap.tasks.job import Failure, JobOptions
 from p2premap.vertex.told import Told
 
 
@@ -111,16 +111,47 @@ class GraphShape(Shape, frozen=True, kw_only=True):
         )
 
 
+class FailureShape(Shape, frozen=True, kw_only=True):
+    """An attempt that failed, of a job that is over. `good`: its task had a result in the end."""
+
+    stage: int
+    stage_name: str
+    task: int
+    attempt: int
+    node: ReplicaShape
+    outcome: str
+    error: str
+    detail: str
+    good: bool
+
+    @classmethod
+    def of(cls, one: Failure) -> FailureShape:
+        """As the job's ledger remembers it."""
+        return cls(
+            stage=one.stage,
+            stage_name=one.stage_name,
+            task=one.task,
+            attempt=one.attempt,
+            node=ReplicaShape(id=one.node.hex(), name=one.node_name),
+            outcome=one.outcome,
+            error=one.error,
+            detail=one.detail,
+            good=one.good,
+        )
+
+
 class OneJobShape(JobShape, frozen=True, kw_only=True):
     """A job with what only its own page shows.
 
     `options` is null where nobody keeps what was submitted, `graph` where it is no vertex job, or has none yet.
+    `failures`: the last of them, those of failed tasks first; none while the job goes on.
     """
 
     replicas: list[ReplicaShape]
     history: list[TermShape]
     options: OptionsShape | None
     graph: GraphShape | None
+    failures: list[FailureShape]
 
 
 class JobsPage(Shape, frozen=True, kw_only=True):

@@ -57,7 +57,7 @@ def page(job: OneJobShape, view: JobView) -> str:
             f"</head><body><main><h1>{title} <span class='phase {job.phase}'>{job.phase}</span></h1>",
             _failure(job),
             _facts(job),
-            _failed_attempts(view),
+            _failed_attempts(job),
             _stages(job),
             _graph(job.graph),
             _section("Work by node", ("Node", "Tasks"), ((one.name, one.tasks) for one in job.nodes)),
@@ -99,12 +99,12 @@ def _facts(job: OneJobShape) -> str:
     return f"<dl class='facts'>{''.join(rows)}</dl>"
 
 
-def _failed_attempts(view: JobView) -> str:
+def _failed_attempts(job: OneJobShape) -> str:
     """With their tracebacks, but for the one that the job failed of."""
     parts = []
-    for one in (one for one in view.failures if one.outcome != "done"):
-        where = f"{one.stage_name} {one.task}, attempt {one.attempt} on {one.node_name}: {one.outcome}"
-        detail = f"<pre>{escape(one.detail)}</pre>" if one.detail and one.detail != view.detail else ""
+    for one in job.failures:
+        where = f"{one.stage_name} {one.task}, attempt {one.attempt} on {one.node.name}: {one.outcome}"
+        detail = f"<pre>{escape(one.detail)}</pre>" if one.detail and one.detail != job.detail else ""
         parts.append(f"<div class='failure'><p>{escape(where)}. {escape(one.error)}</p>{detail}</div>")
     return f"<h2>Attempts that failed</h2>{''.join(parts)}" if parts else ""
 

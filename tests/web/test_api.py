@@ -191,6 +191,7 @@ def test_a_failure_with_its_traceback_and_log(api: Api, tmp_path: Path, text: Pa
     found = end_of(api, job)
     assert found["phase"] == "failed"
     assert "ValueError" in found["detail"]
+    assert [(one["outcome"], one["good"]) for one in found["failures"]] == [("raised", False)]
     failed = api.get(f"/jobs/{job}/tasks?state=failed").json["items"]
     assert len(failed) == 1
     name = f"0.{failed[0]['task']}"

@@ -42,10 +42,12 @@ function App() {
   const world = useWorld();
   const hash = useHash();
   const name = world.cluster?.node.name;
-  useEffect(() => {
-    document.title = name ? `${name} – p2premap` : "p2premap";
-  }, [name]);
   const here = hash.startsWith("#/jobs") ? "#/" : hash;
+  const [, view] = VIEWS.find(([to]) => to === here) ?? VIEWS[0];
+  const job = world.jobs.get(hash.split("/")[2])?.name;
+  useEffect(() => {
+    document.title = [job ?? view, name, "p2premap"].filter(Boolean).join(" – ");
+  }, [job, view, name]);
   return html`<a class="skip" href="#main" onClick=${(e) => (e.preventDefault(), document.getElementById("main").focus())}>To the content</a>
     <div class="top">
     <header>

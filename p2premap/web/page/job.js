@@ -29,6 +29,7 @@ export function Job({ id }) {
         <${Stages} job=${job} />
         ${job.graph ? html`<${Supersteps} graph=${job.graph} />` : ""}
         <${Failed} path=${path} over=${over} />
+        <${TriedAgain} failures=${job.failures ?? []} />
         ${job.skipped?.length ? html`<${Skipped} job=${job} />` : ""}
         ${job.unmet?.length ? html`<${Unmet} job=${job} />` : ""}
       </div>
@@ -132,6 +133,18 @@ function Failed({ path, over }) {
   if (!data?.items?.length) return "";
   return html`<h2>Failures</h2>
     ${data.items.map((task) => html`<${FailedTask} key=${`${task.stage}.${task.task}`} path=${path} task=${task} />`)}`;
+}
+
+function TriedAgain({ failures }) {
+  const good = failures.filter((one) => one.good);
+  if (!good.length) return "";
+  return html`<h2>Attempts that failed and were followed by better ones</h2>
+    ${good.map(
+      (one) => html`<details class="failure">
+        <summary>${one.stage_name} ${one.task}, attempt ${one.attempt} on ${one.node.name}: ${one.outcome}. ${one.error}</summary>
+        ${one.detail ? html`<pre tabindex="0" role="region" aria-label="traceback">${one.detail}</pre>` : ""}
+      </details>`,
+    )}`;
 }
 
 function FailedTask({ path, task }) {

@@ -92,7 +92,7 @@ function Steer({ node }) {
   const { data } = useAnswer(`${path}/why`, 5);
   return html`<div class="row steer">
     <label>Worker processes <input type="number" min="0" max="1024" value=${slots} onInput=${(e) => set(Number(e.target.value))} /></label>
-    <${Act} label="Set" does=${() => ask("PATCH", path, { slots })} />
+    <${Act} label="Set" said="It is so." does=${() => ask("PATCH", path, { slots })} />
     <${Act} label="Drain" kind="danger" sure=${`Drain ${node.name}? It ends what it runs, hands its jobs over, and stops.`} does=${() => ask("POST", `${path}/drain`, {})} />
     <p class="small">${data?.text ?? ""}</p>
     <p class="small">${node.addresses.join(", ")} · id ${short(node.id)} · pid ${node.pid} · p2premap ${node.version}${node.tags.length ? ` · ${node.tags.join(", ")}` : ""}</p>

@@ -25,23 +25,24 @@ export function Bar({ job }) {
 }
 
 // A button that does something at a node, says when it could not, and asks before what cannot be undone.
-export function Act({ label, does, sure = "", kind = "", then = () => {} }) {
-  const [state, set] = useState({ busy: false, error: "" });
+export function Act({ label, does, sure = "", kind = "", said = "", then = () => {} }) {
+  const [state, set] = useState({ busy: false, error: "", said: "" });
   const act = async () => {
     if (sure && !confirm(sure)) return;
-    set({ busy: true, error: "" });
+    set({ busy: true, error: "", said: "" });
     try {
       const answer = await does();
-      set({ busy: false, error: "" });
+      set({ busy: false, error: "", said: answer?.text ?? said });
       then(answer);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
-      set({ busy: false, error: error.message });
+      set({ busy: false, error: error.message, said: "" });
     }
   };
   return html`<span class="act">
     <button type="button" class=${kind} disabled=${state.busy} onClick=${act}>${state.busy ? "…" : label}</button>
     ${state.error && html`<span role="alert" class="error">${state.error}</span>`}
+    <span role="status">${state.said}</span>
   </span>`;
 }
 
