@@ -29,7 +29,8 @@ from p2premap.errors import (
 )
 
 if TYPE_CHECKING:
-    from p2premap.client.cluster import Cluster, connect, current
+    from p2premap.client.cluster import Cluster
+    from p2premap.client.connecting import connect, current
     from p2premap.client.future import Future, as_completed, gather
     from p2premap.client.handle import Job
     from p2premap.client.progress import progress
@@ -76,7 +77,8 @@ __all__ = [
 __version__ = "0.1.0"
 
 _LATER = {
-    **dict.fromkeys(("Cluster", "connect", "current"), "p2premap.client.cluster"),
+    "Cluster": "p2premap.client.cluster",
+    **dict.fromkeys(("connect", "current"), "p2premap.client.connecting"),
     **dict.fromkeys(("Future", "as_completed", "gather"), "p2premap.client.future"),
     "Job": "p2premap.client.handle",
     "progress": "p2premap.client.progress",

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 import trio
 
 from p2premap.client import cluster as blocking
+from p2premap.client import connecting
 from p2premap.client import future as blocking_future
 from p2premap.client.jobs import LOOK_S
 from p2premap.client.references import Shared
@@ -241,7 +242,7 @@ async def _next(found: Iterator[T]) -> T | None:
 @asynccontextmanager
 async def connect(node: str = "", **options: Any) -> AsyncIterator[Cluster]:  # noqa: ANN401  (those of the other)
     """See `p2premap.connect`."""
-    connected = await trio.to_thread.run_sync(partial(blocking.connect, node, **options))
+    connected = await trio.to_thread.run_sync(partial(connecting.connect, node, **options))
     try:
         yield Cluster(connected)
     finally:

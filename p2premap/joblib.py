@@ -14,7 +14,8 @@ from typing import Any
 from joblib import ParallelBackendBase, register_parallel_backend
 from joblib._parallel_backends import AutoBatchingMixin, SequentialBackend
 
-from p2premap.client.cluster import Cluster, current
+from p2premap.client.cluster import Cluster
+from p2premap.client.connecting import current
 
 
 class ClusterBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]

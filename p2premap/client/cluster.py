@@ -1,4 +1,4 @@
-"""`p2premap.connect()`: the cluster as an `Executor` of the standard library.
+"""The cluster as an `Executor` of the standard library.
 
 A connected program is one job (kind "calls"), acknowledged once; calls are handed in on it, and their results are
 facts in its ledger like any other. A ledger only grows: after `JOB_BYTES_MAX` the program goes on with another job, and
@@ -17,27 +17,23 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
 from p2premap.client.callline import CallLine
-from p2premap.client.connection import Connection, NodeSilent, local
+from p2premap.client.connection import Connection
 from p2premap.client.future import Future
 from p2premap.client.jobs import Connect, job_bytes
 from p2premap.client.locals import bundle_of_program
 from p2premap.client.mapping import Feed, Results
 from p2premap.client.packs import Call, Mapped
-from p2premap.client.private import PrivateCluster
-from p2premap.client.reach import anywhere, patiently
 from p2premap.client.references import LARGE_BYTES, Shared, dumps_referring, weight
 from p2premap.client.session import hand_in, strength
 from p2premap.client.submission import submission_of, with_blob
 from p2premap.control.jobs import JobUpdate, Watch
-from p2premap.errors import NodeUnavailable, P2PRemapError
+from p2premap.errors import P2PRemapError
 from p2premap.ids import JobId, NodeId
-from p2premap.node.paths import LOCK_NAME
 from p2premap.tasks.calls import KIND
 from p2premap.tasks.job import JobOptions, Limits
 from p2premap.worker.waiting import waiting
@@ -55,25 +51,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-_open: dict[Cluster, None] = {}
+opened: Final[dict[Cluster, None]] = {}
 """Those that have not been shut down, in the order of their connections."""
-_choosing = threading.Lock()
-
-
-def current() -> Cluster:
-    """The cluster that this program connected to last, and is connected to still; connects if there is none.
-
-    Raises:
-        ClusterError, JobRejected: as `connect` does.
-    """
-    with _choosing:
-        return next(reversed(_open)) if _open else connect()
 
 
 @atexit.register
 def _at_exit() -> None:
     """A program ends when its calls have, as with the executors of the standard library."""
-    for cluster in list(_open):
+    for cluster in list(opened):
         cluster.shutdown()
 
 
@@ -110,7 +95,7 @@ class Cluster(futures.Executor):
         self._ending: dict[CallLine, threading.Thread] = {}
         """Lines that have become long, and who waits for their last calls."""
         self._line = self._new_line()
-        _open[self] = None
+        opened[self] = None
 
     def own(self, private: contextlib.ExitStack) -> None:
         """These nodes end with this connection."""
@@ -145,6 +130,8 @@ class Cluster(futures.Executor):
 
     def __reduce__(self) -> tuple[Callable[[], Cluster], tuple[()]]:
         """In a call it is the cluster that the call's process is connected to."""
+        from p2premap.client.connecting import current  # which makes these
+
         return current, ()
 
     def __repr__(self) -> str:
@@ -358,7 +345,8 @@ class Cluster(futures.Executor):
             lock=self._lock,
         )
         if self._nodes_end or job._writes_here:
-            self._jobs = [*(before for before in self._jobs if not before._settled), job]
+            with self._changing:
+                self._jobs = [*(before for before in self._jobs if not before._settled), job]
         return job
 
     def run_vertex(
@@ -402,7 +390,7 @@ class Cluster(futures.Executor):
             requires: what nodes must have beside.
         """
         ours = (line for line in self._options.requires if by_value or line != f"python {MINOR}")
-        return msgspec.structs.replace(self._options, requires=tuple(dict.fromkeys((*ours, *_lines(requires)))))
+        return msgspec.structs.replace(self._options, requires=tuple(dict.fromkeys((*ours, *lines_of(requires)))))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the job end once every call has its result.
@@ -425,7 +413,7 @@ class Cluster(futures.Executor):
         """Take no more calls; False: that was so already."""
         with self._changing:
             first, self._shut = not self._shut, True
-            _open.pop(self, None)
+            opened.pop(self, None)
         return first
 
     def _drop(self, *, running: bool) -> None:
@@ -513,85 +501,9 @@ def _end_line(line: CallLine) -> None:
     line.close()
 
 
-def connect(
-    node: str = "",
-    *,
-    name: str = "",
-    copies: int = 3,
-    slots: int = 0,
-    requires: str | Sequence[str] = (),
-    parallel: int = 0,
-    with_requirements: str = "",
-    told: Callable[[str], None] | None = None,
-) -> Cluster:
-    """Connect this program to the cluster.
-
-    Its calls run on nodes with the same minor version of Python: functions of a script travel as bytecode.
-
-    Args:
-        node: the name of a node of this machine to prefer; "": the first that answers.
-        name: of the job that this program becomes, for people; "": the script's.
-        copies: how many nodes should hold its ledger.
-        slots: worker processes of the private node that is started where none answers; 0: one a CPU.
-        requires: what a node must have to run any of its calls, such as "gpu" or "package numpy >=2".
-        parallel: calls side by side in the whole cluster, at most; 0: as many as there are slots.
-        with_requirements: a requirements file; all of it is installed where calls run, for this program alone.
-        told: hears sentences such as that one was started; by default they are printed to stderr.
-
-    Raises:
-        ClusterError: the node that was named does not answer, or none can be started.
-        JobRejected: the cluster does not take the job, one of `requires` is no requirement, or `with_requirements`
-            cannot be resolved.
-    """
-    say = told if told is not None else lambda text: print(text, file=sys.stderr, flush=True)
-    options = JobOptions(copies=copies, requires=(*_lines(requires), f"python {MINOR}"), parallel_max=parallel)
-    title = name or _own_name()
-    with contextlib.ExitStack() as stack:
-        preferred: Connect = partial(anywhere, node, insist=False)
-        reach = preferred
-        try:
-            patiently(node).close()
-        except NodeUnavailable as error:
-            if node or isinstance(error, NodeSilent):
-                raise
-            own = stack.enter_context(PrivateCluster(["private"], slots=slots or os.cpu_count() or 1))
-            say("No p2premap node runs on this machine: a private one runs for as long as this program is connected.")
-            reach = partial(local, paths=own.paths)
-        options, lock = _environment(reach, with_requirements, options, say)
-        cluster = Cluster(reach, name=title, options=options, lock=lock, say=say)
-        private = stack.pop_all()
-        if reach is not preferred:
-            cluster.own(private)
-        return cluster
-
-
-def _own_name() -> str:
-    """What this program is called in lists of jobs."""
-    main = sys.modules["__main__"]
-    if getattr(main, "__package__", "") == "p2premap.worker":
-        return "calls within calls"
-    return os.path.basename(getattr(main, "__file__", None) or "interactive")
-
-
-def _lines(requires: str | Sequence[str]) -> tuple[str, ...]:
+def lines_of(requires: str | Sequence[str]) -> tuple[str, ...]:
     if not requires:
         return ()
     from p2premap.tasks import requirements  # few programs require anything
 
     return requirements.lines_of(requires)
-
-
-def _environment(
-    reach: Connect, file: str, options: JobOptions, say: Callable[[str], None]
-) -> tuple[JobOptions, bytes]:
-    """What is to be installed for the calls, put to a node; for those that a call makes, what it has itself."""
-    if not file and not os.path.exists(own := os.path.join(sys.prefix, LOCK_NAME)):
-        return options, b""
-    from p2premap.client import environment  # few programs ask for one
-
-    if file:
-        with reach() as connection:
-            made = environment.prepare(connection, file, told=say)
-    else:
-        made = environment.read(own)
-    return made.of(options), made.blob

@@ -369,6 +369,6 @@ def directory(place: str, *, overwrite: bool) -> Directory:
 
 
 def _again(job: str) -> Job:
-    from p2premap.client.cluster import current  # which makes these
+    from p2premap.client.connecting import current  # which makes these
 
     return current().job(job)

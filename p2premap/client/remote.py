@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from p2premap.client.cluster import current
+from p2premap.client.connecting import current
 from p2premap.client.future import Future
 
 P = ParamSpec("P")
