@@ -24,7 +24,7 @@ from bench.report import Emitter
 from p2premap.control.nodes import NodeView, Status
 from p2premap.control.web import AttemptView, News
 from p2premap.ids import JobId, NodeId, RequestId
-from p2premap.node.webdoor import WebSettings
+from p2premap.node.webtold import WebSettings
 from p2premap.tasks.job import JobView, Phase, StageView
 from p2premap.wire import Frame
 

@@ -25,7 +25,8 @@ from p2premap.node.desk import Handler, RequestError, Visit
 from p2premap.node.desk_ask import PASSED_ON, Answers, ask, ask_all, find, over
 from p2premap.node.events import RefuseActions
 from p2premap.node.removal import remove_everywhere, remove_here
-from p2premap.node.webdoor import START_S, TICKET_S
+from p2premap.node.webdoor import START_S
+from p2premap.node.webtold import TICKET_S
 from p2premap.tasks import events as tasks
 from p2premap.tasks.listing import Row
 from p2premap.wire import Message

@@ -12,9 +12,7 @@ standard input does, which is when this daemon has gone, however that died.
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hmac
 import logging
 import os
 import re
@@ -31,6 +29,7 @@ import trio
 from p2premap.control.answers import Trouble
 from p2premap.node import sockets
 from p2premap.node.desk import RequestError
+from p2premap.node.webtold import WebReady, WebSettings, ticket_of
 
 if TYPE_CHECKING:
     from p2premap.node.house import House
@@ -38,58 +37,11 @@ if TYPE_CHECKING:
 START_S: Final = 20.0
 STOP_S: Final = 1.0
 LOOK_S: Final = 1.0
-TICKET_S: Final = 600.0
 TOKEN_BYTES: Final = 32
 LINE_BYTES_MAX: Final = 64 << 10
 NAMES_MAX: Final = 16
 
 log = logging.getLogger(__name__)
-
-
-class WebSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the process is told on its standard input, as one line of JSON.
-
-    Args:
-        node: in hexadecimal.
-        socket: of the daemon.
-        label: the first part of the host name that is this node's alone.
-        key: signs tickets and cookies, in hexadecimal.
-        token: what programs show.
-        port: to listen at; it and the next ones are tried. 0: any.
-        authority: where it is served to other machines, too: the seed of the authority for browsers, in hexadecimal.
-        authority_file: where that one's certificate is written to.
-        names: of this machine, in its network.
-        stays: it does not end when nobody uses it.
-        uploads: a directory for what is handed in.
-        jobs: the directory of installed job files.
-    """
-
-    node: str
-    name: str
-    socket: str
-    label: str
-    key: str
-    token: str
-    port: int
-    uploads: str
-    jobs: str
-    stays: bool = False
-    cluster: str = ""
-    authority: str = ""
-    authority_file: str = ""
-    names: list[str] = []
-
-
-class WebReady(msgspec.Struct, frozen=True, kw_only=True):
-    """What the process says on its standard output, as one line of JSON: that it listens, or why not.
-
-    Args:
-        origins: of which the first is for a browser on this machine.
-    """
-
-    origins: list[str] = []
-    port: int = 0
-    error: str = ""
 
 
 def label_of(name: str, node: bytes) -> str:
@@ -105,21 +57,6 @@ def _names() -> list[str]:
     host = socket.gethostname().partition(".")[0].lower()
     found = [address.host for address in addresses(read_interfaces(), 1, NAMES_MAX) if "%" not in address.host]
     return [*([host, f"{host}.local"] if re.fullmatch("[a-z0-9-]{1,63}", host) else []), *found]
-
-
-def ticket_of(key: bytes, *, now_s: float, nonce: bytes) -> str:
-    """A login that is good once, for `TICKET_S`.
-
-    Args:
-        now_s: by this machine's clock, in seconds since 1970.
-    """
-    until = int(now_s + TICKET_S).to_bytes(8) + nonce
-    return base64.urlsafe_b64encode(until + signature(key, "ticket", until)).decode().rstrip("=")
-
-
-def signature(key: bytes, what: str, data: bytes) -> bytes:
-    """16 bytes that only who has the key can make; `what` keeps one use of the key from another."""
-    return hmac.digest(key, what.encode() + b"\0" + data, "sha256")[:16]
 
 
 class WebDoor:

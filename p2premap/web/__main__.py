@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from p2premap.node.processes import set_name
-from p2premap.node.webdoor import WebReady, WebSettings
+from p2premap.node.webtold import WebReady, WebSettings
 
 UNUSED_S: Final = 3600.0
 LOOK_S: Final = 10.0
@@ -33,8 +33,6 @@ def main() -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     settings = msgspec.json.decode(sys.stdin.buffer.readline(), type=WebSettings)
     set_name(b"p2premap-web")
-    with contextlib.suppress(OSError):
-        os.nice(NICE)
     return asyncio.run(_serve(settings))
 
 
@@ -50,6 +48,8 @@ async def _serve(settings: WebSettings) -> int:
     gc.freeze()
     running = asyncio.create_task(site.run())
     _say(WebReady(origins=site.origins, port=site.port))
+    with contextlib.suppress(OSError):
+        os.nice(NICE)  # only now: somebody waits for the start
     eof, unused = asyncio.create_task(_end_of_input()), asyncio.create_task(_unused(site, settings))
     await asyncio.wait((running, eof, unused), return_when=asyncio.FIRST_COMPLETED)
     if running.done():

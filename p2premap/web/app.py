@@ -16,9 +16,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from p2premap.node.webdoor import WebSettings
+from p2premap.node.webtold import WebSettings
 from p2premap.web import cluster, jobs, metrics, output, report, server, submit
-from p2premap.web.authority import context
 from p2premap.web.endpoints import Call, Endpoint, Media, document
 from p2premap.web.gate import Gate
 from p2premap.web.passes import Passes
@@ -80,6 +79,8 @@ class Site:
         self.web.refused = lambda: self._gate.refused
         self._servers = [(server.make(self._gate, lines), self._socket)]
         if lan is not None:
+            from p2premap.web.authority import context  # most serve nobody else
+
             made, certificate = context(
                 bytes.fromhex(settings.authority), settings.cluster, settings.names, datetime.now(UTC)
             )

@@ -1,6 +1,6 @@
 """What lets somebody in: the token, one-time tickets, and cookies. Pure: bytes and instants in, yes or no out.
 
-The daemon makes tickets (`p2premap.node.webdoor`); this process makes cookies with the same key. Neither is kept
+The daemon makes tickets (`p2premap.node.webtold`); this process makes cookies with the same key. Neither is kept
 anywhere but for those that are used up, so that they outlive this process if it ends before the node.
 """
 
@@ -12,7 +12,7 @@ import hmac
 import secrets
 from typing import Final
 
-from p2premap.node.webdoor import signature
+from p2premap.node.webtold import signature
 
 COOKIE_S: Final = 7 * 86_400.0
 USED_MAX: Final = 10_000

@@ -16,7 +16,7 @@ from starlette.types import Scope
 
 from p2premap.control.nodes import ListNodes, Nodes
 from p2premap.errors import P2PRemapError
-from p2premap.node.webdoor import WebSettings
+from p2premap.node.webtold import WebSettings
 from p2premap.web.daemon import Daemon
 from p2premap.web.endpoints import PATHS, Call, Endpoint, Media
 from p2premap.web.hub import Hub

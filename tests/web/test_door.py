@@ -6,6 +6,8 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +33,12 @@ def cluster() -> Iterator[PrivateCluster]:
 def web_of(pid: int) -> list[psutil.Process]:
     """The processes that serve HTTP for this node."""
     return [child for child in psutil.Process(pid).children() if "p2premap.web" in " ".join(child.cmdline())]
+
+
+def test_it_starts_without_what_it_does_not_need() -> None:
+    unwanted = {"trio", "cryptography", "rich"}
+    program = f"import sys; import p2premap.web.app; print(sorted({unwanted} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[]\n"
 
 
 def test_nobody_serves_until_somebody_asks(cluster: PrivateCluster) -> None:

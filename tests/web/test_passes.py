@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 
-from p2premap.node.webdoor import TICKET_S, label_of, ticket_of
+from p2premap.node.webdoor import label_of
+from p2premap.node.webtold import TICKET_S, ticket_of
 from p2premap.web.passes import COOKIE_S, Passes
 
 KEY = bytes(range(32))
