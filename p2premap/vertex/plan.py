@@ -47,7 +47,7 @@ class Settings(Record, frozen=True, kw_only=True):
 
     Args:
         form: one of `FORMS`.
-        program: "package.module:Class" of a program that is installed; ":Class" of one of the job file's; "": its functions.
+        program: "package.module:Class" of one that is installed; ":Class" of one of the job file's; "": its functions.
         options: of the program, a packed map of names and values.
         partitions: of the graph; fixed for the whole job.
         reading: how the inputs are read and built: a packed map that only load and build look into.
