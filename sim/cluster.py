@@ -110,7 +110,7 @@ class Cluster(Quiet):
 
     def preload(self) -> None:
         """All run already, and everyone has known everyone for a while."""
-        entries = [first_entry(seat) for seat in self.seats]
+        entries = [first_entry(seat, self.world.first_boot(seat)) for seat in self.seats]
         self._hosts.base, self._preloading = Base(entries), True
         for seat in self.seats:
             self.world.start(seat)

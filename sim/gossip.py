@@ -71,11 +71,11 @@ class GossipHosts:
         )
 
 
-def first_entry(seat: Seat) -> MemberEntry:
-    """What a node that has never run before says of itself at its start."""
+def first_entry(seat: Seat, boot: Boot) -> MemberEntry:
+    """What a node that has never run before says of itself at its start, of this boot."""
     return MemberEntry(
         node=seat.node,
-        boot=Boot(1),
+        boot=boot,
         incarnation=FIRST,
         state=MemberState.ALIVE,
         name=seat.name,

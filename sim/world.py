@@ -259,12 +259,19 @@ class World:
 
     # --- within ---------------------------------------------------------------------------------------------------
 
+    def first_boot(self, seat: Seat) -> Boot:
+        """The boot that the machine's first start will have, or had."""
+        return next_boot(Boot(0), self._drawn(seat, life=1))
+
+    def _drawn(self, seat: Seat, life: int) -> int:
+        return self.random(seat.node.hex(), life, "boot").getrandbits(BOOT_BITS)
+
     def _next_boot(self, seat: Seat, *, old: bool) -> None:
         """An old disk is as it was when the start before the last one began."""
         remembered = (*seat.former, seat.boot) if seat.boot else ()
         seat.former = remembered[:-2] if old else remembered
         before = seat.former[-1] if seat.former else Boot(0)
-        seat.boot = next_boot(before, self.random(seat.node.hex(), seat.life, "boot").getrandbits(BOOT_BITS))
+        seat.boot = next_boot(before, self._drawn(seat, seat.life))
 
     def _new_identity(self, seat: Seat) -> None:
         seat.identities += 1

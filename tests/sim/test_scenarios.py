@@ -122,3 +122,12 @@ def test_a_burst_of_facts_stays_within_what_a_node_may_send() -> None:
     cluster.world.run_for(30.0)
     cluster.check_quiet()
     assert budget.worst > 1_000
+
+
+def test_a_cluster_that_has_run_for_long_has_no_news_at_its_start() -> None:
+    """Else each node would tell each other of itself: no cluster of ten thousand could be simulated."""
+    cluster = Cluster(60, seed=34)
+    cluster.preload()
+    cluster.world.run_for(2.0)
+    assert cluster.world.steps < 60 * 30
+    cluster.check_quiet()
