@@ -107,9 +107,11 @@ class CallLine:
             JobError: the job is over.
             RequestRefused: its arguments are large, and the daemon cannot keep them.
         """
-        if len(call.data) > INLINE_BYTES_MAX:
+        if call.blob is None and len(call.data) > INLINE_BYTES_MAX:
             call.data, call.alone = pack_calls([call.data]), True
             call.blob, _ = self._sender.put([call.data])
+        elif call.blob is not None:  # it has come back; the node that keeps them may be gone
+            call.blob, _ = self._sender.put([call.data], call.blob.digest)
         with self._state.lock:
             if self._state.error is not None:
                 raise self._state.error

@@ -25,6 +25,10 @@ def add(x: int, y: int = 1) -> int:
     return x + y
 
 
+def longer(x: float, data: bytes) -> float:
+    return x + len(data)
+
+
 def fail(x: int) -> int:
     raise ValueError("no", x)
 
@@ -95,20 +99,25 @@ def test_another_leader_is_given_what_the_program_has(house: CallHouse, paths: P
     """It knows nothing of the job: the first call has its result here, and is not to be made again for the second."""
     first_daemon = house.daemon(paths)
     cluster = p2premap.connect()
-    one = cluster.submit(random.random)
-    value = one.result(10)
+    house.only = {0}
     house.deaf = True
-    two = cluster.submit(add, one)
+    one = cluster.submit(random.random)
+    two = cluster.submit(longer, one, bytes(100_000))
     slow = cluster.submit(random.random)
     three = cluster.submit(add, slow)
     (job,) = house.jobs.values()
     eventually(lambda: job.tasks == 4)
+    house.deaf = False
+    cluster.submit(add, 0)
+    value = one.result(10)
+    assert not two.done()
     successor = CallHouse(tmp_path / "other")
     first_daemon.close()
     with successor.daemon(paths, node=OTHER, name="pi2"):
-        assert two.result(10) == value + 1
+        assert two.result(10) == value + 100_000
         assert three.result(10) == slow.result(10) + 1
         cluster.shutdown()
+    assert successor.cancelled == {0}, "it is not to make the first one again"
     successor.close()
 
 
