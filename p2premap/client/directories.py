@@ -127,6 +127,7 @@ class PartsDirectory:
                 final = self.path / file.relative_to(self._place)
                 final.parent.mkdir(exist_ok=True)
                 file.replace(final)
+            shutil.rmtree(self._place, ignore_errors=True)
         except OSError as error:
             raise OutputFailed(f"Cannot replace the output in {self.path}: {error.strerror}.") from None
 

@@ -150,6 +150,7 @@ def test_an_output_directory(cluster: Cluster, text: Path, tmp_path: Path) -> No
         cluster.map_reduce(EXAMPLES / "wordcount.py", text, output=out)
     job.save(out, overwrite=True)
     assert len(_lines(out)) == len(COUNTED)
+    assert [file.name for file in out.iterdir()] == ["part-00000"]
     with pytest.raises(ConfigError, match=r"leave .* out of the inputs"):
         cluster.map_reduce(EXAMPLES / "wordcount.py", out, output=out, overwrite=True)
 
