@@ -20,8 +20,7 @@ from p2premap.sim.jobmodel import Model, Violated
 from p2premap.sim.jobsettings import Faults
 from p2premap.sim.jobwalk import JOB, Node, Running, Walk
 from p2premap.sim.workloads import Shape
-from p2premap.tasks import calls, events
-from p2premap.tasks import calls_results
+from p2premap.tasks import calls, calls_results, events
 from p2premap.tasks.calls import Calls
 from p2premap.tasks.calls_refs import CALL, INLINE, Ref
 from p2premap.tasks.director import Director
