@@ -69,6 +69,7 @@ class Program:
         self.taken_back = 0
         self.closed = self._closing = False
         self.unanswered: set[int] = set()
+        self.void: list[tuple[str, tuple[int, ...]]] = []
         self.withdrawn: set[int] = set()
 
     def lose_line(self) -> None:
@@ -153,11 +154,14 @@ class Program:
             self.taken_back += 1
             self.unanswered.add(end.task)
             self.waiting.append(call)
-            if done.flags & calls.VOID and not self.unanswered.union(self.withdrawn).intersection(call.named):
-                raise Violated(f"{call.name} comes back void, and nothing that it named has failed")
+            if done.flags & calls.VOID:
+                self.void.append((call.name, call.named))
 
     def check_end(self) -> None:
-        """Every call has its result."""
+        """Every call has its result. What became of a pack may be told after what became of those that named it."""
+        for name, named in self.void:
+            if not self.unanswered.union(self.withdrawn).intersection(named):
+                raise Violated(f"{name} came back void, and nothing that it named has failed")
         for call in self.calls:
             assert call.value is not None, "the program closes the job when all is there"
             if call.value.split(b"@")[0] != yielded(call.name.encode(), [need.value or b"" for need in call.needs]):

@@ -53,7 +53,7 @@ def _found(seeds: Iterable[int]) -> str:
 
 def test_it_finds_a_call_that_runs_before_its_argument_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FollowUp, "must_wait", lambda self, task, is_settled: False)
-    assert "comes back void, and nothing that it named has failed" in _found(range(2))
+    assert "came back void, and nothing that it named has failed" in _found(range(2))
 
 
 def test_it_finds_a_successor_that_does_not_wait_for_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
