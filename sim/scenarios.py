@@ -68,9 +68,10 @@ def detection(
             watches.append(cluster.known_gone(victim))
         recent = watches[-len(victims) :]
         world.run_until(_all_know(recent), limit_s=30.0)
-        for victim in victims:
-            cluster.start(victim)
-        world.run_for(SETTLE_S)
+        if len(watches) < losses:
+            for victim in victims:
+                cluster.start(victim)
+            world.run_for(SETTLE_S)
     done = [watch for watch in watches if watch.done]
     return Detection(
         each_s=sorted(delay for watch in watches for delay in watch.delays_s()),

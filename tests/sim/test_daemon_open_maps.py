@@ -32,7 +32,7 @@ ENDLESS = """
 import itertools
 datasource = itertools.count()
 endless = True
-lasts = 20
+lasts = 12
 
 def map(number, key):
     yield number, key * key
