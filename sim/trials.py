@@ -97,7 +97,7 @@ def _rarely_collected() -> Iterator[None]:
 
     A world is one large cycle that lives for a trial: at its usual pace the collector would walk it a thousand times.
     """
-    thresholds = gc.get_threshold()
+    thresholds, frozen = gc.get_threshold(), gc.get_freeze_count()
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECTED_EVERY, *thresholds[1:])
@@ -105,7 +105,8 @@ def _rarely_collected() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*thresholds)
-        gc.unfreeze()
+        if not frozen:  # else whoever froze what was there wants it to stay so
+            gc.unfreeze()
 
 
 def _run_each(summary: Summary, seeds: Iterable[int], nodes: int) -> None:
