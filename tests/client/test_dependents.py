@@ -128,9 +128,9 @@ def test_each_link_is_made_of_what_the_program_has_though_the_leader_dies(monkey
         with p2premap.connect() as cluster:
             chains = [[cluster.submit(_drawn, None)] for _ in range(4)]
             for chain in chains:
-                for _ in range(40):
+                for _ in range(25):
                     chain.append(cluster.submit(_drawn, chain[-1]))
-            eventually(lambda: sum(link.done() for chain in chains for link in chain) >= 30)
+            eventually(lambda: sum(link.done() for chain in chains for link in chain) >= 20)
             nodes.kill("n1")
             for chain in chains:
                 for before, link in itertools.pairwise(chain):

@@ -101,7 +101,7 @@ def test_a_diamond() -> None:
 
 
 def test_a_long_chain_is_handed_out_link_by_link() -> None:
-    led, many = _led(), 1_000
+    led, many = _led(), 300
     assert _submit(led, PLAIN, *map(_of, range(many))) == ["A: calls 0"]
     for task in range(many):
         assert led.ended("A", [_answer(led, task, b"%d" % task)]) == [f"A: calls {task + 1}"]

@@ -15,7 +15,7 @@ from p2premap.tasks.job import Phase
 
 LOSSES = Faults(takeover=8, kill=8, unlink=4, false_death=2)
 FAULTS = (Faults(), TAKEOVERS["takeovers"], TAKEOVERS["everything"], Faults(takeover=6), HARSH, LOSSES)
-WALKS = 18
+WALKS = 12
 MADE_OF = "was made of something else than the program has"
 
 
