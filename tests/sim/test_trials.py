@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,9 +15,8 @@ from p2premap.sim.strikes import KINDS
 from p2premap.sim.trial import WHOLE_S, Plan, Trial
 from p2premap.sim.trials import FLOORS, Summary, main, run_many, run_some
 
-SEEDS = 300
-"""Of the default run, which has to end in a quarter of an hour: `p2premap.sim.trials --seeds 1000` runs a thousand, and
-`p2premap.sim.deep` ten thousand others."""
+SEEDS = 1_000
+"""Of the default run; `p2premap.sim.deep` runs ten thousand others."""
 SHARD = 50
 """So many in one test, so that they spread over the processes of a run."""
 
@@ -110,6 +110,12 @@ def test_the_command_of_a_plan_runs_that_plan(monkeypatch: pytest.MonkeyPatch) -
     assert result.exit_code == 0, result.output
     assert ran == [plan]
     assert "nothing failed" in result.output
+
+
+def test_the_garbage_collector_is_left_as_it_was() -> None:
+    before = gc.get_threshold(), bool(gc.get_freeze_count())
+    run_some(1, 0)
+    assert (gc.get_threshold(), bool(gc.get_freeze_count())) == before
 
 
 def test_seeds_fail_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
