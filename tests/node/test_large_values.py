@@ -182,7 +182,7 @@ def test_a_value_that_two_programs_need_stays_for_the_second(three_nodes: Privat
         theirs = other.put(array)
         ours = cluster.put(array)
         assert ours.at.digest == theirs.at.digest
-        job = other.job
+        job = other.job_id
     with local(paths=three_nodes.paths) as line:
         assert line.welcome.node == ours.at.holder
     eventually(lambda: _is_over(three_nodes, job))
