@@ -30,24 +30,25 @@ def run(emit: Emitter, *, repeat: int = KILLS, sizes: Sequence[int] = SIZES) -> 
         names = [f"n{number:02}" for number in range(size)]
         with Cluster(names, slots=1) as cluster:
             seconds: list[float] = []
-            before = cpu_s(cluster.pids)
+            used = 0.0
             rng = Random(size)
             left = dict(zip(names, cluster.pids, strict=True))
             for number in range(repeat):
                 victim = rng.choice(sorted(left))
                 lines = connect_all(cluster, [name for name in sorted(left) if name != victim])
                 node = next(view.node for view in members(lines[0]) if view.name == victim)
-                killed_at = time.monotonic()
-                os.kill(left.pop(victim), signal.SIGKILL)
+                killed = left.pop(victim)
+                before, killed_at = cpu_s(left.values()), time.monotonic()
+                os.kill(killed, signal.SIGKILL)
                 known = [_known_at(line, node) for line in lines]
                 seconds.append(max(known) - killed_at)
+                used += cpu_s(left.values()) - before
                 if number + 1 < repeat:
                     cluster.add(f"k{number:02}")
                     left[f"k{number:02}"] = cluster.pids[-1]
                     until(lambda: all(alive(line) == size for line in lines))  # noqa: B023  (called at once)
                 for line in lines:
                     line.close()
-            used = cpu_s(cluster.pids) - before
         emit(f"all know, {size} nodes", seconds, "s", target=TARGET_S, cpu_s=round(used, 2))
 
 

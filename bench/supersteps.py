@@ -18,9 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from bench.nodes import Cluster
+from bench.nodes import Cluster, members, until
 from bench.report import Emitter
 from bench.vertexjob import Ran, of_file, run_once
+from p2premap.client.connection import local
 from p2premap.node.paths import Paths
 
 QUICK: Final = {"repeat": 1, "supersteps": 100}
@@ -99,6 +100,8 @@ def run(emit: Emitter, *, repeat: int = REPEATS, supersteps: int = SUPERSTEPS) -
         ring.write_text("".join(f"{vertex} {(vertex + 1) % VERTICES}\n" for vertex in range(VERTICES)))
         for place, nodes in places.items():
             with nodes() as paths:
+                with local(paths=paths) as connection:
+                    until(lambda: sum(view.slots for view in members(connection)) == len(NODES))
                 _measure(emit, place, paths, ring, repeat=repeat, supersteps=supersteps)
 
 
