@@ -182,7 +182,13 @@ Event = Met | Computed | Told | Counted
 
 
 class Agree(NamedTuple):
-    """Let the partitions agree anew about what they exchange."""
+    """Let the partitions agree anew about what they exchange.
+
+    Args:
+        changed: the graph is another since mail was last taken.
+    """
+
+    changed: bool = False
 
 
 class Compute(NamedTuple):
@@ -280,7 +286,7 @@ class Barrier:
             case Counted():
                 self._expect(State.COUNTING)
                 self._count(event.hellos)
-                return [*_agreeing(event.hellos), *self._go_on(now)]
+                return [*_agreeing(event.hellos, changed=True), *self._go_on(now)]
             case _:
                 assert_never(event)
 
@@ -295,7 +301,7 @@ class Barrier:
         self._count(event.hellos)
         self.state = State.COMPUTING
         assert self._globals is not None, "counted"
-        return [*_agreeing(event.hellos), Compute(self._globals)]
+        return [*_agreeing(event.hellos, changed=False), Compute(self._globals)]
 
     def _count(self, hellos: Iterable[Hello]) -> None:
         vertices = edges = 0
@@ -413,8 +419,8 @@ class Barrier:
         return False, ""
 
 
-def _agreeing(hellos: Iterable[Hello]) -> list[Effect]:
-    return [Agree()] if any(hello.fresh for hello in hellos) else []
+def _agreeing(hellos: Iterable[Hello], *, changed: bool) -> list[Effect]:
+    return [Agree(changed)] if any(hello.fresh for hello in hellos) else []
 
 
 def _count(supersteps: int) -> str:

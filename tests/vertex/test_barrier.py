@@ -112,7 +112,7 @@ def test_after_a_change_everybody_counts_and_agrees_anew() -> None:
     made, _ = start()
     assert superstep(made, share(0, changes=1), share(1)) == [Turn(), Count()]
     hellos = (Hello(1, True, ((0, 4, 5),)), Hello(1, False, ((1, 4, 6),)))
-    assert made.step(0.0, Counted(hellos)) == [Agree(), Compute(Globals(1, 8, 11, 2, 2))]
+    assert made.step(0.0, Counted(hellos)) == [Agree(changed=True), Compute(Globals(1, 8, 11, 2, 2))]
     made, _ = start(unknown="create")
     assert superstep(made, share(0), share(1)) == [Turn(), Count()]
     assert superstep(start(unknown="create")[0], share(0, sent=0), share(1, sent=0))[1:] == [

@@ -45,8 +45,8 @@ class Recorder:
     def counts(self) -> tuple[int, int]:
         return self.number, 1
 
-    def renew(self) -> None:
-        self._note("renew")
+    def renew(self, *, changed: bool) -> None:
+        self._note("renew", changed)
 
     def requests(self, partition: int) -> Sequence[Buffer]:
         return [b"%d?" % self.number, b"%d" % partition]
@@ -151,7 +151,7 @@ def test_where_one_is_new_all_agree_anew_before_they_compute() -> None:
     for number, partition in partitions.items():
         before = [call for call in partition.calls if call[0] in ("renew", "answers", "agreed", "compute")]
         assert before == [
-            ("renew",),
+            ("renew", False),
             *(("answers", source, b"%d?%d" % (source, number)) for source in range(4)),
             *(("agreed", source, b"%d!" % number) for source in range(4) if number != 3),
             ("compute", 6),
@@ -164,6 +164,7 @@ def test_a_graph_that_has_changed_is_agreed_upon_anew() -> None:
     for partition in partitions.values():
         words = [call[0] for call in partition.calls if call[0] in ("renew", "compute", "turn")]
         assert words == ["compute", "turn", "renew", "compute", "turn"]
+        assert ("renew", True) in partition.calls
 
 
 @pytest.mark.parametrize("fails", ["renew", "answers", "agreed", "compute", "deliver", "turn"])

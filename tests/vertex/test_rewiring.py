@@ -17,10 +17,11 @@ from p2premap.vertex.loading import BOTH, OUT, Reading
 from p2premap.vertex.program import ArrayProgram
 from p2premap.worker.vertex import graphfile
 from p2premap.worker.vertex.exchange import unpack
+from p2premap.worker.vertex.owners import owner
 from p2premap.worker.vertex.part import Inbox, Part
 from p2premap.worker.vertex.rewiring import ADD_EDGES, REMOVE_EDGES, Rewiring
 from tests.vertex.direct import job
-from tests.vertex.graphs import Graph, run
+from tests.vertex.graphs import Graph, random_graph, run
 
 # --- against a plain model ----------------------------------------------------------------------------------------
 
@@ -218,6 +219,95 @@ def test_lists_are_of_the_edges_along_which_they_came(partitions: int, restart_e
     ring = Graph([(vertex, (vertex + 1) % 6) for vertex in range(6)])
     ran = run(Turn, ring, partitions=partitions, seats=2, restart_every=restart_every)
     assert ran.rows == {vertex: 10 * ((vertex - 1) % 6 + 1) + 100 * ((vertex - 2) % 6 + 1) for vertex in range(6)}
+
+
+class Meddle(ArrayProgram):
+    """Without a combiner: all send in supersteps 0 and 1, and in the first one partition changes the graph."""
+
+    combine = ""
+    dtype = "int64"
+    fresh: ClassVar = {"sums": 0}
+    cut: ClassVar[list[tuple[int, int]]] = []
+    linked: ClassVar[list[tuple[int, int]]] = []
+    gone: ClassVar[list[int]] = []
+
+    def start(self, part: Part) -> None:
+        part.state["sums"] = np.zeros(part.n, np.int64)
+
+    def compute(self, part: Part, inbox: Inbox) -> bool:
+        starts, counts, values = inbox.lists()
+        for place in range(part.n):
+            came = values[starts[place] : starts[place] + counts[place]]
+            part.state["sums"][place] += came.sum() * 10 ** (4 * part.superstep)
+        if part.superstep < 2:
+            part.send_all(part.keys + 1)
+        if part.superstep == 0 and part.number == 0:
+            part.remove_edges(*np.array(self.cut, np.int64).reshape(-1, 2).T)
+            part.add_edges(*np.array(self.linked, np.int64).reshape(-1, 2).T)
+            part.remove_vertices(np.array(self.gone, np.int64))
+        return part.superstep > 1
+
+    def result(self, part: Part) -> np.ndarray:
+        return part.state["sums"]
+
+
+def heard(graph: Graph, program: Meddle) -> dict[int, int]:
+    """What its vertices come to, edge by edge."""
+    sums = dict.fromkeys(graph.ids, 0)
+    for superstep in (1, 2):
+        edges = [edge[:2] for edge in graph.edges]
+        if superstep == 2:
+            for edge in program.cut:
+                edges.remove(edge)
+            edges += program.linked
+        if program.view == "both":
+            edges += [(target, source) for source, target in edges if source != target]
+        for source, target in edges:
+            if superstep == 1 or source not in program.gone:
+                sums[target] += (source + 1) * 10 ** (4 * superstep)
+    return {vertex: total for vertex, total in sums.items() if vertex not in program.gone}
+
+
+@pytest.mark.parametrize("restart_every", [0, 1])
+@pytest.mark.parametrize("partitions", [2, 3])
+@pytest.mark.parametrize(
+    ("view", "what"), [("directed", "cut"), ("directed", "linked"), ("both", "cut"), ("both", "gone")]
+)
+def test_who_is_told_of_no_change_has_the_mail_that_came_before_it(
+    view: str, what: str, partitions: int, restart_every: int
+) -> None:
+    graph = random_graph(3, 30, 120)
+    here = [vertex for vertex in graph.ids if owner(np.array([vertex]), partitions)[0] == 0]
+    program = Meddle()
+    program.view = view
+    if what == "cut":
+        program.cut = [edge for edge in dict.fromkeys(graph.edges) if edge[0] in here][::2]
+    if what == "linked":
+        program.linked = [(vertex, other) for vertex in here[::2] for other in graph.ids[::5]]
+    if what == "gone":
+        program.gone = here[::2]
+    ran = run(program, graph, partitions=partitions, seats=2, restart_every=restart_every)
+    assert ran.rows == heard(graph, program)
+
+
+class Rows(Meddle):
+    """Sends lists as well."""
+
+    def compute(self, part: Part, inbox: Inbox) -> bool:
+        if part.superstep == 0:
+            part.send_rows(np.arange(part.n + 1), part.keys)
+        return super().compute(part, inbox)
+
+
+def test_lists_of_rows_do_not_come_along_edges_that_others_change() -> None:
+    ids = np.arange(20)
+    owners = owner(ids, 2)
+    first, second = ids[owners == 0].tolist()[:2]
+    there = int(ids[owners == 1][0])
+    program = Rows()
+    program.cut = [(first, there)]
+    with pytest.raises(VertexError, match="change the graph in another superstep"):
+        run(program, Graph([(first, there), (second, there)]), partitions=2)
 
 
 TEXT = """

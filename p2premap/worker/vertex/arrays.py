@@ -77,9 +77,20 @@ class ArrayPartition:
         """See there."""
         self._begun = False
 
-    def renew(self) -> None:
+    def renew(self, *, changed: bool) -> None:
         """See there."""
+        if changed:
+            self._keep_mail()
         self._telling = self._exchange()
+
+    def _keep_mail(self) -> None:
+        """Where the graph has changed elsewhere, too, mail must be told without the edges that it came along."""
+        if self._inbox.rows is not None:
+            raise VertexError(
+                f"In superstep {self.part.superstep} the graph was changed, and send_rows was called: rows are told by "
+                "the edges that they came along, so change the graph in another superstep."
+            )
+        self._inbox.keep(None)
 
     def counts(self) -> tuple[int, int]:
         """See there."""
@@ -208,17 +219,12 @@ class ArrayPartition:
         """Make the changes of the graph that were asked for; whether there were any.
 
         Raises:
-            VertexError: the program does not say what is to become of its state, or of its mail.
+            VertexError: the program does not say what is to become of its state.
         """
         part = self.part
         found = part.rewiring.rewired(part.graph)
         if found is None:
             return False
-        if self._inbox.rows is not None:
-            raise VertexError(
-                f"In superstep {part.superstep} the graph was changed, and send_rows was called: rows are told by the "
-                "edges that they came along, so change the graph in another superstep."
-            )
         if found.before is not None:
             self._refit(found.before)
         self._inbox.keep(found.before)

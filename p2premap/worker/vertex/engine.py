@@ -189,8 +189,8 @@ class Epoch:
                 self._turn()
             case Count():
                 return Counted((yield from self._greet(fresh=self._fresh)))
-            case Agree():
-                yield from self._agree()
+            case Agree(changed=changed):
+                yield from self._agree(changed=changed)
             case End():
                 raise AssertionError("an end is not performed")
         return None
@@ -222,10 +222,10 @@ class Epoch:
             self._dropped[partition.number] += turned.dropped
         self._inbox = []
 
-    def _agree(self) -> Exchanging[None]:
+    def _agree(self, *, changed: bool) -> Exchanging[None]:
         self._fresh = False
         for partition in self._partitions:
-            partition.renew()
+            partition.renew(changed=changed)
         if not self._partitions or not self._partitions[0].agrees:
             return
         _, asked = yield from self._exchange(ASK, None, lambda seat: self._outgoing(seat, _requests))

@@ -153,7 +153,7 @@ class ObjectPartition:
         """See `Partition`."""
         return self._graph.vertex_count, self._graph.edge_count
 
-    def renew(self) -> None:
+    def renew(self, *, changed: bool) -> None:
         """See `Partition`."""
         self._outbox.renew()
         self._tables.renew()
@@ -371,7 +371,7 @@ class ObjectPartition:
             self._active = np.unpackbits(np.frombuffer(votes, np.uint8), count=count).astype(bool)
         self._messages = inbox.unpacked(messages)
         self._topics = topics
-        self.renew()
+        self.renew(changed=False)
 
     def rows(self) -> Iterator[tuple[object, object]]:
         """See `Partition`."""

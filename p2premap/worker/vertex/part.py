@@ -71,7 +71,8 @@ class Inbox:
         return first, passed[starts + counts] - first, self.column_values[block.columns[along]]
 
     def keep(self, before: Keys | None) -> None:
-        """The graph has changed since this mail was sent: remember it without the edges that it came along.
+        """The graph has changed since this mail was sent, here or where it came from: remember it without the edges
+        that it came along.
 
         Args:
             before: see `p2premap.worker.vertex.rewiring.Rewired`.

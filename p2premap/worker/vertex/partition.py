@@ -77,9 +77,16 @@ class Partition(Protocol):
     def counts(self) -> tuple[int, int]:
         """Its vertices and edges."""
 
-    def renew(self) -> None:
+    def renew(self, *, changed: bool) -> None:
         """Others may have been given other partitions, or changed: forget what was agreed with them. Called in every
-        form, before `requests`."""
+        form, before `requests`.
+
+        Args:
+            changed: the graph is another, here or elsewhere, than when the mail was sent that is here now.
+
+        Raises:
+            VertexError: such mail cannot be had without what is forgotten.
+        """
 
     def requests(self, partition: int) -> Sequence[Buffer]:
         """First round of an agreement: what is asked of another partition (its own included), as pieces."""
