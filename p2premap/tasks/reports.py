@@ -141,7 +141,11 @@ class Reports:
         sent = batch.sent if batch is not None else now
         if batch is not None:
             self._state.release(worker, run, task, second=second)
-        if run.abandoned or (end.outcome is Outcome.DONE and run.is_orphan(task, end.attempt)):
+        if run.abandoned:
+            return False
+        if end.outcome is Outcome.DONE and run.is_orphan(task, end.attempt):
+            if batch is not None:
+                self._state.wait_again(run, task)
             return False
         if end.outcome is Outcome.DONE:
             return self._on_done(now, worker, run, end, raced=backup is not None)

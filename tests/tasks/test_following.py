@@ -249,3 +249,19 @@ def test_what_runs_on_counts_where_all_that_it_was_made_of_is_known() -> None:
     assert heir.holding("A", (1, 0)) == []
     heir.ended("A", [made])
     assert [end.value for told in heir.asked_for(events.TasksEnded) for end in told.ends] == [made.value]
+
+
+def test_what_was_made_of_a_result_that_is_lost_meanwhile_is_made_again() -> None:
+    led = _led()
+    _submit(led, PLAIN, _of(0))
+    led.ended("A", [_large(led, 0, "m")])
+    led.tick(0.1)
+    made = _answer(led, 1, b"of m")
+    heir = _heir(led, "AB")
+    heir.holding("A")
+    assert heir.holding("B", (1, 0)) == [], "all that it was made of is known"
+    _again(heir, 2)
+    assert heir.lost("A") == ["B: calls 0.1000"]
+    heir.ended("B", [_large(heir, 0, "other")])
+    assert heir.ended("B", [made]) == ["B: calls 1.1000"]
+    assert [source.blob for source in _specs(heir)[1].sources] == [blob("other").digest]
