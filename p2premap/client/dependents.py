@@ -171,12 +171,12 @@ class Dependents:
         try:
             while _turns.waiting:
                 dependents, first = _turns.waiting.popleft()
-                if (named := dependents._choose(first)) is not None:
-                    dependents._hand_in(first, named)
+                if (chosen := dependents._choose(first)) is not None:
+                    dependents._hand_in(first, *chosen)
         finally:
             _turns.busy = False
 
-    def _choose(self, call: Call) -> dict[int, Ref] | None:
+    def _choose(self, call: Call) -> tuple[Held, dict[int, Ref]] | None:
         """What it has to name of calls that are under way; None: it goes later, or has gone."""
         with self._state.lock:
             held = self._state.held.get(call)
@@ -196,9 +196,9 @@ class Dependents:
                     return None
                 early = []
             held.going = True
-            return {id(future): self._named(future) for future in early}
+            return held, {id(future): self._named(future) for future in early}
 
-    def _hand_in(self, call: Call, named: dict[int, Ref]) -> None:
+    def _hand_in(self, call: Call, held: Held, named: dict[int, Ref]) -> None:
         error: BaseException | None = None
         try:
             if not call.future.cancelled():
@@ -211,7 +211,8 @@ class Dependents:
         with self._state.idle:
             if error is not None:
                 self._state.packer.leave(call)
-            self._state.held.pop(call, None)
+            if self._state.held.get(call) is held:  # else it has come back meanwhile
+                del self._state.held[call]
             self._state.idle.notify_all()
         if error is not None:
             set_exception(call.future, error)
