@@ -16,6 +16,10 @@ from p2premap.tasks.job import StageId
 
 LOG_BYTES_MAX: Final = 1 << 20
 TAIL_BYTES: Final = 4 << 10
+CUT: Final = b"\n[p2premap cut %d bytes here]\n"
+"""Between the two ends of a log, which have one length."""
+CUT_TAIL: Final = b"\n[p2premap cut about %d bytes here]\n"
+"""Before what an attempt printed after its output so far had become far too long."""
 
 
 class LogFile(NamedTuple):
@@ -62,7 +66,7 @@ def cut_middle(path: str, bytes_max: int) -> None:
         file.seek(size - half)
         end = file.read(half)
         file.seek(half)
-        file.write(b"\n[p2premap cut %d bytes here]\n" % (size - 2 * half))
+        file.write(CUT % (size - 2 * half))
         file.write(end)
         file.truncate()
 
@@ -73,7 +77,7 @@ def cut_tail(path: str, bytes_max: int) -> None:
     try:
         size = os.fstat(descriptor).st_size
         os.ftruncate(descriptor, bytes_max)
-        os.write(descriptor, b"\n[p2premap cut about %d bytes here]\n" % (size - bytes_max))
+        os.write(descriptor, CUT_TAIL % (size - bytes_max))
     finally:
         os.close(descriptor)
 
@@ -121,11 +125,11 @@ def read_output(path: str) -> bytes:
     half = LOG_BYTES_MAX // 2
     try:
         with open(path, "rb") as file:
-            text = file.read(LOG_BYTES_MAX)
-            if len(text) < LOG_BYTES_MAX:
+            text = file.read(LOG_BYTES_MAX + 1)
+            if len(text) <= LOG_BYTES_MAX:
                 return text
             cut = file.seek(-half, os.SEEK_END) - half
-            return b"%s\n[p2premap cut %d bytes here]\n%s" % (text[:half], cut, file.read(half))
+            return text[:half] + CUT % cut + file.read(half)
     except OSError:
         return b""
 

@@ -28,6 +28,7 @@ from p2premap.ids import short
 from p2premap.tasks.job import Part, Source
 from p2premap.web.endpoints import Call, Endpoint, Media
 from p2premap.web.jobs import prefix_of, whole_view
+from p2premap.web.lognews import LogNews
 from p2premap.web.problems import Problem
 from p2premap.web.service import DOWNLOADS_MAX, FOLLOWERS_MAX, Service, has, reply
 from p2premap.web.world import Update
@@ -206,27 +207,6 @@ async def _followed(
         await asyncio.sleep(max(LOOK_S, COST * (time.monotonic() - began)))
         over = await _phase_over(call, job)
         pieces = call.web.daemon.chunks(lambda n: ask(request=n))
-
-
-class LogNews:
-    """Of logs that are read again and again, what is new; under the head of its attempt, where that is another one."""
-
-    def __init__(self) -> None:
-        self._told: dict[bytes, int] = {}
-        self._last = b""
-
-    def of(self, piece: bytes) -> bytes:
-        """What is new of the log of an attempt, which begins with its head."""
-        head, _, text = piece.partition(b"\n")
-        known = self._told.get(head, -1)
-        if not piece or len(text) <= known:
-            return b""
-        self._told[head] = len(text)
-        fresh = text[max(known, 0) :]
-        if head == self._last:
-            return fresh
-        self._last = head
-        return head + b"\n" + fresh
 
 
 # --- results ------------------------------------------------------------------------------------------------------

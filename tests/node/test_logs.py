@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,6 +65,18 @@ def test_a_long_log_keeps_its_two_ends(tmp_path_factory, text: bytes, bytes_max:
         half = bytes_max // 2
         marker = b"\n[p2premap cut %d bytes here]\n" % (len(text) - 2 * half)
         assert kept == text[:half] + marker + text[len(text) - half :]
+
+
+@pytest.mark.parametrize("size", [0, 99, 100, 101, 1_000])
+def test_what_an_attempt_has_printed_so_far_is_what_its_log_will_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(logs, "LOG_BYTES_MAX", 100)
+    path = tmp_path / "output"
+    path.write_bytes(bytes(n % 251 for n in range(size)))
+    so_far = logs.read_output(str(path))
+    logs.store_output(str(path), str(tmp_path / "log"), 100)
+    assert so_far == (tmp_path / "log").read_bytes()
 
 
 def test_output_is_cut_while_somebody_appends(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from p2premap.errors import PeerUnreachable, RemoteProtocolError
 from p2premap.ids import Digest, NodeId, RequestId
 from p2premap.tasks.job import Source
 from p2premap.web import output
-from p2premap.web.output import LogNews, Streaming, read_file
+from p2premap.web.output import Streaming, read_file
 from p2premap.web.problems import Problem
 from p2premap.web.service import Service
 
@@ -169,16 +169,3 @@ def test_a_damaged_one_is_refused_before_anything_of_it_is_sent(part: Path) -> N
     with pytest.raises(Problem, match="damaged"):
         read(part, 0, 10, digest=bytes(32))
     assert read(part, 0, 10, digest=bytes(32), checked=True) == PART[:10]
-
-
-# --- logs ---------------------------------------------------------------------------------------------------------
-
-
-def test_of_logs_that_are_read_again_only_what_is_new_is_told() -> None:
-    news = LogNews()
-    assert news.of(b"==> a <==\none\n") == b"==> a <==\none\n"
-    assert news.of(b"==> b <==\n") == b"==> b <==\n"
-    assert news.of(b"==> a <==\none\n") == b""
-    assert news.of(b"==> a <==\none\ntw") == b"==> a <==\ntw"
-    assert news.of(b"==> a <==\none\ntwo\n") == b"o\n"
-    assert news.of(b"") == b""
