@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
+from p2premap.client import leftovers as _leftovers  # noqa: F401  (before `_at_exit`, which is to come before it)
 from p2premap.client.callline import CallLine
 from p2premap.client.connection import Connection
 from p2premap.client.future import Future

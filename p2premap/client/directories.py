@@ -5,9 +5,7 @@ Each part is there whole or not at all, and the parts of an earlier job are not 
 
 from __future__ import annotations
 
-import atexit
 import os
-import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -16,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from p2premap.client import leftovers
 from p2premap.errors import ConfigError, P2PRemapError
 from p2premap.tasks.job import Part
 from p2premap.worker import urls
@@ -94,14 +93,14 @@ class PartsDirectory:
         temporary = final.with_name(f".{final.name}.{os.getpid()}")
         if final not in self._ours and os.path.lexists(final):
             raise OutputFailed(f"{final} is there already; remove it or name another directory.")
-        self._ours.add(final)
         try:
-            if self._place != self.path and not self._place.exists():
-                atexit.register(shutil.rmtree, self._place, ignore_errors=True)  # of a job that does not succeed
+            if self._place != self.path:
+                leftovers.places.add(self._place)  # of a job that does not succeed
             final.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 size = sum(file.write(piece) for piece in pieces)
             temporary.replace(final)
+            self._ours.add(final)
         except OSError as error:
             raise OutputFailed(f"Cannot write {final}: {error.strerror}.") from None
         finally:
@@ -113,13 +112,19 @@ class PartsDirectory:
         """All parts are here: now they replace those of the earlier job.
 
         Raises:
-            OutputFailed: the disk is gone, or a file is in the way; what could not be moved is still there.
+            OutputFailed: a part is gone, and nothing is replaced; the disk is gone, or a file is in the way, and what
+                could not be moved is still there, also when the program ends.
         """
         if self._place == self.path:
             return
+        if gone := [file for file in self._ours if not file.is_file()]:
+            raise OutputFailed(f"{min(gone)} is gone, and nothing in {self.path} was replaced; fetch the output again.")
+        leftovers.places.discard(self._place)
         try:
-            for old in self._old:
+            while self._old:
+                old = self._old[-1]
                 old.unlink(missing_ok=True)
+                self._old.pop()
                 with suppress(OSError):  # other files may be in it
                     if old.parent != self.path:
                         old.parent.rmdir()
@@ -127,9 +132,11 @@ class PartsDirectory:
                 final = self.path / file.relative_to(self._place)
                 final.parent.mkdir(exist_ok=True)
                 file.replace(final)
-            shutil.rmtree(self._place, ignore_errors=True)
+                self._ours.discard(file)
+            leftovers.remove(self._place)
         except OSError as error:
-            raise OutputFailed(f"Cannot replace the output in {self.path}: {error.strerror}.") from None
+            why = f"{error.strerror}; what is not there yet is in {self._place}"
+            raise OutputFailed(f"Cannot replace the output in {self.path}: {why}.") from None
 
 
 class UrlDirectory:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from p2premap.client.private import PrivateCluster
 from p2premap.errors import ConfigError
 from p2premap.ids import Digest
 from p2premap.tasks.job import SAVED_PARTS_FIRST, Part, Source
-from tests.cluster import job_file, p2premap
+from tests.cluster import environment, job_file, p2premap
 
 SOURCE = Source(digest=Digest(bytes(32)), start=0, end=3, holders=())
 
@@ -55,6 +57,65 @@ def test_an_earlier_output_stays_until_the_new_one_is_whole(tmp_path: Path) -> N
         "part-00000": "newer", "words/part-00000.jsonl": "new", "notes.txt": "old", "other/page.png": "old",
     }  # fmt: skip
     assert not (tmp_path / "00003").exists()
+
+
+def test_nothing_is_replaced_by_what_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "part-00000").write_text("old")
+    target = PartsDirectory(str(tmp_path), overwrite=True)
+    target.write(part(0), iter([b"new"]))
+    target.write(part(1), iter([b"new"]))
+    next(tmp_path.glob(".new-*/part-00001")).unlink()
+    with pytest.raises(OutputFailed, match=r"part-00001 is gone, .* was replaced; fetch the output again"):
+        target.deliver()
+    assert (tmp_path / "part-00000").read_text() == "old"
+
+
+def test_what_cannot_be_replaced_can_when_nothing_is_in_the_way_any_more(tmp_path: Path) -> None:
+    (tmp_path / "part-00000").write_text("old")
+    target = PartsDirectory(str(tmp_path), overwrite=True)
+    for number in range(3):
+        target.write(part(number), iter([b"new"]))
+    (tmp_path / "part-00001").mkdir()
+    with pytest.raises(OutputFailed, match=r"Is a directory; what is not there yet is in .*\.new-"):
+        target.deliver()
+    (tmp_path / "part-00001").rmdir()
+    target.deliver()
+    assert tree(tmp_path) == dict.fromkeys(("part-00000", "part-00001", "part-00002"), "new")
+
+
+ENDS = """
+import sys
+from p2premap.client import cluster
+from p2premap.client.directories import PartsDirectory
+from p2premap.ids import Digest
+from p2premap.tasks.job import Part, Source
+
+class Connected:
+    def shutdown(self):
+        if sys.argv[2] == "well":
+            target.deliver()
+
+cluster.opened[Connected()] = None
+target = PartsDirectory(sys.argv[1], overwrite=True)
+source = Source(digest=Digest(bytes(32)), start=0, end=3, holders=())
+target.write(Part(number=0, source=source), iter([b"new"]))
+"""
+
+
+@pytest.mark.parametrize(("how", "left"), [("well", "new"), ("badly", "old")])
+def test_a_program_that_ends_replaces_the_earlier_output_or_leaves_it(tmp_path: Path, how: str, left: str) -> None:
+    (tmp_path / "part-00000").write_text("old")
+    done = subprocess.run(
+        [sys.executable, "-c", ENDS, tmp_path, how],
+        cwd=Path(__file__).parents[2],
+        env=environment(tmp_path / "home"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert tree(tmp_path) == {"part-00000": left}
+    assert not list(tmp_path.glob(".new-*"))
 
 
 def test_a_job_does_not_read_what_it_is_to_replace(
