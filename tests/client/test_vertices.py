@@ -103,6 +103,8 @@ def test_edges_in_a_list(cluster: Cluster) -> None:
     numpy = pytest.importorskip("numpy")
     found = cluster.run_vertex("degrees", numpy.array([[1, 2], [1, 3]]))
     assert found == {1: (0, 2), 2: (1, 0), 3: (1, 0)}
+    weighed = numpy.array([[0, 1, 2.5], [1, 2, 0.5]])
+    assert cluster.run_vertex("sssp", weighed, weights=True, source=0) == {0: 0.0, 1: 2.5, 2: 3.0}
     for edges, options, said in (
         ([(1, 2), (3, 4, 5)], {}, r"\(3, 4, 5\) is no edge: give \(source, target\); with weights=True"),
         ([(1, 2)], {"weights": True}, r"\(1, 2\) is no edge: give \(source, target, weight\)"),

@@ -49,11 +49,14 @@ def of_networkx(graph: Any, weight: str | None) -> Foreign:  # noqa: ANN401  (ne
 
 
 def of_edges(edges: Any, *, weighted: bool) -> Foreign:  # noqa: ANN401  (checked here)
-    """Edges as (source, target), or (source, target, weight): a list of them, or an array with a row for each.
+    """Edges as (source, target), or (source, target, weight): a list of them, or an array with a row for each, where
+    ids may be floats beside weights.
 
     Raises:
         JobRejected: one is something else, ids are of other types than integers or text, or a weight is no number.
     """
+    if weighted and isinstance(edges, np.ndarray) and edges.dtype.kind == "f" and edges.shape[1:] == (3,):
+        return _of_floats(edges)
     rows = edges.tolist() if isinstance(edges, np.ndarray) else list(edges)
     form = "(source, target, weight)" if weighted else "(source, target)"
     for row in rows:
@@ -62,6 +65,19 @@ def of_edges(edges: Any, *, weighted: bool) -> Foreign:  # noqa: ANN401  (checke
             raise JobRejected(f"{shorten(row)} is no edge: give {form}{more}.")
     ids = dict.fromkeys(end for row in rows for end in row[:2])
     return _graph(list(ids), rows, "weight" if weighted else None, "make them integers or text")
+
+
+def _of_floats(edges: Array) -> Foreign:
+    """An array has one type for all of its columns: ids are floats where weights are."""
+    ends, bits = edges[:, :2], np.finfo(edges.dtype).nmant + 1
+    wrong = ends[~((np.abs(ends) < 2.0**bits) & (ends == np.floor(ends)))]
+    if len(wrong):
+        raise JobRejected(
+            f"{wrong[0]} is the id of a vertex in an array of {edges.dtype}, and no whole number below 2^{bits}: make "
+            "ids integers or text, in a list of (source, target, weight) if need be."
+        )
+    sources, targets = ends.astype(np.int64).T
+    return Foreign(sources, targets, edges[:, 2].astype(np.float64), np.unique(ends).astype(np.int64))
 
 
 def _graph(nodes: Sequence[Any], rows: Sequence[Sequence[Any]], weight: str | None, advice: str) -> Foreign:
