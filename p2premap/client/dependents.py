@@ -168,13 +168,20 @@ class Dependents:
         if _turns.busy:
             return  # another one failed, and so does this: a long chain must not be a deep stack
         _turns.busy = True
+        interrupt: BaseException | None = None
         try:
             while _turns.waiting:
                 dependents, first = _turns.waiting.popleft()
-                if (chosen := dependents._choose(first)) is not None:
-                    dependents._hand_in(first, *chosen)
+                try:
+                    if (chosen := dependents._choose(first)) is not None:
+                        dependents._hand_in(first, *chosen)
+                except BaseException as error:  # such as Ctrl-C; those behind this one are other calls
+                    dependents._let_go(first)
+                    interrupt = error
         finally:
             _turns.busy = False
+        if interrupt is not None:
+            raise interrupt
 
     def _choose(self, call: Call) -> tuple[Held, dict[int, Ref]] | None:
         """What it has to name of calls that are under way; None: it goes later, or has gone."""
@@ -200,8 +207,9 @@ class Dependents:
 
     def _hand_in(self, call: Call, held: Held, named: dict[int, Ref]) -> None:
         error: BaseException | None = None
+        wanted = not call.future.cancelled()
         try:
-            if not call.future.cancelled():
+            if wanted:
                 call.refs = self._refs(call, named)
                 if not named:
                     call.things = [thing for thing in call.things if isinstance(thing, Shared)]
@@ -209,13 +217,21 @@ class Dependents:
         except (Exception, CancelledError) as trouble:
             error = trouble
         with self._state.idle:
-            if error is not None:
+            if error is not None or not wanted:
                 self._state.packer.leave(call)
             if self._state.held.get(call) is held:  # else it has come back meanwhile
                 del self._state.held[call]
             self._state.idle.notify_all()
         if error is not None:
             set_exception(call.future, error)
+
+    def _let_go(self, call: Call) -> None:
+        """Its hand-in was interrupted: whether or not it has gone, it ends here."""
+        with self._state.idle:
+            self._state.packer.leave(call)
+            self._state.held.pop(call, None)
+            self._state.idle.notify_all()
+        call.future.cancel()
 
     def _refs(self, call: Call, named: dict[int, Ref]) -> list[Ref]:
         refs = []

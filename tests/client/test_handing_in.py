@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -79,4 +77,42 @@ def test_a_call_that_comes_back_before_its_hand_in_has_returned_is_not_forgotten
     line.dependents.add(second)
     assert line.state.packer.waiting() == [second]
     assert not line.state.held
+    assert line.state.packer.early == 1
+
+
+def test_one_that_is_cancelled_as_it_goes_takes_no_place(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    choose = Dependents._choose
+
+    def cancelled_after(dependents: Dependents, call: Call) -> object:
+        chosen = choose(dependents, call)
+        assert line.state.packer.early == 1
+        call.future.cancel()
+        return chosen
+
+    monkeypatch.setattr(Dependents, "_choose", cancelled_after)
+    line.dependents.add(line.call(_first(line)))
+    assert (line.state.packer.early, line.state.held) == (0, {})
+
+
+def test_an_interrupt_ends_the_call_that_is_handed_in_and_no_other(line: Line) -> None:
+    def interrupted(call: Call) -> None:
+        raise KeyboardInterrupt
+
+    other, unsent = line.call(_first(line)), line.call()
+    hit, behind = line.call(unsent.future), line.call(unsent.future)
+    line.dependents.add(hit)
+    line.dependents.add(behind)
+
+    def interrupts(call: Call) -> None:
+        unsent.future.set_result(1)  # the other two can go now
+        line.submitting.append(interrupted)
+
+    line.submitting = [interrupts]
+    with pytest.raises(KeyboardInterrupt):
+        line.dependents.add(other)
+    assert hit.future.cancelled()
+    assert line.state.packer.waiting() == [other, hit, behind]
+    assert line.state.held == {}
+    assert line.send() is other
+    assert line.send() is behind
     assert line.state.packer.early == 1
