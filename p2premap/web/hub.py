@@ -41,7 +41,6 @@ SILENCE_S: Final = 20.0
 CHUNK_BYTES: Final = 256 << 10
 COMMENT_S: Final = 10.0
 _COMMENT: Final = b": still here\n\n"
-BYE: Final = b"event: bye\ndata: {}\n\n"
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +139,7 @@ class Hub:
                         await more.wait()
                 except TimeoutError:
                     yield _COMMENT
-            yield BYE
+            yield b"event: bye\ndata: " + msgspec.json.encode(Update(at=time.time())) + b"\n\n"
         except TimeoutError:
             return
         finally:

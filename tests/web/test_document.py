@@ -31,7 +31,7 @@ from p2premap.web.app import ENDPOINTS
 from p2premap.web.endpoints import document
 from p2premap.web.world import Update
 from tests.cluster import private
-from tests.web.api import Api, soon
+from tests.web.api import Api, events, soon
 
 EVENTS, DRAIN = "/api/v1/events", "/api/v1/nodes/{node}/drain"
 CHECKS = [
@@ -100,6 +100,17 @@ def test_draining_a_node(two: PrivateCluster, one_of_two: Api) -> None:
     drained = psutil.Process(two.pids[1])
     soon(lambda: drained.status() == psutil.STATUS_ZOMBIE)
     soon(lambda: one_of_two.get("/nodes/d2").json.get("state") != "alive")
+
+
+def test_every_event_is_documented_and_the_last_says_that_the_node_stops(two: PrivateCluster, one_of_two: Api) -> None:
+    with one_of_two.stream("/events") as stream:
+        told = events(stream)
+        first = next(told)
+        two.stop("d1")
+        found = [first, *told]
+    assert (found[0].name, found[-1].name) == ("snapshot", "bye")
+    for event in found:
+        msgspec.convert(event.data, Update)
 
 
 # --- who may not --------------------------------------------------------------------------------------------------

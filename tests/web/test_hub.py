@@ -151,7 +151,10 @@ def test_the_last_event_is_a_good_bye() -> None:
         stream = hub.follow("")
         await anext(stream)
         hub.bye()
-        assert [data async for data in stream] == [hubs.BYE]
+        (data,) = [data async for data in stream]
+        name, _, text = data.partition(b"\ndata: ")
+        said = msgspec.json.decode(text, type=hubs.Update)
+        assert (name, said) == (b"event: bye", hubs.Update(at=said.at))
 
     asyncio.run(run())
 
