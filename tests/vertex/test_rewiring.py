@@ -310,6 +310,65 @@ def test_lists_of_rows_do_not_come_along_edges_that_others_change() -> None:
         run(program, Graph([(first, there), (second, there)]), partitions=2)
 
 
+class Leave(ArrayProgram):
+    """In superstep 0 all write along their edges, and to vertex 0 by name, which goes, and perhaps comes back."""
+
+    dtype = "int64"
+    fresh: ClassVar = {"got": 100}
+    back = False
+    letters = False
+
+    def start(self, part: Part) -> None:
+        part.state["got"] = np.zeros(part.n, np.int64)
+
+    def compute(self, part: Part, inbox: Inbox) -> bool:
+        if self.combine:
+            part.state["got"] += inbox.values
+        else:
+            starts, counts, values = inbox.lists()
+            for place in range(part.n):
+                part.state["got"][place] += values[starts[place] : starts[place] + counts[place]].sum()
+            for slots, values in inbox.letters:
+                np.add.at(part.state["got"], slots, values)
+        if part.superstep == 0:
+            part.send_all(part.keys)
+            if self.letters:
+                part.send(np.zeros(part.n, np.int64), part.keys)
+        if part.superstep == 0 and part.find(5) >= 0:
+            part.remove_vertices([0])
+            part.add_vertices([0] if self.back else [])
+        return True
+
+    def result(self, part: Part) -> np.ndarray:
+        return part.state["got"]
+
+
+STAR = Graph([*((vertex, 0) for vertex in range(1, 6)), (1, 2), (0, 3)])
+
+
+@pytest.mark.parametrize("restart_every", [0, 1])
+@pytest.mark.parametrize("partitions", [1, 3])
+@pytest.mark.parametrize("combine", ["sum", ""])
+def test_mail_along_edges_to_a_vertex_that_goes_is_counted(combine: str, partitions: int, restart_every: int) -> None:
+    program = Leave()
+    program.combine = combine
+    ran = run(program, STAR, partitions=partitions, seats=2, restart_every=restart_every)
+    assert ran.rows == {1: 0, 2: 1, 3: 0, 4: 0, 5: 0}
+    assert ran.dropped == (1 if combine else 5)
+    with pytest.raises(VertexError, match=rf"In superstep 0, {ran.dropped} messages went to vertices that do not"):
+        run(program, STAR, partitions=partitions, unknown="error")
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+@pytest.mark.parametrize("combine", ["sum", ""])
+def test_a_vertex_that_goes_and_comes_back_has_its_mail(combine: str, partitions: int) -> None:
+    program = Leave()
+    program.combine = combine
+    options = {"back": True, "letters": True}
+    ran = run(program, STAR, partitions=partitions, seats=2, options=options, unknown="error")
+    assert ran.rows == {0: 100 + 15 + 15, 1: 0, 2: 1, 3: 0, 4: 0, 5: 0}
+
+
 TEXT = """
     import numpy as np
     import p2premap

@@ -18,7 +18,7 @@ from p2premap.vertex.program import ArrayProgram, Hooks
 from p2premap.worker.gang import Buffer
 from p2premap.worker.vertex import graphfile
 from p2premap.worker.vertex.exchange import ALONG_EDGES, Exchange, unpack
-from p2premap.worker.vertex.kernels import Array, Edges, Keys, reducer, simple
+from p2premap.worker.vertex.kernels import Array, Edges, Keys, places_of, reducer, simple
 from p2premap.worker.vertex.letters import Letters
 from p2premap.worker.vertex.owners import ranges_of
 from p2premap.worker.vertex.part import Inbox, Part
@@ -188,7 +188,7 @@ class ArrayPartition:
         assert part.exchange is not None, "the partitions have agreed"
         assert part.letters is not None, "made with the partition"
         self._inbox = self._along(part.exchange)
-        changed = self._rewire()
+        changed, gone = self._rewire()
         letters = part.letters.turn(part.keys)
         if self._how is None:
             self._inbox.letters = letters
@@ -196,7 +196,7 @@ class ArrayPartition:
             values = self._inbox.values
             for slots, sent in letters:
                 values[slots] = self._how.ufunc(values[slots], sent)
-        dropped = part.exchange.lost() + part.letters.lost()
+        dropped = part.exchange.lost() + part.letters.lost() + gone
         if dropped and self._settings.unknown == ERROR:
             raise VertexError(
                 f"In superstep {part.superstep}, {dropped} messages went to vertices that do not exist; "
@@ -215,8 +215,9 @@ class ArrayPartition:
         inbox.rows = exchange.rows()
         return inbox
 
-    def _rewire(self) -> bool:
-        """Make the changes of the graph that were asked for; whether there were any.
+    def _rewire(self) -> tuple[bool, int]:
+        """Make the changes of the graph that were asked for: whether there were any, and how many values came along
+        edges for vertices that are gone. One that went and came again is new, and has its mail.
 
         Raises:
             VertexError: the program does not say what is to become of its state.
@@ -224,13 +225,15 @@ class ArrayPartition:
         part = self.part
         found = part.rewiring.rewired(part.graph)
         if found is None:
-            return False
+            return False, 0
+        places = None
         if found.before is not None:
             self._refit(found.before)
-        self._inbox.keep(found.before)
+            places = places_of(part.keys, found.graph.keys).astype(np.int64)
+        gone = self._inbox.keep(places)
         part.rewire(found.graph, self._view(found.graph))
         self._rewired = True
-        return True
+        return True, gone
 
     def _refit(self, before: Keys) -> None:
         """Vertices have come or gone: the arrays of the state that the program names get entries for those there are

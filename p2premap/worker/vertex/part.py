@@ -70,24 +70,32 @@ class Inbox:
         first = passed[starts]
         return first, passed[starts + counts] - first, self.column_values[block.columns[along]]
 
-    def keep(self, before: Keys | None) -> None:
+    def keep(self, places: Keys | None) -> int:
         """The graph has changed since this mail was sent, here or where it came from: remember it without the edges
         that it came along.
 
         Args:
-            before: see `p2premap.worker.vertex.rewiring.Rewired`.
+            places: where each vertex that there is now was then, -1: nowhere; None: the vertices are the same.
+
+        Returns:
+            How many values came for vertices that are gone; those that were combined count as one.
         """
         if self._values is None:
             self.kept = self.lists()
             self.column_values = self.column_mask = None
-        if before is None:
-            return
-        self._n = len(before)
+        if places is None:
+            return 0
+        gone = np.ones(self._n, np.bool_)
+        gone[places[places >= 0]] = False
+        lost, self._n = 0, len(places)
         if self._values is not None:
-            self._values = moved(self._values, before, self._identity)
+            lost = int(np.count_nonzero(self.mask & gone))
+            self._values = moved(self._values, places, self._identity)
         if self.kept is not None:
             starts, counts, values = self.kept
-            self.kept = moved(starts, before, 0), moved(counts, before, 0), values
+            lost = int(counts[gone].sum())
+            self.kept = moved(starts, places, 0), moved(counts, places, 0), values
+        return lost
 
 
 class Part:
