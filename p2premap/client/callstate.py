@@ -20,13 +20,15 @@ class Held:
         lacking: futures, by their `id`, that have no result yet and whose calls are not under way.
         unknown: all of them that have no result yet.
         going: it is being handed in.
+        named: the packs that it names then.
     """
 
-    __slots__ = ("going", "lacking", "unknown")
+    __slots__ = ("going", "lacking", "named", "unknown")
 
     def __init__(self, awaited: Iterable[int] = (), *, going: bool = False) -> None:
         self.lacking, self.unknown = set(awaited), set(awaited)
         self.going = going
+        self.named: tuple[int, ...] = ()
 
 
 class CallState:

@@ -202,8 +202,9 @@ class Dependents:
                     self._crowd.append(call)
                     return None
                 early = []
-            held.going = True
-            return held, {id(future): self._named(future) for future in early}
+            named = {id(future): self._named(future) for future in early}
+            held.going, held.named = True, tuple(ref.pack for ref in named.values())
+            return held, named
 
     def _hand_in(self, call: Call, held: Held, named: dict[int, Ref]) -> None:
         error: BaseException | None = None

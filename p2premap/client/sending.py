@@ -21,7 +21,7 @@ import blake3
 from p2premap.client.callstate import CallState
 from p2premap.client.captured import Captured, captured
 from p2premap.client.connection import Connection
-from p2premap.client.packs import Call, Pack
+from p2premap.client.packs import Call, Pack, calls_of
 from p2premap.client.pickles import dumps, look_for_modules, names_local
 from p2premap.client.puts import is_same, put_pieces
 from p2premap.client.references import Shared, dumps_referring
@@ -108,6 +108,8 @@ class Sender:
         self._functions = Functions()
         self._opened: Opened | None = None
         self._node: NodeId | None = None
+        self._spoken = False
+        """Something was sent: a leader keeps back what waits for others until the program has spoken."""
         self._next = 0
         self._cancelled: list[int] = []
         self._flushing = False
@@ -254,6 +256,8 @@ class Sender:
                 if not packs and not cancelled:
                     return
                 self._flushing = True
+                # the job may have another leader already than when it was handed in; there is nothing to withdraw yet
+                again, self._spoken = not self._spoken, True
                 first = packs[0].number if packs else self._next
                 first_function, functions = self._functions.sent, self._functions.packed[self._functions.sent :]
                 self._functions.sent = len(self._functions.packed)
@@ -266,6 +270,7 @@ class Sender:
                     first=first,
                     packs=[pack.body for pack in packs],
                     cancelled=cancelled,
+                    again=again,
                 )
                 self._send(opened, extension)
             except PeerUnreachable:
@@ -373,15 +378,22 @@ class Sender:
         self._hand_in(opened, known, [bodies.get(number, _VOID) for number in range(known, following)], len(functions))
         if self._node is not None:
             # a leader that has not heard of these results would make them again, and others from that
-            here = {ref.pack for pack in packs if pack.early for ref in pack.calls[0].refs if ref.kind == CALL}
-            lacking = sorted(here - bodies.keys())
+            with self._state.lock:
+                here = sorted(self._named() - self._state.packer.under_way.keys())
             self._send(
-                opened, pack_extension(first_function=len(functions), first=following, cancelled=lacking, again=True)
+                opened, pack_extension(first_function=len(functions), first=following, cancelled=here, again=True)
             )
         with self._state.lock:
             self._node = node
             self._opened = opened
         self.flush()
+
+    def _named(self) -> set[int]:
+        """The packs that calls name which are under way, or wait to be sent. The caller holds the lock."""
+        packer = self._state.packer
+        calls = (*calls_of(packer.under_way.values()), *packer.waiting())
+        named = {ref.pack for call in calls for ref in call.refs if ref.kind == CALL}
+        return named.union(*(held.named for held in self._state.held.values()))
 
     def _hand_in(self, opened: Opened, first: int, bodies: list[bytes], functions: int) -> None:
         """Packs that were handed in before, in frames that are not too long."""
