@@ -27,6 +27,9 @@ PROBE = ".p2premap"
 """An empty file, written to see whether anything can be."""
 
 
+_NEW = ".new-"
+
+
 class OutputFailed(P2PRemapError):
     """A part could not be written here; the job itself is well."""
 
@@ -50,7 +53,7 @@ class PartsDirectory:
         self._ours: set[Path] = set()
         try:
             found = chain.from_iterable(map(self.path.glob, PARTS)) if self.path.exists() else ()
-            self._old = [file for file in found if not file.is_dir()]
+            self._old = [file for file in found if not file.is_dir() and not self._is_new(file)]
         except OSError as error:
             raise ConfigError(f"Cannot read the output directory {path}: {error.strerror}.") from None
         if self._old and not overwrite:
@@ -58,7 +61,7 @@ class PartsDirectory:
             raise ConfigError(
                 f"{path} holds the output of an earlier job ({name}); name another, or say {said} to replace it."
             )
-        self._place = self.path / f".new-{os.getpid()}" if overwrite else self.path
+        self._place = self.path / f"{_NEW}{os.getpid()}-{os.urandom(4).hex()}" if overwrite else self.path
         place = self.path.absolute()
         while not place.exists():
             place = place.parent
@@ -68,6 +71,10 @@ class PartsDirectory:
             os.rmdir(tempfile.mkdtemp(prefix=".p2premap-", dir=place))  # access(2) says yes to root everywhere
         except OSError:
             raise ConfigError(f"Cannot write the output to {path}: {place} is not writable.") from None
+
+    def _is_new(self, file: Path) -> bool:
+        """It is of another job, which is to replace the same output."""
+        return file.relative_to(self.path).parts[0].startswith(_NEW)
 
     def refuse_old_as_input(self, files: Collection[str]) -> None:
         """See to it that a job does not read what it is to replace, as ``run job.py . -o out --overwrite`` would.
@@ -137,6 +144,12 @@ class PartsDirectory:
         except OSError as error:
             why = f"{error.strerror}; what is not there yet is in {self._place}"
             raise OutputFailed(f"Cannot replace the output in {self.path}: {why}.") from None
+
+    def discard(self) -> None:
+        """No more parts come, and those that are to replace others will not; where there were none they stay."""
+        if self._place != self.path:
+            leftovers.remove(self._place)
+            self._ours.clear()
 
 
 class UrlDirectory:

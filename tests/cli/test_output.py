@@ -70,6 +70,27 @@ def test_nothing_is_replaced_by_what_is_not_there(tmp_path: Path) -> None:
     assert (tmp_path / "part-00000").read_text() == "old"
 
 
+def test_two_jobs_replace_the_same_output_and_do_not_meet(tmp_path: Path) -> None:
+    (tmp_path / "part-00000").write_text("old")
+    targets = [PartsDirectory(str(tmp_path), overwrite=True)]
+    targets[0].write(part(0), iter([b"first"]))
+    targets.append(PartsDirectory(str(tmp_path), overwrite=True))
+    targets[1].write(part(0), iter([b"second"]))
+    targets[1].deliver()
+    assert (tmp_path / "part-00000").read_text() == "second"
+    targets[0].deliver()
+    assert tree(tmp_path) == {"part-00000": "first"}
+
+
+def test_what_will_not_be_delivered_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "part-00000").write_text("old")
+    target = PartsDirectory(str(tmp_path), overwrite=True)
+    target.write(part(0), iter([b"new"]))
+    target.discard()
+    assert [file.name for file in tmp_path.iterdir()] == ["part-00000"]
+    assert tree(tmp_path) == {"part-00000": "old"}
+
+
 def test_what_cannot_be_replaced_can_when_nothing_is_in_the_way_any_more(tmp_path: Path) -> None:
     (tmp_path / "part-00000").write_text("old")
     target = PartsDirectory(str(tmp_path), overwrite=True)
