@@ -25,9 +25,8 @@ OVERWRITE = "--overwrite"
 
 PROBE = ".p2premap"
 """An empty file, written to see whether anything can be."""
-
-
 _NEW = ".new-"
+"""So begins the place of parts that are to replace others."""
 
 
 class OutputFailed(P2PRemapError):

@@ -57,7 +57,7 @@ class Job:
         self._connect = connect
         self._job = job
         self._target = target
-        self._collector = Collector(connect, target)
+        self._collector = Collector(connect, target, whole_parts=True)
         self._collecting = threading.Lock()
         self._delivered = target is None
         self._seen: JobView | None = None
@@ -116,11 +116,14 @@ class Job:
 
     def watch(self) -> Iterator[JobShape]:
         """Its status whenever that changes, until it is over. Raises as `status`."""
-        with waiting():
-            for view in follow(self._connect, self._job, known=True):
-                if view is not None:
-                    self._note(view)
-                    yield JobShape.of(view)
+        views = (view for view in follow(self._connect, self._job, known=True) if view is not None)
+        while True:
+            with waiting():
+                view = next(views, None)
+            if view is None:
+                return
+            self._note(view)
+            yield JobShape.of(view)
 
     def logs(self) -> str:
         """What its attempts have printed, as far as the nodes that have it answer. Raises as `status`."""
@@ -133,7 +136,7 @@ class Job:
         """Until it is over, and its parts are where they were to be written; False where the time is over before.
 
         Args:
-            timeout: seconds.
+            timeout: seconds; a part that is being fetched then is fetched to its end all the same.
 
         Raises:
             JobLost: no node that answers knows it, or has its output.
@@ -224,7 +227,13 @@ class Job:
             JobFailed, JobCancelled, JobLost, OutputFailed: as `result` and `wait`.
         """
         target = directory(os.fspath(place), overwrite=overwrite)
-        Collector(self._connect, target).take(self._ended_well(None))
+        view = self._ended_well(None)
+        try:
+            Collector(self._connect, target).take(view)
+        except BaseException:
+            if isinstance(target, PartsDirectory):
+                target.discard()
+            raise
         target.deliver()
 
     # --- as people see it -------------------------------------------------------------------------------------------
@@ -280,8 +289,13 @@ class Job:
                     see_through(self._connect, self._job, self._collector, self._note, tick, known=True, look_s=look_s)
             except _TimeIsOver:
                 return False
-        if not self._delivered and self._end is not None and self._end.phase is Phase.DONE:
-            assert self._target is not None
+            if self._end is None:  # who said so did not have all its parts
+                self._look()
+        if self._end is None:
+            raise JobLost(f"No node that answers can tell how the job {self.id[:8]} ended; try again.", job=self.id)
+        if self._target is not None and self._end.phase is not Phase.DONE:
+            self._target.discard()
+        elif self._target is not None and not self._delivered:
             self._collector.take(self._end)
             self._target.deliver()
             self._delivered = True

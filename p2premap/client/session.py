@@ -100,11 +100,13 @@ class Collector:
     Args:
         output: None where nobody wants them here.
         told: called after each part with how many parts and bytes are here.
+        whole_parts: no part is broken off: who stops and soon comes back would begin a large one again and again.
     """
 
     connect: Connect
     output: Output | None
     told: Callable[[int, int], None] = lambda parts, size_bytes: None
+    whole_parts: bool = False
     size_bytes: int = 0
     _here: dict[int, _Fetched] = field(default_factory=dict)
 
@@ -114,7 +116,7 @@ class Collector:
         While the job goes on, a part that cannot be had now is left for a later view: it may be being made again.
 
         Args:
-            tick: called at least twice a second meanwhile; may raise to stop.
+            tick: called at least twice a second meanwhile, or between `whole_parts`; may raise to stop.
 
         Raises:
             JobLost: the job is over, and a part of it can be read from nobody.
@@ -141,11 +143,13 @@ class Collector:
 
     def _fetch(self, view: JobView, part: Part, tick: Callable[[], None]) -> None:
         assert self.output is not None
+        within: Callable[[], None] = (lambda: None) if self.whole_parts else tick
         for left in reversed(range(TRIES)):
+            tick()
             try:
                 with self.connect() as connection:
                     leader = None if view.leader == NOBODY else view.leader
-                    pieces = read_part(connection, JobId(view.job), part.number, leader=leader, tick=tick)
+                    pieces = read_part(connection, JobId(view.job), part.number, leader=leader, tick=within)
                     size_bytes = self.output.write(part, pieces)
             except PeerUnreachable:
                 if not left:
