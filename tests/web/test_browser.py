@@ -88,6 +88,35 @@ def test_it_can_be_read_and_walked_without_a_mouse(one_node: PrivateCluster, win
     window.picture("0-stream-by-keys")
 
 
+IN_SIGHT = """
+const [slots, top, done] = arguments;
+import("./page/store.js").then(async ({ world }) => {
+  const drawn = () => new Promise((then) => requestAnimationFrame(() => requestAnimationFrame(then)));
+  world.nodes.set("many", { ...[...world.nodes.values()][0], id: "many", name: "many", slots });
+  await drawn();
+  const box = document.querySelector(".scroll");
+  box.scrollTop = top;
+  await drawn();
+  const [outer, inner] = [box, box.querySelector("canvas")].map((one) => one.getBoundingClientRect());
+  const from = outer.top + box.clientTop;
+  done([from <= inner.top && inner.bottom <= from + box.clientHeight, box.scrollHeight > box.clientHeight]);
+});
+"""
+
+
+def test_the_axis_of_the_task_stream_is_in_sight_however_many_slots_there_are(
+    one_node: PrivateCluster, window: Browser
+) -> None:
+    log_in(window, one_node, "eve")
+    window.go("#/nodes")
+    window.reads("1 alive")
+    window.go("#/stream")
+    window.find("canvas")
+    for slots, top, more in ((32, 0, False), (33, 0, True), (60, 77, True), (60, 100_000, True)):
+        assert window.driver.execute_async_script(IN_SIGHT, slots, top) == [True, more], (slots, top)
+    window.picture("0-stream-of-many")
+
+
 def tab_to(window: Browser, text: str) -> bool:
     """Go on to the next thing that takes keys: whether it is this one. It is seen that it has the focus."""
     window.keys(Keys.TAB)
