@@ -92,6 +92,8 @@ class Gather(ArrayProgram):
             came = values[starts[number] : starts[number] + counts[number]]
             part.state["seen"][number] += 1000 * len(came) + came.sum()
         for slots, letters in inbox.letters:
+            assert slots.flags.writeable
+            assert letters.flags.writeable
             np.add.at(part.state["seen"], slots, letters)
         if part.superstep == 0:
             part.send_all(part.keys, part.keys % 3 > 0)

@@ -236,6 +236,7 @@ class Meddle(ArrayProgram):
 
     def compute(self, part: Part, inbox: Inbox) -> bool:
         starts, counts, values = inbox.lists()
+        assert all(array.flags.writeable for array in (starts, counts, values))
         for place in range(part.n):
             came = values[starts[place] : starts[place] + counts[place]]
             part.state["sums"][place] += came.sum() * 10 ** (4 * part.superstep)

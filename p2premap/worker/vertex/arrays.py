@@ -312,20 +312,22 @@ class ArrayPartition:
         part.letters.restore(
             {name.removeprefix(_MAIL): array for name, array in arrays.items() if name.startswith(_MAIL)}
         )
+        # a program may write into what came, which is a view of a file here
+        came = {name: np.array(array) for name, array in arrays.items() if not name.startswith((_STATE, _MAIL, _GRAPH))}
         self._inbox = inbox = self._empty()
         if self._how is not None:
-            if "values" in arrays:
-                self._inbox = Inbox(part.n, np.array(arrays["values"]), self._how.identity)
+            if "values" in came:
+                self._inbox = Inbox(part.n, came["values"], self._how.identity)
             return
         for number in range(self._settings.partitions):
-            if f"slots:{number}" in arrays:
-                inbox.letters.append((arrays[f"slots:{number}"], arrays[f"letters:{number}"]))
-        if "offsets" in arrays:
-            count = sum(1 for name in arrays if name.startswith("row:"))
-            inbox.rows = arrays["offsets"], [arrays[f"row:{number}"] for number in range(count)]
-        inbox.column_values, inbox.column_mask = arrays.get("columns"), arrays.get("there")
-        if _LISTS[0] in arrays:
-            inbox.kept = arrays[_LISTS[0]], arrays[_LISTS[1]], arrays[_LISTS[2]]
+            if f"slots:{number}" in came:
+                inbox.letters.append((came[f"slots:{number}"], came[f"letters:{number}"]))
+        if "offsets" in came:
+            count = sum(1 for name in came if name.startswith("row:"))
+            inbox.rows = came["offsets"], [came[f"row:{number}"] for number in range(count)]
+        inbox.column_values, inbox.column_mask = came.get("columns"), came.get("there")
+        if _LISTS[0] in came:
+            inbox.kept = came[_LISTS[0]], came[_LISTS[1]], came[_LISTS[2]]
         inbox.block = part.exchange.pulled if part.exchange is not None else None
 
     # Output
