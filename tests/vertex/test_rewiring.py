@@ -291,6 +291,16 @@ def test_who_is_told_of_no_change_has_the_mail_that_came_before_it(
     assert ran.rows == heard(graph, program)
 
 
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_an_edge_goes_by_the_way_that_it_leads(partitions: int) -> None:
+    program = Meddle()
+    program.view = "both"
+    program.cut = [(0, 1), (1, 0), (2, 1)]  # of an edge either way, and of one that leads the other way
+    ran = run(program, Graph([(0, 1), (1, 2)]), partitions=partitions)
+    first, second = 10**4, 10**8
+    assert ran.rows == {0: 2 * first, 1: (1 + 3) * first + 3 * second, 2: 2 * first + 2 * second}
+
+
 class Rows(Meddle):
     """Sends lists as well."""
 

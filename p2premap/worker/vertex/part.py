@@ -258,6 +258,9 @@ class Part:
     def remove_edges(self, sources: Keys, targets: Keys) -> None:
         """Of each of these, the first such edge is gone.
 
+        In a directed graph that is seen from both ends these are edges as they lead, which `edges` does not tell: who
+        wants to part two vertices names them both ways round. Edges that are not there change nothing.
+
         Raises:
             ValueError: these are not as many sources as targets.
         """
