@@ -135,8 +135,8 @@ def pack_file(path: str) -> Source:
         file.stem,
         collector.bundle(file, source),
         actions=_derived(tree, ACTION),
-        programs=_with_heirs(tree, _derived(tree, *PROGRAMS)),
-        per_vertex=frozenset(_with_heirs(tree, _derived(tree, PROGRAMS[0]))),
+        programs=_with_heirs(path, tree, _derived(tree, *PROGRAMS)),
+        per_vertex=frozenset(_with_heirs(path, tree, _derived(tree, PROGRAMS[0]))),
         functions=_in_functions(tree),
     )
 
@@ -190,11 +190,18 @@ def _derived(tree: ast.Module, *bases: str) -> dict[str, ast.ClassDef]:
     return {found.name: found for found in classes if any(_base_of(base, names) in bases for base in found.bases)}
 
 
-def _with_heirs(tree: ast.Module, found: dict[str, ast.ClassDef]) -> dict[str, ast.ClassDef]:
-    """These classes, and those of the job file that derive from them."""
+def _with_heirs(path: str, tree: ast.Module, found: dict[str, ast.ClassDef]) -> dict[str, ast.ClassDef]:
+    """These classes, and those of the job file that derive from them.
+
+    Raises:
+        JobRejected: one derives from another of its own name.
+    """
     heirs = dict(found)
     for statement in statements(tree.body):
-        if isinstance(statement, ast.ClassDef) and not heirs.keys().isdisjoint(named_bases(statement)):
+        if isinstance(statement, ast.ClassDef) and not heirs.keys().isdisjoint(bases := named_bases(statement)):
+            if statement.name in bases and heirs.get(statement.name, statement) is not statement:
+                said = f"{path}, line {statement.lineno}: {statement.name} derives from an earlier class of the same name"
+                raise JobRejected(f"{said}: give each class a name of its own.")
             heirs[statement.name] = statement
     return heirs
 

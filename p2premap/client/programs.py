@@ -27,7 +27,7 @@ class Class:
         self.name = _chosen(file, source.programs, chosen)
         self.per_vertex = self.name in source.per_vertex
         self._form = VertexProgram if self.per_vertex else ArrayProgram
-        self._lineage = _lineage(source.programs, self.name)
+        self._lineage = _lineage(file, source.programs, self.name)
         self._whole = all(len(found.bases) == 1 for found in self._lineage)
         self._methods = {one.name: one for found in self._lineage[::-1] for one in found.body if isinstance(one, _DEF)}
         self._constants = ChainMap(*map(_constants, self._lineage))
@@ -91,18 +91,42 @@ def _chosen(file: str, programs: Mapping[str, ast.ClassDef], chosen: str) -> str
     """The class from which no other derives, if there is one only, or which the user means."""
     if chosen in programs:
         return chosen
-    above = {base for found in programs.values() for base in named_bases(found)}
+    above = {base for found in programs.values() for base in _above(found)}
     candidates = [name for name in programs if name not in above]
     if chosen or len(candidates) > 1:
         known = ", ".join(programs)
         raise JobRejected(f"{file} has the vertex programs {known}: say --option program=NAME with one of these.")
+    if not candidates:
+        raise _in_a_circle(file, programs)
     return candidates[0]
 
 
-def _lineage(programs: Mapping[str, ast.ClassDef], name: str) -> Sequence[ast.ClassDef]:
-    """A class and those of the same file that it derives from."""
-    found = programs[name]
-    return [found, *(above for base in named_bases(found) if base in programs for above in _lineage(programs, base))]
+def _lineage(
+    file: str, programs: Mapping[str, ast.ClassDef], name: str, below: tuple[str, ...] = ()
+) -> Sequence[ast.ClassDef]:
+    """A class and those of the same file that it derives from.
+
+    Args:
+        below: classes that derive from it, each from the next.
+    """
+    if name in below:
+        raise _in_a_circle(file, below[below.index(name) :])
+    found, below = programs[name], (*below, name)
+    bases = (base for base in _above(found) if base in programs)
+    return [found, *(above for base in bases for above in _lineage(file, programs, base, below))]
+
+
+def _above(found: ast.ClassDef) -> list[str]:
+    """What it derives from by name; one of its own name is what the file has imported under that."""
+    return [base for base in named_bases(found) if base != found.name]
+
+
+def _in_a_circle(file: str, names: Iterable[str]) -> JobRejected:
+    """Two classes have one name, and one of them derives from the other by way of a third."""
+    circle = " and ".join(names)
+    return JobRejected(
+        f"{file}: the vertex programs {circle} derive from each other: give each class a name of its own."
+    )
 
 
 def _constants(found: ast.ClassDef) -> dict[str, object]:

@@ -145,6 +145,69 @@ def test_a_job_file_with_several_programs(tmp_path: Path) -> None:
     assert job(tmp_path / "again", {"a.txt": b"1 2\n"}, path, program="Two").run() == {"1": "2", "2": "2"}
 
 
+def test_a_program_under_the_name_that_it_derives_from(tmp_path: Path) -> None:
+    path = program(
+        tmp_path,
+        """
+        from p2premap import VertexProgram
+
+        class VertexProgram(VertexProgram):
+            size = 1
+
+            def compute(self, ctx, vertex, messages):
+                vertex.value = self.size
+                ctx.halt()
+        """,
+    )
+    assert job(tmp_path, {"a.txt": b"1 2\n"}, path, size="3").run() == {"1": "3", "2": "3"}
+
+
+def test_a_program_that_derives_from_an_earlier_one_of_its_name(tmp_path: Path) -> None:
+    path = program(
+        tmp_path,
+        """
+        from p2premap import VertexProgram
+
+        class One(VertexProgram):
+            size = 1
+
+            def compute(self, ctx, vertex, messages):
+                vertex.value = self.size
+                ctx.halt()
+
+        class One(One):
+            size = 2
+        """,
+    )
+    with pytest.raises(JobRejected, match="line 11: One derives from an earlier class of the same name: give each"):
+        job(tmp_path, {"a.txt": b"1 2\n"}, path)
+
+
+@pytest.mark.parametrize("chosen", ["", "One", "Three"])
+def test_programs_that_derive_from_each_other(tmp_path: Path, chosen: str) -> None:
+    path = program(
+        tmp_path,
+        """
+        from p2premap import VertexProgram
+
+        class One(VertexProgram):
+            def compute(self, ctx, vertex, messages):
+                ctx.halt()
+
+        class Two(One):
+            pass
+
+        class One(Two):
+            pass
+        """,
+    )
+    if chosen == "Three":
+        path.write_text(f"{path.read_text()}\nclass Three(One):\n    pass\n")
+    options = {"program": chosen} if chosen else {}
+    with pytest.raises(JobRejected, match=r"One and Two derive from each other: give each class a name of its own"):
+        job(tmp_path, {"a.txt": b"1 2\n"}, path, **options)
+
+
 def test_an_option_that_a_program_has_not(tmp_path: Path) -> None:
     said = "RankPages has no option 'dampng'; options are what its class sets: combine, damping"
     with pytest.raises(JobRejected, match=said):
