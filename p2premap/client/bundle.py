@@ -200,7 +200,7 @@ def _with_heirs(path: str, tree: ast.Module, found: dict[str, ast.ClassDef]) -> 
     for statement in statements(tree.body):
         if isinstance(statement, ast.ClassDef) and not heirs.keys().isdisjoint(bases := named_bases(statement)):
             if statement.name in bases and heirs.get(statement.name, statement) is not statement:
-                said = f"{path}, line {statement.lineno}: {statement.name} derives from an earlier class of the same name"
+                said = f"{path}, line {statement.lineno}: {statement.name} derives from an earlier class of its name"
                 raise JobRejected(f"{said}: give each class a name of its own.")
             heirs[statement.name] = statement
     return heirs

@@ -179,7 +179,7 @@ def test_a_program_that_derives_from_an_earlier_one_of_its_name(tmp_path: Path) 
             size = 2
         """,
     )
-    with pytest.raises(JobRejected, match="line 11: One derives from an earlier class of the same name: give each"):
+    with pytest.raises(JobRejected, match="line 11: One derives from an earlier class of its name: give each"):
         job(tmp_path, {"a.txt": b"1 2\n"}, path)
 
 
