@@ -140,6 +140,8 @@ class Answers:
             except BaseException as error:
                 # the answer cannot be made here: its class is not known, or refuses
                 set_exception(future, error)
+            finally:
+                call.answered()
 
     def _without_answer(self, pack: Pack, end: AttemptEnd) -> None:
         """The pack's worker process died, or went over a limit; or it was cancelled."""
@@ -155,6 +157,7 @@ class Answers:
             pack.mapped.tell(pack.start, error)
         for call in pack.calls:
             set_exception(call.future, error)
+            call.answered()
 
     def _fetch(self, pack: Pack, done: Done, blob: BlobAt) -> None:
         """Get a large answer. Where that is impossible its pack stays under way: if the blob is lost it is made again,

@@ -225,6 +225,7 @@ class Dependents:
             self._state.idle.notify_all()
         if error is not None:
             set_exception(call.future, error)
+            call.answered()
 
     def _let_go(self, call: Call) -> None:
         """Its hand-in was interrupted: whether or not it has gone, it ends here."""

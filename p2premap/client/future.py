@@ -69,14 +69,22 @@ class Future(futures.Future[T]):
 
     def when_known(self, tell: Callable[[], None], line: CallLine) -> None:
         """Have this called, maybe twice, once `ref` can be asked for a call of this line."""
+        telling = [tell]
+
+        def once(_: object = None) -> None:  # callbacks stay for ever, and this one would keep all that follows
+            tells = telling.copy()
+            telling.clear()
+            for one in tells:
+                one()
+
         with self._condition:
             known = self._at is not None and self._line is line
             if not known and self._line is line:
-                self._asking = (*self._asking, tell)
+                self._asking = (*self._asking, once)
         if known:
-            tell()
+            once()
         else:
-            self.add_done_callback(lambda _: tell())
+            self.add_done_callback(once)
 
     def ref(self, line: CallLine) -> Ref:
         """The result as an argument of another call, of this line. Where it is on the nodes it goes with its own job.

@@ -94,6 +94,10 @@ class Call:
             other.followers = []
         other.followers.append(self)
 
+    def answered(self) -> None:
+        """Nothing of what it refers to is needed any more: a chain shall not keep every link."""
+        self.things = self.refs = ()
+
 
 class Mapped:
     """Calls of one `map`, or a part of them.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import random
 import time
+import weakref
 from concurrent import futures
 from pathlib import Path
 
@@ -141,3 +143,20 @@ def _drawn(before: tuple[float | None, float] | None) -> tuple[float | None, flo
     """What came before, and something that no two calls yield."""
     time.sleep(0.01)
     return (before[1] if before is not None else None, random.random())
+
+
+@pytest.mark.parametrize("kept", [0, -1], ids=["the first", "the last"])
+def test_a_chain_keeps_no_link_that_has_its_answer(cluster: Cluster, kept: int) -> None:
+    first = cluster.submit(add, 1)
+    links = [last := first]
+    for _ in range(20):
+        links.append(last := cluster.submit(add, last))
+    assert last.result(10) == 22
+    fallen = cluster.submit(add, cluster.submit(fail, 1))
+    with pytest.raises(ValueError, match="1"):
+        fallen.result(10)
+    one = links.pop(kept)
+    known = [weakref.ref(link) for link in links]
+    del links, first, last
+    eventually(lambda: gc.collect() >= 0 and not [link for link in known if link() is not None], within_s=5)
+    assert one.result() in (2, 22)
