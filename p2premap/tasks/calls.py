@@ -43,7 +43,7 @@ from p2premap.tasks.calls_refs import (
     pack_refs,
     unpack_refs,
 )
-from p2premap.tasks.calls_results import pieces_of, unpack_answers, unpack_done
+from p2premap.tasks.calls_results import Done, pieces_of, unpack_answers, unpack_done
 from p2premap.tasks.director import Extension, Pinned, StagePlan, TaskInput
 from p2premap.tasks.job import Part, Source, StageId
 
@@ -381,39 +381,56 @@ def _filled(refs: Sequence[Ref], results: Sequence[Pinned]) -> _Filled | None:
         None where there is no such result: the client says what then.
     """
     packs = dict.fromkeys(ref.pack for ref in refs if ref.kind == CALL)
-    of = dict(zip(packs, results, strict=True))
+    of = dict(zip(packs, map(_read_answer, results), strict=True))
     found: list[Ref] = []
     blobs: list[tuple[BlobAt, tuple[NodeId, ...]]] = []
     room = FILLED_BYTES_MAX
     for ref in refs:
         holders: tuple[NodeId, ...] = ()
         if ref.kind == CALL:
-            result, holders = _result_of(of[ref.pack], ref.position), of[ref.pack].holders
-            if result is None or (room := room - len(result.data)) < 0:
+            answer = of[ref.pack]
+            result = None if answer is None else answer.result(ref.position)
+            if answer is None or result is None or (room := room - len(result.data)) < 0:
                 return None
-            ref = result
+            ref, holders = result, answer.pinned.holders
         found.append(ref)
         if ref.blob is not None:
             blobs.append((ref.blob, holders))
     return found, blobs
 
 
-def _result_of(pinned: Pinned, position: int) -> Ref | None:
-    """The result of one call of a pack; None: it has none, or raised."""
+class _Answer(NamedTuple):
+    """What a pack has come to; small results are in `pieces`."""
+
+    pinned: Pinned
+    done: Done
+    pieces: list[memoryview]
+    raised: frozenset[int]
+
+    def result(self, position: int) -> Ref | None:
+        """Of one of its calls; None: it has none, or raised."""
+        flags, calls = self.done.flags, self.done.calls
+        if position >= calls or position in self.raised:
+            return None
+        if not flags & BLOB:
+            return Ref(INLINE, data=self.pieces[position])
+        blob = self.pinned.blobs[0]
+        at = BlobAt(blob.digest, blob.size, self.pinned.holders[0])
+        return Ref(RESULT if flags & VALUES else ANSWER, at, position=position, calls=calls)
+
+
+def _read_answer(pinned: Pinned) -> _Answer | None:
+    """None: there are no results of single calls."""
     if pinned.failed:
         return None
     try:
         done = unpack_done(pinned.value)
-        if done.flags & (VOID | CHUNK) or position >= done.calls:
+        if done.flags & (VOID | CHUNK):
             return None
-        if not done.flags & BLOB:
-            pieces, raised = unpack_answers(done.data, done.calls)
-            return None if position in raised else Ref(INLINE, data=pieces[position])
+        pieces, raised = ([], []) if done.flags & BLOB else unpack_answers(done.data, done.calls)
     except RemoteProtocolError:
         return None
-    blob = pinned.blobs[0]
-    at = BlobAt(blob.digest, blob.size, pinned.holders[0])
-    return Ref(RESULT if done.flags & VALUES else ANSWER, at, position=position, calls=done.calls)
+    return _Answer(pinned, done, pieces, frozenset(raised))
 
 
 def _ranges(given: _Extension) -> tuple[array[int], array[int]]:

@@ -182,6 +182,21 @@ def test_results_of_one_pack_are_told_apart() -> None:
     assert bytes(work.data or b"") == b"data"
 
 
+def test_an_answer_of_many_calls_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    unpack = calls.unpack_answers
+    monkeypatch.setattr(calls, "unpack_answers", lambda data, count: read.append(count) or unpack(data, count))
+    director, many = Calls(job=JOB, home=A, plan=b""), 1_000
+    refs = [Ref(CALL, pack=0, position=n) for n in range(many)]
+    packs = [PLAIN, calls.pack_body(0, 0, b"data", refs)]
+    director.extend(calls.pack_extension(functions=[FUNCTION], packs=packs))
+    answers = calls_results.pack_answers([b"%d" % n for n in range(many)], [])
+    value = calls_results.pack_done(0, many, 0.0, 0.0, answers)
+    work = calls.unpack_params(director.task_after(1, [Pinned(value=value, blobs=(), holders=(A,))]).params)
+    assert [bytes(ref.data) for ref in work.refs] == [b"%d" % n for n in range(many)]
+    assert read == [many]
+
+
 # --- the leader dies ----------------------------------------------------------------------------------------------
 
 
