@@ -181,7 +181,7 @@ def _ids_within(file: FoundFile, columns: Sequence[str]) -> bool | None:
 
 
 def _first_pairs(file: FoundFile) -> Iterator[Any]:
-    from p2premap.worker.vertex.earlier import records
+    from p2premap.worker.earlier import records
 
     segment = Segment(file.input.path, 0, file.size, b"", True, file.input.name)
     return itertools.chain.from_iterable(group.keys() for group in records(segment, file.input.name))

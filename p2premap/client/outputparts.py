@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -15,9 +15,6 @@ from p2premap.client.session import Collector
 from p2premap.errors import JobError, JobLost
 from p2premap.tasks.action import KIND as ACTION
 from p2premap.tasks.job import SAVED_PARTS_FIRST, JobView, Part
-
-if TYPE_CHECKING:
-    from p2premap.worker.jobfile import JobFile
 
 
 class OutputPart:
@@ -96,7 +93,7 @@ def _pairs(path: Path, name: str, job: str) -> Iterator[tuple[Any, Any]]:
     Raises:
         JobError: it holds none.
     """
-    from p2premap.worker.formats import records_of  # with what reads every format
+    from p2premap.worker.earlier import records as groups_of  # with what reads every format
     from p2premap.worker.pairs import JobCodeError
     from p2premap.worker.runtime import Segment
 
@@ -104,24 +101,8 @@ def _pairs(path: Path, name: str, job: str) -> Iterator[tuple[Any, Any]]:
         raise JobError(f"{name} is a table and no pairs: write it with `save`, and read it with pyarrow.", job=job)
     segment = Segment(str(path), 0, path.stat().st_size, b"", True, name)
     try:
-        for records in records_of(segment, name, b"", _reading()):
+        for records in groups_of(segment, name):
             yield from zip(records.keys(), records.values, strict=True)
     except JobCodeError as error:
         text = f"{str(error).rstrip('.')}: the part holds no pairs that could be read; `read` has it as it is."
         raise JobError(text, job=job) from None
-
-
-def _reading() -> JobFile:
-    from p2premap.worker.jobfile import JobFile
-
-    return JobFile(
-        map=lambda key, value: (),
-        map_yields=False,
-        combine=None,
-        reduce=None,
-        reduce_yields=False,
-        partition=None,
-        reader="parts",
-        encoding="utf-8",
-        errors="strict",
-    )

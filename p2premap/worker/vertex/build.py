@@ -19,6 +19,7 @@ from p2premap.worker.blocks import shorten
 from p2premap.worker.runtime import Context, Result, Segment
 from p2premap.worker.vertex import graphfile
 from p2premap.worker.vertex.graphfile import Array, Meta
+from p2premap.worker.vertex.names import add_names, packed_names
 from p2premap.worker.vertex.owners import Keys
 from p2premap.worker.vertex.partition import VertexError
 from p2premap.worker.vertex.segments import DECLARING, EDGES, NAMES, TURNED, VERTICES, Chunk, chunks_of, distinct
@@ -143,13 +144,5 @@ def _names(keys: Keys, chunks: Sequence[Chunk]) -> tuple[Keys, npt.NDArray[np.ui
     named: dict[int, bytes] = {}
     for chunk in chunks:
         if chunk.kind == NAMES:
-            for key, name in zip(chunk.keys.tolist(), chunk.names, strict=True):
-                if named.setdefault(key, name) != name:
-                    raise VertexError(
-                        f"The ids {shorten(name.decode())} and {shorten(named[key].decode())} have the same hash of 64 "
-                        "bits: rename one of them."
-                    )
-    names = [named[key] for key in keys.tolist()]
-    offsets = np.zeros(len(names) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, names), np.int64, len(names)), out=offsets[1:])
-    return offsets, np.frombuffer(b"".join(names), np.uint8)
+            add_names(named, chunk.keys.tolist(), chunk.names)
+    return packed_names(named, keys)

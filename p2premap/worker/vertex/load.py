@@ -158,7 +158,7 @@ class _EdgeLoader:
             self._sorter.add(edges)
 
     def _read_parts(self, segment: Segment, name: str) -> None:
-        from p2premap.worker.vertex.earlier import records as earlier  # few inputs are parts
+        from p2premap.worker.earlier import records as earlier  # few inputs are parts
 
         number = 0
         for records in earlier(segment, name):

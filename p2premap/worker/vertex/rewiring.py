@@ -14,13 +14,12 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from p2premap.vertex.barrier import VertexError
 from p2premap.vertex.loading import BOTH, STRINGS, Reading
-from p2premap.worker.blocks import shorten
 from p2premap.worker.gang import Buffer
 from p2premap.worker.vertex.exchange import pack
 from p2premap.worker.vertex.graphfile import Graph
 from p2premap.worker.vertex.kernels import Array, Keys, Mask, distinct, places_of, ranges
+from p2premap.worker.vertex.names import add_names, packed_names
 from p2premap.worker.vertex.owners import Owners, hashed, owner
 
 REMOVE_EDGES: Final = 7
@@ -246,17 +245,10 @@ def _names(graph: Graph, keys: Keys, added: Sequence[Sequence[Array]]) -> dict[s
     offsets = graph.arrays.get("names_offsets")
     names = [] if offsets is None else [name.encode("utf-8", "surrogatepass") for name in map(str, graph.ids())]
     named: dict[int, bytes] = dict(zip(graph.keys.tolist(), names, strict=True))
-    for section, letters in added:
-        for key, name in zip(section.tolist(), letters.tolist(), strict=True):
-            if (known := named.setdefault(key, name)) != name:
-                raise VertexError(
-                    f"The ids {shorten(name.decode())} and {shorten(known.decode())} have the same hash of 64 bits: "
-                    "rename one of them."
-                )
-    ordered = [named[key] for key in keys.tolist()]
-    bounds = np.zeros(len(ordered) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, ordered), np.int64, len(ordered)), out=bounds[1:])
-    return {"names_offsets": bounds, "names_bytes": np.frombuffer(b"".join(ordered), np.uint8)}
+    for section, texts in added:
+        add_names(named, section.tolist(), texts.tolist())
+    bounds, letters = packed_names(named, keys)
+    return {"names_offsets": bounds, "names_bytes": letters}
 
 
 def moved(array: Array, before: Keys, fresh: Any) -> Array:  # noqa: ANN401  (a value of the array's type)

@@ -1,4 +1,4 @@
-"""The output of earlier map/reduce jobs as input: pairs, read as map/reduce reads them."""
+"""Output parts of map/reduce jobs, read as map/reduce reads them where they are its input."""
 
 from __future__ import annotations
 
