@@ -9,6 +9,7 @@ import gc
 import shutil
 import signal
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,7 +64,12 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """P2PREMAP_HOME, short enough for Unix sockets."""
     path = Path(tempfile.mkdtemp(prefix="p2p-", dir="/tmp"))
     monkeypatch.setenv("P2PREMAP_HOME", str(path))
+    before = set(threading.enumerate())
     yield path
+    for thread in set(threading.enumerate()) - before:
+        if thread.name.startswith("p2premap-"):  # it would find the next test's daemon, and go on with that
+            thread.join(60)
+            assert not thread.is_alive(), f"{thread.name} outlives its test"
     shutil.rmtree(path, ignore_errors=True)
 
 

@@ -69,7 +69,10 @@ class CallLine:
         self._short_lines = 0
         self._closing = False
         self._open()
-        self._threads = [threading.Thread(target=t, daemon=True) for t in (self._receive, self._sender.run)]
+        self._threads = [
+            threading.Thread(target=target, name=f"p2premap-{name}", daemon=True)
+            for name, target in (("receive", self._receive), ("send", self._sender.run))
+        ]
         for thread in self._threads:
             thread.start()
 

@@ -104,9 +104,8 @@ def test_a_worker_that_dies_is_that_calls_failure(cluster: Cluster) -> None:
 def test_a_running_call_is_stopped_when_it_is_cancelled(cluster: Cluster, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     future = cluster.submit(_write_and_wait, str(mark))
-    eventually(mark.exists)
+    pid = int(eventually(lambda: mark.exists() and mark.read_text()))
     assert future.cancel()
-    pid = int(mark.read_text())
     eventually(lambda: not Path(f"/proc/{pid}").exists())
     assert cluster.submit(add, 1).result(60) == 2
 
