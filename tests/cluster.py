@@ -59,7 +59,7 @@ def stop(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> tuple[
     """Signal a process that we started, wait for its end, and return its exit code, stdout and stderr."""
     process.send_signal(number)
     try:
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
     except subprocess.TimeoutExpired:
         process.kill()
         out, err = process.communicate()
@@ -67,7 +67,7 @@ def stop(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> tuple[
     return process.returncode, out, err
 
 
-def eventually(look: Callable[[], T], *, within_s: float = 15.0) -> T:
+def eventually(look: Callable[[], T], *, within_s: float = 60.0) -> T:
     """What `look` returns as soon as it is true."""
     until = time.monotonic() + within_s
     while not (found := look()):
