@@ -31,7 +31,10 @@ from p2premap.node.paths import Paths
 from p2premap.wire import Frame, FrameDecoder, Message, encode_frame
 
 WELCOME_S = 1.0
-"""A daemon that runs says `Welcome` within milliseconds; one that is stopped (SIGSTOP) never does."""
+"""A daemon that runs says `Welcome` within milliseconds; one that is stopped (SIGSTOP) never does. Others are asked
+after this."""
+PATIENCE_S = 10.0
+"""Where no other will do, one that says nothing is asked again for so long: its machine may be overloaded."""
 SECOND_LOOK_S = 0.05
 """A connection to a process just killed may still succeed, so a broken first word is tried again after this."""
 ANSWER_S = 30.0
@@ -239,24 +242,43 @@ class Connection:
         return PeerUnreachable(f"The node at {self._where} has closed the connection{why}.")
 
 
-def local(node: str = "", *, paths: Paths | None = None) -> Connection:
+def local(node: str = "", *, paths: Paths | None = None, patient: bool = True) -> Connection:
     """A connection to a daemon of this user on this machine: the oldest that answers.
 
     Args:
         node: a name, or the beginning of an id; "" means any.
         paths: whose directories; by default the current user's.
+        patient: one that says nothing is waited for where no other will do, for `PATIENCE_S`.
 
     Raises:
         NodeUnavailable: none answers, or none of that name.
+        NodeSilent: likewise, and one is there.
         ConfigError: the runtime directory is not ours.
     """
+    paths = paths or Paths.of_user()
+    until = time.monotonic() + (PATIENCE_S if patient else 0.0)
+    while True:
+        try:
+            return _called(node, paths)
+        except NodeSilent:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(SECOND_LOOK_S)
+
+
+def _called(node: str, paths: Paths) -> Connection:
+    """As `local`, at one look."""
     seen: list[str] = []
-    for connection in answering(paths or Paths.of_user()):
-        if _is_called(connection.welcome, node):
-            return connection
-        seen.append(connection.welcome.name)
-        connection.close()
-    raise NodeUnavailable(f"No node called {node!r} answers on this machine; there is {', '.join(sorted(seen))}.")
+    silent = False
+    for found in _asked(paths):
+        if isinstance(found, Connection):
+            if _is_called(found.welcome, node):
+                return found
+            seen.append(found.welcome.name)
+            found.close()
+        silent = silent or isinstance(found, _Silent)
+    unavailable = NodeSilent if silent else NodeUnavailable
+    raise unavailable(f"No node called {node!r} answers on this machine; there is {', '.join(sorted(seen))}.")
 
 
 def only(node: str = "", *, paths: Paths | None = None) -> Connection:
@@ -285,19 +307,25 @@ def answering(paths: Paths) -> Iterator[Connection]:
         NodeUnavailable: none does.
         NodeSilent: none does, and one is there.
     """
+    return (found for found in _asked(paths) if isinstance(found, Connection))
+
+
+def _asked(paths: Paths) -> Iterator[Connection | ClusterError | RemoteProtocolError]:
+    """What comes of asking each daemon of this machine, the oldest first; raises as `answering` does."""
     trouble: ClusterError | RemoteProtocolError | None = None
-    found = False
+    answers = False
     for path in _local_sockets(paths):
         try:
-            connection = _connect(path)
+            found = _connect(path)
         except (ClusterError, RemoteProtocolError) as error:
-            trouble = error
+            trouble = trouble if isinstance(trouble, _Silent) else error
+            yield error
         except OSError:
             continue
         else:
-            found = True
-            yield connection
-    if not found:
+            answers = True
+            yield found
+    if not answers:
         unavailable = NodeSilent if isinstance(trouble, _Silent) else NodeUnavailable
         raise unavailable(f"No p2premap node answers on this machine: {trouble}" if trouble else NO_NODE)
 
@@ -333,7 +361,7 @@ def _connect_once(path: Path) -> Connection:
     try:
         stream.settimeout(WELCOME_S)
         stream.connect(str(path))
-    except TimeoutError:
+    except (TimeoutError, BlockingIOError):  # the latter: so many wait already that there is no room for one more
         stream.close()
         raise _Silent(f"the node at {path} does not answer; it may be stopped or overloaded.") from None
     except BaseException:

@@ -10,7 +10,7 @@ from mmap import mmap
 import blake3
 import msgspec
 
-from p2premap.client.connection import Connection, RequestRefused
+from p2premap.client.connection import Connection, NodeSilent, RequestRefused
 from p2premap.control.answers import Chunk, Done, Trouble
 from p2premap.control.data import PutBlob, ReadLog, ReadPart
 from p2premap.control.jobs import Cancel, JobUpdate, Submit, Submitted, Watch
@@ -91,7 +91,7 @@ def follow(
     Raises:
         RequestRefused: no such job, at the first look.
         JobLost: the job was known, and now nobody knows it.
-        NodeUnavailable: no daemon answers any more.
+        NodeUnavailable: no daemon answers any more; one that says nothing is asked again for `LOST_S`.
     """
     last_seen = clock()
     last: JobView | None = None
@@ -110,8 +110,8 @@ def follow(
                 raise
             if clock() - last_seen > LOST_S:
                 raise _lost(job) from None
-        except (PeerUnreachable, NodeUnavailable):
-            if not known or clock() - last_seen > LOST_S:
+        except (PeerUnreachable, NodeUnavailable) as error:
+            if not (known or isinstance(error, NodeSilent)) or clock() - last_seen > LOST_S:
                 raise
         yield None
         time.sleep(AGAIN_S)

@@ -32,7 +32,7 @@ def anywhere(
 
     Args:
         node: as of `local`.
-        insist: it must be this node; else it is only asked first.
+        insist: it must be this node; else it is only asked first. One that says nothing is then not waited for.
         told: hears one sentence when the answer comes from elsewhere.
 
     Raises:
@@ -40,7 +40,7 @@ def anywhere(
     """
     paths = paths or Paths.of_user()
     try:
-        found = local(node, paths=paths)
+        found = local(node, paths=paths, patient=insist)
     except NodeUnavailable:
         if node:
             if insist:

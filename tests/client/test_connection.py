@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from p2premap.client import connection as module
-from p2premap.client.connection import NO_NODE, RequestRefused, local
+from p2premap.client.connection import NO_NODE, NodeSilent, RequestRefused, local
 from p2premap.control.answers import Done, Refused, Trouble
 from p2premap.control.jobs import Jobs, ListJobs
 from p2premap.control.nodes import GetStatus, ListNodes, Nodes, Stop
@@ -54,13 +55,44 @@ def test_a_dead_daemons_socket_is_passed_over(paths: Paths) -> None:
 
 
 def test_a_stopped_daemon_is_passed_over(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WELCOME_S", 0.1)
     directory = paths.sockets("c0ffee")
     with sockets.publish(directory, NodeId(bytes(16))):  # the kernel accepts, nobody speaks
-        with pytest.raises(NodeUnavailable, match="does not answer"):
-            local(paths=paths)
         with FakeDaemon(paths, done, node=OTHER, name="pi2"), local(paths=paths) as connection:
             assert connection.welcome.name == "pi2"
+        monkeypatch.setattr(module, "PATIENCE_S", 0.0)
+        with pytest.raises(NodeSilent, match="does not answer"):
+            local(paths=paths)
+
+
+def test_a_daemon_with_no_room_for_one_more_is_silent(paths: Paths) -> None:
+    directory = paths.sockets("c0ffee")
+    with sockets.publish(directory, OTHER) as full, socket.socket(socket.AF_UNIX) as waiting:
+        full.listen(0)
+        waiting.connect(str(sockets.socket_path(directory, OTHER)))  # there is room for one
+        with pytest.raises(NodeSilent, match="does not answer"):
+            local(paths=paths, patient=False)
+
+
+@pytest.mark.parametrize("name", ["", "pi1"])
+def test_a_node_that_says_nothing_is_waited_for_where_no_other_will_do(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with FakeDaemon(paths, done) as slow, contextlib.ExitStack() as later:
+        if name:
+            later.enter_context(FakeDaemon(paths, done, node=OTHER, name="pi2"))
+        connect, silences = module._connect_once, [module._Silent("it is busy"), module._Silent("it is busy")]
+
+        def connect_once(path: Path) -> module.Connection:
+            if path == slow.path and silences:
+                raise silences.pop()
+            return connect(path)
+
+        monkeypatch.setattr(module, "_connect_once", connect_once)
+        with pytest.raises(NodeSilent):
+            local(name, paths=paths, patient=False)
+        with local(name, paths=paths) as connection:
+            assert connection.welcome.name == "pi1"
+        assert not silences
 
 
 def test_a_node_is_chosen_by_name_or_by_the_beginning_of_its_id(paths: Paths) -> None:

@@ -23,13 +23,13 @@ from tests.fakedaemon import FakeDaemon
 def paths(monkeypatch: pytest.MonkeyPatch) -> Iterator[Paths]:
     with short_home() as home:
         monkeypatch.setenv("P2PREMAP_HOME", home)
-        monkeypatch.setattr(lines, "WELCOME_S", 0.05)
         yield Paths(Path(home) / "config", Path(home) / "state", Path(home) / "run")
 
 
 def test_a_program_does_not_go_its_own_way_because_its_node_is_silent(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lines, "PATIENCE_S", 0.0)
     monkeypatch.setattr(reach, "SILENT_S", 0.0)
     with sockets.publish(paths.sockets("c0ffee"), NodeId(bytes(16))), pytest.raises(NodeSilent, match="overloaded"):
         p2premap.connect(told=lambda text: pytest.fail(text))
