@@ -94,13 +94,16 @@ class Meshes:
     def meet(self, name: bytes, *seats: NodeId, late_s: float = 0.0) -> list[MeshGang]:
         """All of them meet; the first one late."""
         places = tuple((node, (seat,)) for seat, node in enumerate(seats))
+        # a daemon makes them in one thread: the first one clears away doors of a former life, not of this meeting
+        tables = [
+            self.machines[node].gangs.table(Meeting(id=name, seats=places, seat=seat))
+            for seat, node in enumerate(seats)
+        ]
 
         def one(seat: int) -> MeshGang:
             if not seat:
                 time.sleep(late_s)
-            mesh = self.meshes.setdefault(seat, Mesh(str(self.directory)))
-            table = self.machines[seats[seat]].gangs.table(Meeting(id=name, seats=places, seat=seat))
-            return mesh.meet(table)
+            return self.meshes.setdefault(seat, Mesh(str(self.directory))).meet(tables[seat])
 
         return together([partial(one, seat) for seat in range(len(seats))])
 
