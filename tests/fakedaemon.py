@@ -50,13 +50,13 @@ class FakeDaemon:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._threads[0].join(5)  # from here on it takes nobody in
+        self._threads[0].join(30)  # from here on it takes nobody in
         for stream in self._streams:
             with contextlib.suppress(OSError):
                 stream.shutdown(socket.SHUT_RD)
         for thread in self._threads:
             if thread is not threading.current_thread():
-                thread.join(5)
+                thread.join(30)
 
     def _listen(self) -> None:
         while True:
@@ -80,7 +80,7 @@ class FakeDaemon:
                 self._converse(stream, decoder, answers)
             finally:
                 answers.put(b"")
-                writer.join(5)
+                writer.join(30)
                 stream.shutdown(socket.SHUT_RDWR)  # also where nobody takes what was answered
 
     def _converse(self, stream: socket.socket, decoder: FrameDecoder, answers: queue.SimpleQueue[bytes]) -> None:

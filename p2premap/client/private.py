@@ -24,8 +24,11 @@ from p2premap.control.nodes import ListNodes, Nodes
 from p2premap.errors import ClusterError, NodeUnavailable, PeerUnreachable
 from p2premap.node.paths import Paths
 
-START_S = 30.0
+START_S = 60.0
 STOP_S = 5.0
+"""Who is not gone by then is killed, where all of them go."""
+LEAVE_S = 60.0
+"""One that hands over what only it has may take as long as that takes."""
 LOOK_S = 0.02
 
 
@@ -108,7 +111,7 @@ class PrivateCluster:
         """Have one node end in good order."""
         process = self._processes[self._names.index(name)]
         process.terminate()
-        process.wait(STOP_S)
+        process.wait(LEAVE_S)
 
     def _start(self, name: str) -> subprocess.Popen[bytes]:
         options = ("--name", name, "--slots", str(self._slots_each), "--json", "--until-eof")
