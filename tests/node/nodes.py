@@ -1,4 +1,8 @@
-"""Real transports on loopback for tests: ephemeral ports, everything that is delivered written down."""
+"""Real transports on loopback for tests: ephemeral ports, everything that is delivered written down.
+
+Both ends share one loop: a machine that stands still for seconds lets all of their time run out. So they have a minute,
+where a test is not about just that.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
 import trio
 from msgspec.structs import replace
 
 from p2premap.config import TransportConfig
 from p2premap.gossip.events import DialEnded, GossipEvent
 from p2premap.ids import Address, NodeId
+from p2premap.node import dialler
 from p2premap.node.greeting import ForeignSeen
 from p2premap.node.identity import Identity, claim
 from p2premap.node.invite import Inviter
@@ -25,7 +31,8 @@ from p2premap.node.secret import ClusterSecret
 from p2premap.node.transport import TrioTransport
 from p2premap.ports import FrameReceived, FrameStream
 
-CONFIG = TransportConfig(port_first=0, hello_s=2.0, dial_s=2.0)
+PATIENCE_S = 60.0
+CONFIG = TransportConfig(port_first=0, hello_s=PATIENCE_S, dial_s=PATIENCE_S)
 
 T = TypeVar("T")
 
@@ -70,11 +77,11 @@ class Node:
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait for it; it is looked at after each event."""
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_S):
             while not condition():
                 await self.changed.wait()
 
-    async def dial(self, address: Address, *, keep: bool = True, timeout_s: float = 2.0) -> DialEnded:
+    async def dial(self, address: Address, *, keep: bool = True, timeout_s: float = PATIENCE_S) -> DialEnded:
         """Dial and wait for the outcome."""
         self.dials += 1
         number = self.dials
@@ -128,12 +135,14 @@ async def node(
         randomness=os.urandom,
     )
     made.append(Node(identity, transport, inviter, keys))
-    async with trio.open_nursery() as nursery:
-        await nursery.start(transport.run)
-        try:
-            yield made[0]
-        finally:
-            nursery.cancel_scope.cancel()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dialler, "LOOK_S", PATIENCE_S)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(transport.run)
+            try:
+                yield made[0]
+            finally:
+                nursery.cancel_scope.cancel()
     identity.release()
 
 

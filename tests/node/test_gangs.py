@@ -26,7 +26,7 @@ from p2premap.node.introduction import (
 )
 from p2premap.node.secret import new_secret
 from p2premap.tasks.meeting import Meeting
-from tests.node.nodes import Node, node
+from tests.node.nodes import PATIENCE_S, Node, node
 
 SECRET = new_secret(lambda size: b"s" * size)
 ME, OTHER = NodeId(b"m" * 16), NodeId(b"o" * 16)
@@ -108,10 +108,10 @@ async def test_a_connection_is_passed_on_with_its_introduction(tmp_path: Path, d
         assert data == introduction
         with socket.socket(fileno=passed) as theirs:
             theirs.send(b"straight to you")
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE_S):
                 assert await stream.receive_some() == b"straight to you"
         await stream.aclose()
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             while one.transport.statistics().strangers:  # noqa: ASYNC110  (nobody tells)
                 await trio.sleep(0.005)
         assert one.transport.statistics().counts["gangs"] == 1
@@ -137,7 +137,7 @@ async def test_who_proves_nothing_is_turned_away(tmp_path: Path, doors: Path, sa
             stream = await say(one, said)
             if len(said) < INTRODUCTION_BYTES:
                 await stream.send_eof()
-            with trio.fail_after(5), contextlib.suppress(trio.BrokenResourceError):
+            with trio.fail_after(PATIENCE_S), contextlib.suppress(trio.BrokenResourceError):
                 assert await stream.receive_some() == b""
             await stream.aclose()
             assert one.transport.statistics().counts["strangers_noise"] == 1

@@ -24,7 +24,7 @@ from p2premap.node.guest import Joined
 from p2premap.node.invite import Answer, Inviter
 from p2premap.node.secret import ClusterSecret, new_secret
 from p2premap.node.token import Token, print_token, read_token
-from tests.node.nodes import Node, node
+from tests.node.nodes import PATIENCE_S, Node, node
 
 SECRET = new_secret(lambda size: b"s" * size)
 OTHER = new_secret(lambda size: b"o" * size)
@@ -32,13 +32,15 @@ OTHER = new_secret(lambda size: b"o" * size)
 
 async def join(token: str, randomness: Callable[[int], bytes] = os.urandom) -> Joined:
     """The guest, as a process of its own would do it."""
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE_S):
         return await trio.to_thread.run_sync(guest.join, token, randomness)
 
 
 @pytest.fixture(autouse=True)
-def _no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def _waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(invite, "WRONG_WAIT_S", 0.0)
+    monkeypatch.setattr(guest, "CONNECT_S", PATIENCE_S)
+    monkeypatch.setattr(guest, "EXCHANGE_S", PATIENCE_S)
 
 
 def altered(token: str, **changes: object) -> str:
@@ -220,7 +222,7 @@ async def test_noise_in_place_of_a_guest_changes_nothing(tmp_path: Path) -> None
 
 
 async def until_alone(host: Node) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE_S):
         while host.transport.statistics().strangers:
             await trio.testing.wait_all_tasks_blocked(0.01)
 

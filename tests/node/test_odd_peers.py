@@ -7,7 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
+from p2premap.config import TransportConfig
 from p2premap.errors import PeerUnreachable
 from p2premap.gossip.events import DialEnded, DialOutcome, LinkUp
 from p2premap.gossip.messages import Rumours
@@ -16,7 +19,7 @@ from p2premap.node.secret import new_secret
 from p2premap.tasks.job import AttemptSpec, BlobRef, Source, StageId
 from p2premap.tasks.messages import Assign
 from p2premap.wire import HEADER_BYTES_MAX
-from tests.node.nodes import node
+from tests.node.nodes import PATIENCE_S, node
 from tests.tasks.dialogue import BALLOT
 
 SECRET = new_secret(lambda size: b"s" * size)
@@ -53,13 +56,19 @@ async def test_a_look_at_a_stranger_that_goes_wrong_ends_that_one_only(
 @pytest.mark.trio
 async def test_a_call_back_that_goes_wrong_ends_that_one_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     where: Callable[[NodeId], tuple[Address, ...]] = lambda _: (asks.address,)  # noqa: E731
-    async with node(tmp_path / "a", SECRET) as asks, node(tmp_path / "b", SECRET, addresses_of=where) as hidden:
+    brief = TransportConfig(port_first=0, hello_s=PATIENCE_S, dial_s=0.3)
+    async with (
+        node(tmp_path / "a", SECRET, config=brief) as asks,
+        node(tmp_path / "b", SECRET, addresses_of=where) as hidden,
+    ):
         await hidden.dial(asks.address)
         await asks.until(lambda: asks.all(LinkUp))
         monkeypatch.setattr(hidden.transport._dialler, "_connect", _raising)
         with pytest.raises(PeerUnreachable):
             await asks.transport.open_control(hidden.id)
-        assert hidden.transport._calls == 0
+        with trio.fail_after(PATIENCE_S):
+            while hidden.transport._calls or not hidden.transport.statistics().counts.get("returns_failed"):
+                await trio.testing.wait_all_tasks_blocked(0.01)
         assert hidden.transport.send_link(asks.id, Rumours())
 
 

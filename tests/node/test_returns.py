@@ -8,18 +8,36 @@ import pytest
 import trio
 import trio.testing
 
+from p2premap.config import TransportConfig
 from p2premap.control.nodes import Announced, TryAddresses
 from p2premap.errors import PeerUnreachable
 from p2premap.gossip.events import LinkUp, WantLink
 from p2premap.ids import Address, NodeId, RequestId
+from p2premap.node import dialler
 from p2premap.node.bulk import NoSuch
 from p2premap.node.hello import CallMe, Purpose
 from p2premap.node.secret import new_secret
 from p2premap.node.streams import close
 from p2premap.ports import FrameStream
-from tests.node.nodes import node
+from tests.node.nodes import PATIENCE_S, Node, node
 
 SECRET = new_secret(lambda size: b"s" * size)
+BRIEF = TransportConfig(port_first=0, hello_s=PATIENCE_S, dial_s=0.3)
+"""For who is to learn that nobody comes."""
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a dial nor a link that takes a while is taken for one that does not come about."""
+    monkeypatch.setattr(dialler, "RETURN_AFTER_S", PATIENCE_S)
+    monkeypatch.setattr(dialler, "RETURN_LINK_S", PATIENCE_S)
+
+
+async def failed_return(one: Node) -> None:
+    """Wait until this node could not do what it was asked."""
+    with trio.fail_after(PATIENCE_S):
+        while not one.transport.statistics().counts.get("returns_failed"):
+            await trio.testing.wait_all_tasks_blocked(0.01)
 
 
 class Service:
@@ -58,11 +76,11 @@ async def test_a_member_that_cannot_be_dialled_is_asked_to_connect(tmp_path: Pat
             assert frame is not None
             assert frame.message.request == number
             await stream.aclose()
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE_S):
                 await service.gone.wait()
             service.gone = trio.Event()
         assert service.peers == [asks.id, asks.id]
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             while asks.transport.statistics().members > 1:  # the link alone is left
                 await trio.testing.wait_all_tasks_blocked()
 
@@ -81,7 +99,7 @@ async def test_blobs_come_the_same_way(tmp_path: Path) -> None:
         assert frame is not None
         assert isinstance(frame.message, NoSuch)
         await stream.aclose()
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             await service.gone.wait()
 
 
@@ -119,14 +137,18 @@ async def test_a_member_that_can_be_dialled_is_dialled(tmp_path: Path) -> None:
 
 
 @pytest.mark.trio
-async def test_where_neither_can_dial_it_is_told_in_bounded_time(tmp_path: Path) -> None:
-    async with node(tmp_path / "a", SECRET) as asks, node(tmp_path / "b", SECRET) as hidden:
-        with trio.fail_after(5), pytest.raises(PeerUnreachable, match="no known address"):
+async def test_where_neither_can_dial_it_is_told_in_bounded_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dialler, "RETURN_LINK_S", 0.3)
+    async with node(tmp_path / "a", SECRET, config=BRIEF) as asks, node(tmp_path / "b", SECRET) as hidden:
+        with trio.fail_after(PATIENCE_S), pytest.raises(PeerUnreachable, match="no known address"):
             await asks.transport.open_control(hidden.id)
         await hidden.dial(asks.address)
         await asks.until(lambda: asks.all(LinkUp))
-        with trio.fail_after(5), pytest.raises(PeerUnreachable):
+        with trio.fail_after(PATIENCE_S), pytest.raises(PeerUnreachable):
             await asks.transport.open_control(hidden.id)
+        await failed_return(hidden)
         assert hidden.transport.statistics().counts["returns_failed"] == 1
 
 
@@ -141,7 +163,7 @@ async def test_a_connection_that_nobody_asked_for_and_a_wrong_purpose_come_to_no
         await a.until(lambda: a.all(LinkUp))
         a.transport.send_link(b.id, CallMe(number=77, purpose=Purpose.LINK))
         a.transport.send_link(b.id, CallMe(number=77, purpose=Purpose.CONTROL))
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             await service.gone.wait()  # b has served a connection that a closed at once
         assert service.peers == [a.id]
         assert b.transport.statistics().counts["calls_dropped"] == 1
@@ -171,15 +193,16 @@ async def test_another_members_answer_does_not_count(tmp_path: Path) -> None:
         await asks.until(lambda: asks.all(LinkUp))
 
         async def meddle() -> None:
-            while not hidden.transport.statistics().counts.get("returns_failed"):
-                await trio.testing.wait_all_tasks_blocked()
+            await failed_return(hidden)
             call = CallMe(number=1, purpose=Purpose.CONTROL)  # what `hidden` was asked
             channel = await third.transport._dialler.call_back(asks.id, call)
             assert channel is not None
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE_S):
                 assert await channel.stream.receive_some(1) == b"", "closed at once"
             await close(channel.stream)
+            asking.cancel()
 
         nursery.start_soon(meddle)
-        with trio.fail_after(10), pytest.raises(PeerUnreachable):
+        with trio.CancelScope() as asking:
             await asks.transport.open_control(hidden.id)
+        assert asking.cancelled_caught, "nobody has come"

@@ -19,13 +19,13 @@ from p2premap.control.answers import Done, Welcome
 from p2premap.control.nodes import GetStatus, Stop
 from p2premap.errors import LocalProtocolError, PeerUnreachable, RemoteProtocolError
 from p2premap.ids import Address, NodeId, RequestId
-from p2premap.node import remote, sockets, unix
+from p2premap.node import dialler, remote, sockets, unix
 from p2premap.node.bulk import NoSuch, Piece
 from p2premap.node.secret import new_secret
 from p2premap.node.streams import StreamFrames
 from p2premap.ports import FrameStream
 from p2premap.wire import FrameDecoder
-from tests.node.nodes import node
+from tests.node.nodes import PATIENCE_S, node
 
 SECRET = new_secret(lambda size: b"s" * size)
 OTHER = new_secret(lambda size: b"o" * size)
@@ -69,7 +69,7 @@ async def ask(path: Path) -> str:
         with Connection(stream, str(path)) as connection:
             return connection.do(lambda request: Stop(request=request))
 
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE_S):
         return await trio.to_thread.run_sync(blocking)
 
 
@@ -183,7 +183,8 @@ async def test_the_end_of_a_stream_is_told_from_its_breaking() -> None:
 
 
 @pytest.mark.trio
-async def test_a_member_asks_anothers_control_service(tmp_path: Path) -> None:
+async def test_a_member_asks_anothers_control_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialler, "RETURN_LINK_S", 0.01)  # no link comes about here
     service = Service()
     where: dict[NodeId, tuple[Address, ...]] = {}
     async with (
@@ -231,7 +232,7 @@ async def test_a_program_that_knows_the_secret_uses_a_members_control_service(tm
     async with node(tmp_path, SECRET, serve_control=service.serve) as a:
 
         def program() -> tuple[str, NodeId]:
-            stream, peer = remote.connect_member(SECRET, a.address, name="cli", version="1")
+            stream, peer = remote.connect_member(SECRET, a.address, name="cli", version="1", timeout_s=PATIENCE_S)
             with Connection(stream, "a") as connection:  # not a byte of `Welcome` was taken by the hello
                 return connection.do(lambda request: Stop(request=request)), peer.node
 
@@ -243,9 +244,9 @@ async def test_a_program_that_knows_the_secret_uses_a_members_control_service(tm
 @pytest.mark.trio
 async def test_a_program_is_told_why_it_is_not_let_in(tmp_path: Path) -> None:
     async with node(tmp_path, SECRET) as a:
-        connect = partial(remote.connect_member, name="cli", version="1", timeout_s=0.5)
 
-        async def refused(secret: object, address: Address, match: str) -> None:
+        async def refused(secret: object, address: Address, match: str, timeout_s: float = PATIENCE_S) -> None:
+            connect = partial(remote.connect_member, name="cli", version="1", timeout_s=timeout_s)
             with pytest.raises(PeerUnreachable, match=match):
                 await trio.to_thread.run_sync(connect, secret, address)
 
@@ -256,4 +257,4 @@ async def test_a_program_is_told_why_it_is_not_let_in(tmp_path: Path) -> None:
             where = Address(*unused.getsockname())
             await refused(SECRET, where, "does not answer")
             unused.listen()
-            await refused(SECRET, where, "let this program in: ")
+            await refused(SECRET, where, "let this program in: ", 0.5)

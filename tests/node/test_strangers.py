@@ -23,7 +23,7 @@ from p2premap.node.hello import Hello, Purpose
 from p2premap.node.seal import SALT_BYTES
 from p2premap.node.secret import new_secret
 from p2premap.wire import encode_frame
-from tests.node.nodes import Node, node
+from tests.node.nodes import PATIENCE_S, Node, node
 
 SECRET = new_secret(lambda size: b"s" * size)
 OTHER = new_secret(lambda size: b"o" * size)
@@ -46,7 +46,7 @@ def state(one: Node) -> tuple[object, ...]:
 
 async def quiet(one: Node, expected: tuple[object, ...]) -> None:
     """The node is as before, strangers are gone, and it still answers."""
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE_S):
         while one.transport.statistics().strangers or one.transport.statistics().members:
             await trio.testing.wait_all_tasks_blocked(0.01)
     assert state(one) == expected
@@ -180,7 +180,7 @@ async def member(one: Node, context: ssl.SSLContext | None = None) -> trio.SSLSt
 async def ends(stream: trio.abc.Stream) -> bytes:
     """What comes until the other side closes."""
     data = b""
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE_S):
         try:
             while chunk := await stream.receive_some():
                 data += chunk
@@ -270,8 +270,9 @@ async def test_a_payload_before_the_hello_is_refused_at_its_announcement(tmp_pat
 
 @pytest.mark.trio
 async def test_slow_strangers_are_cut_off_and_never_keep_others_out(tmp_path: Path) -> None:
-    config = TransportConfig(port_first=0, hello_s=1.0, strangers_max=16)
-    patient = TransportConfig(port_first=0, hello_s=60.0, strangers_max=1)
+    narrow = TransportConfig(port_first=0, hello_s=PATIENCE_S, strangers_max=16)
+    patient = TransportConfig(port_first=0, hello_s=PATIENCE_S, strangers_max=1)
+    brief = TransportConfig(port_first=0, hello_s=0.2)
     async with node(tmp_path / "c", SECRET, config=patient) as c:
         first = await trio.open_tcp_stream(*c.address)
         await first.send_all(b"\x16")
@@ -279,7 +280,9 @@ async def test_slow_strangers_are_cut_off_and_never_keep_others_out(tmp_path: Pa
         second = await trio.open_tcp_stream(*c.address)
         assert await ends(first) == b""  # the oldest gives way, long before its time is over
         await trio.aclose_forcefully(second)
-    async with node(tmp_path / "a", SECRET, config=config) as a, node(tmp_path / "b", SECRET) as b:
+    async with node(tmp_path / "d", SECRET, config=brief) as d:
+        assert await ends(await trio.open_tcp_stream(*d.address)) == b""
+    async with node(tmp_path / "a", SECRET, config=narrow) as a, node(tmp_path / "b", SECRET) as b:
         before = state(a)
         slow = [await trio.open_tcp_stream(*a.address) for _ in range(64)]
         for one in slow:
@@ -287,15 +290,17 @@ async def test_slow_strangers_are_cut_off_and_never_keep_others_out(tmp_path: Pa
                 await one.send_all(b"\x16")
         assert a.transport.statistics().strangers <= 16
         assert (await b.dial(a.address, keep=False)).outcome is DialOutcome.CONNECTED
-        for one in slow:
-            await ends(one)
+        for one in slow[:-16]:
+            assert await ends(one) == b""
+        for one in slow[-16:]:
+            await trio.aclose_forcefully(one)
         await quiet(a, before)
 
 
 @pytest.mark.trio
 async def test_random_and_mutated_bytes_after_tls_change_nothing(tmp_path: Path) -> None:
     rng = random.Random(7)
-    async with node(tmp_path, SECRET, config=TransportConfig(port_first=0, hello_s=0.5)) as a:
+    async with node(tmp_path, SECRET) as a:
         before = state(a)
         genuine = hello.hello_frame(own_hello(a, Purpose.LINK))
         for round_ in range(40):
@@ -338,7 +343,7 @@ async def test_a_frame_that_does_not_belong_on_a_link_ends_that_link_only(tmp_pa
         link = b.transport._links._up[a.id]
         link._put(b"\x01\x00\x00\x00\x02\x00\x00\x00\x00zz")
         await a.until(lambda: a.transport.statistics().links.up == 1)
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_S):
             while a.transport.statistics().counts.get("broken_protocol") != 1:
                 await trio.testing.wait_all_tasks_blocked(0.01)
         assert c.transport.send_link(a.id, Rumours())

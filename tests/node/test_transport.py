@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from p2premap.errors import ConfigError
 from p2premap.gossip.events import DialEnded, DialOutcome, LinkDown, LinkUp, Received
 from p2premap.gossip.messages import Ping, Rumours
 from p2premap.ids import Address, Ballot, JobId, NodeId, starts_of
+from p2premap.node import greeting
 from p2premap.node.datagrams import Datagrams
 from p2premap.node.interfaces import Interface, Kind
 from p2premap.node.seal import Sealer
@@ -119,8 +123,18 @@ async def test_the_end_of_a_process_ends_its_links_at_once(tmp_path: Path) -> No
         async with node(tmp_path / "b", SECRET) as b:
             await a.dial(b.address)
             where = b.address
-        await a.until(lambda: a.all(LinkDown))
-        assert (await a.dial(where)).outcome is DialOutcome.REFUSED
+        with held(where):
+            await a.until(lambda: a.all(LinkDown))
+            assert (await a.dial(where)).outcome is DialOutcome.REFUSED
+
+
+@contextmanager
+def held(where: Address) -> Iterator[None]:
+    """Nobody else gets this port meanwhile, and nobody listens there."""
+    with socket.socket(socket.AF_INET6 if ":" in where.host else socket.AF_INET) as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of before linger
+        one.bind(where)
+        yield
 
 
 @pytest.mark.trio
@@ -193,7 +207,8 @@ async def test_datagrams_between_strangers_arrive_after_the_proof(tmp_path: Path
 
 
 @pytest.mark.trio
-async def test_an_identity_alive_twice_is_told_to_the_younger(tmp_path: Path) -> None:
+async def test_an_identity_alive_twice_is_told_to_the_younger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(greeting, "CLONE_DOUBT_S", 600.0)
     async with node(tmp_path / "a", SECRET) as old:
         twin = cloned(old.identity)
         async with node(tmp_path / "x", SECRET, identity=twin) as young:
@@ -203,7 +218,7 @@ async def test_an_identity_alive_twice_is_told_to_the_younger(tmp_path: Path) ->
             assert bool(old.clashes) != bool(young.clashes)  # of two as young as these the salts decide
             assert link_events(old) == link_events(young) == []
         old.clashes.clear()
-        old.transport._acceptor._greeter._born -= 60.0
+        old.transport._acceptor._greeter._born -= 3_600.0
         async with node(tmp_path / "x", SECRET, identity=cloned(old.identity)) as young:
             await young.dial(old.address)
             await old.dial(young.address)
