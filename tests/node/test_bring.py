@@ -81,7 +81,7 @@ class Replica:
         return await self.next()
 
     async def next(self) -> Answer:
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while not self.answers:
                 self._more = trio.Event()
                 await self._more.wait()
@@ -127,7 +127,7 @@ async def test_a_replica_needs_the_submitting_machine_no_more(cluster: Cluster, 
         assert cluster.mine.sweep(older_s=60.0).blobs == 2 + len(CUTS)
         mine.bringer.forget(JOB)
         assert mine.bringer.blobs_in_use() == set()
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while cluster.mine.sweep(older_s=60.0).blobs > 2:  # noqa: ASYNC110  (nobody tells when files are gone)
                 await trio.sleep(0.01)
 
@@ -201,7 +201,7 @@ async def test_inputs_that_cannot_be_copied_now_are_copied_later(
     job.file.rename(away := job.file.with_name("away"))
     async with replica(cluster) as mine:
         assert await mine.ask(job.bring) == Brought(job=JOB, copying=True)
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while cluster.stager.statistics().lost < len(CUTS):  # noqa: ASYNC110  (nobody tells of what failed)
                 await trio.sleep(0.01)
         assert mine.answers == [], "it is no copy of the job yet"

@@ -237,17 +237,17 @@ async def test_cancelling_a_call_cancels_the_coroutine():
 
     thread = LoopThread()
     await thread.start()
-    cancelled = threading.Event()
+    begun, cancelled = threading.Event(), threading.Event()
 
     async def forever() -> None:
+        begun.set()
         try:
             await asyncio.Event().wait()
         finally:
             cancelled.set()
 
-    with trio.move_on_after(0.05):
-        await thread.call(forever)
-    await trio.to_thread.run_sync(cancelled.wait, 5)
+    await given_up(thread, forever, begun)
+    await trio.to_thread.run_sync(cancelled.wait, 60)
     assert cancelled.is_set()
     await thread.aclose()
 
@@ -256,16 +256,26 @@ async def test_cancelling_a_call_cancels_the_coroutine():
 async def test_a_thread_that_hangs_is_left_behind_in_time():
     thread = LoopThread(stop_s=0.1)
     await thread.start()
-    free = threading.Event()
+    begun, free, over = threading.Event(), threading.Event(), threading.Event()
 
     async def hang() -> None:
-        free.wait(10)
+        begun.set()
+        free.wait(100)
+        over.set()
 
-    with trio.move_on_after(0.05):
-        await thread.call(hang)
-    with trio.fail_after(2):
+    await given_up(thread, hang, begun)
+    with trio.fail_after(60):
         await thread.aclose()
+    assert not over.is_set()
     free.set()
+
+
+async def given_up(thread: LoopThread, function, begun: threading.Event) -> None:
+    """Call it, and wait no longer once it has begun."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(thread.call, function)
+        await trio.to_thread.run_sync(begun.wait, 60)
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.trio

@@ -25,16 +25,18 @@ Install = Callable[..., None]
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Install a package with one module for jobs: its name, the entry points, and its source."""
 
+    installed = list[str]()
+
     def install(name: str, entry_points: str, source: str = "") -> None:
+        installed.append(name)
         (tmp_path / f"{name}-1.0.dist-info").mkdir()
         (tmp_path / f"{name}-1.0.dist-info" / "entry_points.txt").write_text(entry_points)
         (tmp_path / f"{name}.py").write_text(source)
 
     monkeypatch.syspath_prepend(str(tmp_path))
-    before = set(sys.modules)
     yield install
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    for name in installed:  # and nothing else: a module of ours that is imported anew has other classes than before
+        sys.modules.pop(name, None)
 
 
 def test_the_built_in_kinds_are_found_like_all_others() -> None:

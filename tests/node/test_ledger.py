@@ -49,7 +49,7 @@ class Disk:
         self._more.set()
 
     async def until(self, true: Callable[[], bool]) -> None:
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while not true():
                 self._more = trio.Event()
                 await self._more.wait()
@@ -158,7 +158,7 @@ async def test_room_is_noticed_without_a_write(tmp_path: Path, monkeypatch: pyte
         assert isinstance(answer, PersistFailed)
         assert disk.ledger.trouble == answer.text
         full.bytes_max = 100
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while disk.ledger.trouble:  # noqa: ASYNC110  (nobody else waits for it)
                 await trio.sleep(0.01)
         assert len(disk.answers) == 1

@@ -31,7 +31,7 @@ async def test_a_join_that_came_while_the_node_was_starting_counts(monkeypatch: 
     with short_home() as home:
         monkeypatch.setenv("P2PREMAP_HOME", str(Path(home)))
         lives = Lives(NodeConfig(slots=1), started)
-        with trio.fail_after(30):
+        with trio.fail_after(100):
             await lives.run()
     assert len(seen) == 2
     assert seen[0] != seen[1] == other.tag
@@ -55,7 +55,7 @@ async def test_a_request_that_goes_wrong_in_an_unforeseen_way_ends_that_one_only
     with short_home() as home:
         monkeypatch.setenv("P2PREMAP_HOME", str(Path(home)))
         lives = Lives(NodeConfig(slots=1), lambda _: up.set())
-        with trio.fail_after(30):
+        with trio.fail_after(100):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(lives.run)
                 await up.wait()

@@ -98,9 +98,9 @@ async def test_both_sides_are_hinted(start):
 
 
 @pytest.mark.trio
-async def test_many_started_together_are_one_connected_graph_within_a_second(start):
+async def test_many_started_together_are_one_connected_graph(start):
     daemons = [start(number, neighbours_max=4) for number in range(1, 31)]
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with running(daemons), trio.open_nursery() as nursery:
             for daemon in daemons:
                 nursery.start_soon(daemon.neighbours.run)
@@ -134,7 +134,7 @@ async def test_a_stopped_owner_is_not_stale_and_is_told_when_it_goes_on(start, d
         assert socket_path(directory, node(1)) in listed(directory)
         assert new.hints == []
         nursery.start_soon(stopped.serve)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             while not (stopped.hints and new.hints):
                 await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()

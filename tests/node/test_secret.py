@@ -79,7 +79,7 @@ def test_several_first_runs_at_once_share_one_secret(tmp_path: Path) -> None:
         assert run.stdin is not None
         run.stdin.write("\n")
         run.stdin.flush()
-    assert len({run.communicate(timeout=30)[0] for run in runs}) == 1
+    assert len({run.communicate(timeout=100)[0] for run in runs}) == 1
     assert [run.returncode for run in runs] == [0] * 4
 
 
