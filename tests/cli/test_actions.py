@@ -158,13 +158,13 @@ def _waits(home: str, job: str) -> str:
 
 
 FANS_OUT = (
-    "import time, p2premap\n"
+    "import os, time, p2premap\n"
     "class FansOut(p2premap.Action):\n"
     "    def split(self):\n"
-    "        time.sleep(0.1)\n"
     "        return [[self.input, number] for number in range(10)]\n"
     "    def process(self):\n"
-    "        time.sleep(0.1)\n"
+    "        while self.input[1] > 6 and not os.path.exists({gate!r}):\n"
+    "            time.sleep(0.01)\n"
     "        if self.input[1] == 9:\n"
     "            self.add([self.input[0], 10])\n"
     "        return self.input\n"
@@ -174,11 +174,14 @@ FANS_OUT = (
 
 
 def test_an_action_outlives_the_node_that_leads_it_and_grows_on(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
     with private(("kind", "prim", "quiet")) as cluster:
-        done = p2premap(cluster.home, "--node", "kind", "run", job_file(tmp_path, FANS_OUT), "1", "2", "3", "--detach")
+        file = job_file(tmp_path, FANS_OUT.format(gate=str(gate)))
+        done = p2premap(cluster.home, "--node", "kind", "run", file, "1", "2", "3", "--detach")
         job = done.stdout.strip()
         eventually(lambda: _done(cluster.home, job) >= 6)
         cluster.kill("kind")
+        gate.touch()
         out = tmp_path / "out"
         watched = p2premap(cluster.home, "--node", "prim", "watch", job, "-o", str(out))
         assert watched.exit_code == 0, watched.stderr

@@ -17,9 +17,16 @@ WORDCOUNT = str(EXAMPLES / "wordcount.py")
 
 
 def test_nodes_see_each_other(three_nodes: PrivateCluster) -> None:
+    alive = {("n1", "alive"), ("n2", "alive"), ("n3", "alive")}
     for name in ("n1", "n2", "n3"):
-        found = json.loads(p2premap(three_nodes.home, "--node", name, "nodes", "--json").stdout)
-        assert {(n["name"], n["state"]) for n in found} == {("n1", "alive"), ("n2", "alive"), ("n3", "alive")}
+
+        def seen(name: str = name) -> list[dict[str, object]]:
+            found: list[dict[str, object]] = json.loads(
+                p2premap(three_nodes.home, "--node", name, "nodes", "--json").stdout
+            )
+            return found if {(n["name"], n["state"]) for n in found} == alive else []
+
+        found = eventually(seen)
         assert [n["name"] for n in found if n["me"]] == [name]
         assert sorted(n["pid"] for n in found) == sorted(three_nodes.pids)
 

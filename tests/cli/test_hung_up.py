@@ -35,7 +35,7 @@ def test_a_node_stops_although_the_client_has_gone(home: Path, paths: Paths) -> 
         assert node.stdout is not None
         assert node.stdout.readline()
         say_and_hang_up(paths, Stop(request=RequestId(1)))
-        assert node.wait(15) == 0
+        assert node.wait(60) == 0
     finally:
         node.kill()
         node.communicate()
@@ -57,7 +57,7 @@ def test_a_node_leaves_although_the_client_has_gone(home: Path, paths: Paths) ->
             assert line.welcome.cluster == after.tag
     finally:
         node.send_signal(signal.SIGTERM)
-        node.communicate(timeout=20)
+        node.communicate(timeout=60)
 
 
 def test_a_node_without_free_descriptors_lives_on(home: Path, paths: Paths) -> None:

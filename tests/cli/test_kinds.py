@@ -74,7 +74,7 @@ def test_a_kind_of_another_package_runs_where_that_is_installed_and_nowhere_else
         finally:
             stop(lacking)
             having.terminate()
-            having.communicate(timeout=20)
+            having.communicate(timeout=60)
 
 
 def test_the_example_is_one_that_pip_can_install() -> None:

@@ -39,8 +39,11 @@ def test_leave(daemon: FakeDaemon) -> None:
 
 
 @pytest.mark.parametrize("args", [("leave",), ("join", "good")], ids=" ".join)
-def test_the_node_answers_again_when_the_command_ends(paths: Paths, args: tuple[str, ...]) -> None:
+def test_the_node_answers_again_when_the_command_ends(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...]
+) -> None:
     """It begins again in its other cluster: the next command of a script must find it."""
+    monkeypatch.setattr(membership, "BACK_S", 60.0)
     with contextlib.ExitStack() as later:
 
         def begin_again() -> None:
@@ -73,8 +76,9 @@ def test_joining_without_a_node_does_not_leave_a_cluster_by_accident(
     assert secret.load(paths.config) == known
 
 
-def test_a_node_that_is_just_starting_is_waited_for_and_joins(paths: Paths) -> None:
+def test_a_node_that_is_just_starting_is_waited_for_and_joins(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after `p2premap node &` in a script: its secret and state are there, and its socket is not."""
+    monkeypatch.setattr(membership, "STARTING_S", 60.0)
     paths.nodes(secret.load_or_make(paths.config).tag)
     with contextlib.ExitStack() as later:
         started = threading.Timer(0.3, lambda: later.enter_context(FakeDaemon(paths, script)))

@@ -52,7 +52,7 @@ def test_live_it_shows_what_fails_and_q_ends_it(three_nodes: PrivateCluster, tmp
         eventually(lambda: drawn("divides", "failed last", "division by zero"))
         os.write(ours, b"q")
         eventually(lambda: drawn("\x1b[?1049l") or process.poll() is not None)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     os.close(ours)
 
 

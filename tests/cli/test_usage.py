@@ -140,7 +140,7 @@ def test_a_reader_that_has_gone_ends_the_command_quietly(daemon: FakeDaemon, hom
     assert process.stdout is not None
     process.stdout.close()
     assert process.stderr is not None
-    assert process.wait(20) == 141
+    assert process.wait(60) == 141
     assert process.stderr.read() == ""
     process.stderr.close()
 
