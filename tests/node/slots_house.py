@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 import sys
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import blake3
+import psutil
+import pytest
 import trio
 
 from p2premap.errors import PeerUnreachable
 from p2premap.ids import Digest, JobId, NodeId
+from p2premap.node import process, watch
 from p2premap.node.blobs import BlobStore
 from p2premap.node.bulk import BULK
 from p2premap.node.executor import Executor
@@ -22,7 +26,7 @@ from p2premap.node.secret import ClusterSecret
 from p2premap.node.staging import Stager
 from p2premap.ports import FrameStream
 from p2premap.tasks.events import AttemptGoesOn, AttemptWaits, RunBatch, SlotReported
-from p2premap.tasks.job import AttemptEnd, AttemptSpec, Limits, Source, StageId
+from p2premap.tasks.job import AttemptEnd, AttemptSpec, Limits, Outcome, Source, StageId
 from p2premap.tasks.meeting import Meeting
 from p2premap.wire import Frame, FrameDecoder, Message, encode_frame
 from tests.cluster import short_home
@@ -32,6 +36,8 @@ JOB = JobId(b"j" * 16)
 STAGE = StageId(0, b"")
 RUNTIME = "exercise:Exercise"
 UNLIMITED = Limits()
+LIMITED = Limits(time_s=3_600.0)
+"""See `Bench.run_out`."""
 
 
 async def nobody(node: NodeId) -> FrameStream:
@@ -65,10 +71,23 @@ class Bench:
         self._numbers = itertools.count(1)
         self.last = 0
         """The number of the last batch."""
+        self.ahead_s = 0.0
+        """Of the machine's clock, for limits of time."""
+
+    def monotonic(self) -> float:
+        """The time by which limits are judged."""
+        return time.monotonic() + self.ahead_s
+
+    async def run_out(self, sign: Path) -> None:
+        """Once a worker has made this file, the time of what is `LIMITED` is over; not of what runs after it."""
+        await exists(sign)
+        self.ahead_s = 2 * LIMITED.time_s
 
     def _deliver(self, report: SlotReported | AttemptWaits | AttemptGoesOn) -> None:
         if isinstance(report, SlotReported):
             self.reports.append(report)
+            if any(end.outcome is Outcome.TIME_LIMIT for end in report.ends):
+                self.ahead_s = 0.0
             self.on_report(report)
         else:
             self.waits.append(report)
@@ -137,13 +156,28 @@ class Bench:
 @asynccontextmanager
 async def bench(state: Path, *, open_bulk: Callable[[NodeId], Awaitable[FrameStream]] = nobody) -> AsyncIterator[Bench]:
     """A running executor."""
-    with short_home() as doors:
+    with short_home() as doors, pytest.MonkeyPatch.context() as patch:
         made = Bench(state, open_bulk, Path(doors))
+        patch.setattr(watch, "time", made)
+        patch.setattr(process, "_ENDING_S", 60.0)  # a supervisor that has not run for seconds is not stuck
         async with trio.open_nursery() as nursery:
             await nursery.start(made.executor.run)
-            with trio.fail_after(60):
+            with trio.fail_after(100):
                 yield made
             nursery.cancel_scope.cancel()
+
+
+def supervisors() -> list[int]:
+    """Of worker processes of this process; nodes that it has started have their own."""
+    return [child.pid for child in psutil.Process().children() if "p2premap-super" in name_of(child.pid)]
+
+
+def name_of(pid: int) -> str:
+    """What the process calls itself; "" where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 async def exists(path: Path) -> None:
@@ -170,8 +204,6 @@ async def until(holds: Callable[[], bool]) -> None:
 def alive(pid: int) -> bool:
     """Whether there is such a process (a zombie does not count)."""
     if sys.platform != "linux":
-        import psutil
-
         return psutil.pid_exists(pid)
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"

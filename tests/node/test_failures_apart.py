@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import pytest
+import trio
 
 from p2premap.tasks.events import EndJob
 from p2premap.tasks.job import AttemptEnd, Limits, Outcome
-from tests.node.slots_house import JOB, Bench, alive, bench, gone
+from tests.node.slots_house import JOB, LIMITED, Bench, alive, bench, gone
 
 pytestmark = pytest.mark.trio
 
@@ -34,7 +35,7 @@ class Case(NamedTuple):
 CASES: Final = {
     "segfaults": Case("segfault", Outcome.CRASHED, "was killed by SIGSEGV", "in segfault"),
     "exits": Case("exit 7", Outcome.CRASHED, "exited with code 7", "leaving"),
-    "loops": Case("loop", Outcome.TIME_LIMIT, "longer than its limit of 0.3 s", "in loop", Limits(time_s=0.3)),
+    "loops": Case("loop {path}", Outcome.TIME_LIMIT, "longer than its limit of 3600 s", "in loop", LIMITED),
     "eats memory": Case(
         "hog", Outcome.MEMORY_LIMIT, "over its limit of 100 MiB", limits=Limits(memory_bytes=100 << 20)
     ),
@@ -47,6 +48,7 @@ CASES: Final = {
 
 @pytest.fixture(autouse=True)
 def importable_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("p2premap.node.watch.TIME_LIMIT_GRACE_S", 60.0)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "worker"))
 
 
@@ -79,7 +81,10 @@ async def again_and_again(case: Case, times: int, path: Path) -> None:
 
 async def one_round(case: Case, b: Bench, children: Path) -> AttemptEnd:
     """Three attempts: the one in the middle is the case's."""
-    first, end, last = await b.ends("echo a", case.call.format(path=children), "speak up", limits=case.limits)
+    async with trio.open_nursery() as nursery:
+        if case.limits is LIMITED:
+            nursery.start_soon(b.run_out, children)
+        first, end, last = await b.ends("echo a", case.call.format(path=children), "speak up", limits=case.limits)
     assert first.outcome is last.outcome is Outcome.DONE
     if left := taken_from(children):
         assert any(map(alive, left)), "they may outlive the attempt, but not the job"

@@ -65,9 +65,10 @@ class Exercise:
 
     def all_misbehave(self, argument, orders, gang, contexts):
         """One seat does what the argument says, the others wait for it."""
+        name, _, rest = argument.partition(" ")
         gang.exchange([[b""]] * len(gang.seats))
         if gang.seat == 0:
-            getattr(self, argument)("", (), contexts[0])
+            getattr(self, name)(rest, (), contexts[0])
         gang.exchange([[b""]] * len(gang.seats))
 
     def all_few(self, argument, orders, gang, contexts):
@@ -180,11 +181,13 @@ class Exercise:
         return Result(b"")
 
     def hog(self, argument, segments, context):
-        while True:
+        """Half a GiB: whoever watches over it may be kept from that for a while."""
+        while len(_memory) < 128:
             _memory.append(bytearray(os.urandom(1 << 16) * 64))
+        time.sleep(600)
 
     def child_hog(self, argument, segments, context):
-        code = "x = []\nimport os\nwhile True: x.append(bytearray(os.urandom(1 << 16) * 64))"
+        code = "import os, time; x = [bytearray(os.urandom(1 << 16) * 64) for _ in range(128)]; time.sleep(600)"
         subprocess.run([sys.executable, "-c", code], check=True)
 
     def use(self, argument, segments, context):
