@@ -146,10 +146,10 @@ class PrivateCluster:
                 time.sleep(LOOK_S)
 
     def _sees_all(self, name: str) -> bool:
-        """Whether this node sees all of them; one that is too busy to welcome anybody does not yet."""
+        """Whether this node sees all of them, and what they offer; one that is too busy to welcome us does not yet."""
         try:
             with local(name, paths=self.paths) as connection:
                 views = connection.ask(lambda n: ListNodes(request=n), Nodes).views
         except (NodeUnavailable, PeerUnreachable):
             return False
-        return sum(view.state == "alive" for view in views) == len(self._names)
+        return sum(view.state == "alive" and view.pid > 0 for view in views) == len(self._names)

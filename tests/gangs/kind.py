@@ -129,7 +129,9 @@ class Runtime:
             numbers = self._exchange(gang, plan, numbers, turn)
             if turn == plan.exchanges // 2 and plan.signs:
                 sign = Path(plan.signs) / f"{gang.meeting.hex()}.{gang.seat}.{os.getpid()}"
-                sign.write_text(" ".join(map(str, gang.seats[gang.seat])))
+                half = sign.with_name(sign.name.replace(".", "-"))
+                half.write_text(" ".join(map(str, gang.seats[gang.seat])))
+                half.rename(sign)  # whoever finds it reads all of it
                 while (Path(plan.signs) / HOLD).exists():
                     time.sleep(0.005)
         results = []

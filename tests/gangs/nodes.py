@@ -7,6 +7,11 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from p2premap.client.connection import local
+from p2premap.control.nodes import ListNodes
+from p2premap.control.nodes import Nodes as NodeList
+from p2premap.errors import NodeUnavailable, PeerUnreachable
+from p2premap.node.paths import Paths
 from tests.cluster import COMMAND, environment, eventually
 from tests.gangs.kind import HOLD, Plan, answer
 
@@ -35,7 +40,10 @@ class Nodes:
         self.directory = directory
         self._home = tempfile.TemporaryDirectory(prefix="p2p-", dir="/tmp", ignore_cleanup_errors=True)
         self._place = {**environment(self._home.name), **install(directory)}
+        home = Path(self._home.name)
+        self._paths = Paths(home / "config", home / "state", home / "run")
         self.processes: dict[str, subprocess.Popen[str]] = {}
+        self.slots: dict[str, int] = {}
         self.signs = directory / "signs"
         self.signs.mkdir()
         for number, count in enumerate(slots, 1):
@@ -48,36 +56,41 @@ class Nodes:
         self.processes[name] = process
         assert process.stdout is not None
         assert process.stdout.readline()
-        eventually(lambda: self.alive(name) == set(self.processes))
+        self.slots[name] = slots
+        self.settle()
 
-    def alive(self, at: str) -> set[str]:
-        """Who is there, as this node sees it."""
-        return {view["name"] for view in self.ask("--node", at, "nodes") if view["state"] == "alive"}
+    def settle(self) -> None:
+        """Wait until every node knows what each of them offers."""
+        for name in self.processes:
+            eventually(lambda name=name: self._offered(name) == self.slots)  # type: ignore[misc]
+
+    def _offered(self, at: str) -> dict[str, int]:
+        """The slots of those that are there, as this node knows them; nothing while it is too busy to tell."""
+        try:
+            with local(at, paths=self._paths) as line:
+                views = line.ask(lambda n: ListNodes(request=n), NodeList).views
+        except (NodeUnavailable, PeerUnreachable):
+            return {}
+        return {view.name: view.slots for view in views if view.state == "alive"}
 
     def kill(self, name: str) -> None:
         """A node is gone, with all that it runs."""
         process = self.processes.pop(name)
+        del self.slots[name]
         process.kill()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
     def close(self) -> None:
         """End them all."""
         for process in self.processes.values():
             process.terminate()
         for process in self.processes.values():
-            process.communicate(timeout=20)
+            process.communicate(timeout=60)
         self._home.cleanup()
 
     def argv(self, *args: str) -> list[str]:
         """A command."""
         return [*COMMAND, *args]
-
-    def ask(self, *args: str) -> list[dict[str, str]]:
-        """What a command tells with --json."""
-        done = subprocess.run(
-            [*self.argv(*args), "--json"], env=self._place, capture_output=True, text=True, timeout=60, check=True
-        )
-        return json.loads(done.stdout)
 
     def submit(self, plan: Plan, at: str = "n1", *options: str) -> subprocess.Popen[str]:
         """Begin to run a job; `finish` waits for it."""
@@ -87,7 +100,7 @@ class Nodes:
         argv = self.argv("--node", at, "run", "--kind", "sums", job, "-o", out, *given, *options, "--json")
         return subprocess.Popen(argv, env=self._place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    def finish(self, running: subprocess.Popen[str], plan: Plan, within_s: float = 60.0) -> dict[str, object]:
+    def finish(self, running: subprocess.Popen[str], plan: Plan, within_s: float = 120.0) -> dict[str, object]:
         """The job's end, whose answer is right."""
         out, err = running.communicate(timeout=within_s)
         assert running.returncode == 0, (out, err)

@@ -17,6 +17,7 @@ from p2premap.ids import Address, Digest, JobId
 from p2premap.node import remote, secret
 from p2premap.tasks.job import BlobRef, JobSpec
 from p2premap.wire import Message
+from tests.cluster import eventually
 
 
 def from_another_machine(cluster: PrivateCluster) -> Connection:
@@ -26,8 +27,13 @@ def from_another_machine(cluster: PrivateCluster) -> Connection:
     with local(paths=cluster.paths) as line:
         address = line.ask(lambda n: GetStatus(request=n), Status).me.addresses[0]
     host, _, port = address.rpartition(":")
-    stream, _ = remote.connect_member(known, Address(host, int(port)), name="laptop", version="test")
+    stream, _ = remote.connect_member(known, Address(host, int(port)), name="laptop", version="test", timeout_s=60.0)
     return Connection(stream, address)
+
+
+def serves_on(line: Connection) -> None:
+    """All is as before; a member that has not run for seconds is in doubt for a moment."""
+    eventually(lambda: line.ask(lambda n: GetStatus(request=n), Status).members == 3)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +49,7 @@ def test_what_a_machine_belongs_to_is_decided_on_that_machine(three_nodes: Priva
     with from_another_machine(three_nodes) as line:
         with pytest.raises(RequestRefused, match="machine"):
             line.ask(make, Done)  # type: ignore[arg-type]
-        assert line.ask(lambda n: GetStatus(request=n), Status).members == 3
+        serves_on(line)
 
 
 def request_that_is_wrong(number: int) -> list[Message]:
@@ -70,14 +76,14 @@ def test_a_wrong_request_has_a_sentence_for_an_answer(three_nodes: PrivateCluste
             line.ask(lambda n: request_that_is_wrong(n)[place], Done)
         assert refused.value.trouble in (Trouble.USAGE, Trouble.NOT_FOUND)
         assert str(refused.value).endswith(".") or "`" in str(refused.value)
-        assert line.ask(lambda n: GetStatus(request=n), Status).members == 3
+        serves_on(line)
 
 
 def test_a_blob_that_is_not_what_was_announced_is_not_kept(three_nodes: PrivateCluster) -> None:
     with local(paths=three_nodes.paths) as line:
         with pytest.raises(RequestRefused, match="not what was announced"):
             line.ask(lambda n: PutBlob(request=n, digest=Digest(b"d" * 32)), Done, payload=b"something else")
-        assert line.ask(lambda n: GetStatus(request=n), Status).members == 3
+        serves_on(line)
 
 
 def test_a_visitor_that_sends_garbage_is_dropped_alone(three_nodes: PrivateCluster) -> None:
@@ -87,7 +93,7 @@ def test_a_visitor_that_sends_garbage_is_dropped_alone(three_nodes: PrivateClust
     with local(paths=three_nodes.paths) as other, socket.socket(socket.AF_UNIX) as stream:
         stream.connect(str(listed(directory)[0]))
         stream.sendall(b"\x01\xff\xff\xff\xff" * 100)
-        stream.settimeout(10)
+        stream.settimeout(60)
         while stream.recv(65536):
             pass
-        assert other.ask(lambda n: GetStatus(request=n), Status).members == 3
+        serves_on(other)

@@ -14,7 +14,7 @@ from p2premap.client.jobs import put_blob
 from p2premap.control.answers import Done
 from p2premap.control.calls import Calls, CallsEnded, CallsOpened, OpenCalls
 from p2premap.control.jobs import Submit, Submitted
-from p2premap.control.nodes import ListNodes, Nodes
+from p2premap.control.nodes import ListNodes, Nodes, NodeView
 from p2premap.errors import PeerUnreachable
 from p2premap.ids import JobId, NodeId, RequestId
 from p2premap.node import desk_calls
@@ -29,7 +29,7 @@ from p2premap.tasks.calls_results import unpack_ends
 from p2premap.tasks.events import Extended, TasksEnded
 from p2premap.tasks.job import AttemptEnd, JobSpec, Outcome, Phase, StageId
 from p2premap.wire import Message
-from tests.cluster import PrivateCluster
+from tests.cluster import PrivateCluster, eventually
 
 JOB = JobId(b"j" * 16)
 OTHER = JobId(b"o" * 16)
@@ -202,14 +202,19 @@ def _job_on(first: Connection) -> JobId:
     return first.ask(lambda n: Submit(request=n, spec=spec), Submitted).job
 
 
+def _alive(line: Connection) -> list[NodeView]:
+    """Members that are beyond doubt now."""
+    return [view for view in line.ask(lambda n: ListNodes(request=n), Nodes).views if view.state == "alive"]
+
+
 def test_any_node_serves_a_line_to_a_job_that_another_leads(three_nodes: PrivateCluster) -> None:
     with local("n1", paths=three_nodes.paths) as first, local("n2", paths=three_nodes.paths) as second:
         job = _job_on(first)
+        eventually(lambda: [view.slots for view in _alive(second)] == [1, 1, 1])
         request = second.send(lambda n: OpenCalls(request=n, job=job))
         opened = second.next(request)
         assert opened is not None
-        slots = sum(view.slots for view in second.ask(lambda n: ListNodes(request=n), Nodes).views)
-        assert opened.message == CallsOpened(request=request, known=0, slots=slots)
+        assert opened.message == CallsOpened(request=request, known=0, slots=3)
 
     with local("n2", paths=three_nodes.paths) as second:
         request = second.send(lambda n: OpenCalls(request=n, job=job))
