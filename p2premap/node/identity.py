@@ -47,6 +47,8 @@ _NETWORK_FILESYSTEMS: Final = frozenset(
 )
 _PEM_END: Final = b"-----END CERTIFICATE-----\n"
 _LINUX: Final = sys.platform == "linux"
+_TICK_NS: Final = 1_000_000_000
+"""What any file system can tell apart."""
 _OCTAL: Final = re.compile(rb"\\([0-7]{3})")
 PEERS: Final = "node.db"
 """In a node's directory: what it remembers that may be lost without harm, see `p2premap.node.store`."""
@@ -200,12 +202,12 @@ def credentials(identity: Identity, secret: ClusterSecret) -> Credentials:
 
 def _existing(root: Path) -> list[Path]:
     """The nodes' directories, the oldest identity first."""
-    found: list[tuple[float, str]] = []
+    found: list[tuple[int, str]] = []
     for path in root.iterdir():
         if len(path.name) == 2 * NODE_ID_BYTES and not path.is_symlink():
             with contextlib.suppress(OSError, ValueError):
                 bytes.fromhex(path.name)
-                found.append(((path / "key").stat().st_mtime, path.name))
+                found.append(((path / "key").stat().st_mtime_ns, path.name))
     return [root / name for _, name in sorted(found)[:NODES_MAX]]
 
 
@@ -282,18 +284,29 @@ def _make(root: Path, secret: ClusterSecret, randomness: Randomness) -> Identity
     seed = randomness(KEY_BYTES)
     node = node_id(public_key(seed))
     hidden = root / f".{node.hex()}"
+    older = _existing(root)
     hidden.mkdir(mode=0o700)
     lock = _lock(hidden)
     assert lock is not None, "a new directory is already locked"
     boot = next_boot(Boot(0), _drawn(randomness))
     for name, content in (("key", seed), ("boot", _lines(boot))):
         _write_file(hidden / name, content)
+    if older:
+        _make_younger(hidden / "key", older[-1] / "key")
     credentials = _credentials(hidden, secret, seed)
     _sync(hidden)
     directory = root / node.hex()
     hidden.rename(directory)
     _sync(root)
     return Identity(node, boot, directory, credentials, lock)
+
+
+def _make_younger(file: Path, other: Path) -> None:
+    """Their times say which is the older: also if the clock was set back, or has not ticked since."""
+    with contextlib.suppress(FileNotFoundError):
+        least = other.stat().st_mtime_ns + _TICK_NS
+        if file.stat().st_mtime_ns < least:
+            os.utime(file, ns=(least, least))
 
 
 def _credentials(directory: Path, secret: ClusterSecret, seed: bytes) -> Credentials:

@@ -8,6 +8,7 @@ import ssl
 import stat
 import subprocess
 import sys
+import time
 import warnings
 from contextlib import suppress
 from functools import partial
@@ -251,6 +252,18 @@ def test_nodes_without_a_name_are_told_apart(tmp_path: Path) -> None:
     assert [one.name for one in running] == ["box", "box-2", "box-3"]
     running[1].release()
     assert claim().name == "box-2"
+
+
+def test_nodes_are_told_apart_although_the_clock_was_set_back(tmp_path: Path) -> None:
+    claim = partial(identity.claim, paths(tmp_path), SECRET, host="box")
+    first = claim()
+    later = time.time() + 3_600.0
+    os.utime(first.directory / "key", (later, later))
+    running = [first, claim(), claim()]
+    assert [one.name for one in running] == ["box", "box-2", "box-3"]
+    for one in running:
+        one.release()
+    assert [claim().node for _ in running] == [one.node for one in running]
 
 
 def test_clusters_do_not_share_identities(tmp_path: Path) -> None:
