@@ -79,7 +79,7 @@ async def made(state: Path, **options) -> AsyncIterator[Made]:
     one = Made(state, **options)
     async with trio.open_nursery() as nursery:
         await nursery.start(one.environments.run)
-        with trio.fail_after(60):
+        with trio.fail_after(200):
             yield one
         nursery.cancel_scope.cancel()
 
@@ -233,7 +233,7 @@ async def test_cancelled_nothing_of_it_goes_on(tmp_path: Path, monkeypatch: pyte
     one = Made(tmp_path / "node")
     ref = one.blobs.put(lock_of(file, store=one.blobs).encode())
     source = Source(digest=ref.digest, start=0, end=ref.size, holders=(ME,), blob=ref.digest)
-    with trio.fail_after(30):
+    with trio.fail_after(100):
         async with trio.open_nursery() as nursery:
             await nursery.start(one.environments.run)
             one.environments.perform(MakeEnvironment(lock=source))

@@ -141,7 +141,7 @@ def test_a_client_elsewhere_is_refused_files_and_sends_frames(three_nodes: Priva
 @pytest.fixture
 def cluster(three_nodes: PrivateCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     monkeypatch.setenv("P2PREMAP_HOME", three_nodes.home)
-    with p2premap.connect() as cluster:
+    with p2premap.connect("n1") as cluster:
         yield cluster
 
 
@@ -185,12 +185,12 @@ def sizes(store: BlobStore) -> Iterator[int]:
 
 def test_a_value_that_two_programs_need_stays_for_the_second(three_nodes: PrivateCluster, cluster: Cluster) -> None:
     array = numpy.arange(SIZE // 80) + 1
-    with p2premap.connect() as other:
+    with p2premap.connect("n1") as other:
         theirs = other.put(array)
         ours = cluster.put(array)
         assert ours.at.digest == theirs.at.digest
         job = other.job_id
-    with local(paths=three_nodes.paths) as line:
+    with local("n1", paths=three_nodes.paths) as line:
         assert line.welcome.node == ours.at.holder
     eventually(lambda: _is_over(three_nodes, job))
     time.sleep(0.2)
