@@ -116,7 +116,6 @@ def test_keys_that_do_not_compare_are_named(tmp_path: Path) -> None:
         merged([Run(one), Run(other)])
 
 
-@pytest.mark.timeout(10)
 def test_keys_without_an_order_end_in_a_sentence(tmp_path: Path) -> None:
     nan = float("nan")
     runs: list[Pairs] = [[(nan, n) for n in range(4)], [(nan, n) for n in range(4)]]  # type: ignore[misc]

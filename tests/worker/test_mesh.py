@@ -66,7 +66,7 @@ class Machine:
             await trio.serve_listeners(self._one, [listener])
 
     async def _one(self, stream: trio.SocketStream) -> None:
-        with trio.move_on_after(3.0):
+        with trio.move_on_after(60.0):
             if await self.gangs.serve(stream):
                 self.passed += 1
         await trio.aclose_forcefully(stream)
@@ -117,14 +117,14 @@ class Meshes:
 def together(calls: list[Callable[[], object]]) -> list:
     """What all of these return, made at the same time."""
     with ThreadPoolExecutor(len(calls)) as pool:
-        return [future.result(20) for future in [pool.submit(call) for call in calls]]
+        return [future.result(100) for future in [pool.submit(call) for call in calls]]
 
 
 @pytest.fixture
 def gang(monkeypatch: pytest.MonkeyPatch) -> Iterator[Meshes]:
     import tempfile
 
-    monkeypatch.setattr(meshes, "MEET_S", 5.0)
+    monkeypatch.setattr(meshes, "MEET_S", 60.0)
     with tempfile.TemporaryDirectory(prefix="p2p-", dir="/tmp") as directory:
         made = Meshes(Path(directory))
         yield made
@@ -172,6 +172,7 @@ def test_two_machines_talk_by_tcp_that_the_daemons_pass_on(gang: Meshes) -> None
 def test_two_nodes_of_one_machine_need_no_network(gang: Meshes) -> None:
     gang.machine(ONE, TWO, at="run")
     gang.machine(TWO, ONE, at="run")
+    gang.where.clear()  # who is late is looked for there, too
     try_out(gang.meet(b"m" * 16, ONE, TWO))
     assert gang.machines[ONE].passed + gang.machines[TWO].passed == 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,10 +104,10 @@ def test_files_are_put_onto_the_web_and_removed_and_what_the_url_asks_stays(serv
 
 def test_nobody_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "AGAIN_S", 0.0)
-    with serving() as server:
-        url = server.url
-    with pytest.raises(UrlError, match="cannot be read: Connection refused"):
-        urls.find(f"{url}/a")
+    with socket.socket() as taken:  # and does not listen
+        taken.bind(("127.0.0.1", 0))
+        with pytest.raises(UrlError, match="cannot be read: Connection refused"):
+            urls.find(f"http://127.0.0.1:{taken.getsockname()[1]}/a")
 
 
 # --- disks, by the standard library and by fsspec -----------------------------------------------------------------
