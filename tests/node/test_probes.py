@@ -161,7 +161,7 @@ async def examined(paths, monkeypatch, views, peers, addresses):
     monkeypatch.setattr(examiner, "read_interfaces", lambda: ())
     doctor = Examiner(
         paths=paths,
-        config=DiscoveryConfig(doctor_probe_s=0.2),
+        config=DiscoveryConfig(doctor_probe_s=60.0, doctor_peer_s=60.0),
         port_first=addresses[0].port,
         transport=FakeTransport(addresses, peers),
         nodes=lambda: views,
@@ -179,7 +179,7 @@ async def test_the_daemons_doctor_asks_members(paths, monkeypatch, listening, re
     far = Peer(("refused",), 0.0)  # a clock at 1970: a machine without one
     views = [
         view(1, addresses=()),
-        view(2, addresses=("192.0.2.9:7321",), since_s=60.0),
+        view(2, addresses=("[fe80::9%no-such-link]:7321",), since_s=60.0),
         view(3, addresses=(str(listening),)),
         view(4, "dead", ("192.0.2.10:7321",)),
         view(5, addresses=("garbage",)),
