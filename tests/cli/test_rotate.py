@@ -16,27 +16,30 @@ from typing import Any
 
 from tests.cluster import counts, environment, eventually, job_file, p2premap, plain, private, stop
 
-SLOW = """
+GATED = """
 import os, time
 errors = "replace"
 reader = "blocks"
 
 def map(key, block):
     with open(os.environ["P2PREMAP_TEST_RAN"], "a") as ran:
-        ran.write(f"{os.getpid()}\\n")
-    time.sleep(1.0)
+        ran.write(f"{{os.getpid()}}\\n")
+    while not os.path.exists({gate!r}):
+        time.sleep(0.01)
     for word in block.split():
         yield word, 1
 
 def reduce(word, counts):
     return sum(counts)
 """
+STEADY = "from p2premap.tasks import backups; backups.DONE_MIN = 1 << 30; from p2premap.cli import main; main()"
+"""`p2premap` that runs no task twice because it takes longer than others: where a test counts attempts."""
 
 
 class Machine:
     """A node with a home of its own."""
 
-    def __init__(self, root: Path, name: str, secret: Path | None) -> None:
+    def __init__(self, root: Path, name: str, secret: Path | None, program: str = "") -> None:
         self.name, self.home = name, str(root / name)
         self.ran = str(root / f"ran-{name}")
         config = root / name / "config"
@@ -44,7 +47,7 @@ class Machine:
         if secret is not None:
             shutil.copy(secret, config / "secret")
         self.process: subprocess.Popen[str] | None = None
-        self.command = (sys.executable, "-m", "p2premap")
+        self.command = (sys.executable, *(("-c", program) if program else ("-m", "p2premap")))
 
     @property
     def address(self) -> str:
@@ -86,13 +89,14 @@ class Machine:
 
 
 @contextmanager
-def machines(*names: str) -> Iterator[list[Machine]]:
+def machines(*names: str, program: str = "") -> Iterator[list[Machine]]:
+    """Nodes of one cluster, each with a home of its own; `program` takes the place of `p2premap`."""
     with tempfile.TemporaryDirectory(prefix="p2p-", dir="/tmp", ignore_cleanup_errors=True) as directory:
         root, made = Path(directory), list[Machine]()
         try:
             join = ""
             for name in names:
-                made.append(Machine(root, name, root / names[0] / "config" / "secret" if made else None))
+                made.append(Machine(root, name, root / names[0] / "config" / "secret" if made else None, program))
                 made[-1].start(join)
                 join = join or made[0].address
             eventually(lambda: all(one.sees() == set(names) for one in made))
@@ -107,12 +111,14 @@ def test_a_rotation_in_the_middle_of_a_job_costs_it_no_attempt(tmp_path: Path) -
     inputs.mkdir()
     for number in range(6):
         (inputs / f"{number}.txt").write_text("one two three four\n" * 2_000)
-    with machines("n1", "n2", "n3") as (n1, n2, n3):
+    gate = tmp_path / "gate"
+    with machines("n1", "n2", "n3", program=STEADY) as (n1, n2, n3):
         before = n1.status()
-        job = n1.run("run", job_file(tmp_path, SLOW), str(inputs), "--detach").strip()
+        job = n1.run("run", job_file(tmp_path, GATED.format(gate=str(gate))), str(inputs), "--detach").strip()
         eventually(lambda: all(Path(one.ran).exists() for one in (n1, n2, n3)))
         done = n2.run("rotate", "--json")
         assert (done["epoch"], sorted(done["switched"]), done["away"]) == (2, ["n1", "n2", "n3"], [])
+        gate.touch()
         n1.run("watch", job, "-o", str(tmp_path / "out"))
         assert counts(tmp_path / "out") == plain(*inputs.iterdir())
         attempts = sum(len(Path(one.ran).read_text().splitlines()) for one in (n1, n2, n3))
@@ -125,7 +131,7 @@ def test_a_rotation_in_the_middle_of_a_job_costs_it_no_attempt(tmp_path: Path) -
         assert after["key_epoch"] == 2
         assert after["state_dir"] == before["state_dir"]
         assert {one.status()["cluster"] for one in (n1, n2, n3)} == {after["cluster"]}
-        assert all(one.sees() == {"n1", "n2", "n3"} for one in (n1, n2, n3))
+        eventually(lambda: all(one.sees() == {"n1", "n2", "n3"} for one in (n1, n2, n3)))
         assert "number 2" in n1.run("status")
 
 
@@ -140,16 +146,15 @@ def test_who_is_evicted_is_refused_and_told_and_the_rest_go_on(tmp_path: Path) -
         assert n1.status()["key_epoch"] == 1
         done = n1.run("rotate", "--evict", "n3", "--json")
         assert (done["switched"], done["evicted"], done["grace_s"]) == (["n1", "n2"], ["n3"], 0)
-        # a stalled machine may take its time to see that n3 answers nobody
-        eventually(lambda: n1.sees() == {"n1", "n2"} and n2.sees() == {"n1", "n2"}, within_s=40)
-        eventually(lambda: n3.sees() == {"n3"}, within_s=40)
+        eventually(lambda: n1.sees() == {"n1", "n2"} and n2.sees() == {"n1", "n2"})
+        eventually(lambda: n3.sees() == {"n3"})
         told = eventually(lambda: [text for text in n3.status()["warnings"] if "secret was rotated" in text])
         assert "p2premap join TOKEN" in told[0]
         assert told[0] in [one["text"] for one in json.loads(p2premap(n3.home, "doctor", "--json").stdout)]
         assert any("before a rotation" in text for text in n1.status()["warnings"] + n2.status()["warnings"])
         inputs = tmp_path / "in.txt"
         inputs.write_text("one two two\n")
-        n2.run("run", job_file(tmp_path, SLOW), str(inputs), "-o", str(tmp_path / "out"))
+        n2.run("run", job_file(tmp_path, GATED.format(gate=str(inputs))), str(inputs), "-o", str(tmp_path / "out"))
         assert counts(tmp_path / "out") == {"one": 1, "two": 2}
         assert not Path(n3.ran).exists()
 
@@ -164,7 +169,7 @@ def test_who_was_away_gets_the_secret_when_it_is_back_and_a_restart_changes_noth
             n3.signal(signal.SIGCONT)
         assert (done["switched"], done["away"]) == (["n1", "n2"], ["n3"])
         eventually(lambda: n3.sees() == n1.sees() == {"n1", "n2", "n3"})
-        assert n3.status()["key_epoch"] == 2
+        eventually(lambda: n3.status()["key_epoch"] == 2)
         assert n3.status()["state_dir"] == state
         n2.end()
         n2.start()
