@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+
+import psutil
 
 from tests.cluster import eventually, p2premap
 
@@ -89,11 +91,11 @@ class Api:
         sent.update(headers or {})
         return data, {name: value for name, value in sent.items() if value is not None}
 
-    @contextmanager
+    @contextlib.contextmanager
     def stream(self, path: str, **headers: str) -> Iterator[http.client.HTTPResponse]:
         """A `GET` below /api/v1 whose answer goes on."""
         _, sent = self._ready(None, {k.replace("_", "-"): v for k, v in headers.items()})
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.putrequest("GET", f"/api/v1{path}", skip_host=True, skip_accept_encoding=True)
             for name, value in sent.items():
@@ -115,6 +117,23 @@ class Api:
         one.connect(("127.0.0.1", self.port))
         one.sendall(f"GET {path} HTTP/1.1\r\nHost: {self.host}\r\nAuthorization: Bearer {self.token}\r\n\r\n".encode())
         return one
+
+
+def web_of(pid: int) -> list[psutil.Process]:
+    """The processes that serve HTTP for this node."""
+    found = []
+    for child in psutil.Process(pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # a worker that has just ended, say
+            found += [child] if "p2premap.web" in child.cmdline() else []
+    return found
+
+
+def ended(process: psutil.Process) -> bool:
+    """Whether it runs no more, also where nobody has heard of its end yet."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 class Event(NamedTuple):

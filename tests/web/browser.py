@@ -16,7 +16,12 @@ from p2premap.client.private import PrivateCluster
 from tests.cluster import eventually, p2premap
 
 webdriver = pytest.importorskip("selenium.webdriver")
-from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402
+from selenium.common.exceptions import (  # noqa: E402
+    ElementNotInteractableException,
+    NoAlertPresentException,
+    NoSuchElementException,
+    StaleElementReferenceException,
+)
 from selenium.webdriver.chrome.webdriver import WebDriver  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys as Keys  # noqa: E402
@@ -24,6 +29,14 @@ from selenium.webdriver.remote.webelement import WebElement  # noqa: E402
 
 T = TypeVar("T")
 
+NOT_YET = (
+    ElementNotInteractableException,
+    NoAlertPresentException,
+    NoSuchElementException,
+    StaleElementReferenceException,
+)
+"""While a page is being loaded or drawn anew."""
+WITHIN_S = 60.0
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 QUIET = (
     *("--headless=new", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
@@ -61,7 +74,7 @@ class Browser:
         """What a person reads now."""
         return str(self.driver.find_element(By.TAG_NAME, "body").text)
 
-    def reads(self, *texts: str, within_s: float = 20.0) -> None:
+    def reads(self, *texts: str, within_s: float = WITHIN_S) -> None:
         """Wait until all of these can be read."""
         self.until(lambda: all(text in self.text() for text in texts), within_s=within_s)
 
@@ -85,18 +98,27 @@ class Browser:
 
         self.until(try_it)
 
-    def until(self, look: Callable[[], T], *, within_s: float = 20.0) -> T:
+    def until(self, look: Callable[[], T], *, within_s: float = WITHIN_S) -> T:
         """As `eventually`; what is drawn anew meanwhile is looked at again."""
 
         def steadily() -> T | None:
             try:
                 return look()
-            except StaleElementReferenceException:
+            except NOT_YET:
                 return None
 
         found = eventually(steadily, within_s=within_s)
         assert found is not None
         return found
+
+    def agree(self) -> None:
+        """To what the page asks in a box of the browser's own."""
+
+        def try_it() -> bool:
+            self.driver.switch_to.alert.accept()
+            return True
+
+        self.until(try_it)
 
     def picture(self, name: str) -> None:
         """Keep a picture, where somebody wants to look at it."""
@@ -144,6 +166,7 @@ def browser() -> Iterator[Browser]:
         if os.geteuid() == 0:
             options.add_argument("--no-sandbox")
         driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+        driver.set_script_timeout(WITHIN_S)
         try:
             yield Browser(driver)
         finally:

@@ -99,6 +99,7 @@ def test_a_node_is_steered_from_another_one(api: Api) -> None:
     finally:
         api.ask("PATCH", "/api/v1/nodes/n3", {"slots": 1, "refused_actions": []})
         soon(lambda: api.get("/nodes/n3").json["slots"] == 1)
+        soon(lambda: api.get("/kinds").json["refused_actions"] == [])
     is_problem(api.ask("PATCH", "/api/v1/nodes/n3", {"slots": -1}), 422, "slots")
     is_problem(api.ask("PATCH", "/api/v1/nodes/n3", {"colour": 1}), 422, "colour")
 
@@ -124,7 +125,7 @@ def test_a_job_from_its_submission_to_its_removal(api: Api, text: Path) -> None:
 def test_any_node_shows_it(api: Api, counted: str, three_nodes: PrivateCluster) -> None:
     other = Api(three_nodes.home, "n2")
     assert other.host != api.host
-    assert other.get(f"/jobs/{counted}").json["phase"] == "done"
+    assert end_of(other, counted)["phase"] == "done"
     parts = other.get(f"/jobs/{counted}/results").json["parts"]
     assert other.ask("GET", parts[0]["href"]).body == api.ask("GET", parts[0]["href"]).body
     assert other.ask("GET", "/api/v1/jobs", headers={"Authorization": f"Bearer {api.token}"}).status == 401
@@ -144,9 +145,12 @@ def test_lists_of_jobs(api: Api, counted: str) -> None:
 
 def test_what_a_client_has_is_not_sent_again(api: Api, counted: str) -> None:
     for path in (f"/jobs/{counted}", "/jobs", "/kinds", f"/jobs/{counted}/results", "/openapi.json"):
-        first = api.get(path)
-        again = api.get(path, If_None_Match=first.headers["etag"])
-        assert (again.status, again.body) == (304, b""), path
+
+        def unchanged() -> bool:
+            again = api.get(path, If_None_Match=api.get(path).headers["etag"])  # noqa: B023
+            return (again.status, again.body) == (304, b"")
+
+        soon(unchanged)  # what other tests have left may change once more in between
         assert api.get(path, If_None_Match='"other"').status == 200
 
 
@@ -389,7 +393,7 @@ def test_events_tell_of_a_job_and_go_on_where_they_were(api: Api, text: Path) ->
             tasks += [one for one in next(follow).data.get("tasks", ()) if one["job"] == job]
     done = [one for one in tasks if one["ended_at"] is not None]
     assert done
-    assert all(time.time() - 60 < one["began_at"] <= one["ended_at"] <= time.time() + 1 for one in done)
+    assert all(time.time() - 600 < one["began_at"] <= one["ended_at"] <= time.time() + 1 for one in done)
     with api.stream("/events", Last_Event_ID="00000000-5") as stream:
         assert next(events(stream)).name == "snapshot"
 

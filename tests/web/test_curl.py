@@ -28,7 +28,7 @@ def test_the_walk_through_works_as_printed(three_nodes: PrivateCluster, tmp_path
         env=environment(three_nodes.home),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     said = [part.strip() for part in ran.stdout.split("-----\n")]

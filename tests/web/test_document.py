@@ -34,6 +34,7 @@ from tests.cluster import private
 from tests.web.api import Api, events, soon
 
 EVENTS, DRAIN = "/api/v1/events", "/api/v1/nodes/{node}/drain"
+ANSWER_S = 60
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -43,7 +44,12 @@ CHECKS = [
     negative_data_rejection,
     unsupported_method,
 ]
-SOME = settings(max_examples=2, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))
+SOME = settings(
+    max_examples=2,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,  # two examples find nothing by chance; what a generator's next release thinks of would
+)
 
 schema = schemathesis.openapi.from_dict(document(ENDPOINTS, "http://127.0.0.1"))
 usual = schema.exclude(path=EVENTS).exclude(path=DRAIN)
@@ -61,13 +67,13 @@ def asking(api: Api) -> dict[str, Any]:
 @usual.parametrize()
 @SOME
 def test_what_is_documented_is_what_is_served(case: schemathesis.Case, api: Api) -> None:
-    case.call_and_validate(**asking(api), checks=CHECKS)
+    case.call_and_validate(**asking(api), checks=CHECKS, timeout=ANSWER_S)
 
 
 @stream.parametrize()
 @SOME
 def test_the_stream_of_events_as_far_as_it_was_listened_to(case: schemathesis.Case, api: Api) -> None:
-    with requests.request(**case.as_transport_kwargs(**asking(api)), stream=True, timeout=20) as answer:
+    with requests.request(**case.as_transport_kwargs(**asking(api)), stream=True, timeout=ANSWER_S) as answer:
         if answer.ok:  # it has no end
             answer._content = b"".join(iter(lambda: answer.raw.readline(), b"\n"))
             (data,) = [line for line in answer.content.splitlines() if line.startswith(b"data: ")]
@@ -90,12 +96,12 @@ def one_of_two(two: PrivateCluster) -> Api:
 @drain.parametrize()
 @SOME
 def test_draining_who_is_not_there(case: schemathesis.Case, one_of_two: Api) -> None:
-    case.call_and_validate(**asking(one_of_two), checks=CHECKS)
+    case.call_and_validate(**asking(one_of_two), checks=CHECKS, timeout=ANSWER_S)
 
 
 def test_draining_a_node(two: PrivateCluster, one_of_two: Api) -> None:
     case = schema[DRAIN]["POST"].Case(path_parameters={"node": "d2"}, body={"wait_s": 1})
-    answer = case.call_and_validate(**asking(one_of_two), checks=CHECKS)
+    answer = case.call_and_validate(**asking(one_of_two), checks=CHECKS, timeout=ANSWER_S)
     assert answer.status_code == 202
     drained = psutil.Process(two.pids[1])
     soon(lambda: drained.status() == psutil.STATUS_ZOMBIE)

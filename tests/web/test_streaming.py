@@ -75,7 +75,7 @@ class Pieces:
 
 def serve(pieces: Pieces, client: Client, web: Web) -> None:
     answer = Streaming(cast("Service", web), pieces.all(), media_type="text/plain")
-    asyncio.run(asyncio.wait_for(answer(dict(GET), client.receive, client.send), 5))
+    asyncio.run(asyncio.wait_for(answer(dict(GET), client.receive, client.send), 60))
 
 
 def test_who_takes_all_of_it_gets_all_of_it() -> None:
