@@ -86,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.asked.append(("PUT", self.path, ""))
         if self.server.holds and self.server.holds in self.path:
             self.server.holds, self.server.held = "", self.client_address[1]
-            self.server.go_on.wait(60.0)
+            self.server.go_on.wait(120.0)
         data = self.rfile.read(int(self.headers["Content-Length"]))
         if len(data) == int(self.headers["Content-Length"]):
             self.server.files[self.path.partition("?")[0]] = data

@@ -40,7 +40,7 @@ def _section(group: str, points: dict[str, str]) -> list[str]:
 def _run(home: str, installed: Path, *args: str) -> subprocess.CompletedProcess[str]:
     """A command of a person who has the package, too."""
     place = {**environment(home), "PYTHONPATH": str(installed)}
-    return subprocess.run([*COMMAND, *args], env=place, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([*COMMAND, *args], env=place, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_a_kind_of_another_package_runs_where_that_is_installed_and_nowhere_else(installed: Path) -> None:

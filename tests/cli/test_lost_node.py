@@ -7,13 +7,14 @@ from pathlib import Path
 
 from tests.cluster import counts, eventually, job_file, p2premap, plain, private, short_home, start
 
-SLOW = """
-import time
+GATED = """
+import os, time
 errors = "replace"
 reader = "blocks"
 
 def map(key, block):
-    time.sleep(0.05)
+    while not os.path.exists({gate!r}):
+        time.sleep(0.01)
     for word in block.split():
         yield word, 1
 
@@ -23,10 +24,11 @@ def reduce(word, counts):
 
 
 def test_a_job_and_its_watcher_outlive_a_node(texts: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
+    out, gate = tmp_path / "out", tmp_path / "gate"
     with private() as cluster:
         home = cluster.home
-        job = p2premap(home, "--node", "n1", "run", job_file(tmp_path, SLOW), str(texts), "--detach").stdout.strip()
+        file = job_file(tmp_path, GATED.format(gate=str(gate)))
+        job = p2premap(home, "--node", "n1", "run", file, str(texts), "--detach").stdout.strip()
         watching = start(home, "--node", "n2", "watch", job, "-o", str(out), "--json")
 
         def busy() -> bool:
@@ -37,32 +39,43 @@ def test_a_job_and_its_watcher_outlive_a_node(texts: Path, tmp_path: Path) -> No
         assert json.loads(watching.stdout.readline())["phase"] == "running"  # it has seen the job
         eventually(busy)
         cluster.kill("n2")
-        lines, err = watching.communicate(timeout=60)
+        gate.touch()
+        lines, err = watching.communicate(timeout=120)
         assert watching.returncode == 0, err
         assert counts(out) == plain(*(p for p in texts.rglob("*.txt")))
         last = json.loads(lines.splitlines()[-1])
         assert last["phase"] == "done"
         assert sum(stage["lost_attempts"] for stage in last["stages"]) > 0
-        nodes = json.loads(p2premap(home, "--node", "n1", "nodes", "--json").stdout)
-        assert {node["name"]: node["state"] for node in nodes}["n2"] == "dead"
+
+        def state() -> str:
+            views = json.loads(p2premap(home, "--node", "n1", "nodes", "--json").stdout)
+            return {view["name"]: view["state"] for view in views}["n2"]
+
+        eventually(lambda: state() == "dead")
 
 
 TALKS = """
-import time, p2premap
+import os, time, p2premap
 
 class Talks(p2premap.Action):
     def process(self):
         print("this is", self.input)
-        time.sleep(0.3)
+        with open(f"/proc/{{os.getppid()}}/stat") as file:
+            node = file.read().rpartition(")")[2].split()[1]
+        open(os.path.join({marks!r}, node), "w").close()
+        while len(os.listdir({marks!r})) < 3:
+            time.sleep(0.01)
         return self.input
 """
 
 
 def test_what_a_task_printed_is_in_the_ledger_when_its_node_is_gone(tmp_path: Path) -> None:
-    numbers = [str(number) for number in range(100, 106)]
+    numbers, marks = [str(number) for number in range(100, 106)], tmp_path / "marks"
+    marks.mkdir()
     with private() as cluster:
         home = cluster.home
-        done = p2premap(home, "--node", "n1", "run", job_file(tmp_path, TALKS), *numbers, "--json")
+        file = job_file(tmp_path, TALKS.format(marks=str(marks)))
+        done = p2premap(home, "--node", "n1", "run", file, *numbers, "--json")
         view = json.loads(done.stdout)
         assert {one["name"] for one in view["nodes"]} == {"n1", "n2", "n3"}, "all of them worked"
         for name in ("n2", "n3"):
@@ -80,6 +93,6 @@ def test_a_node_stops_when_told() -> None:
         up = json.loads(process.stdout.readline())
         assert (up["name"], up["pid"]) == ("lone", process.pid)
         assert p2premap(home, "stop").exit_code == 0
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
         assert (process.returncode, out, err) == (0, "", "")
         assert p2premap(home, "status").exit_code == 69

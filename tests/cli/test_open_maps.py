@@ -74,7 +74,7 @@ def test_what_never_ends_gives_part_after_part_until_it_is_cancelled(tmp_path: P
         (stage,) = view["stages"]
         assert stage["tasks"] - stage["done"] <= 16, "no more wait or run than were to at once"
         assert p2premap(cluster.home, "cancel", view["id"]).exit_code == 0
-        running.communicate(timeout=20)
+        running.communicate(timeout=60)
         assert running.returncode == 130 or running.returncode == 1
         parts = sorted(out.glob("part-*"))
         numbers = [int(part.name.removeprefix("part-")) for part in parts]
@@ -83,10 +83,13 @@ def test_what_never_ends_gives_part_after_part_until_it_is_cancelled(tmp_path: P
 
 def test_what_never_ends_ends_after_its_time(tmp_path: Path) -> None:
     with private(("n1",)) as cluster:
-        out = tmp_path / "out"
-        done = p2premap(cluster.home, "run", job_file(tmp_path, ENDLESS.format(lasts=2)), "-o", str(out))
-        assert done.exit_code == 0, done.stderr
-        parts = sorted(out.glob("part-*"))
-        assert [part.read_text() for part in parts] == [f"{n + 10}\t{n}\n" for n in range(len(parts))]
+        for lasts in (2, 60):  # the latter where a machine is so busy that nothing comes of the first
+            out = tmp_path / f"out-{lasts}"
+            done = p2premap(cluster.home, "run", job_file(tmp_path, ENDLESS.format(lasts=lasts)), "-o", str(out))
+            assert done.exit_code == 0, done.stderr
+            parts = sorted(out.glob("part-*"))
+            assert [part.read_text() for part in parts] == [f"{n + 10}\t{n}\n" for n in range(len(parts))]
+            assert "Left out" not in done.stderr
+            if len(parts) > 2:
+                break
         assert len(parts) > 2
-        assert "Left out" not in done.stderr

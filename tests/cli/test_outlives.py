@@ -8,13 +8,14 @@ from pathlib import Path
 
 from tests.cluster import counts, eventually, job_file, p2premap, plain, private
 
-SLOW = """
-import time
+GATED = """
+import os, time
 errors = "replace"
 reader = "blocks"
 
 def map(key, block):
-    time.sleep(0.2)
+    while not os.path.exists({gate!r}):
+        time.sleep(0.01)
     for word in block.split():
         yield word, 1
 
@@ -32,17 +33,19 @@ def test_a_job_outlives_its_home_with_all_that_is_on_it(tmp_path: Path) -> None:
     with private() as cluster:
         home = cluster.home
         state = json.loads(p2premap(home, "--node", "n1", "status", "--json").stdout)["state_dir"]
-        job = job_file(tmp_path, SLOW)
+        gate = tmp_path / "gate"
+        job = job_file(tmp_path, GATED.format(gate=str(gate)))
         done = p2premap(home, "--node", "n1", "run", job, str(inputs), "--detach")
         assert done.exit_code == 0, done.stderr
 
         def running() -> bool:
-            (view,) = json.loads(p2premap(home, "--node", "n2", "jobs", "--json").stdout)
-            return view["phase"] == "running"
+            views = json.loads(p2premap(home, "--node", "n2", "jobs", "--json").stdout)
+            return [view["phase"] for view in views] == ["running"]
 
         eventually(running)
         cluster.kill("n1")
         shutil.rmtree(Path(state) / "blobs")
+        gate.touch()
         watched = p2premap(home, "--node", "n2", "watch", done.stdout.strip(), "-o", str(tmp_path / "out"))
         assert watched.exit_code == 0, watched.stderr
         assert counts(tmp_path / "out") == expected

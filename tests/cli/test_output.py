@@ -132,7 +132,7 @@ def test_a_program_that_ends_replaces_the_earlier_output_or_leaves_it(tmp_path: 
         env=environment(tmp_path / "home"),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert tree(tmp_path) == {"part-00000": left}

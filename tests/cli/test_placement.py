@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 import p2premap
 from tests.cli.test_rotate import machines
-from tests.cluster import counts, eventually, job_file, start
+from tests.cluster import COMMAND, counts, environment, eventually, job_file
 from tests.cluster import p2premap as command
 
 WORDS = """
@@ -31,27 +32,31 @@ def test_a_job_runs_where_it_can_and_says_who_lacks_what_where_it_cannot(tmp_pat
         refused = command(n1.home, "run", file, str(inputs), "--require", "disk 5")
         assert refused.exit_code == 2
         assert "'disk 5' is not understood" in refused.stderr
-        process = start(n1.home, "run", file, str(inputs), "-o", str(tmp_path / "out"), "--require", "package cbor2")
+        args = ("run", file, str(inputs), "-o", str(tmp_path / "out"), "--require", "package cbor2")
+        said = tmp_path / "said"
+        with said.open("w") as stderr:
+            process = subprocess.Popen([*COMMAND, *args], env=environment(n1.home), stderr=stderr)
 
         def waits() -> str:
+            """The job, once it is known of the nodes which packages they have."""
             (view,) = n1.run("jobs", "--json") or [{"id": "", "unmet": []}]
-            return view["id"] if {row["node"] for row in view["unmet"]} == {"n1", "n2"} else ""
+            lacking = {(row["node"], row["lacks"]) for row in view["unmet"]}
+            return view["id"] if lacking == {("n1", "tag fast"), ("n2", "tag fast")} else ""
 
         try:
             job = eventually(waits)
             why = n1.run("why", job)
             assert why.splitlines()[1].split() == ["NODE", "LACKS", "HAS"]
             assert "n2    tag fast  no tags" in why.splitlines()
+            eventually(lambda: "n1 lacks tag fast (it has no tags)" in said.read_text())
+            eventually(lambda: "NODE  LACKS     HAS" in said.read_text().splitlines())
             n2.end()
             n2.start(n1.address, "--tag", "fast")
-            _, err = process.communicate(timeout=40)
+            process.wait(60)
         finally:
-            if process.poll() is None:
-                process.kill()
-                process.communicate()
-        assert process.returncode == 0, err
-        assert "n1 lacks tag fast (it has no tags)" in err
-        assert "NODE  LACKS     HAS" in err.splitlines()
+            process.kill()
+            process.wait()
+        assert process.returncode == 0, said.read_text()
         assert counts(tmp_path / "out") == {"one": 1000, "two": 1000}
         (view,) = n1.run("jobs", "--json")
         assert {one["name"] for one in view["nodes"]} == {"n2"}

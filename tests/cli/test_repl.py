@@ -28,7 +28,7 @@ def _typed(home: str, directory: Path, *lines: str, options: tuple[str, ...] = (
         input=text,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -89,15 +89,20 @@ class Machine:
 
 
 @contextmanager
-def machines(*names: str, program: str = "") -> Iterator[list[Machine]]:
-    """Nodes of one cluster, each with a home of its own; `program` takes the place of `p2premap`."""
+def machines(*names: str, program: str = "", options: Sequence[str] = ()) -> Iterator[list[Machine]]:
+    """Nodes of one cluster, each with a home of its own.
+
+    Args:
+        program: takes the place of `p2premap`.
+        options: of each node.
+    """
     with tempfile.TemporaryDirectory(prefix="p2p-", dir="/tmp", ignore_cleanup_errors=True) as directory:
         root, made = Path(directory), list[Machine]()
         try:
             join = ""
             for name in names:
                 made.append(Machine(root, name, root / names[0] / "config" / "secret" if made else None, program))
-                made[-1].start(join)
+                made[-1].start(join, *options)
                 join = join or made[0].address
             eventually(lambda: all(one.sees() == set(names) for one in made))
             yield made

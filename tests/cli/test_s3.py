@@ -4,36 +4,46 @@ from __future__ import annotations
 
 import functools
 import json
-import socket
+import os
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import pytest
 
 from p2premap.client.private import PrivateCluster
-from tests.cluster import eventually, job_file, p2premap, private
+from tests.cluster import job_file, p2premap, private
 
 pytest.importorskip("s3fs", reason="s3:// needs s3fs")
 pytest.importorskip("moto", reason="the local S3 server is moto")
 
 WORDCOUNT = str(Path(__file__).parents[2] / "examples" / "wordcount.py")
 TEXT = "".join(f"fox {number % 7} hound\n" for number in range(5_000))
-SERVER = "from moto.server import main; main(['-H', '127.0.0.1', '-p', {port!r}])"
+SERVER = """
+import signal
+from moto.server import ThreadedMotoServer
+
+server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+signal.pause()
+"""
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[PrivateCluster]:
     """A node that knows where the server is, as a user's would: by the variables of the AWS tools."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    server = subprocess.Popen([sys.executable, "-c", SERVER.format(port=port)], stderr=subprocess.DEVNULL)
+    import s3fs
+
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert server.stdout is not None
     told = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{int(server.stdout.readline())}",
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -43,20 +53,12 @@ def cluster() -> Iterator[PrivateCluster]:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in told.items():
                 patch.setenv(name, value)
-            eventually(lambda: _answers(told["AWS_ENDPOINT_URL"]), within_s=30.0)
+            s3fs.S3FileSystem.clear_instance_cache()  # one that is kept knows the server of another time
             with private(("n1",)) as cluster:
                 yield cluster
     finally:
-        server.terminate()
-        server.wait()
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urlopen(url, timeout=5.0) as response:
-            return bool(response.status)
-    except OSError:
-        return False
+        server.kill()
+        server.communicate()
 
 
 def objects(bucket: str) -> dict[str, bytes]:
@@ -71,11 +73,15 @@ def put(bucket: str, **files: bytes) -> None:
         client().put_object(Bucket=bucket, Key=name, Body=data)
 
 
-@functools.cache
 def client() -> Any:
+    return _client(os.environ["AWS_ENDPOINT_URL"])
+
+
+@functools.cache
+def _client(endpoint: str) -> Any:
     import botocore.session
 
-    return botocore.session.get_session().create_client("s3")
+    return botocore.session.get_session().create_client("s3", endpoint_url=endpoint)
 
 
 def test_from_s3_to_s3(cluster: PrivateCluster) -> None:

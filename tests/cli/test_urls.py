@@ -94,7 +94,7 @@ def test_a_node_that_dies_while_it_writes_a_part_leaves_each_part_whole_and_once
         run = start(cluster.home, "--node", "n1", "run", WORDCOUNT, str(tmp_path / "text"), *to)
         port = eventually(lambda: server.held)
         os.kill(_node_of(port, cluster.pids), signal.SIGKILL)
-        _, said = run.communicate(timeout=60)
+        _, said = run.communicate(timeout=120)
         server.go_on.set()
         assert run.returncode == 0, said
         put = Counter(path for method, path, _ in server.asked if method == "PUT" and "/part-" in path)
