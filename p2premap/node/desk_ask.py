@@ -12,7 +12,7 @@ import trio
 from p2premap.control.answers import Refused, Trouble, Welcome
 from p2premap.control.jobs import Jobs, JobUpdate, ListJobs, Watch
 from p2premap.errors import PeerUnreachable, RemoteProtocolError
-from p2premap.ids import NodeId, RequestId, short
+from p2premap.ids import NOBODY, NodeId, RequestId, short
 from p2premap.node.desk import RequestError, Visit
 from p2premap.node.outlines import age_s
 from p2premap.ports import FrameStream
@@ -54,9 +54,14 @@ class Itself(NamedTuple):
 async def line_to(visit: Asker, peer: NodeId, message: Message) -> AsyncIterator[FrameStream]:
     """A stream to another member's desk, on which `message` has been asked.
 
+    Args:
+        peer: NOBODY where the leader of a job is meant, and it has none now.
+
     Raises:
         PeerUnreachable: it cannot be reached, or does not speak in time.
     """
+    if peer == NOBODY:
+        raise PeerUnreachable("Nobody leads the job at this moment: its replicas are electing a leader; try again.")
     with trio.move_on_after(ASK_S) as scope:
         stream = await visit.house.transport.open_control(peer)
         try:

@@ -11,11 +11,14 @@ import trio.testing
 
 from p2premap.control import FROM_DAEMON
 from p2premap.control.answers import Chunk, Done, Trouble
+from p2premap.control.calls import OpenCalls
 from p2premap.control.data import FindPart, PartFound, ReadPart
 from p2premap.control.jobs import AcceptFork, Cancel, Jobs, JobUpdate, ListJobs, Watch, Why
+from p2premap.errors import PeerUnreachable
 from p2premap.ids import NOBODY, Digest, JobId, NodeId, RequestId, short
 from p2premap.node.bulletin import Bulletin
 from p2premap.node.desk import Handler, RequestError
+from p2premap.node.desk_calls import CallLines, open_calls
 from p2premap.node.desk_jobs import accept_fork, cancel, list_jobs
 from p2premap.node.desk_watch import ALIVE_S, find_part, read_part, watch
 from p2premap.node.desk_why import why
@@ -188,6 +191,15 @@ async def test_a_watcher_of_a_job_that_nobody_leads_hears_so_and_goes_on(
     assert len(updates) > 2
     assert {update.note for update in updates[:-1]} == {outline.note}
     assert updates[-1].phase is Phase.DONE
+
+
+async def test_what_only_a_leader_can_answer_is_refused_in_a_sentence_while_there_is_none() -> None:
+    view = msgspec.structs.replace(job_view(0, phase=Phase.WAITING), leader=NOBODY)
+    visitor = Visitor(view)
+    visitor.peer = None
+    visitor.house.calls = CallLines(lambda event: None, lambda: 0, list)
+    with pytest.raises(PeerUnreachable, match=r"^Nobody leads the job at this moment"):
+        await open_calls(visitor, OpenCalls(request=RequestId(1), job=JobId(view.job)), b"")
 
 
 async def test_a_client_hears_that_its_part_is_on_the_way(autojump_clock: trio.testing.MockClock) -> None:
