@@ -124,11 +124,11 @@ async def test_a_replica_needs_the_submitting_machine_no_more(cluster: Cluster, 
             assert cluster.mine.get(Digest(source.digest)) == TEXT[a:b]
             assert (await cluster.stager.bring(source)).path == cluster.mine.path(Digest(source.digest))
         assert mine.bringer.blobs_in_use() == {source.digest for source in job.director().inputs()}
-        assert cluster.mine.sweep(older_s=60.0).blobs == 2 + len(CUTS)
+        assert cluster.mine.sweep(older_s=3_600.0).blobs == 2 + len(CUTS)
         mine.bringer.forget(JOB)
         assert mine.bringer.blobs_in_use() == set()
         with trio.fail_after(60):
-            while cluster.mine.sweep(older_s=60.0).blobs > 2:  # noqa: ASYNC110  (nobody tells when files are gone)
+            while cluster.mine.sweep(older_s=3_600.0).blobs > 2:  # noqa: ASYNC110  (nobody tells when files are gone)
                 await trio.sleep(0.01)
 
 
@@ -147,7 +147,7 @@ async def test_on_the_homes_machine_files_are_shared_and_not_copied(cluster: Clu
     async with replica(cluster) as mine:
         assert await mine.ask(job.bring) == Brought(job=JOB)
         assert mine.shared == {JOB: [str(job.file)]}
-        assert cluster.mine.sweep(older_s=60.0).blobs == 2
+        assert cluster.mine.sweep(older_s=3_600.0).blobs == 2
         assert cluster.opened == []
 
 
@@ -205,10 +205,10 @@ async def test_inputs_that_cannot_be_copied_now_are_copied_later(
             while cluster.stager.statistics().lost < len(CUTS):  # noqa: ASYNC110  (nobody tells of what failed)
                 await trio.sleep(0.01)
         assert mine.answers == [], "it is no copy of the job yet"
-        assert cluster.mine.sweep(older_s=60.0).blobs == 2
+        assert cluster.mine.sweep(older_s=3_600.0).blobs == 2
         away.rename(job.file)
         assert await mine.next() == Brought(job=JOB)
-        assert cluster.mine.sweep(older_s=60.0).blobs == 2 + len(CUTS)
+        assert cluster.mine.sweep(older_s=3_600.0).blobs == 2 + len(CUTS)
 
 
 @pytest.mark.trio
@@ -257,7 +257,7 @@ async def test_a_replica_that_started_again_goes_on_copying(cluster: Cluster, st
         assert await mine.next() == Brought(job=JOB, copying=True)
         assert await mine.next() == Brought(job=JOB)
         assert len(mine.bringer.blobs_in_use()) == len(CUTS)
-    assert cluster.mine.sweep(older_s=60.0).blobs == 1 + len(CUTS)
+    assert cluster.mine.sweep(older_s=3_600.0).blobs == 1 + len(CUTS)
 
 
 @pytest.mark.trio

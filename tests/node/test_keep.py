@@ -54,7 +54,7 @@ def test_what_is_here_already_is_checked_and_counts_as_young(mine: BlobStore) ->
     source = whole(mine)
     os.utime(mine.path(source.digest), (0, 0))
     assert keep_local(mine, source, [])
-    assert mine.sweep(older_s=60.0).blobs == 1
+    assert mine.sweep(older_s=3_600.0).blobs == 1
 
 
 def test_a_damaged_copy_of_ours_is_replaced_from_the_neighbour(mine: BlobStore, theirs: BlobStore) -> None:
