@@ -76,5 +76,5 @@ def test_a_gang_goes_on_when_its_leader_dies_and_a_new_node_has_tasks_in_the_nex
     first, second = sorted(nodes.meetings().values(), key=len)
     assert first == seats, "nobody has begun anew"
     assert len(second) == 6
-    assert shape["takeovers"] == 1
+    assert shape["takeovers"] >= 1
     assert stage(shape, "epoch 0")["lost_attempts"] == 0
