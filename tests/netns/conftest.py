@@ -55,7 +55,7 @@ class Lines:
         self._selector.register(self.process.stdout, selectors.EVENT_READ)
         self._buffer = b""
 
-    def wait(self, wanted: Callable[[dict[str, Any]], bool], limit_s: float = 20.0) -> dict[str, Any]:
+    def wait(self, wanted: Callable[[dict[str, Any]], bool], limit_s: float = 60.0) -> dict[str, Any]:
         """The first line, of those seen or to come, that is wanted."""
         until, looked = time.monotonic() + limit_s, 0
         while True:
@@ -72,7 +72,7 @@ class Lines:
             *lines, self._buffer = (self._buffer + data).split(b"\n")
             self.seen += [json.loads(line) for line in lines]
 
-    def reached(self, node: int, *, host: str = "", limit_s: float = 20.0) -> dict[str, Any]:
+    def reached(self, node: int, *, host: str = "", limit_s: float = 60.0) -> dict[str, Any]:
         """A hint of this node whose address could be dialled."""
         return self.wait(
             lambda line: (
@@ -84,7 +84,7 @@ class Lines:
             limit_s,
         )
 
-    def state(self, wanted: Callable[[dict[str, Any]], bool], limit_s: float = 20.0) -> dict[str, Any]:
+    def state(self, wanted: Callable[[dict[str, Any]], bool], limit_s: float = 60.0) -> dict[str, Any]:
         """A state line that is wanted."""
         return self.wait(lambda line: line["event"] == "state" and wanted(line), limit_s)
 
@@ -104,7 +104,7 @@ def speak() -> Callable[..., Lines]:
 
     def start(lab: Lab, node: int, *, tag: str = "ours") -> Lines:
         lines = Lines(lab, node, REPOSITORY / "tests" / "netns" / "speaker.py", node, tag)
-        lines.started_at = lines.wait(lambda line: line["event"] == "started", 30.0)["at"]
+        lines.started_at = lines.wait(lambda line: line["event"] == "started")["at"]
         return lines
 
     return start

@@ -77,7 +77,8 @@ class Lab:
 
     def __init__(self, nodes: int, *, fabric: str = "bridge", addressed: Sequence[int] | None = None) -> None:
         self.count, self.fabric = nodes, fabric
-        self.name = f"nl{os.getpid()}"
+        # a run that was killed may have left namespaces, and this process may have its number
+        self.name = f"nl{os.getpid()}-{os.urandom(2).hex()}"
         self.switch_namespace = f"{self.name}-sw"
         self.processes: list[subprocess.Popen[Any]] = []
         self.faults: dict[str, Any] = {}

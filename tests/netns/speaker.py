@@ -1,6 +1,7 @@
 """A node's discovery alone, for the tests beside: announces itself, dials each hint, prints what happens as JSON lines.
 
-argv: number, tag. It listens on a port of its own, so that a hint that it prints as "reached" led somewhere.
+argv: number, tag. It listens on a port of its own, so that a hint that it prints as "reached" led somewhere. It tells
+for how long others had the processor when it wanted it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from p2premap.ids import NodeId
 from p2premap.node.discovery import Announcement, Discovery
 from p2premap.node.interfaces import Interface, addresses
 from p2premap.node.reach import try_addresses
+
+LOOK_S = 0.02
 
 
 def say(**facts: object) -> None:
@@ -50,9 +53,12 @@ async def main(number: int, tag: str) -> None:
         async for hint in hints_out:
             (outcome,) = await try_addresses([hint.address], 1.0)
             who = hint.node[0] if hint.node is not None else 0
-            say(event="hint", node=who, host=hint.address.host, outcome=outcome)
+            say(event="hint", node=who, host=hint.address.host, outcome=outcome, stalled_s=stalled_s)
+
+    stalled_s = 0.0
 
     async def report() -> None:
+        nonlocal stalled_s
         before: dict[str, object] = {}
         while True:
             now: dict[str, object] = {
@@ -63,7 +69,9 @@ async def main(number: int, tag: str) -> None:
             if now != before:
                 before = now
                 say(event="state", **now)
-            await trio.sleep(0.02)
+            looked = time.monotonic()
+            await trio.sleep(LOOK_S)
+            stalled_s += time.monotonic() - looked - LOOK_S
 
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster import eventually
 from tests.gangs.kind import Plan, answer
 from tests.gangs.nodes import install
-from tests.netns.test_cluster import NOBODY_CAN_DIAL, Machine, eventually, everybody, form, machines
+from tests.netns.test_cluster import NOBODY_CAN_DIAL, Machine, everybody, form, machines
 
 __all__ = ["machines"]
 
