@@ -46,7 +46,6 @@ def history(script: str, seed: int, hash_seed: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
     )
     return run.stdout
 

@@ -20,7 +20,7 @@ from tests.soak.trial import Trial
 
 GROWTH_BYTES_MAX: Final = 48 << 20
 """By how much a daemon may grow, whatever its workers do and however often."""
-GONE_S: Final = 5.0
+GONE_S: Final = 30.0
 CHILDREN: Final = 4
 GIB: Final = 1 << 30
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-FROZEN_S = 5.0
+FROZEN_S = 30.0
 _numbers = itertools.count(1)
 
 

@@ -29,8 +29,8 @@ from tests.cluster import environment
 from tests.netns.netlab import Lab
 from tests.soak.freezer import Freezer
 
-START_S = 30.0
-STOP_S = 10.0
+START_S = 60.0
+STOP_S = 30.0
 LOOK_S = 0.02
 REPOSITORY = Path(__file__).parent.parent.parent
 

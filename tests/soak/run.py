@@ -21,7 +21,7 @@ from tests.soak.work import Work
 
 TRIES = 3
 """A fault that came after the job's end proves nothing: the trial is made again with another moment."""
-GONE_S = 5.0
+GONE_S = 30.0
 FAULT = "This is a fault of p2premap"
 """What a node's last words begin with when something was raised that nobody expected."""
 
