@@ -89,7 +89,7 @@ def _remembered_member(paths: Paths) -> Connection | None:
 
         with contextlib.suppress(PeerUnreachable, RemoteProtocolError):
             stream, _ = remote.connect_member(known, address, name="client", version=__version__, timeout_s=CONNECT_S)
-            return Connection(stream, str(address))
+            return Connection(stream, str(address), welcome_s=CONNECT_S)
     return None
 
 

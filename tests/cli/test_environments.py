@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import sys
@@ -12,7 +11,7 @@ import pytest
 
 import p2premap
 from p2premap.client.private import PrivateCluster
-from tests.cli.test_rotate import machines
+from tests.cli.test_rotate import Machine, machines
 from tests.cluster import eventually, job_file, private, start
 from tests.cluster import p2premap as command
 from tests.wheels import requirements, wheel
@@ -26,6 +25,21 @@ def map(key, line):
 
 def reduce(key, ones):
     return sum(ones)
+"""
+HELD = """
+import os, trio
+from p2premap.cli import main
+from p2premap.node.environments import Environments
+
+install = Environments._install
+
+async def when_open(self, lock, path):
+    while not os.path.exists({gate!r}):
+        await trio.sleep(0.01)
+    await install(self, lock, path)
+
+Environments._install = when_open
+main()
 """
 
 
@@ -47,31 +61,36 @@ def test_a_job_has_installed_what_it_asks_for(tmp_path: Path, wheels: Path) -> N
     asked = requirements(tmp_path / "requirements.txt", wheels, "tiny")
     (tmp_path / "in.txt").write_text("line\n" * 10)
     args = ("run", job_file(tmp_path, JOB), str(tmp_path / "in.txt"), "--with-requirements", asked)
-    with private(("n1", "n2")) as cluster:
+    gate = tmp_path / "gate"
+    with machines("n1", "n2", program=HELD.format(gate=str(gate))) as (n1, n2):
 
         def notes() -> list[str]:
-            views = json.loads(command(cluster.home, "jobs", "--json").stdout)
-            return [view["note"] for view in views if "making its environment" in view["note"]]
+            return [view["note"] for view in n1.run("jobs", "--json") if "making its environment" in view["note"]]
 
-        first = start(cluster.home, *args)
+        def making(node: Machine) -> bool:
+            return "it is making the environment of a job" in str(node.run("why", node.name))
+
+        first = start(n1.home, *args)
         try:
             assert "says: making its environment" in eventually(notes)[0]
-            assert "it is making the environment of a job" in command(cluster.home, "why", "n1").stdout
-            out, err = first.communicate(timeout=60)
+            eventually(lambda: making(n1))
+            gate.touch()
+            out, err = first.communicate(timeout=120)
         finally:
             if first.poll() is None:
                 first.kill()
                 first.communicate()
         assert (first.returncode, out) == (0, '["1.5","2.0"]\t10\n'), err
         assert "Resolving" in err
-        assert len(set(made(cluster.home))) == 1
+        eventually(lambda: not making(n1) and not making(n2))
+        assert len({*made(n1.home), *made(n2.home)}) == 1
         shutil.rmtree(wheels)
-        again = command(cluster.home, *args)
+        again = command(n1.home, *args)
         assert (again.exit_code, again.stdout) == (0, out), again.stderr
         assert "Resolving" not in again.stderr, "the lock is kept, and the wheels are with the nodes"
-        cleaned = json.loads(command(cluster.home, "cleanup", "--days", "0", "--json").stdout)
+        cleaned = n1.run("cleanup", "--days", "0", "--json")
         assert cleaned["environments"] >= 1
-        assert made(cluster.home) == []
+        assert made(n1.home) == made(n2.home) == []
 
 
 def test_calls_and_calls_that_they_make_have_it_too(
@@ -150,7 +169,7 @@ def test_a_node_that_cannot_make_it_is_passed_over_and_says_why(tmp_path: Path, 
             said = eventually(lambda: [v["note"] for v in n1.run("jobs", "--json") if "cannot be made" in v["note"]])
             assert "n1 says: its environment cannot be made: " in said[0]
             (job,) = [v["id"] for v in n1.run("jobs", "--json") if v["phase"] == "running" or v["phase"] == "waiting"]
-            assert "its environment cannot be made" in n1.run("why", job)
+            eventually(lambda: "its environment cannot be made" in n1.run("why", job))
         finally:
             process.kill()
             process.communicate()

@@ -68,7 +68,7 @@ async def test_who_waits_can_be_cancelled(house: CallHouse) -> None:
             await future.result()
         with trio.move_on_after(0.05):
             await cluster.map(half, range(3)).__anext__()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 60, "the house is deaf: it would take forever"
         assert not future.done()
         assert future.cancel()
         with pytest.raises(futures.CancelledError):

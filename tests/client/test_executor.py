@@ -113,7 +113,7 @@ def test_a_program_ends_when_its_calls_have(three_nodes: PrivateCluster, tmp_pat
         env=environment(three_nodes.home) | {"PYTHONPATH": str(Path.cwd())},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert (ended.stdout, ended.stderr) == ("cannot schedule new futures after shutdown\n", "")
     assert written.read_text() == "done"

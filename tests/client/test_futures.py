@@ -41,24 +41,24 @@ def fail(x: int) -> int:
 
 def test_many_calls_have_their_results(cluster: Cluster, house: CallHouse) -> None:
     fs = [cluster.submit(add, n, y=2) for n in range(3_000)]
-    assert [f.result(10) for f in fs] == [n + 2 for n in range(3_000)]
+    assert [f.result(60) for f in fs] == [n + 2 for n in range(3_000)]
     assert len(house.ran) < 1_500, "quick calls go together"
 
 
 def test_it_is_an_executor(cluster: Cluster) -> None:
     assert isinstance(cluster, futures.Executor)
     fs = [cluster.submit(add, n) for n in range(20)]
-    assert {f.result() for f in p2premap.as_completed(fs, timeout=10)} == set(range(1, 21))
-    assert not futures.wait(fs, timeout=10).not_done
+    assert {f.result() for f in p2premap.as_completed(fs, timeout=60)} == set(range(1, 21))
+    assert not futures.wait(fs, timeout=60).not_done
     told = threading.Event()
     fs[0].add_done_callback(lambda f: told.set())
-    assert told.wait(5)
+    assert told.wait(60)
 
 
 def test_an_exception_is_raised_as_it_was_with_its_remote_traceback(cluster: Cluster) -> None:
     future = cluster.submit(fail, 3)
     with pytest.raises(ValueError, match="no") as raised:
-        future.result(10)
+        future.result(60)
     assert raised.value.args == ("no", 3)
     assert isinstance(raised.value.__cause__, RemoteTraceback)
     assert 'raise ValueError("no", x)' in str(raised.value.__cause__)
@@ -67,15 +67,15 @@ def test_an_exception_is_raised_as_it_was_with_its_remote_traceback(cluster: Clu
 
 def test_what_cannot_be_sent_is_the_futures_exception(cluster: Cluster) -> None:
     with pytest.raises(TypeError, match="pickle"):
-        cluster.submit(add, threading.Lock()).result(5)
+        cluster.submit(add, threading.Lock()).result(60)
     with pytest.raises(TypeError, match="pickle"):
         list(cluster.map(add, [threading.Lock()]))
 
 
 def test_an_answer_that_cannot_be_opened_here_is_said(cluster: Cluster) -> None:
     with pytest.raises(ZeroDivisionError):
-        cluster.submit(lambda: Trap()).result(5)
-    assert cluster.submit(add, 1).result(5) == 2, "and nothing else suffers"
+        cluster.submit(lambda: Trap()).result(60)
+    assert cluster.submit(add, 1).result(60) == 2, "and nothing else suffers"
 
 
 class Trap:
@@ -178,14 +178,14 @@ def test_map_raises_in_the_place_of_the_call(cluster: Cluster) -> None:
 def test_map_times_out(cluster: Cluster) -> None:
     with pytest.raises(TimeoutError):
         next(cluster.map(time.sleep, [0.3] * 3, timeout=0.05))
-    assert cluster.submit(add, 1).result(10) == 2
+    assert cluster.submit(add, 1).result(60) == 2
 
 
 def test_large_arguments_results_and_functions(cluster: Cluster) -> None:
     table = os.urandom(100_000)
-    assert cluster.submit(len, table).result(10) == 100_000
-    assert cluster.submit(bytes, 300_000).result(10) == bytes(300_000)
-    assert cluster.submit(lambda n: table[n], 5).result(10) == table[5]
+    assert cluster.submit(len, table).result(60) == 100_000
+    assert cluster.submit(bytes, 300_000).result(60) == bytes(300_000)
+    assert cluster.submit(lambda n: table[n], 5).result(60) == table[5]
     assert list(cluster.map(bytes, [90_000] * 3)) == [bytes(90_000)] * 3
     assert list(cluster.map(len, [table] * 3)) == [100_000] * 3
 
@@ -196,44 +196,44 @@ def test_a_cancelled_future_is_cancelled_for_whoever_waits(cluster: Cluster, hou
     assert fs[0].cancel(), "it has been sent"
     assert fs[49].cancel(), "it waits here"
     assert fs[49].cancel(), "again"
-    assert futures.wait(fs[:1], timeout=5).done
+    assert futures.wait(fs[:1], timeout=60).done
     with pytest.raises(futures.CancelledError):
-        fs[49].result(1)
+        fs[49].result(60)
     while 0 not in house.cancelled:  # what was said goes out a little later; as much is under way then as may be
         time.sleep(0.001)
     house.deaf = False
     assert fs[1].cancel(), "which is told, and the daemon hears"
-    assert cluster.submit(add, 1).result(10) == 2
-    assert [f.result(10) for f in fs[2:49]] == list(range(3, 50))
+    assert cluster.submit(add, 1).result(60) == 2
+    assert [f.result(60) for f in fs[2:49]] == list(range(3, 50))
     assert not fs[2].cancel(), "its result is here"
 
 
 def test_the_guilty_call_fails_alone(cluster: Cluster, house: CallHouse) -> None:
-    assert [f.result(10) for f in [cluster.submit(add, n) for n in range(500)]]
+    assert [f.result(60) for f in [cluster.submit(add, n) for n in range(500)]]
     house.deaf = True
     fs = [cluster.submit(add, n) for n in range(500)]
     house.crashing = 1  # the first pack that holds several is taken apart
     house.deaf = False
-    assert cluster.submit(add, 1).result(10) == 2
-    assert sum(f.exception(10) is not None for f in fs) <= 1
+    assert cluster.submit(add, 1).result(60) == 2
+    assert sum(f.exception(60) is not None for f in fs) <= 1
     house.crashing = 1
     lonely = cluster.submit(add, 5)
     with pytest.raises(CallFailed, match="worker process died"):
-        lonely.result(10)
+        lonely.result(60)
 
 
 def test_another_daemon_is_asked_when_this_one_dies(house: CallHouse, paths: Paths) -> None:
     first = house.daemon(paths)
     with p2premap.connect() as cluster:
-        assert cluster.submit(add, 1).result(10) == 2
+        assert cluster.submit(add, 1).result(60) == 2
         house.deaf = True
         fs = [cluster.submit(add, n) for n in range(100)]
         large = cluster.submit(len, bytes(100_000))
         with house.daemon(paths, node=OTHER, name="pi2") as second:
             first.close()
             house.deaf = False
-            assert [f.result(15) for f in fs] == list(range(1, 101))
-            assert large.result(15) == 100_000
+            assert [f.result(60) for f in fs] == list(range(1, 101))
+            assert large.result(60) == 100_000
             assert any(isinstance(request, OpenCalls) for request in second.requests)
             cluster.shutdown()
     assert len(house.ran) == len(set(house.ran)), "no pack is run twice"
@@ -243,14 +243,14 @@ def test_what_is_not_known_any_more_is_handed_in_again(house: CallHouse, paths: 
     """The new leader lacks what its predecessor had not protected; answers that came stay valid."""
     first = house.daemon(paths)
     with p2premap.connect() as cluster:
-        assert [f.result(10) for f in [cluster.submit(add, n) for n in range(40)]] == list(range(1, 41))
+        assert [f.result(60) for f in [cluster.submit(add, n) for n in range(40)]] == list(range(1, 41))
         house.deaf = True
         fs = [cluster.submit(add, n) for n in range(8)]
         _await(lambda: sum(isinstance(request, Calls) for request in first.requests) > 0)
         successor = CallHouse(tmp_path / "successor")  # knows nothing at all
         first.close()
         with successor.daemon(paths, node=OTHER, name="pi2"):
-            assert [f.result(15) for f in fs] == list(range(1, 9))
+            assert [f.result(60) for f in fs] == list(range(1, 9))
             cluster.shutdown()
 
 
@@ -264,7 +264,7 @@ def test_a_job_that_nobody_knows_any_more_is_lost(
     future, rest = cluster.submit(add, 1), cluster.map(add, range(5))
     daemon.close()
     with pytest.raises(JobLost):
-        future.result(15)
+        future.result(60)
     with pytest.raises(JobLost):
         next(rest)
     with pytest.raises(JobLost):
@@ -294,19 +294,19 @@ def test_shutdown_can_cancel_what_waits(daemon: FakeDaemon, house: CallHouse, mo
     house.deaf = False
     daemon.close()
     for f in fs:
-        assert f.cancelled() or f.exception(30) is not None or f.result() >= 0
+        assert f.cancelled() or f.exception(60) is not None or f.result() >= 0
 
 
 def test_many_threads_may_use_it(cluster: Cluster) -> None:
     def use(start: int) -> None:
-        sums.append(sum(cluster.submit(add, n).result(20) for n in range(start, start + 50)))
+        sums.append(sum(cluster.submit(add, n).result(60) for n in range(start, start + 50)))
 
     sums: list[int] = []
     threads = [threading.Thread(target=use, args=(n,)) for n in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     assert sorted(sums) == [sum(range(n + 1, n + 51)) for n in range(8)]
 
 
@@ -327,7 +327,7 @@ def test_the_public_names_are_there() -> None:
 
 
 def _await(condition: Any) -> None:
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.005)
@@ -339,7 +339,7 @@ def test_a_long_session_goes_on_with_another_job(
     monkeypatch.setattr("p2premap.client.cluster.JOB_BYTES_MAX", 20_000)
     with p2premap.connect() as cluster:
         fs = [cluster.submit(add, n) for n in range(3_000)]
-        assert [f.result(20) for f in fs] == list(range(1, 3_001))
+        assert [f.result(60) for f in fs] == list(range(1, 3_001))
         assert list(cluster.map(add, range(100))) == list(range(1, 101))
     jobs = sum(isinstance(request, Submit) for request in daemon.requests)
     assert jobs >= 2

@@ -121,7 +121,7 @@ def test_another_program_has_the_same_job_by_its_id(
         "os._exit(9)\n"
     )
     done = subprocess.run(
-        [sys.executable, script], env=environment(three_nodes.home), capture_output=True, text=True, timeout=60
+        [sys.executable, script], env=environment(three_nodes.home), capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 9, done.stderr
     job = cluster.job(done.stdout.strip()[:12])

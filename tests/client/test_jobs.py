@@ -239,7 +239,7 @@ def test_a_part_that_breaks_off_is_fetched_again(paths: Paths) -> None:
 
 
 def test_a_daemon_that_stops_in_the_middle_of_a_part_is_given_up(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "ANSWER_S", 0.2)
+    monkeypatch.setattr(connection_module, "ANSWER_S", 1.0)
 
     def script(message: Message, payload: bytes) -> Iterable[Answer]:
         if sum(isinstance(m, ReadPart) for m in daemon.requests) == 1:
@@ -253,7 +253,7 @@ def test_a_daemon_that_stops_in_the_middle_of_a_part_is_given_up(paths: Paths, m
 
 
 def test_a_time_out_is_looked_at_while_a_part_is_waited_for(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "ANSWER_S", 5.0)
+    monkeypatch.setattr(connection_module, "ANSWER_S", 60.0)
     monkeypatch.setattr(connection_module, "TICK_S", 0.01)
     ticks: list[int] = []
 

@@ -17,7 +17,7 @@ def leaf(x):
 
 def by_result(x):
     with p2premap.connect() as inner:
-        return inner.submit(leaf, x).result(timeout=60)
+        return inner.submit(leaf, x).result(timeout=150)
 
 def by_map(x):
     with p2premap.connect() as inner:
@@ -31,12 +31,12 @@ def deep(depth):
     if not depth:
         return 0
     with p2premap.connect() as inner:
-        return 1 + inner.submit(deep, depth - 1).result(timeout=60)
+        return 1 + inner.submit(deep, depth - 1).result(timeout=150)
 
 if __name__ == "__main__":
     with p2premap.connect() as cluster:
         fs = [cluster.submit(f, 3) for f in (by_result, by_map, by_as_completed, deep)]
-        print([f.result(timeout=90) for f in fs], flush=True)
+        print([f.result(timeout=150) for f in fs], flush=True)
 """
 
 
@@ -49,6 +49,6 @@ def test_calls_may_wait_for_calls_that_they_make_themselves(tmp_path: Path) -> N
             env=environment(cluster.home) | {"PYTHONPATH": os.getcwd()},
             capture_output=True,
             text=True,
-            timeout=110,
+            timeout=200,
         )
         assert done.stdout == "[4, 6, 6, 3]\n", done.stderr

@@ -7,9 +7,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from p2premap.client import reach
 from p2premap.client.private import PrivateCluster
 from p2premap.client.reach import _addresses
 from tests.cluster import eventually, p2premap, private
+
+
+@pytest.fixture(autouse=True)
+def _unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "CONNECT_S", 30.0)  # these members are there, however busy this machine is
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +89,7 @@ def test_whoever_was_met_a_moment_ago_is_remembered_after_a_power_cut() -> None:
         token = p2premap(inviting.home, "invite").stdout.strip()
         assert p2premap(invited.home, "join", token).exit_code == 0
         eventually(lambda: names(inviting.home) == {"inviting", "invited"})
-        remembered = eventually(lambda: list(_addresses(inviting.paths, tag(inviting))), within_s=5.0)
+        remembered = eventually(lambda: list(_addresses(inviting.paths, tag(inviting))))
         assert remembered
         inviting.kill("inviting")
         found = p2premap(inviting.home, "nodes")
@@ -101,4 +107,4 @@ def test_who_leaves_hears_that_other_nodes_of_the_machine_stay() -> None:
         left = p2premap(machine.home, "--node", "one", "leave")
         assert left.stderr.endswith("1 other node of it stays in the old one until stopped.\n"), left.stderr
         eventually(lambda: names_at(machine.home, "one") == {"one"})
-        assert names_at(machine.home, "other") == {"other"}
+        eventually(lambda: names_at(machine.home, "other") == {"other"})

@@ -135,7 +135,7 @@ def run(cluster: PrivateCluster, directory: Path, *args: str, stdin: str = "", *
         env=environment(cluster.home) | variables,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

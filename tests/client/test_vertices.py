@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from p2premap.client.cluster import Cluster
 from p2premap.client.private import PrivateCluster
 from p2premap.control.jobs import Jobs, ListJobs
 from p2premap.errors import JobFailed, JobRejected
+from p2premap.tasks.job import JobView, Phase
+from tests.cluster import eventually
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -59,15 +62,31 @@ def test_trio_waits_and_cancels(three_nodes: PrivateCluster, tmp_path: Path, mon
     async def main() -> None:
         async with p2premap.aio.connect() as cluster:
             assert await cluster.run_vertex("degrees", graph) == {1: (0, 1), 2: (1, 0)}
-            with trio.move_on_after(1.0) as scope:  # it would go on for hours
-                await cluster.run_vertex(EXAMPLES / "rank_pages.py", graph, supersteps_max=10**9)
+            scope = trio.CancelScope()
+
+            async def endless() -> None:
+                with scope:
+                    await cluster.run_vertex(EXAMPLES / "rank_pages.py", graph, supersteps_max=10**9)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(endless)
+                await trio.to_thread.run_sync(eventually, partial(_runs, cluster.blocking))
+                scope.cancel()
             assert scope.cancelled_caught
-            with cluster.blocking.connection() as line:
-                views = line.ask(lambda n: ListJobs(request=n), Jobs).views
-        jobs.extend(f"{view.phase.value} {view.error}" for view in views if view.kind == "vertex")
+            jobs.extend(f"{view.phase.value} {view.error}" for view in vertex_jobs(cluster.blocking))
 
     trio.run(main)
     assert any(job.startswith("cancelled") for job in jobs), jobs
+
+
+def _runs(cluster: Cluster) -> bool:
+    return any(view.phase is Phase.RUNNING and view.stages for view in vertex_jobs(cluster))
+
+
+def vertex_jobs(cluster: Cluster) -> list[JobView]:
+    with cluster.connection() as line:
+        views = line.ask(lambda n: ListJobs(request=n), Jobs).views
+    return [view for view in views if view.kind == "vertex"]
 
 
 def test_a_class_of_this_program_over_networkx(cluster: Cluster) -> None:

@@ -31,7 +31,7 @@ def books(tmp_path: Path) -> list[str]:
 def _script(home: str, name: str, *args: str) -> subprocess.CompletedProcess[str]:
     """A script in a process of its own, which it takes for itself."""
     command = [sys.executable, "-m", "p2premap", "run", "--compat", "mincemeat", name, *args]
-    return subprocess.run(command, env=environment(home), capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=environment(home), capture_output=True, text=True, timeout=120, check=False)
 
 
 # --- remap --------------------------------------------------------------------------------------------------------

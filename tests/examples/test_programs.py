@@ -21,7 +21,7 @@ def run(nodes: PrivateCluster, directory: Path, *command: str) -> str:
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=250,
     )
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
