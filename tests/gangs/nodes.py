@@ -51,8 +51,15 @@ class Nodes:
 
     def start(self, name: str, slots: int, *options: str) -> None:
         """Another node."""
-        argv = [*COMMAND, "node", "--name", name, "--slots", str(slots), "--json", *options]
-        process = subprocess.Popen(argv, env=self._place, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        argv = [*COMMAND, "node", "--name", name, "--slots", str(slots), "--json", "--until-eof", *options]
+        process = subprocess.Popen(
+            argv,
+            env=self._place,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
         self.processes[name] = process
         assert process.stdout is not None
         assert process.stdout.readline()
