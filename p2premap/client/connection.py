@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from p2premap.control import FROM_CLIENT, FROM_DAEMON
 from p2premap.control.answers import Done, Refused, Trouble, Welcome
@@ -59,6 +59,32 @@ class RequestRefused(ClusterError):
         self.trouble = trouble
 
 
+class Stream(Protocol):
+    """What a connection needs of a socket."""
+
+    @property
+    def family(self) -> int:
+        """AF_UNIX where the other end is on this machine."""
+
+    def recv(self, size: int, /) -> bytes:
+        """Some bytes."""
+
+    def sendall(self, data: bytes | bytearray | memoryview, /) -> None:
+        """All of them."""
+
+    def settimeout(self, timeout_s: float | None, /) -> None:
+        """For each of the two."""
+
+    def dup(self) -> Stream:
+        """The same, with a time limit of its own."""
+
+    def shutdown(self, how: int, /) -> None:
+        """Both ends see the end."""
+
+    def close(self) -> None:
+        """Hang up."""
+
+
 class _Silent(PeerUnreachable):
     """The daemon's process exists but says nothing: asking again at once would only wait again."""
 
@@ -82,10 +108,10 @@ class Connection:
         RemoteProtocolError: what it said is no `Welcome`; it may be of another version.
     """
 
-    def __init__(self, stream: socket.socket, where: str, *, welcome_s: float = WELCOME_S) -> None:
+    def __init__(self, stream: Stream, where: str, *, welcome_s: float = WELCOME_S) -> None:
         self._socket = stream
         self.files = stream.family == socket.AF_UNIX
-        self._outward: socket.socket | None = None
+        self._outward: Stream | None = None
         self._where = where
         self._decoder = FrameDecoder(FROM_DAEMON)
         self._frames: deque[Frame] = deque()

@@ -85,11 +85,12 @@ def _remembered_member(paths: Paths) -> Connection | None:
     if known is None:
         return None
     for address in islice(_addresses(paths, known.place), TRIED_MAX):
+        from p2premap.client.tlsstream import TlsStream
         from p2premap.node import remote  # TLS costs 0.1 s, and is rarely needed
 
         with contextlib.suppress(PeerUnreachable, RemoteProtocolError):
             stream, _ = remote.connect_member(known, address, name="client", version=__version__, timeout_s=CONNECT_S)
-            return Connection(stream, str(address), welcome_s=CONNECT_S)
+            return Connection(TlsStream(stream), str(address), welcome_s=CONNECT_S)
     return None
 
 

@@ -152,6 +152,7 @@ def test_a_service_is_installed_when_its_node_answers(
     result = invoke("service", "install", "--slots", "2")
     assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (69, "", 1)
     assert "its node does not answer yet; `p2premap service status` names its log" in result.stderr
+    monkeypatch.setattr("p2premap.cli.service.UP_S", 60.0)
     with FakeDaemon(paths, script):
         result = invoke("service", "install", "--slots", "2")
     assert (result.exit_code, result.stderr) == (0, "It runs now.\n")

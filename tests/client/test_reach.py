@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from p2premap import connect
 from p2premap.client import reach
 from p2premap.client.private import PrivateCluster
 from p2premap.client.reach import _addresses
@@ -95,6 +98,29 @@ def test_whoever_was_met_a_moment_ago_is_remembered_after_a_power_cut() -> None:
         found = p2premap(inviting.home, "nodes")
         assert found.exit_code == 0, found.stderr
         assert found.stderr == "No node runs on this machine; invited answers.\n"
+
+
+def test_a_program_goes_on_over_tls_when_its_machine_has_no_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = tmp_path / "gate"
+    with private(["there"]) as there, private(["here"]) as here:
+        assert p2premap(here.home, "join", p2premap(there.home, "invite").stdout.strip()).exit_code == 0
+        eventually(lambda: names(here.home) == names(there.home) == {"here", "there"})
+        monkeypatch.setenv("P2PREMAP_HOME", here.home)
+        with connect() as cluster:
+            assert cluster.submit(abs, -1).result(60) == 1
+            waiting = [cluster.submit(_beyond, str(gate), n) for n in range(8)]
+            here.stop("here")
+            gate.touch()
+            assert [future.result(120) for future in waiting] == list(range(8))
+            assert list(cluster.map(abs, range(-1_000, 0))) == list(range(1_000, 0, -1))
+
+
+def _beyond(gate: str, number: int) -> int:
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    return number
 
 
 def tag(cluster: PrivateCluster) -> str:
