@@ -56,8 +56,8 @@ class Machine:
         return ("sh", "-c", AS_MACHINE, "sh", *P2PREMAP, *args)
 
     def start(self, *options: str) -> None:
-        """Start the daemon; returns once it says that it is up."""
-        argv = self._argv("node", "--name", self.name, *options)
+        """Start the daemon, with two slots however many CPUs there are; returns once it says that it is up."""
+        argv = self._argv("node", "--name", self.name, "--slots", "2", *options)
         self.daemon = self.lab.popen(self.number, argv, env=self.environment, stderr=subprocess.PIPE)
         assert self.daemon.stderr is not None
         line = self.daemon.stderr.readline()

@@ -32,7 +32,7 @@ ENDLESS = """
 import itertools
 datasource = itertools.count()
 endless = True
-lasts = 12
+lasts = 7
 
 def map(number, key):
     yield number, key * key
@@ -86,7 +86,7 @@ def test_no_key_of_an_endless_datasource_is_left_out_or_taken_twice(tmp_path: Pa
         visitor = Visitor(daemons)
         given = plan(tmp_path, ENDLESS, seed=seed)
         job = await visitor.hand_in(given.spec, given.blobs)
-        await trio.sleep(daemons.random.uniform(1.0, 8.0))
+        await trio.sleep(daemons.random.uniform(1.0, 5.0))
         await leader_dies(daemons, job)
         view = await visitor.see_through(job)
         assert view.phase is Phase.DONE

@@ -29,7 +29,7 @@ def standing() -> Iterator[Standing]:
         yield made
 
 
-@pytest.mark.timeout(240)  # longer than a trial lets anything hang: it has evidence to save
+@pytest.mark.timeout(600)  # longer than a trial lets anything hang: it has evidence to save
 @pytest.mark.parametrize("case", _each())
 def test_a_job_outlives(case: Case, tmp_path: Path, standing: Standing) -> None:
     if reason := case.why_not():

@@ -16,7 +16,7 @@ import psutil
 
 from tests.cluster import eventually, p2premap
 
-soon = partial(eventually, within_s=40.0)
+soon = partial(eventually, within_s=60.0)
 """Also where the machine is busy with other things."""
 
 
