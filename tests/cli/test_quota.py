@@ -13,8 +13,8 @@ from tests.cluster import eventually, job_file, p2premap
 SOURCE = "import os\ndef map(key, line): yield os.urandom(50_000).hex(), 1\ndef reduce(key, ones): return sum(ones)\n"
 HOUR_S = 3600.0
 QUICK = (
-    "from p2premap.cli import main; from p2premap.node.quota import Quota; "
-    "Quota.__init__.__kwdefaults__['look_s'] = 0.1; main()"
+    "from p2premap.cli import main; from p2premap.node import quota; quota.COST = 1; "
+    "quota.Quota.__init__.__kwdefaults__['look_s'] = 0.1; main()"
 )
 """`p2premap` that looks at what it keeps ten times a second."""
 
