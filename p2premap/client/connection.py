@@ -357,15 +357,21 @@ def _asked(paths: Paths) -> Iterator[Connection | ClusterError | RemoteProtocolE
 
 
 def connect_to(path: str) -> Connection:
-    """A connection to the daemon whose socket this is.
+    """A connection to the daemon whose socket this is; no other will do, so one that says nothing is waited for.
 
     Raises:
         PeerUnreachable: it does not answer.
     """
-    try:
-        return _connect(Path(path))
-    except OSError as error:
-        raise PeerUnreachable(f"The node at {path} does not answer: {error.strerror}.") from None
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return _connect(Path(path))
+        except _Silent:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(SECOND_LOOK_S)
+        except OSError as error:
+            raise PeerUnreachable(f"The node at {path} does not answer: {error.strerror}.") from None
 
 
 def _is_called(welcome: Welcome, node: str) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from p2premap.client import connection as module
-from p2premap.client.connection import NO_NODE, NodeSilent, RequestRefused, local
+from p2premap.client.connection import NO_NODE, NodeSilent, RequestRefused, connect_to, local
 from p2premap.control.answers import Done, Refused, Trouble
 from p2premap.control.jobs import Jobs, ListJobs
 from p2premap.control.nodes import GetStatus, ListNodes, Nodes, Stop
@@ -93,6 +93,21 @@ def test_a_node_that_says_nothing_is_waited_for_where_no_other_will_do(
         with local(name, paths=paths) as connection:
             assert connection.welcome.name == "pi1"
         assert not silences
+
+
+def test_who_serves_the_page_waits_for_its_node(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeDaemon(paths, done) as slow:
+        connect, silences = module._connect_once, [module._Silent("it is busy"), module._Silent("it is busy")]
+        monkeypatch.setattr(module, "_connect_once", lambda path: connect(path) if not silences else tell(silences))
+
+        def tell(silences: list[module._Silent]) -> module.Connection:
+            raise silences.pop()
+
+        with connect_to(str(slow.path)) as connection:
+            assert connection.welcome.name == "pi1"
+    monkeypatch.setattr(module, "PATIENCE_S", 0.0)
+    with pytest.raises(PeerUnreachable, match="does not answer"):
+        connect_to(str(slow.path))
 
 
 def test_a_node_is_chosen_by_name_or_by_the_beginning_of_its_id(paths: Paths) -> None:
