@@ -32,7 +32,8 @@ def anywhere(
 
     Args:
         node: as of `local`.
-        insist: it must be this node; else it is only asked first. One that says nothing is then not waited for.
+        insist: it must be this node; else it is only asked first. One that says nothing is then waited for only where
+            no other will do.
         told: hears one sentence when the answer comes from elsewhere.
 
     Raises:
@@ -41,13 +42,15 @@ def anywhere(
     paths = paths or Paths.of_user()
     try:
         found = local(node, paths=paths, patient=insist)
-    except NodeUnavailable:
+    except NodeUnavailable as error:
         if node:
             if insist:
                 raise
             return anywhere(paths=paths, told=told)
         if (member := _remembered_member(paths)) is None:
-            raise
+            if insist or not isinstance(error, NodeSilent):
+                raise
+            return local(paths=paths)  # nobody else will do
         found = member
     else:
         _OPEN_NAMES[paths] = found.welcome.open_name

@@ -48,6 +48,19 @@ def test_a_node_that_speaks_after_a_while_is_taken(paths: Paths, monkeypatch: py
         assert line.welcome.name == "pi1"
 
 
+def test_where_no_other_will_do_a_silent_node_is_waited_for(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect, silences = lines._connect_once, [lines._Silent("it is busy"), lines._Silent("it is busy")]
+
+    def connect_once(path: Path) -> Connection:
+        if silences:
+            raise silences.pop()
+        return connect(path)
+
+    monkeypatch.setattr(lines, "_connect_once", connect_once)
+    with FakeDaemon(paths, lambda message, payload: ()), reach.anywhere(insist=False, paths=paths) as line:
+        assert line.welcome.name == "pi1"
+
+
 def test_where_no_node_is_nobody_waits(paths: Paths) -> None:
     with pytest.raises(NodeUnavailable) as raised:
         reach.patiently()
