@@ -20,8 +20,8 @@ from p2premap.worker.runtime import InputLost, Segment
 LINES_PIECE_BYTES: Final = 256 << 10
 BLOCK_PIECE_BYTES: Final = 8 << 20
 TASK_PIECE_BYTES: Final = 32 << 10
-"""Of the blocks that come one after the other: what is made of one, such as its words, then lies in the processor's cache, in memory that the next block
-has again: with 1 MB a word count was a third slower."""
+"""Of the blocks that come one after the other: what is made of one, such as its words, then lies in the processor's
+cache, in memory that the next one has again. With 1 MB a word count was a third slower."""
 
 _Line = TypeVar("_Line", str, bytes)
 _BOM: Final = b"\xef\xbb\xbf"
