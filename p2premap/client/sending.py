@@ -276,6 +276,9 @@ class Sender:
             except PeerUnreachable:
                 opened.connection.hang_up()  # the receiver opens another one, and hands these in again
                 return
+            except BaseException:
+                opened.connection.hang_up()  # likewise: such as Ctrl-C, which may leave half a frame there, or none
+                raise
             finally:
                 with self._state.idle:
                     self._flushing = False
@@ -360,6 +363,9 @@ class Sender:
             functions, following = list(self._functions.packed), self._next
             self._functions.sent = len(functions)
             self._cancelled = [pack.number for pack in packs if pack.cancelled]
+        for pack in packs:
+            if not pack.body:  # whoever was to make it was interrupted
+                self._encode(pack)
         moved = []
         with self._sharing:
             every = list(self._shared)

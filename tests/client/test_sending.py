@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from p2premap.client.callstate import CallState, Held
-from p2premap.client.packs import Call
+from p2premap.client.packs import Call, Pack
 from p2premap.client.sending import Opened, Sender
 from p2premap.control.calls import Calls
 from p2premap.ids import JobId, NodeId, RequestId
@@ -116,3 +116,55 @@ def test_what_calls_name_that_are_not_sent_yet_is_withdrawn(sender: Sender) -> N
     sender.use(successor.opened(), 4)
     assert [heard.cancelled for heard in successor.heard if heard.again] == [(0, 1, 2)]
     assert sum(heard.tasks for heard in successor.heard) == 2
+
+
+class Interrupted:
+    """A connection that Ctrl-C leaves with half a frame."""
+
+    def __init__(self) -> None:
+        self.hung_up = False
+
+    def post(self, message: object, payload: bytes) -> None:
+        raise KeyboardInterrupt
+
+    def hang_up(self) -> None:
+        """See `Connection`."""
+        self.hung_up = True
+
+
+def _interrupt(sender: Sender, connection: Interrupted) -> None:
+    sender.use(Leader(NODE).opened(), 0)
+    sender._opened = Opened(connection, RequestId(1), Calls(request=RequestId(1), job=JOB))  # type: ignore[arg-type]
+    _submit(sender)
+    _submit(sender)
+    with pytest.raises(KeyboardInterrupt):
+        sender.flush()
+
+
+def test_what_an_interrupt_leaves_half_sent_goes_on_another_line(sender: Sender) -> None:
+    connection = Interrupted()
+    _interrupt(sender, connection)
+    assert connection.hung_up
+    sender.lose()
+    again = Leader(NODE)
+    sender.use(again.opened(), 0)
+    assert sum(heard.tasks for heard in again.heard) == 2
+    assert len(sender._state.packer.under_way) == 2
+
+
+def test_packs_that_an_interrupt_leaves_without_bodies_get_them(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encode(pack: Pack) -> None:
+        raise KeyboardInterrupt
+
+    connection = Interrupted()
+    with monkeypatch.context() as patch:
+        patch.setattr(sender, "_encode", encode)
+        _interrupt(sender, connection)
+    assert connection.hung_up
+    sender.lose()
+    again = Leader(NODE)
+    sender.use(again.opened(), 0)
+    assert sum(heard.tasks for heard in again.heard) == 2
+    assert all(pack.body for pack in sender._state.packer.under_way.values())
