@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from p2premap.client.callstate import CallState, Held, set_exception
 from p2premap.client.future import Future
+from p2premap.client.interrupts import PutOff
 from p2premap.client.packs import Call
 from p2premap.client.references import Shared
 from p2premap.errors import JobError
@@ -65,6 +66,17 @@ class Dependents:
         Raises:
             JobError: the job is over.
         """
+        try:
+            with PutOff():
+                ready = self._add(call)
+        except KeyboardInterrupt:
+            self._let_go(call)
+            raise
+        if ready:
+            self._look(call)
+
+    def _add(self, call: Call) -> bool:
+        """Have it wait; whether it can go."""
         awaited = {id(thing): thing for thing in call.things if isinstance(thing, Future) and not self._is_known(thing)}
         held = Held(awaited)
         with self._state.lock:
@@ -79,8 +91,7 @@ class Dependents:
             ready = not held.lacking
         for number, future in awaited.items():
             future.when_known(partial(self._known, call, number), self._line)
-        if ready:
-            self._look(call)
+        return ready
 
     def again(self, call: Call) -> None:
         """What it named could not be given to it."""
@@ -173,7 +184,9 @@ class Dependents:
             while _turns.waiting:
                 dependents, first = _turns.waiting.popleft()
                 try:
-                    if (chosen := dependents._choose(first)) is not None:
+                    with PutOff():
+                        chosen = dependents._choose(first)
+                    if chosen is not None:
                         dependents._hand_in(first, *chosen)
                 except BaseException as error:  # such as Ctrl-C; those behind this one are other calls
                     dependents._let_go(first)
@@ -217,7 +230,7 @@ class Dependents:
                 self._line.submit(call)
         except (Exception, CancelledError) as trouble:
             error = trouble
-        with self._state.idle:
+        with PutOff(), self._state.idle:
             if error is not None or not wanted:
                 self._state.packer.leave(call)
             if self._state.held.get(call) is held:  # else it has come back meanwhile
@@ -229,7 +242,7 @@ class Dependents:
 
     def _let_go(self, call: Call) -> None:
         """Its hand-in was interrupted: whether or not it has gone, it ends here."""
-        with self._state.idle:
+        with PutOff(), self._state.idle:
             self._state.packer.leave(call)
             self._state.held.pop(call, None)
             self._state.idle.notify_all()

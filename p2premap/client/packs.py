@@ -264,7 +264,8 @@ class Packer:
         """A call that waits from now on."""
         line = self._lines.get(call.function)
         if line is None:
-            line = self._lines[call.function] = deque()
+            self._lines[call.function] = deque([call])
+            return
         assert isinstance(line, deque)
         line.append(call)
 

@@ -21,6 +21,7 @@ import blake3
 from p2premap.client.callstate import CallState
 from p2premap.client.captured import Captured, captured
 from p2premap.client.connection import Connection
+from p2premap.client.interrupts import PutOff
 from p2premap.client.packs import Call, Pack, calls_of
 from p2premap.client.pickles import dumps, look_for_modules, names_local
 from p2premap.client.puts import is_same, put_pieces
@@ -247,21 +248,22 @@ class Sender:
         """Send what may be sent, unless somebody is at it."""
         more = True
         while more:
-            with self._state.lock:
-                opened = self._opened
-                if self._flushing or opened is None:
-                    return
-                packs, more = self._take()
-                cancelled, self._cancelled = self._cancelled, []
-                if not packs and not cancelled:
-                    return
-                self._flushing = True
-                # the job may have another leader already than when it was handed in; there is nothing to withdraw yet
-                again, self._spoken = not self._spoken, True
-                first = packs[0].number if packs else self._next
-                first_function, functions = self._functions.sent, self._functions.packed[self._functions.sent :]
-                self._functions.sent = len(self._functions.packed)
+            taken = False
             try:
+                with PutOff(), self._state.lock:
+                    opened = self._opened
+                    if self._flushing or opened is None:
+                        return
+                    packs, more = self._take()
+                    cancelled, self._cancelled = self._cancelled, []
+                    if not packs and not cancelled:
+                        return
+                    self._flushing = taken = True
+                    # the job may have another leader already than when it was handed in; there is nothing to withdraw
+                    again, self._spoken = not self._spoken, True
+                    first = packs[0].number if packs else self._next
+                    first_function, functions = self._functions.sent, self._functions.packed[self._functions.sent :]
+                    self._functions.sent = len(self._functions.packed)
                 for pack in packs:
                     self._encode(pack)
                 extension = pack_extension(
@@ -274,18 +276,21 @@ class Sender:
                 )
                 self._send(opened, extension)
             except PeerUnreachable:
+                assert opened is not None
                 opened.connection.hang_up()  # the receiver opens another one, and hands these in again
                 return
             except BaseException:
-                opened.connection.hang_up()  # likewise: such as Ctrl-C, which may leave half a frame there, or none
+                if taken and opened is not None:
+                    opened.connection.hang_up()  # likewise: such as Ctrl-C, which may leave half a frame, or none
                 raise
             finally:
-                with self._state.idle:
-                    self._flushing = False
-                    self._sent_at = time.monotonic()
-                    # what came meanwhile has been left to whoever was sending; so have answers to all that was sent
-                    more = more or self.may_flush()
-                    self._state.idle.notify_all()
+                if taken:
+                    with PutOff(), self._state.idle:
+                        self._flushing = False
+                        self._sent_at = time.monotonic()
+                        # what came meanwhile was left to whoever was sending; so were answers to all that was sent
+                        more = more or self.may_flush()
+                        self._state.idle.notify_all()
 
     def _take(self) -> tuple[list[Pack], bool]:
         """As many packs as fit into a frame, numbered; and whether there may be more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -116,3 +117,21 @@ def test_an_interrupt_ends_the_call_that_is_handed_in_and_no_other(line: Line) -
     assert line.send() is other
     assert line.send() is behind
     assert line.state.packer.early == 1
+
+
+def test_ctrl_c_before_a_call_can_wait_for_others_leaves_nothing_that_waits(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unsent = line.call()
+    known = Future.when_known
+
+    def interrupted(future: Future[Any], tell: Callable[[], None], line: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        known(future, tell, line)
+
+    monkeypatch.setattr(Future, "when_known", interrupted)
+    waiting = line.call(unsent.future)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        line.dependents.add(waiting)
+    assert line.state.held == {}
+    assert waiting.future.cancelled()

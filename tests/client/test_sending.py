@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
@@ -168,3 +169,24 @@ def test_packs_that_an_interrupt_leaves_without_bodies_get_them(
     sender.use(again.opened(), 0)
     assert sum(heard.tasks for heard in again.heard) == 2
     assert all(pack.body for pack in sender._state.packer.under_way.values())
+
+
+def test_ctrl_c_while_calls_are_chosen_loses_none(sender: Sender) -> None:
+    connection = Interrupted()
+    sender.use(Leader(NODE).opened(), 0)
+    sender._opened = Opened(connection, RequestId(1), Calls(request=RequestId(1), job=JOB))  # type: ignore[arg-type]
+    behind = _submit(sender)
+    behind.follow(_submit(sender))
+
+    def followed(call: Call) -> list[Call]:
+        signal.raise_signal(signal.SIGINT)
+        return []
+
+    sender.followed = followed
+    with pytest.raises(KeyboardInterrupt):
+        sender.flush()
+    assert connection.hung_up
+    sender.lose()
+    again = Leader(NODE)
+    sender.use(again.opened(), 0)
+    assert sum(heard.tasks for heard in again.heard) == len(sender._state.packer.under_way) == 2
