@@ -16,7 +16,7 @@ from p2premap.client.connection import Connection
 from p2premap.client.reach import anywhere
 from p2premap.control.nodes import GetStatus, Status
 from p2premap.control.web import Follow, News
-from p2premap.errors import PeerUnreachable
+from p2premap.errors import NodeUnavailable, PeerUnreachable
 from p2premap.ids import RequestId
 
 if TYPE_CHECKING:
@@ -63,15 +63,18 @@ def _follow(node: str, picture: Picture, tick: Callable[[], None]) -> None:
     """Until somebody leaves.
 
     Raises:
-        PeerUnreachable: no node has answered for a minute.
+        NodeUnavailable: no node answers at first.
+        NodeUnavailable, PeerUnreachable: none has for a minute.
     """
-    lost = 0.0
+    lost, has_answered = 0.0, False
     while True:
         try:
             with anywhere(node, insist=False) as connection:
-                lost = 0.0
+                lost, has_answered = 0.0, True
                 _hear(connection, picture, tick)
-        except PeerUnreachable as error:
+        except (NodeUnavailable, PeerUnreachable) as error:
+            if not has_answered and isinstance(error, NodeUnavailable):
+                raise
             lost = lost or time.monotonic()
             picture.lost(str(error))
             if time.monotonic() - lost > LOST_S:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import pty
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 from rich.console import Console
 
+from p2premap.cli import top
 from p2premap.cli.toppicture import Picture
 from p2premap.client.private import PrivateCluster
 from p2premap.control.nodes import NodeView
+from p2premap.errors import NodeUnavailable, PeerUnreachable
 from tests.cluster import COMMAND, environment, eventually, job_file, p2premap
 from tests.web.test_hub import ADA, JOB, news, view
 
@@ -73,3 +77,26 @@ def test_what_matters_most_has_room_in_any_terminal(width: int, there: str, not_
     (heads,) = [line for line in lines if line.startswith("job ")]
     assert there in heads
     assert not not_there or not_there not in heads
+
+
+def test_live_it_waits_for_the_only_node_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[Exception] = [PeerUnreachable("It has gone."), NodeUnavailable("None answers."), top.Left()]
+
+    def ends(*_: object) -> None:
+        raise answers.pop(0)
+
+    @contextlib.contextmanager
+    def anywhere(node: str, *, insist: bool) -> Iterator[None]:
+        if isinstance(answers[0], NodeUnavailable):
+            ends()
+        yield
+
+    monkeypatch.setattr(top, "anywhere", anywhere)
+    monkeypatch.setattr(top, "_hear", ends)
+    monkeypatch.setattr(top, "AGAIN_S", 0.0)
+    picture = Picture(Console(file=io.StringIO()))
+    with pytest.raises(top.Left):
+        top._follow("", picture, lambda: None)
+    answers.append(NodeUnavailable("There is none at all."))
+    with pytest.raises(NodeUnavailable):
+        top._follow("", picture, lambda: None)
