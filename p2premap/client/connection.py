@@ -361,6 +361,7 @@ def connect_to(path: str) -> Connection:
 
     Raises:
         PeerUnreachable: it does not answer.
+        NodeSilent: it said nothing for `PATIENCE_S`.
     """
     until = time.monotonic() + PATIENCE_S
     while True:
@@ -368,7 +369,8 @@ def connect_to(path: str) -> Connection:
             return _connect(Path(path))
         except _Silent:
             if time.monotonic() >= until:
-                raise
+                # who tries again what is unreachable need not wait as long once more
+                raise NodeSilent(f"The node at {path} does not answer; it may be stopped or overloaded.") from None
             time.sleep(SECOND_LOOK_S)
         except OSError as error:
             raise PeerUnreachable(f"The node at {path} does not answer: {error.strerror}.") from None

@@ -124,9 +124,9 @@ class Collector:
         """
         if self.output is None:
             return
-        for part in view.parts:
-            if not self._has(part):
-                with suppress(NodeUnavailable):
+        with suppress(NodeUnavailable):  # then nobody hands out the parts after that, either
+            for part in view.parts:
+                if not self._has(part):
                     self._fetch(view, part, tick)
         missing = [part for part in view.parts if not self._has(part)]
         if missing and view.phase.over:

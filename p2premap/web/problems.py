@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from p2premap.client.connection import RequestRefused
 from p2premap.control.answers import Trouble
-from p2premap.errors import ConfigError, JobError, P2PRemapError, PeerUnreachable
+from p2premap.errors import ConfigError, JobError, NodeUnavailable, P2PRemapError, PeerUnreachable
 
 MEDIA = "application/problem+json"
 
@@ -56,7 +56,7 @@ def problem_of(error: P2PRemapError) -> Problem:
     match error:
         case RequestRefused():
             return Problem(_STATUS[error.trouble], str(error))
-        case PeerUnreachable():
+        case PeerUnreachable() | NodeUnavailable():
             return Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
         case ConfigError() | JobError():
             return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
+from http import HTTPStatus
+from pathlib import Path
 
 import blake3
 import msgspec
@@ -12,7 +14,7 @@ import pytest
 from p2premap.client import connection as connection_module
 from p2premap.client import jobs as module
 from p2premap.client import session
-from p2premap.client.connection import RequestRefused, local
+from p2premap.client.connection import Connection, NodeSilent, RequestRefused, connect_to, local
 from p2premap.client.jobs import follow, put_blob, submit
 from p2premap.client.session import Collector, hand_in, see_through, strength
 from p2premap.client.submission import Submission
@@ -24,6 +26,7 @@ from p2premap.errors import JobLost, JobRejected, NodeUnavailable
 from p2premap.ids import NOBODY, Digest, JobId, NodeId
 from p2premap.node.paths import Paths
 from p2premap.tasks.job import BlobRef, JobSpec, JobView, Part, Phase, Source, StageView
+from p2premap.web.problems import problem_of
 from p2premap.wire import PAYLOAD_BYTES_MAX, Message
 from tests.fakedaemon import NODE, Answer, FakeDaemon
 
@@ -346,3 +349,32 @@ def test_a_node_that_dies_for_good_ends_the_watching(paths: Paths) -> None:
     with pytest.raises(NodeUnavailable, match="No p2premap node answers"):
         for _ in follow(partial(local, paths=paths), JOB, clock=lambda: next(now)):
             pass
+
+
+def test_a_job_is_not_handed_in_again_and_again_at_a_node_that_was_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = []
+
+    def silent(path: Path) -> Connection:
+        looks.append(path)
+        raise connection_module._Silent("it is stopped")
+
+    monkeypatch.setattr(connection_module, "_connect_once", silent)
+    monkeypatch.setattr(connection_module, "PATIENCE_S", 0.0)
+    with pytest.raises(NodeSilent, match="may be stopped") as raised:
+        hand_in(partial(connect_to, "here"), Submission(spec=spec(), blobs=(), files=(), bytes_in=0, tasks=0))
+    assert len(looks) == 1
+    assert problem_of(raised.value).status == HTTPStatus.SERVICE_UNAVAILABLE
+
+
+def test_where_no_node_answers_one_part_is_tried_and_not_each() -> None:
+    tried = []
+
+    def connect() -> Connection:
+        tried.append(1)
+        raise NodeSilent("It says nothing.")
+
+    with pytest.raises(JobLost):
+        Collector(connect, Output()).take(view(Phase.DONE, parts=100))
+    assert tried == [1]
