@@ -303,8 +303,10 @@ def _called(node: str, paths: Paths) -> Connection:
             seen.append(found.welcome.name)
             found.close()
         silent = silent or isinstance(found, _Silent)
-    unavailable = NodeSilent if silent else NodeUnavailable
-    raise unavailable(f"No node called {node!r} answers on this machine; there is {', '.join(sorted(seen))}.")
+    text = f"No node called {node!r} answers on this machine; there is {', '.join(sorted(seen))}"
+    if silent:
+        raise NodeSilent(f"{text}, and one that does not say who it is: it may be stopped or overloaded.")
+    raise NodeUnavailable(f"{text}.")
 
 
 def only(node: str = "", *, paths: Paths | None = None) -> Connection:
