@@ -19,6 +19,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -281,11 +282,15 @@ def local(node: str = "", *, paths: Paths | None = None, patient: bool = True) -
         NodeSilent: likewise, and one is there.
         ConfigError: the runtime directory is not ours.
     """
-    paths = paths or Paths.of_user()
-    until = time.monotonic() + (PATIENCE_S if patient else 0.0)
+    return _patiently(partial(_called, node, paths or Paths.of_user()), PATIENCE_S if patient else 0.0)
+
+
+def _patiently(look: Callable[[], Connection], patience_s: float) -> Connection:
+    """What a look finds, taken again for so long where it meets a node that says nothing."""
+    until = time.monotonic() + patience_s
     while True:
         try:
-            return _called(node, paths)
+            return look()
         except NodeSilent:
             if time.monotonic() >= until:
                 raise
@@ -365,17 +370,17 @@ def connect_to(path: str) -> Connection:
         PeerUnreachable: it does not answer.
         NodeSilent: it said nothing for `PATIENCE_S`.
     """
-    until = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            return _connect(Path(path))
-        except _Silent:
-            if time.monotonic() >= until:
-                # who tries again what is unreachable need not wait as long once more
-                raise NodeSilent(f"The node at {path} does not answer; it may be stopped or overloaded.") from None
-            time.sleep(SECOND_LOOK_S)
-        except OSError as error:
-            raise PeerUnreachable(f"The node at {path} does not answer: {error.strerror}.") from None
+    return _patiently(partial(_only_one, path), PATIENCE_S)
+
+
+def _only_one(path: str) -> Connection:
+    """As `connect_to`, at one look."""
+    try:
+        return _connect(Path(path))
+    except _Silent:  # and not merely unreachable: who tries that again need not wait as long once more
+        raise NodeSilent(f"The node at {path} does not answer; it may be stopped or overloaded.") from None
+    except OSError as error:
+        raise PeerUnreachable(f"The node at {path} does not answer: {error.strerror}.") from None
 
 
 def _is_called(welcome: Welcome, node: str) -> bool:
