@@ -275,14 +275,12 @@ class Sender:
                     again=again,
                 )
                 self._send(opened, extension)
-            except PeerUnreachable:
-                assert opened is not None
-                opened.connection.hang_up()  # the receiver opens another one, and hands these in again
-                return
-            except BaseException:
+            except BaseException as error:  # such as Ctrl-C, which may leave half a frame, or none
                 if taken and opened is not None:
-                    opened.connection.hang_up()  # likewise: such as Ctrl-C, which may leave half a frame, or none
-                raise
+                    opened.connection.hang_up()  # the receiver opens another one, and hands these in again
+                if not isinstance(error, PeerUnreachable):
+                    raise
+                return
             finally:
                 if taken:
                     with PutOff(), self._state.idle:
