@@ -205,6 +205,9 @@ class UrlDirectory:
         except UrlError as error:
             raise OutputFailed(str(error)) from None
 
+    def discard(self) -> None:
+        """No more parts come; those that are there stay: each took the place of the one with its name at once."""
+
 
 def refuse_earlier(url: str, instead: str = "", *, said: str = OVERWRITE) -> None:
     """See to it that no output is replaced unasked.

@@ -231,8 +231,7 @@ class Job:
         try:
             Collector(self._connect, target).take(view)
         except BaseException:
-            if isinstance(target, PartsDirectory):
-                target.discard()
+            target.discard()
             raise
         target.deliver()
 
