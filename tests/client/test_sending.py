@@ -133,24 +133,32 @@ class Interrupted:
         self.hung_up = True
 
 
-def _interrupt(sender: Sender, connection: Interrupted) -> None:
+def _use(sender: Sender, connection: Interrupted) -> None:
     sender.use(Leader(NODE).opened(), 0)
     sender._opened = Opened(connection, RequestId(1), Calls(request=RequestId(1), job=JOB))  # type: ignore[arg-type]
+
+
+def _interrupt(sender: Sender, connection: Interrupted) -> None:
+    _use(sender, connection)
     _submit(sender)
     _submit(sender)
     with pytest.raises(KeyboardInterrupt):
         sender.flush()
 
 
-def test_what_an_interrupt_leaves_half_sent_goes_on_another_line(sender: Sender) -> None:
-    connection = Interrupted()
-    _interrupt(sender, connection)
+def _go_on_elsewhere(sender: Sender, connection: Interrupted) -> None:
+    """Both calls are handed in on another line."""
     assert connection.hung_up
     sender.lose()
     again = Leader(NODE)
     sender.use(again.opened(), 0)
-    assert sum(heard.tasks for heard in again.heard) == 2
-    assert len(sender._state.packer.under_way) == 2
+    assert sum(heard.tasks for heard in again.heard) == len(sender._state.packer.under_way) == 2
+
+
+def test_what_an_interrupt_leaves_half_sent_goes_on_another_line(sender: Sender) -> None:
+    connection = Interrupted()
+    _interrupt(sender, connection)
+    _go_on_elsewhere(sender, connection)
 
 
 def test_packs_that_an_interrupt_leaves_without_bodies_get_them(
@@ -163,18 +171,13 @@ def test_packs_that_an_interrupt_leaves_without_bodies_get_them(
     with monkeypatch.context() as patch:
         patch.setattr(sender, "_encode", encode)
         _interrupt(sender, connection)
-    assert connection.hung_up
-    sender.lose()
-    again = Leader(NODE)
-    sender.use(again.opened(), 0)
-    assert sum(heard.tasks for heard in again.heard) == 2
+    _go_on_elsewhere(sender, connection)
     assert all(pack.body for pack in sender._state.packer.under_way.values())
 
 
 def test_ctrl_c_while_calls_are_chosen_loses_none(sender: Sender) -> None:
     connection = Interrupted()
-    sender.use(Leader(NODE).opened(), 0)
-    sender._opened = Opened(connection, RequestId(1), Calls(request=RequestId(1), job=JOB))  # type: ignore[arg-type]
+    _use(sender, connection)
     behind = _submit(sender)
     behind.follow(_submit(sender))
 
@@ -185,8 +188,4 @@ def test_ctrl_c_while_calls_are_chosen_loses_none(sender: Sender) -> None:
     sender.followed = followed
     with pytest.raises(KeyboardInterrupt):
         sender.flush()
-    assert connection.hung_up
-    sender.lose()
-    again = Leader(NODE)
-    sender.use(again.opened(), 0)
-    assert sum(heard.tasks for heard in again.heard) == len(sender._state.packer.under_way) == 2
+    _go_on_elsewhere(sender, connection)

@@ -11,9 +11,9 @@ from p2premap.client.connection import local
 from p2premap.control.nodes import ListNodes
 from p2premap.control.nodes import Nodes as NodeList
 from p2premap.errors import NodeUnavailable, PeerUnreachable
-from p2premap.node.paths import Paths
 from tests.cluster import COMMAND, environment, eventually
 from tests.gangs.kind import HOLD, Plan, answer
+from tests.node.nodes import paths
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -40,8 +40,7 @@ class Nodes:
         self.directory = directory
         self._home = tempfile.TemporaryDirectory(prefix="p2p-", dir="/tmp", ignore_cleanup_errors=True)
         self._place = {**environment(self._home.name), **install(directory)}
-        home = Path(self._home.name)
-        self._paths = Paths(home / "config", home / "state", home / "run")
+        self._paths = paths(Path(self._home.name))
         self.processes: dict[str, subprocess.Popen[str]] = {}
         self.slots: dict[str, int] = {}
         self.signs = directory / "signs"
