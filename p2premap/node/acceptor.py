@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
+import msgspec
 import trio
 
 from p2premap.config import TransportConfig
@@ -28,6 +29,7 @@ from p2premap.node.handshake import Channel, TlsStream, foreign_certificate, hea
 from p2premap.node.hello import Purpose, Reason, Refused, hello_frame, refusal_frame, secret_frame
 from p2premap.node.introduction import PREFACE as GANG
 from p2premap.node.invite import PREFACE, Inviter
+from p2premap.node.keys import Face
 from p2premap.node.links import Links
 from p2premap.node.listeners import address_from, tune
 from p2premap.node.returns import Returns
@@ -44,7 +46,21 @@ ROTATED: Final = (
 )
 
 _log = logging.getLogger(__name__)
-_claim: contextvars.ContextVar[list[str]] = contextvars.ContextVar("claim")
+
+
+class _Handshake(msgspec.Struct):
+    """One in the making.
+
+    Args:
+        face: ours in it.
+        claim: the tag of the secret that the dialler says it knows; "" before it has said so.
+    """
+
+    face: Face
+    claim: str = ""
+
+
+_handshake: contextvars.ContextVar[_Handshake] = contextvars.ContextVar("handshake")
 
 
 class Acceptor:
@@ -82,7 +98,6 @@ class Acceptor:
         self._inviter = inviter
         self._serve_gang = serve_gang
         self._strangers: OrderedDict[int, trio.CancelScope] = OrderedDict()
-        self._members = 0
         self._number = 0
         self._serving: dict[trio.CancelScope, NodeId] = {}
 
@@ -94,7 +109,7 @@ class Acceptor:
     @property
     def members(self) -> int:
         """Connections after their hello."""
-        return self._members
+        return len(self._serving)
 
     def shut_out_all_but(self, members: Sequence[NodeId]) -> None:
         """End every connection that somebody else than these has opened to us, programs on other machines too."""
@@ -111,27 +126,16 @@ class Acceptor:
                 with self._as_stranger():
                     channel = await self._greet(tcp, where)
                 if channel is not None:
-                    await self._serve_until_shut_out(channel)
+                    await self._serve_member(channel)
         finally:
             if channel is not None:
                 await close(channel.stream)
             await trio.aclose_forcefully(tcp)
 
-    async def _serve_until_shut_out(self, channel: Channel) -> None:
-        peer = channel.peer
-        self._members += 1
-        with trio.CancelScope() as scope:
-            self._serving[scope] = NOBODY if peer.purpose is Purpose.CLIENT else peer.node
-            try:
-                await self._serve_member(channel)
-            finally:
-                self._members -= 1
-                del self._serving[scope]
-
     async def serve_returned(self, channel: Channel, purpose: Purpose) -> None:
         """Serve a member on a connection that this node has opened because it was asked to; never raises."""
         try:
-            with self._one_connection():
+            with self._one_connection(), self._until_shut_out(channel.peer.node):
                 await self._serve_purpose(channel, purpose)
         finally:
             await close(channel.stream)
@@ -147,6 +151,15 @@ class Acceptor:
             self._counts["broken_protocol"] += 1
         except Exception:
             _log.exception("a connection failed")
+
+    @contextmanager
+    def _until_shut_out(self, peer: NodeId) -> Iterator[None]:
+        with trio.CancelScope() as scope:
+            self._serving[scope] = peer
+            try:
+                yield
+            finally:
+                del self._serving[scope]
 
     @contextmanager
     def _as_stranger(self) -> Iterator[None]:
@@ -179,32 +192,39 @@ class Acceptor:
             else:
                 self._counts["strangers_noise"] += 1
             return None
-        claim: list[str] = []
-        _claim.set(claim)
-        context = self._greeter.keys.face.server_context
-        context.sni_callback = self._choose
-        stream: TlsStream = trio.SSLStream(tcp, context, server_side=True)
+        return await self._shake_hands(tcp, where)
+
+    async def _shake_hands(self, tcp: trio.SocketStream, where: Address) -> Channel | None:
+        """TLS and the hellos, all under one secret, which is still understood when they are done."""
+        keys = self._greeter.keys
+        made = _Handshake(keys.face)
+        _handshake.set(made)
+        made.face.server_context.sni_callback = self._choose
+        stream: TlsStream = trio.SSLStream(tcp, made.face.server_context, server_side=True)
         try:
             await stream.do_handshake()
         except trio.BrokenResourceError as error:
             self._counts["strangers_tls"] += 1
-            tag = claim[0] if claim else ""
-            if tag and tag != self._greeter.keys.secret.tag and foreign_certificate(error):
-                self._greeter.met_stranger(ForeignSeen(address=None, host=where.host, tag=tag))
+            if made.claim and made.claim != keys.secret.tag and foreign_certificate(error):
+                self._greeter.met_stranger(ForeignSeen(address=None, host=where.host, tag=made.claim))
             return None
-        if claim and self._greeter.keys.understood(claim[0]) is not None:
-            self._greeter.keys.proved(claim[0])
-            if claim[0] != self._greeter.keys.secret.tag:
-                await self._give_secret(stream, claim[0])
-                return None
-        return await self._exchange(stream, where)
+        tag = made.face.tag
+        keys.proved(tag)
+        if tag != keys.secret.tag:
+            await self._give_secret(stream, tag)
+            return None
+        channel = await self._exchange(stream, where)
+        if channel is not None and keys.understood(tag) is None:
+            self._counts["strangers_rotated"] += 1
+            return None  # evicted between its hello and ours
+        return channel
 
     def _choose(self, connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
         """OpenSSL calls this in the middle of a handshake, in the context of the task that shakes hands."""
-        tag = tls.tag_in(name)
-        _claim.get([]).append(tag)
-        if tag and (face := self._greeter.keys.understood(tag)) is not None:
-            connection.context = face.server_context
+        made = _handshake.get()
+        made.claim = tls.tag_in(name)
+        if made.claim and (face := self._greeter.keys.understood(made.claim)) is not None:
+            made.face, connection.context = face, face.server_context
 
     async def _give_secret(self, stream: TlsStream, tag: str) -> None:
         """Somebody has proved a former secret of the cluster: the present one, where it is a member that was away."""
@@ -235,7 +255,7 @@ class Acceptor:
             self._counts["strangers_hello"] += 1
             await stream.send_all(refusal_frame(Reason.PROTOCOL, str(error)))
             return None
-        if self._members >= self._config.connections_max:
+        if self.members >= self._config.connections_max:
             self._counts["full"] += 1
             await stream.send_all(refusal_frame(Reason.FULL, "This node has too many connections."))
             return None
@@ -246,19 +266,20 @@ class Acceptor:
     async def _serve_member(self, channel: Channel) -> None:
         """Raises what broken connections and broken protocols raise."""
         peer = channel.peer
-        match peer.purpose:
-            case Purpose.PROBE:
-                with trio.move_on_after(self._config.hello_s):
-                    await channel.stream.receive_some(1)  # the dialler closes
-            case Purpose.LINK:
-                with trio.move_on_after(self._config.hello_s) as deadline:
-                    link = await self._links.accept(channel)
-                if not deadline.cancelled_caught and link is not None:
-                    await self._links.carry(link)
-            case Purpose.RETURN:
-                await self._returns.lend(channel)
-            case _:
-                await self._serve_purpose(channel, peer.purpose)
+        with self._until_shut_out(NOBODY if peer.purpose is Purpose.CLIENT else peer.node):
+            match peer.purpose:
+                case Purpose.PROBE:
+                    with trio.move_on_after(self._config.hello_s):
+                        await channel.stream.receive_some(1)  # the dialler closes
+                case Purpose.LINK:
+                    with trio.move_on_after(self._config.hello_s) as deadline:
+                        link = await self._links.accept(channel)
+                    if not deadline.cancelled_caught and link is not None:
+                        await self._links.carry(link)
+                case Purpose.RETURN:
+                    await self._returns.lend(channel)
+                case _:
+                    await self._serve_purpose(channel, peer.purpose)
 
     async def _serve_purpose(self, channel: Channel, purpose: Purpose) -> None:
         """Serve a member or a program, whoever opened the connection; raises as `_serve_member`."""

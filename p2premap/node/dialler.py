@@ -90,7 +90,7 @@ class Dialler:
         outcome, rotated = DialOutcome.SILENT, False
         try:
             with trio.move_on_after(timeout_s) as deadline:
-                channel = await attempt.run()
+                channel = await self._run(attempt)
             if deadline.cancelled_caught:
                 outcome = attempt.timed_out
             else:
@@ -123,7 +123,7 @@ class Dialler:
         attempt = self._attempt(address, self._greeter.hello(Purpose.PROBE), face)
         with trio.move_on_after(LOOK_S):
             try:
-                channel = await attempt.run()
+                channel = await self._run(attempt)
             except DialFailed as error:
                 self._take(error)
                 return
@@ -253,7 +253,7 @@ class Dialler:
         for address in addresses:
             with trio.move_on_after(self._config.dial_s):
                 try:
-                    channel = await self._attempt(address, hello).run()
+                    channel = await self._run(self._attempt(address, hello))
                 except DialFailed:
                     continue
                 self._greeter.met(channel.peer, address)
@@ -265,13 +265,19 @@ class Dialler:
 
     def _attempt(self, address: Address, hello: Hello, face: Face | None = None) -> Dialling:
         face = face or self._greeter.keys.face
-        return Dialling(
-            address,
-            context=face.client_context,
-            server_name=face.server_name,
-            hello=hello,
-            silent_s=self._config.link_silent_s,
-        )
+        return Dialling(address, face=face, hello=hello, silent_s=self._config.link_silent_s)
+
+    async def _run(self, attempt: Dialling) -> Channel:
+        """The connection, made under a secret that is understood still.
+
+        Raises:
+            DialFailed: any other end than CONNECTED.
+        """
+        channel = await attempt.run()
+        if self._greeter.keys.understood(attempt.face.tag) is None:
+            await close(channel.stream)
+            raise DialFailed(DialOutcome.SILENT, "The cluster's secret was rotated meanwhile.")
+        return channel
 
     async def _look(self, address: Address, *, rotated: bool) -> None:
         """Find out, for people, which cluster a stranger claims to be of.

@@ -37,6 +37,7 @@ from p2premap.node.hello import (
     hello_frame,
     read_hello,
 )
+from p2premap.node.keys import Face
 from p2premap.node.listeners import socket_address, tune
 from p2premap.node.secret import ClusterSecret
 from p2premap.wire import FrameDecoder, UnknownVersion
@@ -83,18 +84,14 @@ class Dialling:
 
     Args:
         address: numeric.
-        context: of `p2premap.node.tls.client_context`.
-        server_name: of `p2premap.node.tls.server_name`.
+        face: ours, under the secret that the other end is to know as well.
         hello: what to say.
         silent_s: see `p2premap.node.listeners.tune`.
     """
 
-    def __init__(
-        self, address: Address, *, context: ssl.SSLContext, server_name: str, hello: Hello, silent_s: float
-    ) -> None:
+    def __init__(self, address: Address, *, face: Face, hello: Hello, silent_s: float) -> None:
+        self.face = face
         self._address = address
-        self._context = context
-        self._server_name = server_name
         self._hello = hello
         self._silent_s = silent_s
         self._accepted = False
@@ -107,7 +104,7 @@ class Dialling:
         """
         tcp = await connect(self._address, self._silent_s)
         self._accepted = True
-        stream = trio.SSLStream(tcp, self._context, server_hostname=self._server_name)
+        stream = trio.SSLStream(tcp, self.face.client_context, server_hostname=self.face.server_name)
         try:
             return await say_hello(stream, self._hello)
         except BaseException as error:

@@ -92,8 +92,13 @@ class Keys:
         self._told.append(told)
 
     def understood(self, tag: str) -> Face | None:
-        """The face for somebody who speaks under a secret that is prepared, or was the cluster's a while ago."""
-        return self._face(tag) if tag in self.ring.understood(self._wall_s()) else None
+        """The face for somebody who speaks under this secret, if it is one that is understood now.
+
+        That is the present one, one that is prepared, or one that was the cluster's a while ago. Where a connection has
+        been made under a secret, this is asked again before it is used: somebody may have been evicted meanwhile.
+        """
+        known = (self.secret.tag, *self.ring.understood(self._wall_s()))
+        return self._face(tag) if tag in known else None
 
     def others(self) -> tuple[Face, ...]:
         """The faces for all such secrets, those that are prepared first."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 import msgspec
@@ -202,9 +202,6 @@ class Links:
             contested=self._contested,
         )
 
-    def __iter__(self) -> Iterator[NodeId]:
-        return iter(tuple(self._up))
-
     def __contains__(self, peer: NodeId) -> bool:
         return peer in self._up
 
@@ -221,6 +218,12 @@ class Links:
         if (link := self._up.get(peer)) is not None:
             link.end()
             self._lower(link)
+
+    def hangup_all(self) -> None:
+        """End every link, and each that we have offered and that is not answered yet."""
+        self._started.clear()
+        for peer in tuple(self._up):
+            self.hangup(peer)
 
     def wants(self, channel: Channel) -> bool:
         """Whether a connection that was dialled as a link is needed: there is no other to this (id, boot)."""
@@ -245,10 +248,11 @@ class Links:
             await channel.stream.send_all(encode_frame(ON_LINK, LinkStart()))
             answer = await link.receive()
         finally:
-            if self._started.get(link.peer) is link:
+            wanted = self._started.get(link.peer) is link
+            if wanted:
                 del self._started[link.peer]
-        if answer is None:
-            raise trio.BrokenResourceError("closed instead of LinkStarted")
+        if answer is None or not wanted:
+            raise trio.BrokenResourceError("ended instead of LinkStarted")
         if not isinstance(answer.message, LinkStarted):
             raise RemoteProtocolError("something else than LinkStarted")
         if answer.message.contested:

@@ -168,8 +168,7 @@ class TrioTransport:
     def _rekey(self, members: Sequence[NodeId] | None) -> None:
         """The cluster has another secret: links are made anew, and who is no member any more is served no longer."""
         self._sealer.rekey(self._keys.secret.gossip_key)
-        for peer in self._links:
-            self._links.hangup(peer)
+        self._links.hangup_all()
         if members is not None:
             self._acceptor.shut_out_all_but(members)
 

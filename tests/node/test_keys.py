@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from p2premap.gossip.events import DialOutcome, LinkDown, LinkUp, Received
 from p2premap.gossip.messages import Rumours
@@ -94,6 +95,46 @@ async def test_who_is_evicted_is_cut_off_and_named_by_its_old_secret(tmp_path: P
         await a.until(lambda: len([e for e in a.all(LinkUp) if e.peer == b.id]) == 2)
         assert not a.all(Received)
         assert a.transport.statistics().counts["forged"] == 1
+
+
+async def settled() -> None:
+    """Nothing is under way any more."""
+    for _ in range(3):
+        await trio.testing.wait_all_tasks_blocked(0.005)
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("dials", ["the member", "who is evicted"])
+async def test_who_is_evicted_gets_no_connection_that_is_in_the_making_at_any_moment(
+    tmp_path: Path, dials: str
+) -> None:
+    """The switch comes after each number of turns of the loop in which the dial goes on."""
+    async with node(tmp_path / "a", SECRET) as a, node(tmp_path / "c", SECRET) as out:
+        dialler, other = (a, out) if dials == "the member" else (out, a)
+        outcomes: list[DialOutcome] = []
+        cut = 0
+
+        async def dial() -> None:
+            outcomes.append((await dialler.dial(other.address)).outcome)
+
+        for turns in range(1_000):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(dial)
+                for _ in range(turns):
+                    await trio.lowlevel.checkpoint()
+                new = keyring.next_offer(a.keys.ring, turns.to_bytes(32, "big"), listed=(a.id,), evicts=True)
+                a.keys.prepare(new)
+                a.keys.switch(new.secret.tag)
+                cut += len(a.all(LinkUp)) == 0
+            await settled()
+            statistics = a.transport.statistics()
+            assert (statistics.links.up, statistics.members) == (0, 0), f"cut off after {turns} turns"
+            if a.all(LinkUp):
+                break
+            out.keys.prepare(Offer(new.secret, 0.0, (a.id, out.id)))
+            out.keys.switch(new.secret.tag)
+        assert cut > 10, "most of the way was walked"
+        assert len(set(outcomes)) > 1
 
 
 @pytest.mark.trio
