@@ -6,6 +6,7 @@ thing printed.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -39,7 +40,9 @@ def main() -> int:
             return done.returncode
         print(f"{name}: ok, {time.monotonic() - begun:.1f} s", flush=True)
     pytest = [sys.executable, "-m", "pytest", "-n", WORKERS, *SHARED]
-    return subprocess.run([*pytest, *sys.argv[1:]], cwd=ROOT).returncode
+    # hundreds of Pythons are started, and each would compile all that it imports: 0.7 of a node's 1.0 CPU seconds
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return subprocess.run([*pytest, *sys.argv[1:]], cwd=ROOT, env=environment).returncode
 
 
 if __name__ == "__main__":
