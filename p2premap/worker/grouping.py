@@ -12,7 +12,7 @@ import builtins
 import inspect
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from itertools import chain, compress, islice
 from operator import add, length_hint
 from types import FunctionType
@@ -44,8 +44,8 @@ class Grouping(Protocol):
     """Pairs by key. Keys are in order of first appearance."""
 
     @property
-    def groups(self) -> Mapping[Key, Any]:
-        """What is held of each key."""
+    def groups(self) -> MutableMapping[Key, Any]:
+        """What is held of each key; never None."""
 
     def add(self, pairs: Iterator[Pair], most: int = CHUNK_PAIRS) -> Iterator[Pair] | None:
         """Take some pairs, `most` at most; the rest, or None when all are taken.
@@ -64,8 +64,12 @@ class Grouping(Protocol):
     def shrink(self) -> None:
         """Combine what can be combined."""
 
-    def columns(self, keys: Sequence[Key]) -> Columns:
-        """Those of `keys` that are here, in the order given, combined."""
+    def columns(self, keys: Sequence[Key], held: list[Any]) -> Columns:
+        """These keys, combined.
+
+        Args:
+            held: what was held of each, taken out of `groups`.
+        """
 
 
 def grouping_for(combine: Combine | None, *, yields: bool = False) -> Grouping:
@@ -105,11 +109,9 @@ class Sums:
     def shrink(self) -> None:
         """Nothing is left to combine."""
 
-    def columns(self, keys: Sequence[Key]) -> Columns:
+    def columns(self, keys: Sequence[Key], held: list[Any]) -> Columns:
         """See `Grouping`."""
-        found = list(map(self.groups.get, keys))
-        here = [value is not None for value in found]  # never by ==: values may be arrays
-        return Columns(keys if all(here) else list(compress(keys, here)), list(compress(found, here)), False)
+        return Columns(keys, held, False)
 
 
 class Lists:
@@ -147,10 +149,9 @@ class Lists:
             made = combined(self._combine, keys, self.groups.values(), yields=self._yields)
             self.groups.update(zip(keys, made if self._yields else ([value] for value in made), strict=True))
 
-    def columns(self, keys: Sequence[Key]) -> Columns:
+    def columns(self, keys: Sequence[Key], held: list[Any]) -> Columns:
         """See `Grouping`."""
-        found = list(map(self.groups.get, keys))
-        here, lists = list(compress(keys, found)), list(filter(None, found))
+        here, lists = list(compress(keys, held)), list(filter(None, held))  # some have been combined to nothing
         if self._combine is None:
             return Columns(here, lists, True)
         made = combined(self._combine, here, lists, yields=self._yields)

@@ -35,7 +35,8 @@ from p2premap.worker.output import PartOutput
 from p2premap.worker.pairs import JobCodeError, Key, Pair, Value
 from p2premap.worker.readers import Blocks, Records, read_records
 from p2premap.worker.runtime import Context, Result, Segment
-from p2premap.worker.shuffle import MapOutput, Vocabulary, narrowed
+from p2premap.worker.shuffle import MapOutput, narrowed
+from p2premap.worker.vocabulary import Vocabulary
 from p2premap.worker.writers import output_for, read_pairs
 
 if TYPE_CHECKING:

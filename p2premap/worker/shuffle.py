@@ -20,16 +20,13 @@ from p2premap.tasks.mapreduce_plan import MapParams, pack_segments
 from p2premap.worker.blocks import Columns, encode_block
 from p2premap.worker.grouping import CHUNK_PAIRS, combined, grouping_for
 from p2premap.worker.jobfile import JobFile
-from p2premap.worker.merge import Run, incomparable, merge
+from p2premap.worker.merge import Run, merge
 from p2premap.worker.pairs import Key, Pair, Value
-from p2premap.worker.partition import partitions_of
 from p2premap.worker.runtime import Context, Result, Segment
+from p2premap.worker.vocabulary import Vocabulary
 
 MEMORY_BYTES: Final = 64 << 20
 """About how much a map attempt holds before it spills; text and blocks in work come on top."""
-
-VOCABULARY_MAX: Final = 100_000
-"""Keys that a worker remembers from one attempt of a job to the next."""
 
 _FIRST_PAIRS: Final = 2_000
 """So many are taken before anything is known of their size, if they could be of 32 KiB each."""
@@ -56,42 +53,6 @@ def budget(limit_bytes: int) -> int:
     if not limit_bytes:
         return MEMORY_BYTES
     return min(max((limit_bytes - _PROCESS_BYTES) // _LIMIT_SHARE, 2 << 20), MEMORY_BYTES)
-
-
-class Vocabulary:
-    """The keys that earlier attempts of the same job met in this process, partitioned and sorted.
-
-    The map tasks of a job tend to meet the same keys again and again. What is known of them need not be found out anew:
-    hashing keys to partitions and sorting them is half of what an attempt costs after its last record. (An attempt's
-    dict does not start out with them: words met first are the commonest, and lie side by side in memory if the dict is
-    filled in that order; in any other order it was a tenth slower.) Strings only: of other keys two may be equal and
-    yet differ (1 and 1.0), and an attempt's result must not depend on what ran before it.
-    """
-
-    def __init__(self) -> None:
-        self.known: set[Key] = set()
-        self._buckets: list[list[Key]] = []
-
-    def place(self, groups: Mapping[Key, object], partitions: int, job: JobFile) -> list[list[Key]]:
-        """The keys of these groups, and perhaps others, partitioned and sorted.
-
-        Raises:
-            TypeError: they do not compare with each other.
-            JobCodeError: see `partitions_of`.
-        """
-        known = self.known
-        new = [key for key in groups if key not in known]
-        buckets = [list(bucket) for bucket in self._buckets] or [[] for _ in range(partitions)]
-        for key, partition in zip(new, partitions_of(new, partitions, job.partition), strict=True):
-            buckets[partition].append(key)
-        for bucket in buckets if new else ():
-            bucket.sort()
-        if len(known) + len(new) > VOCABULARY_MAX or not all(type(key) is str for key in new):
-            self.known, self._buckets = set(), []
-        else:
-            known.update(new)
-            self._buckets = buckets
-        return buckets
 
 
 class MapOutput:
@@ -198,14 +159,9 @@ class MapOutput:
         return RunWriter(write, compression=self._params.compression, block_bytes=self._params.block_bytes)
 
     def _write_groups(self, writer: RunWriter) -> list[plan.Segment]:
-        groups = self._grouping.groups
-        try:
-            buckets = self._vocabulary.place(groups, self._params.partitions, self._job)
-        except TypeError:
-            raise incomparable(groups) from None
         segments = []
-        for bucket in buckets:
-            columns = self._grouping.columns(bucket)
+        for held in self._vocabulary.take(self._grouping.groups, self._params.partitions, self._job):
+            columns = self._grouping.columns(held.keys, held.values)
             if columns.grouped:
                 writer.add_lists(columns.keys, columns.values)
             else:

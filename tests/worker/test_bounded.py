@@ -21,6 +21,7 @@ from p2premap.worker.merge import Run, merge
 from p2premap.worker.pairs import Pair
 from p2premap.worker.runtime import Segment
 from p2premap.worker.shuffle import RunWriter, narrowed
+from p2premap.worker.vocabulary import Vocabulary
 from tests.worker.jobs import context, forgotten, lines, settings
 
 LIMIT_BYTES = 40 << 20
@@ -143,7 +144,7 @@ def test_an_add_of_one_pair_does_not_make_the_next_ones_look_small(tmp_path: Pat
     """A file comes in pieces, and what is left of one after a chunk may be a single pair."""
     budget = 4 << 20
     params = MapParams(names=(), partitions=1, compression="none", block_bytes=4096)
-    taking = shuffle.MapOutput(settings(), params, context(tmp_path), shuffle.Vocabulary(), memory_bytes=budget)
+    taking = shuffle.MapOutput(settings(), params, context(tmp_path), Vocabulary(), memory_bytes=budget)
     held: list[int] = []
     for piece in range(200_000 // most):
         first = piece * most
