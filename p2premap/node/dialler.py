@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
+from weakref import WeakKeyDictionary
 
 import trio
 
@@ -18,7 +19,7 @@ from p2premap.node import tls
 from p2premap.node.bulk import BULK
 from p2premap.node.certificates import claimed_cluster, proved_id
 from p2premap.node.greeting import ForeignSeen, Greeter
-from p2premap.node.handshake import Channel, DialFailed, Dialling, connect
+from p2premap.node.handshake import Channel, DialFailed, Dialling, TlsStream, connect
 from p2premap.node.hello import CallMe, Hello, Purpose
 from p2premap.node.keys import Face
 from p2premap.node.links import Deliver, Link, Links
@@ -65,10 +66,17 @@ class Dialler:
         self._links = links
         self._returns = returns
         self._undialable: set[NodeId] = set()
+        self._dialled: WeakKeyDictionary[TlsStream, NodeId] = WeakKeyDictionary()
         self._config = config
         self._deliver = deliver
         self._addresses_of = addresses_of
         self._looked: OrderedDict[Address, float] = OrderedDict()
+
+    def shut_out_all_but(self, members: Sequence[NodeId]) -> None:
+        """End every connection that we have opened to somebody else than these; who uses it finds it broken."""
+        for stream, peer in tuple(self._dialled.items()):
+            if peer not in members:
+                stream.transport_stream.socket.close()
 
     async def dial(self, dial: int, address: Address, keep: bool, timeout_s: float) -> None:
         """One attempt, as `p2premap.ports.Transport.dial`; carries a link that comes of it to its end; never raises."""
@@ -147,7 +155,7 @@ class Dialler:
             with trio.move_on_at(until) as deadline:
                 try:
                     link = await self._make_link(channel, address) if keep else None
-                except (trio.BrokenResourceError, RemoteProtocolError):
+                except (trio.BrokenResourceError, trio.ClosedResourceError, RemoteProtocolError):
                     outcome = DialOutcome.REFUSED  # it said hello, and was gone before the link was up
             if deadline.cancelled_caught:
                 outcome = DialOutcome.STALLED
@@ -277,6 +285,7 @@ class Dialler:
         if self._greeter.keys.understood(attempt.face.tag) is None:
             await close(channel.stream)
             raise DialFailed(DialOutcome.SILENT, "The cluster's secret was rotated meanwhile.")
+        self._dialled[channel.stream] = channel.peer.node
         return channel
 
     async def _look(self, address: Address, *, rotated: bool) -> None:

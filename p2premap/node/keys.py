@@ -181,6 +181,14 @@ class Keys:
         self._faces = {tag: face for tag, face in self._faces.items() if after.secret_of(tag) is not None}
         if after.current.tag != before.current.tag:
             log.info("the cluster's secret is number %d now", after.current.epoch)
-            offer = next((o for o in before.pending if o.secret == after.current and not o.grace_s), None)
+            members = _members(before, after)
             for told in self._told:
-                told(offer.listed if offer is not None else None)
+                told(members)
+
+
+def _members(before: Keyring, after: Keyring) -> Sequence[NodeId] | None:
+    """Who is a member still, where somebody was evicted: as far as is known here. None where nobody was."""
+    if after.secret_of(before.current.tag) is not None:
+        return None
+    # another node of this machine may have been asked alone; then who is none is not known, and everybody comes anew
+    return next((offer.listed for offer in before.pending if offer.secret == after.current), ())

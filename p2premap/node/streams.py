@@ -134,5 +134,5 @@ async def close(stream: trio.abc.Stream) -> None:
     with trio.CancelScope(shield=True, deadline=trio.current_time() + 0.2):
         try:
             await stream.aclose()
-        except (trio.BrokenResourceError, OSError):
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             await trio.aclose_forcefully(stream)

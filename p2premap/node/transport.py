@@ -171,6 +171,7 @@ class TrioTransport:
         self._links.hangup_all()
         if members is not None:
             self._acceptor.shut_out_all_but(members)
+            self._dialler.shut_out_all_but(members)
 
     # --- where it listens -----------------------------------------------------------------------------------------
 

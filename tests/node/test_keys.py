@@ -8,13 +8,17 @@ import pytest
 import trio
 import trio.testing
 
+from p2premap.control.nodes import Announced, TryAddresses
+from p2premap.errors import PeerUnreachable
 from p2premap.gossip.events import DialOutcome, LinkDown, LinkUp, Received
 from p2premap.gossip.messages import Rumours
+from p2premap.ids import Address, NodeId, RequestId
 from p2premap.node import keyring, secret
 from p2premap.node.keyring import Offer
 from p2premap.node.keys import Keys
 from p2premap.node.secret import ClusterSecret
-from tests.node.nodes import Node, node
+from p2premap.ports import FrameStream
+from tests.node.nodes import PATIENCE_S, Node, node
 
 SECRET = ClusterSecret(b"s" * 32)
 
@@ -135,6 +139,97 @@ async def test_who_is_evicted_gets_no_connection_that_is_in_the_making_at_any_mo
             out.keys.switch(new.secret.tag)
         assert cut > 10, "most of the way was walked"
         assert len(set(outcomes)) > 1
+
+
+async def answer(stream: FrameStream) -> None:
+    """A service that answers each request."""
+    while (frame := await stream.receive()) is not None:
+        await stream.send(Announced(request=frame.message.request, node=bytes(16), addresses=()))
+
+
+async def answers(stream: FrameStream) -> bool:
+    """Whether there is anybody still."""
+    with trio.fail_after(PATIENCE_S):
+        try:
+            await stream.send(TryAddresses(request=RequestId(1), addresses=()))
+            return await stream.receive() is not None
+        except PeerUnreachable:
+            return False
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("evicts", [False, True])
+@pytest.mark.parametrize("dialled", [True, False])
+async def test_an_eviction_ends_the_streams_from_and_to_who_is_evicted_and_no_others(
+    tmp_path: Path, dialled: bool, evicts: bool
+) -> None:
+    """Those too that a member has opened: who answers on them could go on answering."""
+    where: dict[NodeId, tuple[Address, ...]] = {}
+
+    def of_member(node: NodeId) -> tuple[Address, ...]:
+        return where.get(node, ()) if dialled else ()  # else the other one is asked to open it
+
+    async with (
+        node(tmp_path / "a", SECRET, serve_control=answer, addresses_of=of_member) as a,
+        node(tmp_path / "b", SECRET, serve_control=answer, addresses_of=lambda n: where.get(n, ())) as b,
+        node(tmp_path / "c", SECRET, serve_control=answer, addresses_of=lambda n: where.get(n, ())) as out,
+    ):
+        where.update({one.id: (one.address,) for one in (a, b, out)})
+        for one in (b, out):
+            await one.dial(a.address)
+        streams = {one.id: await a.transport.open_control(one.id) for one in (b, out)}
+        waits = await a.transport.open_control(out.id)
+        back = {one.id: await one.transport.open_control(a.id) for one in (b, out)}
+        for stream in (*streams.values(), waits, *back.values()):
+            assert await answers(stream)
+        ended = trio.Event()
+
+        async def wait() -> None:
+            with pytest.raises(PeerUnreachable):
+                await waits.receive()
+            ended.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await settled()
+            new = offer(*((a, b) if evicts else (a, b, out)), evicts=evicts)
+            a.keys.prepare(new)
+            a.keys.switch(new.secret.tag)
+            assert await answers(streams[b.id])
+            assert await answers(back[b.id])
+            assert await answers(streams[out.id]) == await answers(back[out.id]) == (not evicts)
+            if not evicts:
+                await waits.aclose()
+            with trio.fail_after(PATIENCE_S):
+                await ended.wait()
+        for stream in (*streams.values(), waits, *back.values()):
+            await stream.aclose()
+
+
+@pytest.mark.trio
+async def test_who_reads_of_an_eviction_in_the_file_shuts_out_too(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    made = secret.load_or_make(config)
+    where: dict[NodeId, tuple[Address, ...]] = {}
+    async with (
+        node(tmp_path / "a", made, ring=config) as a,
+        node(tmp_path / "b", made, ring=config, serve_control=answer) as b,
+        node(tmp_path / "c", made, addresses_of=lambda n: where.get(n, ())) as out,
+    ):
+        where[b.id] = (b.address,)
+        stream = await out.transport.open_control(b.id)
+        plain = offer(a, b, out)
+        a.keys.prepare(plain)
+        a.keys.switch(plain.secret.tag)
+        assert b.keys.look()
+        assert await answers(stream)
+        new = keyring.next_offer(a.keys.ring, b"m" * 32, listed=(a.id, b.id), evicts=True)
+        a.keys.prepare(new)
+        a.keys.switch(new.secret.tag)
+        assert await answers(stream)
+        assert b.keys.look()
+        assert not await answers(stream)
+        await stream.aclose()
 
 
 @pytest.mark.trio
