@@ -75,7 +75,7 @@ def gangs_of(number: int, directory: Path, address: Address | None) -> Gangs:
     """A daemon's half; with an address the other node is on another machine, and is there."""
     return Gangs(
         me=NODES[number],
-        secret=lambda: SECRET,
+        secrets=lambda: (SECRET,),
         directory=lambda: directory,
         addresses_of=lambda node: () if address is None else (address,),
         is_neighbour=lambda node: address is None,

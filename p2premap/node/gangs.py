@@ -35,7 +35,7 @@ class Gangs:
 
     Args:
         me: this node.
-        secret: the cluster's present one.
+        secrets: the cluster's present one, and others under which a meeting may have been arranged.
         directory: the cluster's runtime directory on this machine.
         addresses_of: where a member may be dialled.
         is_neighbour: whether a member runs on this machine.
@@ -45,13 +45,13 @@ class Gangs:
         self,
         *,
         me: NodeId,
-        secret: Callable[[], ClusterSecret],
+        secrets: Callable[[], Sequence[ClusterSecret]],
         directory: Callable[[], Path],
         addresses_of: Callable[[NodeId], Sequence[Address]],
         is_neighbour: Callable[[NodeId], bool],
     ) -> None:
         self._me = me
-        self._secret = secret
+        self._secrets = secrets
         self._directory = directory
         self._addresses_of = addresses_of
         self._is_neighbour = is_neighbour
@@ -76,7 +76,7 @@ class Gangs:
             )
         return Table(
             meeting=meeting.id,
-            key=meeting_key(self._secret().value, meeting.id),
+            key=meeting_key(self._secrets()[0].value, meeting.id),
             seat=meeting.seat,
             path=self._door(self._me, meeting.id, meeting.seat),
             peers=tuple(peers),
@@ -105,11 +105,14 @@ class Gangs:
                 return False
             data += more
         said = read_introduction(data)
-        if said is None or not is_proved(meeting_key(self._secret().value, said.meeting), said):
-            return False
-        while not self._pass_on(tcp, said, data):  # noqa: ASYNC110  (nobody tells when a door opens)
-            await trio.sleep(AGAIN_S)
-        return True
+        while said is not None and self._is_proved(said):  # as long as it is: somebody may be evicted meanwhile
+            if self._pass_on(tcp, said, data):
+                return True
+            await trio.sleep(AGAIN_S)  # nobody tells when a door opens
+        return False
+
+    def _is_proved(self, said: Introduction) -> bool:
+        return any(is_proved(meeting_key(secret.value, said.meeting), said) for secret in self._secrets())
 
     def _pass_on(self, tcp: trio.SocketStream, said: Introduction, data: bytes) -> bool:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:

@@ -149,7 +149,7 @@ class House:
         self.desk = Desk(self, Handlers())
         self.gangs = Gangs(
             me=self.identity.node,
-            secret=lambda: self.keys.secret,
+            secrets=lambda: self.keys.secrets,
             directory=lambda: self.paths.sockets(self.keys.secret.place),
             addresses_of=lambda node: self.search.addresses_of(node),
             is_neighbour=lambda node: self._neighbour_blobs(node) is not None,

@@ -97,12 +97,19 @@ class Keys:
         That is the present one, one that is prepared, or one that was the cluster's a while ago. Where a connection has
         been made under a secret, this is asked again before it is used: somebody may have been evicted meanwhile.
         """
-        known = (self.secret.tag, *self.ring.understood(self._wall_s()))
-        return self._face(tag) if tag in known else None
+        return self._face(tag) if tag in self._known() else None
+
+    @property
+    def secrets(self) -> tuple[ClusterSecret, ...]:
+        """All that are understood now, the present one first."""
+        return tuple(secret for tag in self._known() if (secret := self.ring.secret_of(tag)) is not None)
 
     def others(self) -> tuple[Face, ...]:
         """The faces for all such secrets, those that are prepared first."""
         return tuple(self._face(tag) for tag in self.ring.understood(self._wall_s()))
+
+    def _known(self) -> tuple[str, ...]:
+        return self.secret.tag, *self.ring.understood(self._wall_s())
 
     def _face(self, tag: str) -> Face:
         if (face := self._faces.get(tag)) is None:

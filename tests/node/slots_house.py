@@ -56,7 +56,7 @@ class Bench:
         self.stager = Stager(me=ME, blobs=self.blobs, open_bulk=open_bulk, neighbour_blobs=lambda node: None)
         self.gangs = Gangs(
             me=ME,
-            secret=lambda: ClusterSecret(bytes(32)),
+            secrets=lambda: (ClusterSecret(bytes(32)),),
             directory=lambda: self.doors,
             addresses_of=lambda node: (),
             is_neighbour=lambda node: True,

@@ -6,13 +6,15 @@ import contextlib
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from p2premap.ids import NodeId
+from p2premap.node import keyring
 from p2premap.node.gangs import Gangs
 from p2premap.node.introduction import (
     INTRODUCTION_BYTES,
@@ -24,7 +26,7 @@ from p2premap.node.introduction import (
     read_introduction,
     reply_to,
 )
-from p2premap.node.secret import new_secret
+from p2premap.node.secret import ClusterSecret, new_secret
 from p2premap.tasks.meeting import Meeting
 from tests.node.nodes import PATIENCE_S, Node, node
 
@@ -40,10 +42,10 @@ def doors() -> Iterator[Path]:
         yield Path(directory)
 
 
-def gangs_in(doors: Path) -> Gangs:
+def gangs_in(doors: Path, secrets: Callable[[], Sequence[ClusterSecret]] = lambda: (SECRET,)) -> Gangs:
     return Gangs(
         me=ME,
-        secret=lambda: SECRET,
+        secrets=secrets,
         directory=lambda: doors,
         addresses_of=lambda other: (),
         is_neighbour=lambda other: False,
@@ -143,3 +145,40 @@ async def test_who_proves_nothing_is_turned_away(tmp_path: Path, doors: Path, sa
             assert one.transport.statistics().counts["strangers_noise"] == 1
         with pytest.raises(BlockingIOError):
             door.accept()
+
+
+async def until_waiting(one: Node) -> None:
+    """Somebody is on the way to a door."""
+    with trio.fail_after(PATIENCE_S):
+        while not one.transport.statistics().strangers:  # noqa: ASYNC110  (nobody tells)
+            await trio.sleep(0.005)
+    await trio.testing.wait_all_tasks_blocked(0.002)
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("evicts", [False, True])
+async def test_who_meets_may_come_after_a_rotation_but_not_after_an_eviction(
+    tmp_path: Path, doors: Path, evicts: bool
+) -> None:
+    gangs = gangs_in(doors, lambda: one.keys.secrets)
+    async with node(tmp_path, SECRET, serve_gang=gangs.serve) as one:
+        with socket.socket(socket.AF_UNIX) as door:
+            door.bind(gangs.table(MEETING).path)
+            door.listen()
+            waits = await say(one, introduce(KEY, MEETING.id, 0, 1, os.urandom(32)))  # nobody opens that door
+            await until_waiting(one)
+            new = keyring.next_offer(one.keys.ring, b"n" * 32, listed=(one.id,), evicts=evicts)
+            one.keys.prepare(new)
+            one.keys.switch(new.secret.tag)
+            stream = await say(one, introduce(KEY, MEETING.id, 1, 0, os.urandom(32)))
+            if evicts:
+                for turned_away in (stream, waits):
+                    with trio.fail_after(PATIENCE_S), contextlib.suppress(trio.BrokenResourceError):
+                        assert await turned_away.receive_some() == b""
+            else:
+                door.settimeout(PATIENCE_S)
+                connection, _ = await trio.to_thread.run_sync(door.accept)
+                connection.close()
+            await stream.aclose()
+            await waits.aclose()
+            assert gangs.table(MEETING).key == meeting_key(new.secret.value, MEETING.id), "the next ones"

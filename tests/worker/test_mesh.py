@@ -44,7 +44,7 @@ class Machine:
         self.passed = 0
         self.gangs = Gangs(
             me=node,
-            secret=lambda: self.secret,
+            secrets=lambda: (self.secret,),
             directory=lambda: directory,
             addresses_of=lambda other: (where[other],) if other in where else (),
             is_neighbour=lambda other: other in neighbours,
