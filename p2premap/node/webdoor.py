@@ -76,13 +76,16 @@ class WebDoor:
         self._going: list[tuple[subprocess.Popen[bytes], float]] = []
         """Processes that have been told to end, and when that must be so."""
         self._port = house.config.http_port
+        self._cluster = ""
+        """The tag of the secret that the authority for other machines' browsers is made from."""
         self._files: list[Path] = []
 
     async def run(self) -> None:
         """Until cancelled; what there is of it then ends by itself."""
         try:
             while True:
-                if self._house.config.http and self._process is None and not await self._opened():
+                due = self._process is None or self._is_outdated
+                if self._house.config.http and due and not await self._opened():
                     return
                 if self._process is None and not self._going:
                     await self._stirred.wait()
@@ -123,12 +126,17 @@ class WebDoor:
             if revoke or not self._key:
                 self._close()
                 self._key, self._token = os.urandom(TOKEN_BYTES), os.urandom(TOKEN_BYTES)
-            if self._process is None or self._process.poll() is not None:
+            if self._process is None or self._process.poll() is not None or self._is_outdated:
                 self._close()
                 await self._start()
                 self._stirred.set()
                 self._stirred = trio.Event()
             return self._ready
+
+    @property
+    def _is_outdated(self) -> bool:
+        """Whether it is served under an authority whose key somebody may know who was evicted since."""
+        return self._house.config.http_lan and self._cluster != self._house.keys.secret.tag
 
     def ticket(self) -> str:
         """A one-time login."""
@@ -172,6 +180,7 @@ class WebDoor:
 
     def _settings(self, directory: Path) -> WebSettings:
         house = self._house
+        self._cluster = house.keys.secret.tag
         return WebSettings(
             node=house.identity.node.hex(),
             name=house.name,
@@ -181,7 +190,7 @@ class WebDoor:
             token=self._token.hex(),
             port=self._port,
             stays=house.config.http,
-            cluster=house.keys.secret.tag,
+            cluster=self._cluster,
             authority=house.keys.secret.web_seed.hex() if house.config.http_lan else "",
             authority_file=str(self._files[2]) if house.config.http_lan else "",
             names=_names() if house.config.http_lan else [],

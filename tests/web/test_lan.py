@@ -15,7 +15,7 @@ from cryptography import x509
 
 from p2premap.web.authority import authority, context
 from tests.cluster import p2premap, short_home, start, stop
-from tests.web.api import Api
+from tests.web.api import Api, soon
 
 NOW = datetime.datetime(2027, 1, 1, tzinfo=datetime.UTC)
 SEED = bytes(range(32))
@@ -76,6 +76,38 @@ def test_a_node_for_other_machines() -> None:
             connection.request("GET", "/api/v1", headers={**headers, "Host": f"other:{port}"})
             assert connection.getresponse().status == 421
             connection.close()
+        finally:
+            stop(node)
+
+
+def _trusts(origin: str, authority: str) -> bool:
+    """Whether a browser that was told to trust this certificate trusts the page."""
+    trust = ssl.create_default_context(cadata=authority)
+    with socket.create_connection(("127.0.0.1", urlsplit(origin).port or 0)) as raw:
+        try:
+            trust.wrap_socket(raw, server_hostname=urlsplit(origin).hostname).close()
+        except ssl.SSLCertVerificationError:
+            return False
+    return True
+
+
+def test_who_trusts_the_authority_of_before_a_rotation_does_not_trust_the_page() -> None:
+    """Whoever was evicted knows its key."""
+    with short_home() as home:
+        node = start(home, "node", "--name", "lan", "--slots", "1", "--http-lan", "--http-port", "0", "--json")
+        try:
+            assert node.stdout is not None
+            node.stdout.readline()
+            before = Api(home, "lan")
+            file = Path(before.opened["authority_file"])
+            former = file.read_text()
+            assert p2premap(home, "rotate").exit_code == 0
+            soon(lambda: file.exists() and "END" in file.read_text() and file.read_text() != former)
+            after = Api(home, "lan")
+            assert after.token == before.token
+            origin = next(one for one in after.opened["origins"] if one.startswith("https:"))
+            assert _trusts(origin, file.read_text())
+            assert not _trusts(origin, former)
         finally:
             stop(node)
 
