@@ -164,6 +164,36 @@ def test_who_is_evicted_is_refused_and_told_and_the_rest_go_on(tmp_path: Path) -
         assert not Path(n3.ran).exists()
 
 
+def test_who_watches_a_job_that_the_evicted_node_led_gets_the_result_of_those_that_stay(tmp_path: Path) -> None:
+    """The evicted node goes on with the job too, alone."""
+    inputs, gate = tmp_path / "in.txt", tmp_path / "gate"
+    inputs.write_text("one two two\n" * 10_000)
+    with machines("n1", "n2", "n3") as (n1, n2, n3):
+        job = n3.run("run", job_file(tmp_path, GATED.format(gate=str(gate))), str(inputs), "--detach").strip()
+        eventually(lambda: any(Path(one.ran).exists() for one in (n1, n2, n3)))
+        eventually(lambda: n1.run("jobs", "--json")[0]["copies"] == 3)
+        said = tmp_path / "said"
+        with said.open("w") as file:
+            watching = subprocess.Popen(
+                [*n1.command, "watch", job, "-o", str(tmp_path / "out")],
+                env=environment(n1.home),
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            eventually(lambda: "map" in said.read_text())
+            assert n1.run("rotate", "--evict", "n3", "--json")["evicted"] == ["n3"]
+            eventually(lambda: n1.run("jobs", "--json")[0]["leader"]["name"] in ("n1", "n2"))
+            gate.touch()
+            assert watching.wait(60) == 0, said.read_text()
+        finally:
+            watching.kill()
+            watching.wait()
+        assert "fork" not in said.read_text(), "nothing of what the evicted node does alone"
+        assert counts(tmp_path / "out") == plain(inputs)
+        assert n2.run("jobs", "--json")[0]["leader"]["name"] in ("n1", "n2")
+
+
 def test_who_was_away_gets_the_secret_when_it_is_back_and_a_restart_changes_nothing() -> None:
     with machines("n1", "n2", "n3") as (n1, n2, n3):
         state = n3.status()["state_dir"]
