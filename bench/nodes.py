@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import psutil
 
 from p2premap.client.connection import Connection, local
+from p2premap.client.jobs import Connect
 from p2premap.client.plan import plan_mapreduce
 from p2premap.client.private import START_S, STOP_S, PrivateCluster
 from p2premap.client.session import Collector, hand_in, see_through, strength
@@ -56,7 +57,7 @@ class Parts:
         return len(data)
 
 
-def run_job(connect: Callable[[], Connection], job_file: str, inputs: Sequence[str], *, paths: Paths) -> list[bytes]:
+def run_job(connect: Connect, job_file: str, inputs: Sequence[str], *, paths: Paths) -> list[bytes]:
     """Plan, hand in, watch, and collect, as `p2premap run` does; the output parts in order.
 
     Raises:

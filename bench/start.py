@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from bench import beside
 from bench.nodes import Cluster, alive, connect_all, cpu_s, run_job, until
 from bench.report import Emitter
-from p2premap.client.connection import Connection, local
+from p2premap.client.connection import local
 from p2premap.errors import ClusterError
 
 QUICK: Final = {"repeat": 1}
@@ -66,8 +67,7 @@ def run(emit: Emitter, *, repeat: int = REPEATS) -> None:
 
 
 def _first_result(cluster: Cluster, job: str, text: str) -> None:
-    def connect() -> Connection:
-        return local(paths=cluster.paths)
+    connect = partial(local, paths=cluster.paths)
 
     def answers() -> bool:
         try:

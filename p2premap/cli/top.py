@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from p2premap.cli.show import json_option, print_json
-from p2premap.client.connection import Connection
+from p2premap.client.connection import PATIENCE_S, Connection
 from p2premap.client.reach import anywhere
 from p2premap.control.nodes import GetStatus, Status
 from p2premap.control.web import Follow, News
@@ -69,7 +69,8 @@ def _follow(node: str, picture: Picture, tick: Callable[[], None]) -> None:
     lost, has_answered = 0.0, False
     while True:
         try:
-            with anywhere(node, insist=False) as connection:
+            patience_s = 0.0 if has_answered else PATIENCE_S
+            with anywhere(node, insist=False, patience_s=patience_s, tick=tick) as connection:
                 lost, has_answered = 0.0, True
                 _hear(connection, picture, tick)
         except (NodeUnavailable, PeerUnreachable) as error:
@@ -103,7 +104,7 @@ def _hear(connection: Connection, picture: Picture, tick: Callable[[], None]) ->
             if time.monotonic() - looked > STATUS_S:
                 # its answer would be dropped while news are waited for: ask on a line of its own
                 looked = time.monotonic()
-                with anywhere(connection.welcome.name, insist=False) as other:
+                with anywhere(connection.welcome.name, insist=False, patience_s=0.0) as other:
                     picture.know(other.ask(lambda n: GetStatus(request=n), Status))
 
 

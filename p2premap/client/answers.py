@@ -165,7 +165,7 @@ class Answers:
         again_s = AGAIN_S
         while not (self._state.over.is_set() or pack.over):
             try:
-                with self._state.connect() as connection:
+                with self._state.connect(patience_s=0.0) as connection:
                     data = fetch(connection, blob)
             except TROUBLE:
                 time.sleep(again_s)

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from p2premap.client.answers import AGAIN_MAX_S, AGAIN_S, TROUBLE, Answers
 from p2premap.client.callstate import CallState
+from p2premap.client.connection import PATIENCE_S
 from p2premap.client.dependents import Dependents
 from p2premap.client.future import Future
 from p2premap.client.jobs import Connect
@@ -274,7 +275,7 @@ class CallLine:
             time.sleep(min(AGAIN_S * 2**self._short_lines, AGAIN_MAX_S))
         while not self._state.over.is_set():
             try:
-                self._open()
+                self._open(patience_s=0.0)
             except TROUBLE as error:
                 if time.monotonic() > until:
                     raise JobLost(
@@ -286,8 +287,8 @@ class CallLine:
             else:
                 return
 
-    def _open(self) -> None:
-        connection = self._state.connect()
+    def _open(self, *, patience_s: float = PATIENCE_S) -> None:
+        connection = self._state.connect(patience_s=patience_s)
         try:
             first = self._sender.first_under_way()
             request = connection.send(lambda n: OpenCalls(request=n, job=self.job, first=first))

@@ -23,7 +23,7 @@ import msgspec
 
 from p2premap.client import leftovers as _leftovers  # noqa: F401  (before `_at_exit`, which is to come before it)
 from p2premap.client.callline import CallLine
-from p2premap.client.connection import Connection
+from p2premap.client.connection import PATIENCE_S, Connection
 from p2premap.client.future import Future
 from p2premap.client.jobs import Connect, job_bytes
 from p2premap.client.locals import bundle_of_program
@@ -102,13 +102,17 @@ class Cluster(futures.Executor):
         """These nodes end with this connection."""
         self._private, self._nodes_end = private, True
 
-    def connection(self) -> Connection:
+    def connection(self, *, patience_s: float = PATIENCE_S, tick: Callable[[], None] = lambda: None) -> Connection:
         """A line of its own to a node, for questions about the cluster; whoever asks for it closes it.
+
+        Args:
+            patience_s: so long a node that says nothing is asked again.
+            tick: called about every second meanwhile; may raise to end the waiting.
 
         Raises:
             NodeUnavailable: no node answers.
         """
-        return self._connect()
+        return self._connect(patience_s=patience_s, tick=tick)
 
     @property
     def job_id(self) -> str:

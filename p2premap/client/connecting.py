@@ -14,11 +14,14 @@ from p2premap.client.cluster import MINOR, Cluster, lines_of, opened
 from p2premap.client.connection import NodeSilent, local
 from p2premap.client.jobs import Connect
 from p2premap.client.private import PrivateCluster
-from p2premap.client.reach import anywhere, patiently
+from p2premap.client.reach import anywhere
 from p2premap.errors import NodeUnavailable
 from p2premap.node.paths import LOCK_NAME
 from p2premap.tasks.job import JobOptions
 
+BEGIN_S: Final = 30.0
+"""A node that is there is waited for so long where a program begins. That its machine is overloaded is no reason to
+begin a cluster of one's own: the program may even run on a slot of that node."""
 _choosing: Final = threading.Lock()
 
 
@@ -69,7 +72,7 @@ def connect(
         preferred: Connect = partial(anywhere, node, insist=False)
         reach = preferred
         try:
-            patiently(node).close()
+            anywhere(node, insist=bool(node), patience_s=BEGIN_S).close()
         except NodeUnavailable as error:
             if node or isinstance(error, NodeSilent):
                 raise

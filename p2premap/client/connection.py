@@ -269,23 +269,31 @@ class Connection:
         return PeerUnreachable(f"The node at {self._where} has closed the connection{why}.")
 
 
-def local(node: str = "", *, paths: Paths | None = None, patient: bool = True) -> Connection:
+def local(
+    node: str = "",
+    *,
+    paths: Paths | None = None,
+    patience_s: float = PATIENCE_S,
+    tick: Callable[[], None] = lambda: None,
+) -> Connection:
     """A connection to a daemon of this user on this machine: the oldest that answers.
 
     Args:
         node: a name, or the beginning of an id; "" means any.
         paths: whose directories; by default the current user's.
-        patient: one that says nothing is waited for where no other will do, for `PATIENCE_S`.
+        patience_s: so long one that says nothing is asked again, where no other will do; at 0 all are asked once, for
+            callers that come again themselves.
+        tick: called each time that such a one has said nothing for `WELCOME_S`; may raise to end the waiting.
 
     Raises:
         NodeUnavailable: none answers, or none of that name.
         NodeSilent: likewise, and one is there.
         ConfigError: the runtime directory is not ours.
     """
-    return _patiently(partial(_called, node, paths or Paths.of_user()), PATIENCE_S if patient else 0.0)
+    return _patiently(partial(_called, node, paths or Paths.of_user()), patience_s, tick)
 
 
-def _patiently(look: Callable[[], Connection], patience_s: float) -> Connection:
+def _patiently(look: Callable[[], Connection], patience_s: float, tick: Callable[[], None]) -> Connection:
     """What a look finds, taken again for so long where it meets a node that says nothing."""
     until = time.monotonic() + patience_s
     while True:
@@ -294,6 +302,7 @@ def _patiently(look: Callable[[], Connection], patience_s: float) -> Connection:
         except NodeSilent:
             if time.monotonic() >= until:
                 raise
+            tick()
             time.sleep(SECOND_LOOK_S)
 
 
@@ -363,14 +372,17 @@ def _asked(paths: Paths) -> Iterator[Connection | ClusterError | RemoteProtocolE
         raise unavailable(f"No p2premap node answers on this machine: {trouble}" if trouble else NO_NODE)
 
 
-def connect_to(path: str) -> Connection:
+def connect_to(path: str, *, patience_s: float = PATIENCE_S, tick: Callable[[], None] = lambda: None) -> Connection:
     """A connection to the daemon whose socket this is; no other will do, so one that says nothing is waited for.
+
+    Args:
+        patience_s, tick: as of `local`.
 
     Raises:
         PeerUnreachable: it does not answer.
-        NodeSilent: it said nothing for `PATIENCE_S`.
+        NodeSilent: it said nothing for so long.
     """
-    return _patiently(partial(_only_one, path), PATIENCE_S)
+    return _patiently(partial(_only_one, path), patience_s, tick)
 
 
 def _only_one(path: str) -> Connection:

@@ -12,9 +12,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from p2premap.client.connection import ANSWER_S, RequestRefused
+from p2premap.client.connection import RequestRefused
 from p2premap.client.directories import PartsDirectory, UrlDirectory
 from p2premap.client.jobs import LOOK_S, Connect, follow, raise_unless_done, read_log
 from p2premap.client.jobs import cancel as cancel_job
@@ -33,8 +34,8 @@ from p2premap.worker.waiting import waiting
 if TYPE_CHECKING:
     pass
 
-REPR_S: Final = 1.0
-"""So long a representation may wait for a node; then it says what was known before."""
+GLANCE_S: Final = 1.0
+"""So long a node may take to say how a job is, although somebody waits for less; a representation waits no longer."""
 OVERWRITE: Final = "overwrite=True"
 _ERROR_CHARACTERS: Final = 200
 
@@ -258,38 +259,41 @@ class Job:
         if view.phase.over and len(view.parts) == view.part_count:
             self._end = view
 
-    def _look(self, timeout_s: float = ANSWER_S) -> JobView:
+    def _look(self, tick: Callable[[], None] = lambda: None) -> JobView:
+        """Args:
+        tick: called twice a second or so; may raise to stop.
+        """
         if self._end is not None:
             return self._end
-        with known(self.id), self._connect() as connection:
-            asked = connection.ask(lambda n: Watch(request=n, job=self._job, once=True), JobUpdate, timeout_s=timeout_s)
-        view = asked.view
+        ask = partial(Watch, job=self._job, once=True)
+        with known(self.id), self._connect(tick=tick) as connection:
+            update, _ = next(connection.stream(lambda n: ask(request=n), JobUpdate, tick=tick))
+        view = update.view
         if view.phase.over:
             with known(self.id):
-                view = whole_view(self._connect, self._job)
+                view = whole_view(self._connect, self._job, tick)
         self._note(view)
         return view
 
     def _glance(self) -> JobView | None:
         """What is known of it within a moment."""
-        with suppress(P2PRemapError, RemoteProtocolError):
-            return self._look(REPR_S)
+        with suppress(_TimeIsOver, P2PRemapError, RemoteProtocolError):
+            return self._look(_until(time.monotonic() + GLANCE_S))
         return self._seen
 
     def _is_delivered(self, until: float | None) -> bool:
-        def tick() -> None:
-            if until is not None and time.monotonic() >= until:
-                raise _TimeIsOver
-
-        if not self._look().phase.over:
-            look_s = LOOK_S if until is None else min(max(until - time.monotonic(), 0.001), LOOK_S)
-            try:
+        glance = _until(None if until is None else max(until, time.monotonic() + GLANCE_S))
+        try:
+            if not self._look(glance).phase.over:
+                tick, look_s = _until(until), LOOK_S
+                if until is not None:
+                    look_s = min(max(until - time.monotonic(), 0.001), LOOK_S)
                 with known(self.id):
                     see_through(self._connect, self._job, self._collector, self._note, tick, known=True, look_s=look_s)
-            except _TimeIsOver:
-                return False
-            if self._end is None:  # who said so did not have all its parts
-                self._look()
+                if self._end is None:  # who said so did not have all its parts
+                    self._look(glance)
+        except _TimeIsOver:
+            return False
         if self._end is None:
             raise JobLost(f"No node that answers can tell how the job {self.id[:8]} ended; try again.", job=self.id)
         if self._target is not None and self._end.phase is not Phase.DONE:
@@ -325,6 +329,16 @@ class Job:
 
 class _TimeIsOver(Exception):
     """Nobody waits any longer."""
+
+
+def _until(instant: float | None) -> Callable[[], None]:
+    """What raises `_TimeIsOver` from that instant (of the monotonic clock) on; None: never."""
+
+    def tick() -> None:
+        if instant is not None and time.monotonic() >= instant:
+            raise _TimeIsOver
+
+    return tick
 
 
 @contextmanager

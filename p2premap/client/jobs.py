@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from mmap import mmap
+from typing import Protocol
 
 import blake3
 import msgspec
 
-from p2premap.client.connection import Connection, NodeSilent, RequestRefused
+from p2premap.client.connection import PATIENCE_S, Connection, NodeSilent, RequestRefused
 from p2premap.control.answers import Chunk, Done, Trouble
 from p2premap.control.data import PutBlob, ReadLog, ReadPart
 from p2premap.control.jobs import Cancel, JobUpdate, Submit, Submitted, Watch
@@ -22,12 +23,16 @@ from p2premap.wire import PAYLOAD_BYTES_MAX, Frame
 LOOK_S = 0.5
 """A watcher gets a turn at least this often, although nothing changed: for clocks and time-outs on a screen."""
 LOST_S = 10.0
-"""A job that nobody has known for this long, while somebody answers, is lost."""
+"""So long a job is looked for although nobody answers, or nobody who does knows it: then it is lost."""
 AGAIN_S = 0.2
 CANCEL_S = 30.0
 
-Connect = Callable[[], Connection]
-"""Opens a connection to any daemon that can be reached now."""
+
+class Connect(Protocol):
+    """Opens connections to whatever daemon can be reached."""
+
+    def __call__(self, *, patience_s: float = PATIENCE_S, tick: Callable[[], None] = ...) -> Connection:
+        """One of them; the arguments are as of `local`. Who asks again himself has a `patience_s` of 0."""
 
 
 def put_blob(connection: Connection, data: bytes | memoryview | mmap, *, job: JobId | None = None) -> BlobRef:
@@ -97,11 +102,14 @@ def follow(
     last: JobView | None = None
     while True:
         try:
-            with connect() as connection:
+            with connect(patience_s=0.0) as connection:
+                told = False
                 for view in _updates(connection, job, look_s):
                     if view is not None:
-                        known, last_seen = True, clock()
+                        known = told = True
                         view = last = _filled(view, last)
+                    if told:  # whoever knows it says what changes
+                        last_seen = clock()
                     yield view
                     if view is not None and view.phase.over:
                         return

@@ -148,7 +148,7 @@ class PrivateCluster:
     def _sees_all(self, name: str) -> bool:
         """Whether this node sees all of them, and what they offer; one that is too busy to welcome us does not yet."""
         try:
-            with local(name, paths=self.paths, patient=False) as connection:
+            with local(name, paths=self.paths, patience_s=0.0) as connection:
                 views = connection.ask(lambda n: ListNodes(request=n), Nodes).views
         except (NodeUnavailable, PeerUnreachable):
             return False

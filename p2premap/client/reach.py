@@ -7,12 +7,11 @@ the job's inputs are files of a machine that has no node to hand them out.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 
 from p2premap import __version__
-from p2premap.client.connection import Connection, NodeSilent, local
+from p2premap.client.connection import PATIENCE_S, Connection, NodeSilent, local
 from p2premap.errors import ConfigError, NodeUnavailable, PeerUnreachable, RemoteProtocolError
 from p2premap.ids import Address
 from p2premap.node.paths import Paths
@@ -21,12 +20,16 @@ TRIED_MAX = 4
 CONNECT_S = 1.5
 _OPEN_NAMES: dict[Paths, str] = {}
 """The NAME of the open cluster that a user's node was of when this process talked to it; "" for one with a secret."""
-SILENT_S = 30.0
-"""A node that is there and says nothing for so long is not overloaded: it is stopped."""
 
 
 def anywhere(
-    node: str = "", *, insist: bool = True, paths: Paths | None = None, told: Callable[[str], None] = lambda _: None
+    node: str = "",
+    *,
+    insist: bool = True,
+    paths: Paths | None = None,
+    told: Callable[[str], None] = lambda _: None,
+    patience_s: float = PATIENCE_S,
+    tick: Callable[[], None] = lambda: None,
 ) -> Connection:
     """A connection to a daemon of this machine or, where none answers, to a member that it remembers.
 
@@ -35,46 +38,29 @@ def anywhere(
         insist: it must be this node; else it is only asked first. One that says nothing is then waited for only where
             no other will do.
         told: hears one sentence when the answer comes from elsewhere.
+        patience_s, tick: as of `local`.
 
     Raises:
         NodeUnavailable: neither answers.
     """
     paths = paths or Paths.of_user()
     try:
-        found = local(node, paths=paths, patient=insist)
+        found = local(node, paths=paths, patience_s=patience_s if insist else 0.0, tick=tick)
     except NodeUnavailable as error:
         if node:
             if insist:
                 raise
-            return anywhere(paths=paths, told=told)
+            return anywhere(paths=paths, told=told, patience_s=patience_s, tick=tick)
         if (member := _remembered_member(paths)) is None:
-            if insist or not isinstance(error, NodeSilent):
+            if insist or not patience_s or not isinstance(error, NodeSilent):
                 raise
-            return local(paths=paths)  # nobody else will do
+            return local(paths=paths, patience_s=patience_s, tick=tick)  # nobody else will do
         found = member
     else:
         _OPEN_NAMES[paths] = found.welcome.open_name
         return found
     told(f"No node runs on this machine; {found.welcome.name} answers.")
     return found
-
-
-def patiently(node: str = "") -> Connection:
-    """The same, where a node of this machine that says nothing is waited for.
-
-    That a machine is overloaded is no reason to do without its node: the program may even run on a slot of it.
-
-    Raises:
-        NodeUnavailable: there is none.
-        NodeSilent: it said nothing for `SILENT_S`.
-    """
-    until = time.monotonic() + SILENT_S
-    while True:
-        try:
-            return anywhere(node)
-        except NodeSilent:
-            if time.monotonic() >= until:
-                raise
 
 
 def _remembered_member(paths: Paths) -> Connection | None:

@@ -116,7 +116,7 @@ class Collector:
         While the job goes on, a part that cannot be had now is left for a later view: it may be being made again.
 
         Args:
-            tick: called at least twice a second meanwhile, or between `whole_parts`; may raise to stop.
+            tick: called twice a second or so meanwhile, or between `whole_parts`; may raise to stop.
 
         Raises:
             JobLost: the job is over, and a part of it can be read from nobody.
@@ -147,7 +147,7 @@ class Collector:
         for left in reversed(range(TRIES)):
             tick()
             try:
-                with self.connect() as connection:
+                with self.connect(tick=tick) as connection:
                     leader = None if view.leader == NOBODY else view.leader
                     pieces = read_part(connection, JobId(view.job), part.number, leader=leader, tick=within)
                     size_bytes = self.output.write(part, pieces)
@@ -183,7 +183,7 @@ def see_through(
 
     Args:
         seen: called with every view.
-        tick: called at least every `look_s` seconds; may raise to stop watching.
+        tick: called every `look_s` seconds or so; may raise to stop watching.
         known: see `follow`.
     """
     last: JobView | None = None
@@ -198,8 +198,11 @@ def see_through(
     return last
 
 
-def whole_view(connect: Connect, job: bytes) -> JobView:
+def whole_view(connect: Connect, job: bytes, tick: Callable[[], None] = lambda: None) -> JobView:
     """The job with all the parts that it has now.
+
+    Args:
+        tick: as of `see_through`.
 
     Raises:
         RequestRefused: no such job.
@@ -209,6 +212,7 @@ def whole_view(connect: Connect, job: bytes) -> JobView:
     for view in follow(connect, job):
         if view is not None and len(view.parts) == view.part_count:
             return view
+        tick()
         if time.monotonic() > until:
             break
     raise JobLost(f"No node that answers can tell what parts the job {short(job)} has; try again.", job=job.hex())

@@ -9,7 +9,8 @@ import os
 import pty
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -18,10 +19,13 @@ from rich.console import Console
 
 from p2premap.cli import top
 from p2premap.cli.toppicture import Picture
+from p2premap.client.connection import PATIENCE_S, WELCOME_S
 from p2premap.client.private import PrivateCluster
 from p2premap.control.nodes import NodeView
 from p2premap.errors import NodeUnavailable, PeerUnreachable
+from p2premap.node.paths import Paths
 from tests.cluster import COMMAND, environment, eventually, job_file, p2premap
+from tests.still import standing_still
 from tests.web.test_hub import ADA, JOB, news, view
 
 BROKEN = "def map(key, line):\n    yield line, 1 / 0\n"
@@ -81,12 +85,14 @@ def test_what_matters_most_has_room_in_any_terminal(width: int, there: str, not_
 
 def test_live_it_waits_for_the_only_node_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     answers: list[Exception] = [PeerUnreachable("It has gone."), NodeUnavailable("None answers."), top.Left()]
+    patience: list[float] = []
 
     def ends(*_: object) -> None:
         raise answers.pop(0)
 
     @contextlib.contextmanager
-    def anywhere(node: str, *, insist: bool) -> Iterator[None]:
+    def anywhere(node: str, *, insist: bool, patience_s: float, tick: Callable[[], None]) -> Iterator[None]:
+        patience.append(patience_s)
         if isinstance(answers[0], NodeUnavailable):
             ends()
         yield
@@ -97,6 +103,14 @@ def test_live_it_waits_for_the_only_node_to_come_back(monkeypatch: pytest.Monkey
     picture = Picture(Console(file=io.StringIO()))
     with pytest.raises(top.Left):
         top._follow("", picture, lambda: None)
+    assert patience == [PATIENCE_S, 0.0, 0.0], "it does the waiting itself once there is a picture"
     answers.append(NodeUnavailable("There is none at all."))
     with pytest.raises(NodeUnavailable):
         top._follow("", picture, lambda: None)
+
+
+def test_live_q_ends_it_also_while_the_only_node_stands_still(paths: Paths) -> None:
+    picture = Picture(Console(file=io.StringIO()))
+    with standing_still(paths, top) as clock, pytest.raises(top.Left):
+        top._follow("", picture, partial(clock.is_over, 3.0, top.Left))
+    assert clock.now <= 3.0 + 1.5 * WELCOME_S

@@ -54,14 +54,13 @@ def test_a_dead_daemons_socket_is_passed_over(paths: Paths) -> None:
         assert connection.welcome.name == "pi2"
 
 
-def test_a_stopped_daemon_is_passed_over(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_daemon_is_passed_over(paths: Paths) -> None:
     directory = paths.sockets("c0ffee")
     with sockets.publish(directory, NodeId(bytes(16))):  # the kernel accepts, nobody speaks
         with FakeDaemon(paths, done, node=OTHER, name="pi2"), local(paths=paths) as connection:
             assert connection.welcome.name == "pi2"
-        monkeypatch.setattr(module, "PATIENCE_S", 0.0)
         with pytest.raises(NodeSilent, match="does not answer"):
-            local(paths=paths)
+            local(paths=paths, patience_s=0.0)
 
 
 def test_a_daemon_with_no_room_for_one_more_is_silent(paths: Paths) -> None:
@@ -70,7 +69,7 @@ def test_a_daemon_with_no_room_for_one_more_is_silent(paths: Paths) -> None:
         full.listen(0)
         waiting.connect(str(sockets.socket_path(directory, OTHER)))  # there is room for one
         with pytest.raises(NodeSilent, match="does not answer"):
-            local(paths=paths, patient=False)
+            local(paths=paths, patience_s=0.0)
 
 
 @pytest.mark.parametrize("name", ["", "pi1"])
@@ -89,7 +88,7 @@ def test_a_node_that_says_nothing_is_waited_for_where_no_other_will_do(
 
         monkeypatch.setattr(module, "_connect_once", connect_once)
         with pytest.raises(NodeSilent, match=r"it is busy|there is pi2, and one that does not say"):
-            local(name, paths=paths, patient=False)
+            local(name, paths=paths, patience_s=0.0)
         with local(name, paths=paths) as connection:
             assert connection.welcome.name == "pi1"
         assert not silences
@@ -105,7 +104,6 @@ def test_who_serves_the_page_waits_for_its_node(paths: Paths, monkeypatch: pytes
 
         with connect_to(str(slow.path)) as connection:
             assert connection.welcome.name == "pi1"
-    monkeypatch.setattr(module, "PATIENCE_S", 0.0)
     with pytest.raises(PeerUnreachable, match="does not answer"):
         connect_to(str(slow.path))
 

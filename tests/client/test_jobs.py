@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import partial
 from http import HTTPStatus
@@ -351,6 +353,49 @@ def test_a_node_that_dies_for_good_ends_the_watching(paths: Paths) -> None:
             pass
 
 
+def test_a_job_of_which_nothing_changed_for_long_is_followed_when_its_only_node_comes_back(paths: Paths) -> None:
+    def quiet(message: Message, payload: bytes) -> Iterable[Answer]:
+        return [JobUpdate(request=message.request, view=view(Phase.RUNNING))]
+
+    now, daemon = [0.0], FakeDaemon(paths, quiet)
+    turns = follow(partial(local, paths=paths), JOB, look_s=0.01, clock=lambda: now[0])
+    assert next(turns) is not None
+    now[0] += 10 * module.LOST_S
+    assert next(turns) is None
+    daemon.close()
+    while now[0] < 10.5 * module.LOST_S:
+        assert next(turns) is None
+        now[0] += 1
+    daemon.path.unlink()
+    with FakeDaemon(paths, quiet):
+        while next(turns) is None:
+            pass
+        turns.close()
+
+
+def test_a_job_that_nobody_knows_any_more_is_lost_however_slowly_that_is_told(paths: Paths) -> None:
+    def forgets(message: Message, payload: bytes) -> Iterable[Answer]:
+        if len(daemon.requests) == 1:
+            return [JobUpdate(request=message.request, view=view(Phase.RUNNING)), None]
+        asked.set()
+        told.wait(60)
+        return [Refused(request=message.request, trouble=Trouble.NOT_FOUND, text="No such job.")]
+
+    now, asked, told = [0.0], threading.Event(), threading.Event()
+
+    def tick(_: object) -> None:
+        if asked.is_set() and not told.is_set():
+            now[0] += module.LOST_S / 5
+            if now[0] > module.LOST_S:
+                told.set()
+        assert len(daemon.requests) < 20
+
+    with FakeDaemon(paths, forgets) as daemon:
+        turns = follow(partial(local, paths=paths), JOB, look_s=0.01, clock=lambda: now[0])
+        with pytest.raises(JobLost):
+            deque(map(tick, turns), 0)
+
+
 def test_a_job_is_not_handed_in_again_and_again_at_a_node_that_was_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -361,9 +406,11 @@ def test_a_job_is_not_handed_in_again_and_again_at_a_node_that_was_waited_for(
         raise connection_module._Silent("it is stopped")
 
     monkeypatch.setattr(connection_module, "_connect_once", silent)
-    monkeypatch.setattr(connection_module, "PATIENCE_S", 0.0)
     with pytest.raises(NodeSilent, match="may be stopped") as raised:
-        hand_in(partial(connect_to, "here"), Submission(spec=spec(), blobs=(), files=(), bytes_in=0, tasks=0))
+        hand_in(
+            partial(connect_to, "here", patience_s=0.0),
+            Submission(spec=spec(), blobs=(), files=(), bytes_in=0, tasks=0),
+        )
     assert len(looks) == 1
     assert problem_of(raised.value).status == HTTPStatus.SERVICE_UNAVAILABLE
 
@@ -371,7 +418,7 @@ def test_a_job_is_not_handed_in_again_and_again_at_a_node_that_was_waited_for(
 def test_where_no_node_answers_one_part_is_tried_and_not_each() -> None:
     tried = []
 
-    def connect() -> Connection:
+    def connect(**_: object) -> Connection:
         tried.append(1)
         raise NodeSilent("It says nothing.")
 

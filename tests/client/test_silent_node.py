@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import p2premap
+from p2premap.client import connecting, reach
 from p2premap.client import connection as lines
-from p2premap.client import reach
-from p2premap.client.connection import Connection, NodeSilent, local
+from p2premap.client.connection import Connection, NodeSilent
 from p2premap.errors import NodeUnavailable
 from p2premap.ids import NodeId
 from p2premap.node import sockets
@@ -29,23 +29,9 @@ def paths(monkeypatch: pytest.MonkeyPatch) -> Iterator[Paths]:
 def test_a_program_does_not_go_its_own_way_because_its_node_is_silent(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lines, "PATIENCE_S", 0.0)
-    monkeypatch.setattr(reach, "SILENT_S", 0.0)
+    monkeypatch.setattr(connecting, "BEGIN_S", 0.0)
     with sockets.publish(paths.sockets("c0ffee"), NodeId(bytes(16))), pytest.raises(NodeSilent, match="overloaded"):
         p2premap.connect(told=lambda text: pytest.fail(text))
-
-
-def test_a_node_that_speaks_after_a_while_is_taken(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    silences = [NodeSilent("the node does not answer"), NodeSilent("the node does not answer")]
-
-    def anywhere(node: str) -> Connection:
-        if silences:
-            raise silences.pop()
-        return local(node, paths=paths)
-
-    monkeypatch.setattr(reach, "anywhere", anywhere)
-    with FakeDaemon(paths, lambda message, payload: ()), reach.patiently() as line:
-        assert line.welcome.name == "pi1"
 
 
 def test_where_no_other_will_do_a_silent_node_is_waited_for(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,5 +49,5 @@ def test_where_no_other_will_do_a_silent_node_is_waited_for(paths: Paths, monkey
 
 def test_where_no_node_is_nobody_waits(paths: Paths) -> None:
     with pytest.raises(NodeUnavailable) as raised:
-        reach.patiently()
+        reach.anywhere(patience_s=60.0, tick=lambda: pytest.fail("It is waited for."))
     assert not isinstance(raised.value, NodeSilent)
