@@ -54,13 +54,13 @@ async def rotate(visit: Visit, message: Message, _: bytes) -> None:
     switched = await _tell(visit, prepared, SwitchSecret(request=PASSED_ON, tag=offer.secret.tag))
     here = [house.name, *(view.name for view in switched)]
     # who has prepared and did not answer now switches as soon as it hears anybody
-    have_it = {house.identity.node, *(view.node for view in prepared)}
+    not_away = {house.identity.node, *(view.node for view in prepared), *house.evicted}
     await visit.say(
         Rotated(
             request=message.request,
             epoch=offer.secret.epoch,
             switched=tuple(here),
-            away=tuple(view.name for view in stay if view.node not in have_it and view.state != "left"),
+            away=tuple(view.name for view in stay if view.node not in not_away and view.state != "left"),
             evicted=tuple(view.name for view in evicted),
             grace_s=offer.grace_s,
         )

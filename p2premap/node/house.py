@@ -117,6 +117,8 @@ class House:
         self.remover = Remover(self)
         self.unfit = Unfit(config.refused_actions)
         self.quota = Quota(self, config.keep_bytes_max)
+        self.evicted: set[NodeId] = set()
+        """Members that were evicted during this run: they are known to be dead, and are not awaited."""
         self._build()
 
     def _build(self) -> None:
@@ -221,8 +223,10 @@ class House:
             deliver=self.deliver,
         )
 
-    def _rekey(self, _: Sequence[NodeId] | None) -> None:
+    def _rekey(self, members: Sequence[NodeId] | None) -> None:
         """The cluster has another secret; the transport has heard of it before."""
+        if members:
+            self.evicted.update(view.node for view in self.nodes() if view.node not in members)
         self.inviter.rekey(self.keys.secret, self.keys.face.credentials)
         self.search.rekey()
 

@@ -157,6 +157,8 @@ def test_who_is_evicted_is_refused_and_told_and_the_rest_go_on(tmp_path: Path) -
         assert "p2premap join TOKEN" in told[0]
         assert told[0] in [one["text"] for one in json.loads(p2premap(n3.home, "doctor", "--json").stdout)]
         assert any("before a rotation" in text for text in n1.status()["warnings"] + n2.status()["warnings"])
+        again = n2.run("rotate", "--json")
+        assert (again["switched"], again["away"]) == (["n2", "n1"], []), "who was evicted is not away"
         inputs = tmp_path / "in.txt"
         inputs.write_text("one two two\n")
         n2.run("run", job_file(tmp_path, GATED.format(gate=str(inputs))), str(inputs), "-o", str(tmp_path / "out"))
