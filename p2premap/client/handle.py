@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from p2premap.client.connection import RequestRefused
 from p2premap.client.directories import PartsDirectory, UrlDirectory
@@ -30,9 +30,6 @@ from p2premap.tasks.calls import KIND as CALLS
 from p2premap.tasks.job import SAVED_PARTS_FIRST, JobView, Phase
 from p2premap.worker.urls import is_url
 from p2premap.worker.waiting import waiting
-
-if TYPE_CHECKING:
-    pass
 
 GLANCE_S: Final = 1.0
 """So long a node may take to say how a job is, although somebody waits for less; a representation waits no longer."""
