@@ -53,8 +53,15 @@ def test_one_that_died_is_begun_anew_under_the_same_token(cluster: PrivateCluste
     process.kill()
     soon(lambda: ended(process))
     again = Api(cluster.home, "m2")
-    assert (again.token, again.origin) == (api.token, api.origin)
+    assert again.token == api.token
+    # the node of another test may have taken the port meanwhile
+    assert again.origin == api.origin or listens(api.port)
     assert again.get("").status == 200
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_revoking_makes_everything_void_that_was_given_out(cluster: PrivateCluster) -> None:
