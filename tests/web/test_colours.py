@@ -11,6 +11,8 @@ import pytest
 
 STYLE = Path(__file__).parents[2] / "p2premap" / "web" / "page" / "style.css"
 LEAST = 4.5
+GROUNDS = ("back", "card", "line")
+"""Of the page, of tables, and of code."""
 SCHEMES = dict(zip(("light", "dark"), re.findall(r":root \{(.*?)\}", STYLE.read_text(), re.DOTALL), strict=True))
 
 
@@ -31,7 +33,3 @@ def test_text_is_never_pale(scheme: str) -> None:
     colours = dict(re.findall(r"--(\w+): #([0-9a-f]+);", SCHEMES[scheme]))
     found = {pair: contrast(*(colours[name] for name in pair)) for pair in product(("ink", "quiet"), GROUNDS)}
     assert {pair: ratio for pair, ratio in found.items() if ratio < LEAST} == {}
-
-
-GROUNDS = ("back", "card", "line")
-"""Of the page, of tables, and of code."""
