@@ -43,6 +43,11 @@ def p2premap(home: str | Path, *args: str) -> Result:
         return CliRunner(env={"P2PREMAP_HOME": str(home), "TERM": "dumb"}).invoke(cli, list(args), prog_name="p2premap")
 
 
+def heard(home: str | Path, *args: str) -> Result:
+    """The same, again where a node has no time to answer for now (69): it may know what the others do not."""
+    return eventually(lambda: done if (done := p2premap(home, *args)).exit_code != 69 else None)
+
+
 def start(home: str | Path, *args: str) -> subprocess.Popen[str]:
     """Start a command; the caller ends it."""
     return subprocess.Popen(

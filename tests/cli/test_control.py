@@ -11,7 +11,7 @@ import pytest
 
 from p2premap.client.private import PrivateCluster
 from tests.cli.test_rotate import STEADY, machines
-from tests.cluster import counts, eventually, job_file, p2premap, plain, private, short_home, start, stop
+from tests.cluster import counts, eventually, heard, job_file, p2premap, plain, private, short_home, start, stop
 
 WORDCOUNT = str(Path(__file__).parents[2] / "examples" / "wordcount.py")
 SLOW = """
@@ -142,7 +142,7 @@ def test_a_job_runs_again_from_any_node_with_its_inputs_and_options(
 
 
 def test_what_is_not_known_cannot_run_again(three_nodes: PrivateCluster) -> None:
-    done = p2premap(three_nodes.home, "restart", "abcdef12")
+    done = heard(three_nodes.home, "restart", "abcdef12")
     assert done.exit_code == 2
     assert "No job abcdef12 is known" in done.stderr
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from p2premap.client.private import PrivateCluster
-from tests.cluster import counts, eventually, job_file, p2premap, plain, private, start
+from tests.cluster import counts, eventually, heard, job_file, p2premap, plain, private, start
 from tests.webserver import serving
 
 WORDCOUNT = str(Path(__file__).parents[2] / "examples" / "wordcount.py")
@@ -162,5 +162,5 @@ def test_parts_that_are_not_there_are_one_sentence(three_nodes: PrivateCluster, 
         (("beefbeef",), 2, "No job beefbeef is known"),
         (("nonsense",), 2, "is no job id"),
     ):
-        done = p2premap(home, "results", *args)
+        done = heard(home, "results", *args)
         assert (done.exit_code, said in done.stderr) == (code, True), done.stderr
