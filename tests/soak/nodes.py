@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from p2premap.client.connection import Connection, local
+from p2premap.client.connection import PATIENCE_S, Connection, local
 from p2premap.control.membership import Invited, MakeInvite
 from p2premap.control.nodes import ListNodes, Nodes
 from p2premap.errors import ClusterError, NodeUnavailable, P2PRemapError
@@ -119,9 +119,9 @@ class Node:
             last = self.log.read_text(errors="replace").strip()[-2000:]
             raise ClusterError(f"The node {self.name} did not start: {last}") from None
 
-    def connect(self) -> Connection:
-        """A line to this node and no other."""
-        return local(self.name, paths=self.paths)
+    def connect(self, *, patience_s: float = PATIENCE_S, tick: Callable[[], None] = lambda: None) -> Connection:
+        """A line to this node and no other; see `local`."""
+        return local(self.name, paths=self.paths, patience_s=patience_s, tick=tick)
 
     def kill(self) -> float:
         """SIGKILL; returns when it was sent, once the process is gone.
@@ -227,8 +227,14 @@ class Cluster:
         wanted = node if isinstance(node, str) else node.hex()
         return next(n for n in self.nodes.values() if n.id == wanted)
 
-    def connect(self, *, but: Sequence[Node] = ()) -> Connection:
-        """A line to any node that lives and is not left out.
+    def connect(
+        self,
+        *,
+        but: Sequence[Node] = (),
+        patience_s: float = PATIENCE_S,
+        tick: Callable[[], None] = lambda: None,
+    ) -> Connection:
+        """A line to any node that lives and is not left out; see `local`.
 
         Raises:
             NodeUnavailable: none answers.
@@ -236,7 +242,7 @@ class Cluster:
         for node in self.nodes.values():
             if node.runs and node not in but and not node.frozen:
                 with contextlib.suppress(P2PRemapError):
-                    return node.connect()
+                    return node.connect(patience_s=patience_s, tick=tick)
         raise NodeUnavailable("No node of the trial answers.")
 
     def isolate(self, node: Node) -> None:

@@ -14,7 +14,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from p2premap.client.connection import Connection
+from p2premap.client.connection import PATIENCE_S, Connection
 from p2premap.client.plan import plan_mapreduce
 from p2premap.client.session import Collector, hand_in, see_through
 from p2premap.control.jobs import JobUpdate, Watch
@@ -113,11 +113,11 @@ class Trial:
         )
         self.facts["tasks"] = submission.tasks + self.work.reduces
 
-        def connect() -> Connection:
+        def connect(*, patience_s: float = PATIENCE_S, tick: Callable[[], None] = lambda: None) -> Connection:
             try:
-                return home.connect()
+                return home.connect(patience_s=patience_s, tick=tick)
             except P2PRemapError:
-                return self.cluster.connect()
+                return self.cluster.connect(patience_s=patience_s, tick=tick)
 
         self.job = hand_in(connect if elsewhere else home.connect, submission)
 
