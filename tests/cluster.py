@@ -72,7 +72,7 @@ def stop(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> tuple[
     return process.returncode, out, err
 
 
-def eventually(look: Callable[[], T], *, within_s: float = 60.0) -> T:
+def eventually(look: Callable[[], T | None], *, within_s: float = 60.0) -> T:
     """What `look` returns as soon as it is true."""
     until = time.monotonic() + within_s
     while not (found := look()):

@@ -33,7 +33,7 @@ def save(cluster: Cluster, job: bytes, directory: Path) -> None:
 
 def _say(node: Node, job: bytes, directory: Path) -> None:
     questions: dict[str, Callable[[], object]] = {
-        "status": lambda: status_shape(_ask(node, lambda n: GetStatus(request=n), Status)),
+        "status": lambda: status_shape(_ask(node, lambda n: GetStatus(request=n), Status), []),
         "nodes": lambda: [node_shape(v) for v in _ask(node, lambda n: ListNodes(request=n), Nodes).views],
         "jobs": lambda: [job_shape(v) for v in _ask(node, lambda n: ListJobs(request=n), Jobs).views],
         "job": lambda: msgspec.to_builtins(

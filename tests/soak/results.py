@@ -56,7 +56,7 @@ def made(result: Result) -> bool:
 
 def never_made(results: Iterable[Result]) -> set[tuple[str, int]]:
     """Cases and numbers of trials that were begun and have not been made since."""
-    begun, there = set(), set()
+    begun, there = set[tuple[str, int]](), set[tuple[str, int]]()
     for result in results:
         (there if made(result) else begun).add((result["case"], result["trial"]))
     return begun - there
