@@ -257,9 +257,7 @@ class Job:
             self._end = view
 
     def _look(self, tick: Callable[[], None] = lambda: None) -> JobView:
-        """Args:
-        tick: called twice a second or so; may raise to stop.
-        """
+        """How it is now. `tick` is called twice a second or so meanwhile, and may raise to stop."""
         if self._end is not None:
             return self._end
         ask = partial(Watch, job=self._job, once=True)

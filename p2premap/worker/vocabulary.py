@@ -53,18 +53,21 @@ class Vocabulary:
         taken = [_taken(bucket, groups) for bucket in known]
         if not groups:
             return taken
-        new: list[dict[Key, Any]] = [{} for _ in range(partitions)]
+        new: list[list[Key]] = [[] for _ in range(partitions)]
         for key, partition in zip(groups, partitions_of(list(groups), partitions, job.partition), strict=True):
-            new[partition][key] = groups[key]
+            new[partition].append(key)
         try:
-            whole = [_with(held, added) for held, added in zip(taken, new, strict=True)]
+            for keys in new:
+                keys.sort()
+            added = [Held(keys, list(map(groups.__getitem__, keys))) for keys in new]
+            whole = [_together(*each) for each in zip(taken, added, strict=True)]
             self._learn(known, new)
         except TypeError:
             raise incomparable(key for keys in (*new, *(held.keys for held in taken)) for key in keys) from None
         groups.clear()
         return whole
 
-    def _learn(self, known: Sequence[Sequence[Key]], new: Sequence[dict[Key, Any]]) -> None:
+    def _learn(self, known: Sequence[Sequence[Key]], new: Sequence[Sequence[Key]]) -> None:
         few = sum(map(len, known)) + sum(map(len, new)) <= KEYS_MAX
         if few and all(type(key) is str for keys in new for key in keys):
             self._buckets = [sorted((*keys, *added)) for keys, added in zip(known, new, strict=True)]
@@ -82,20 +85,21 @@ def _taken(keys: Sequence[Key], groups: MutableMapping[Key, Any]) -> Held:
     return Held(list(compress(keys, here)), list(compress(values, here)))
 
 
-def _with(held: Held, added: dict[Key, Any]) -> Held:
-    """The same with other keys in their places.
+def _together(held: Held, added: Held) -> Held:
+    """Both, whose keys differ, in one order.
 
     Raises:
         TypeError: they do not compare.
     """
-    new = sorted(added)
-    if len(new) * _FEW > len(held.keys):
-        together = dict(zip(held.keys, held.values, strict=True)) | added
-        keys = sorted(together) if held.keys else new
-        return Held(keys, list(map(together.__getitem__, keys)))
-    keys = list(held.keys)
-    for key in new:
+    if not held.keys:
+        return added
+    if len(added.keys) * _FEW > len(held.keys):
+        groups = dict(zip((*held.keys, *added.keys), (*held.values, *added.values), strict=True))
+        ordered = sorted(groups)  # two ascending pieces: about one comparison a key
+        return Held(ordered, list(map(groups.__getitem__, ordered)))
+    keys, values = list(held.keys), held.values
+    for key, value in zip(added.keys, added.values, strict=True):
         place = bisect_left(keys, key)
         keys.insert(place, key)
-        held.values.insert(place, added[key])
-    return Held(keys, held.values)
+        values.insert(place, value)
+    return Held(keys, values)
